@@ -1,0 +1,195 @@
+"""The command line: build, check, train, eval, release, demo, inspect, score, read, rewards.
+
+Each command does one step, says where its output went, and ends with one clear sentence and exit code 2 on bad input.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from rewards.strict_yaml import InputError
+
+app = typer.Typer(
+    help="Align medical vision-language models by preferences and verifiable rewards.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+console = Console(stderr=True)
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else.")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="key=value, such as trainer.seed=1 or output=runs/x")]
+
+
+def main() -> None:
+    """Runs a command; a user's mistake is one sentence for each fault and exit code 2, never a traceback."""
+    try:
+        app()
+    except InputError as fault:
+        for line in str(fault).splitlines():
+            console.print(f"[red]error:[/red] {_plain(line)}", highlight=False, soft_wrap=True)
+        sys.exit(2)
+
+
+def _plain(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def _say(result: dict[str, Any], as_json: bool) -> None:
+    """Prints a result as JSON or as lines of ``name: value``."""
+    if as_json:
+        sys.stdout.write(json.dumps(result) + "\n")
+        return
+    for name, value in result.items():
+        Console().print(f"{name}: {value}", highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
+def build(
+    spec: Annotated[Path, typer.Argument(help="a data spec, such as recipes/data/phantom_chest.yaml")],
+    overrides: Overrides = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Build a data set: rows as Parquet, card.json, and gallery.html to look at.
+
+    Example: clinalign build recipes/data/phantom_chest.yaml
+    """
+    from data_builders.build import build as build_data
+    from data_builders.build_spec import read_spec
+
+    out = build_data(read_spec(spec, overrides or []))
+    card = json.loads((out / "card.json").read_text(encoding="utf-8"))
+    _say({"built": str(out), "gallery": str(out / "gallery.html"), "counts": card["counts"]}, as_json)
+
+
+@app.command()
+def check(recipe: Path, overrides: Overrides = None, as_json: JsonFlag = False) -> None:
+    """Read a recipe as `train` would, without training: every fault at once, else steps, tokens, parameters, memory."""
+    from alignment.check import check_chain, check_recipe
+
+    result = check_chain(recipe, overrides or []) if _is_chain(recipe) else check_recipe(recipe, overrides or [])
+    _say(result, as_json)
+
+
+@app.command()
+def train(
+    recipe: Path,
+    overrides: Overrides = None,
+    fresh: Annotated[bool, typer.Option(help="Start anew where the output folder already holds a run.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Train from a recipe (sft, dpo, grpo, pairs) or a chain of them (`stages:`). A killed run goes on where it was.
+
+    Example: clinalign train recipes/sft/phantom_chest.yaml trainer.max_steps=100 output=runs/short
+    """
+    from alignment.recipe import read_recipe
+    from alignment.train import run, run_chain
+
+    if _is_chain(recipe):
+        folders = run_chain(recipe, overrides or [], fresh=fresh)
+    else:
+        folders = [run(read_recipe(recipe, overrides or []), fresh=fresh)]
+    _say({"trained": [str(folder) for folder in folders]}, as_json)
+
+
+def _is_chain(recipe: Path) -> bool:
+    from rewards.strict_yaml import read_yaml
+
+    return "stages" in read_yaml(recipe)
+
+
+@app.command("eval")
+def evaluate_command(
+    run: Annotated[str, typer.Argument(help="a run's folder, a model folder or a Hugging Face name")],
+    data: Annotated[str, typer.Argument(help="prompt rows, such as data/phantom_chest/prompt/test")],
+    out: Annotated[Path | None, typer.Option(help="where to write; RUN/evaluation by default")] = None,
+    limit: Annotated[int | None, typer.Option(help="only the first rows")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Evaluate on held-out prompt rows: metrics with intervals, blind controls, an HTML report with pictures."""
+    from alignment.evaluate import evaluate
+    from alignment.models import load_for_inference
+    from alignment.recipe import parquet
+
+    target = out or Path(run) / "evaluation"
+    model, processor = load_for_inference(run)
+    evaluation = evaluate(model, processor, parquet(data), out=target, limit=limit, model_path=run)
+    _say({"report": str(target / "report.html"), **evaluation.figures()}, as_json)
+
+
+@app.command()
+def release(run: Path, out: Path, as_json: JsonFlag = False) -> None:
+    """Release a run: merged weights, processor, model card, evaluation, and a manifest with SHA-256 of every file."""
+    from alignment.release import release as release_run
+
+    _say({"released": str(release_run(run, out))}, as_json)
+
+
+@app.command()
+def demo(
+    loop: Annotated[Path, typer.Argument(help="the loop to run")] = Path("recipes/loops/phantom_chest.yaml"),
+    seeds: Annotated[int, typer.Option(help="how many seeds; intervals over seeds need at least three")] = 1,
+    fresh: Annotated[bool, typer.Option(help="Start anew instead of going on.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """The whole loop: build, SFT, own errors, DPO, GRPO, evaluate every stage, release; one table at the end."""
+    from alignment.loop import run_loop
+
+    result = run_loop(loop, seeds=seeds, fresh=fresh, quiet=as_json)
+    if as_json:
+        _say(result, as_json)
+
+
+@app.command()
+def inspect(
+    data: str,
+    row: Annotated[int, typer.Option(help="which row")] = 0,
+    model: Annotated[str, typer.Option(help="whose processor; without it only the row is shown")] = "",
+    out: Annotated[Path, typer.Option(help="where to write the image as processed")] = Path("inspect.png"),
+    as_json: JsonFlag = False,
+) -> None:
+    """Show what the model is given for one row: image as processed, tokens, label mask, image-token count."""
+    from alignment.inspection import inspect_row
+
+    _say(inspect_row(data, row, model, out), as_json)
+
+
+@app.command()
+def rewards(as_json: JsonFlag = False) -> None:
+    """List the rewards: the columns each reads, its knobs and bounds, and what it says."""
+    from rewards.loading import available, load_reward
+
+    listed = [load_reward(name) for name in available()]
+    _say({r.name: {"columns": list(r.columns), "bounds": list(r.bounds), "says": r.summary} for r in listed}, as_json)
+
+
+@app.command()
+def score(
+    reward: Annotated[str, typer.Argument(help="a reward's name, see `clinalign rewards`")],
+    knobs: Annotated[list[str] | None, typer.Argument(help="knob=value")] = None,
+) -> None:
+    """Score rows of JSON Lines from standard input (`response` and the reward's columns); adds `score` and components.
+
+    Example: echo '{"response": "nodule [[0,0,5,5]]", "boxes": [[0,0,5,5]]}' | clinalign score box_overlap
+    """
+    from alignment.filters import score_lines
+
+    for line in score_lines(reward, knobs or [], sys.stdin):
+        sys.stdout.write(line + "\n")
+
+
+@app.command()
+def read(rule_set: Annotated[str, typer.Argument(help="a rule set's name or file")]) -> None:
+    """Read facts from texts: JSON Lines with `text` on standard input; adds `facts`, evidence and unread sentences.
+
+    Example: echo '{"text": "No effusion. Small nodule on the left."}' | clinalign read chest_xray
+    """
+    from alignment.filters import read_lines
+
+    for line in read_lines(rule_set, sys.stdin):
+        sys.stdout.write(line + "\n")

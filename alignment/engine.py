@@ -1,0 +1,43 @@
+"""DeepSpeed on whatever hardware there is, and nothing that leaves the machine.
+
+accelerate ignores DeepSpeed in silence when ``use_cpu`` is set, and believes in one process when the state is not
+prepared before the first ``TrainingArguments``; both are settled here. Left out: launching (see recipes/launch).
+"""
+
+import os
+from typing import Any
+
+from rewards.strict_yaml import InputError
+
+
+def stay_offline() -> None:
+    """No usage pings and no trackers unless a recipe asks for one (``trainer.report_to``)."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TRL_TELEMETRY_DISABLED", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def prepare_deepspeed(trainer: dict[str, Any]) -> dict[str, Any]:
+    """The trainer section, made ready for DeepSpeed where it names a ``deepspeed`` file.
+
+    Raises: InputError if ``use_cpu`` is set beside it: accelerate would then train without DeepSpeed and not say so.
+    """
+    if not trainer.get("deepspeed"):
+        return trainer
+    if trainer.get("use_cpu"):
+        raise InputError("trainer.use_cpu: leave it out beside trainer.deepspeed; with it DeepSpeed is silently not used.")
+    import torch
+    from accelerate import PartialState
+
+    os.environ["ACCELERATE_USE_DEEPSPEED"] = "true"
+    if torch.cuda.is_available():
+        PartialState()
+    else:
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        PartialState(backend="gloo")
+    return {**trainer, "accelerator_config": {"use_configured_state": True}}
+
+
+def is_main_process() -> bool:
+    """True on rank 0, and where there is only one process."""
+    return int(os.environ.get("RANK", "0")) == 0

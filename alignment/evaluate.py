@@ -1,0 +1,410 @@
+"""Evaluation on a held-out split: greedy answers, metrics with intervals, blind controls, trivial baselines.
+
+A model that does not look at the image can still answer many questions from habit. So every figure stands
+beside the same figure with the image replaced (by noise, by another patient's image) and, where a reference
+split is given, beside answers that need no image at all. Left out: sampled answers (pass@k) and judges.
+"""
+
+import hashlib
+import json
+import re
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow.parquet as pq
+from PIL import Image
+from rewards.reading import read
+
+from alignment.generation import generate
+from alignment.metrics import Metric, Outcome, asked_finding, score_answers, summarise
+from alignment.recipe import parquet
+from alignment.report import NUM_PICTURES, write_report
+from data_builders.schema import message_text
+from rewards.facts import Facts
+from rewards.rule_set import RuleSet, load_rule_set
+from rewards.strict_yaml import InputError
+
+Row = dict[str, Any]
+Blind = Literal["noise", "shuffled"]
+Answered = tuple[Sequence[Row], list[str]]
+MAX_NEW_TOKENS = {"closed": 8, "box": 32, "report": 96}
+COLUMNS = ("images", "prompt", "answer", "boxes", "facts", "rule_set", "task", "patient", "id")
+LIBRARIES = ("clinalign", "torch", "transformers", "numpy", "pillow")
+PICTURE_PIXELS = 320
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What ``evaluation.json`` holds. ``metrics``: by condition (``clean``, ``noise``, ...), then by name."""
+
+    model: str
+    data: str
+    data_sha256: str
+    data_card: dict[str, Any] | None
+    num_rows: int
+    num_patients: int
+    grid: int
+    seed: int
+    max_new_tokens: dict[str, int]
+    versions: dict[str, str]
+    metrics: dict[str, dict[str, Metric]]
+
+    @classmethod
+    def read(cls, folder: Path) -> "Evaluation":
+        """The evaluation in a folder that ``clinalign eval`` wrote.
+
+        Raises: InputError if there is none, or it is not one.
+        """
+        path = folder / "evaluation.json"
+        if not path.is_file():
+            raise InputError(f"{path}: no such file. An evaluation is made with: clinalign eval.")
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            return cls(**content | {"metrics": _metrics_from(content["metrics"])})
+        except (json.JSONDecodeError, KeyError, TypeError):
+            raise InputError(
+                f"{path}: not an evaluation of this version. Make it again with: clinalign eval."
+            ) from None
+
+    def write(self, folder: Path) -> Path:
+        """``evaluation.json`` in the folder."""
+        path = folder / "evaluation.json"
+        path.write_text(json.dumps(asdict(self), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        return path
+
+
+def evaluate(
+    model: Any,
+    processor: Any,
+    data: Path,
+    *,
+    out: Path,
+    model_name: str | None = None,
+    limit: int | None = None,
+    blind_controls: bool = True,
+    reference: Path | None = None,
+    rules: RuleSet | None = None,
+    batch_size: int = 32,
+    max_new_tokens: Mapping[str, int] | None = None,
+    grid: int = 100,
+    num_resamples: int = 1000,
+    seed: int = 0,
+    progress: bool = False,
+) -> Evaluation:
+    """The model judged on prompt rows; ``evaluation.json``, ``answers.jsonl``, ``report.html`` go to ``out``.
+
+    ``data``: an entry such as ``data/x/prompt/test``. ``limit``: that many rows, drawn at random.
+    ``reference``: prompt rows of another split (training), whose habits the baselines take.
+    ``grid``: the units in which boxes are stated.
+    Raises: InputError if the data are missing, empty, or not prompt rows.
+    """
+    rows = limited(read_rows(data), limit=limit, seed=seed)
+    budget = {**MAX_NEW_TOKENS, **(max_new_tokens or {})}
+    conditions: list[Blind | None] = [None, *controls_for(rows)] if blind_controls else [None]
+    answered: dict[str, Answered] = {}
+    for blind in conditions:
+        answers = generate_answers(
+            model,
+            processor,
+            rows,
+            batch_size=batch_size,
+            max_new_tokens=budget,
+            blind=blind,
+            seed=seed,
+            progress=progress,
+        )
+        answered[blind or "clean"] = (rows, answers)
+    if reference is not None:
+        answered |= baselines(rows, read_rows(reference), rules=rules)
+    outcomes = {name: score_answers(*pair, rules=rules) for name, pair in answered.items()}
+    name = model_name or str(getattr(model.config, "name_or_path", "")) or "model"
+    evaluation = Evaluation(
+        model=name,
+        data=str(data),
+        data_sha256=data_sha256(data),
+        data_card=data_card(data),
+        num_rows=len(rows),
+        num_patients=len({row["patient"] for row in rows}),
+        grid=grid,
+        seed=seed,
+        max_new_tokens=budget,
+        versions={library: version(library) for library in LIBRARIES},
+        metrics={c: summarise(o, num_resamples=num_resamples, seed=seed) for c, o in outcomes.items()},
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    evaluation.write(out)
+    write_answers(answered, outcomes["clean"], out, rules=rules)
+    write_report({name: out}, out / "report.html")
+    return evaluation
+
+
+def read_rows(data: Path) -> list[Row]:
+    """The prompt rows of a data entry (``data/x/prompt/test``), images still encoded (see ``pixels``).
+
+    Raises: InputError if there are none or a column is missing.
+    """
+    file = parquet(str(data))
+    names = pq.read_schema(file).names
+    if missing := [column for column in COLUMNS if column not in names]:
+        raise InputError(f"{file}: not prompt rows: no column {', '.join(missing)} among {', '.join(names)}.")
+    rows = pq.read_table(file, columns=list(COLUMNS)).to_pylist()
+    if not rows:
+        raise InputError(f"{file}: holds no rows to evaluate. Check the split's share in the spec.")
+    return rows
+
+
+def limited(rows: list[Row], *, limit: int | None, seed: int) -> list[Row]:
+    """At most ``limit`` rows, drawn at random and left in their order."""
+    if limit is None or limit >= len(rows):
+        return rows
+    if limit < 1:
+        raise InputError(f"limit: got {limit}; an evaluation needs at least 1 row.")
+    kept = np.random.default_rng(seed).choice(len(rows), size=limit, replace=False)
+    return [rows[n] for n in sorted(kept)]
+
+
+def pixels(image: Any) -> Image.Image:
+    """The picture of an ``images`` entry: as ``datasets`` decodes it, or as Parquet stores it."""
+    return image if isinstance(image, Image.Image) else Image.open(BytesIO(image["bytes"]))
+
+
+def generate_answers(
+    model: Any,
+    processor: Any,
+    rows: Sequence[Row],
+    *,
+    batch_size: int = 32,
+    max_new_tokens: Mapping[str, int] = MAX_NEW_TOKENS,
+    blind: Blind | None = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> list[str]:
+    """The greedy answer to each row, in the order of the rows; one batch holds rows of one kind of task.
+
+    ``blind``: each image replaced by ``noise`` of its size, or by another patient's with other facts
+    (``shuffled``).
+    """
+    from rich.progress import track
+
+    asked = blinded(rows, blind, seed=seed)
+    answers = [""] * len(rows)
+    batches = list(_batches(asked, batch_size))
+    was_training = model.training
+    model.eval()
+    for kind, places in track(batches, description=f"answers ({blind or 'clean'})", disable=not progress):
+        batch = [_decoded(asked[n]) for n in places]
+        said = generate(model, processor, batch, max_new_tokens=max_new_tokens[kind], batch_size=batch_size)
+        for place, (answer,) in zip(places, said, strict=True):
+            answers[place] = answer.strip()
+    model.train(was_training)
+    return answers
+
+
+def _decoded(row: Row) -> Row:
+    return row | {"images": [pixels(image).convert("RGB") for image in row["images"]]}
+
+
+def _batches(rows: Sequence[Row], batch_size: int) -> Iterator[tuple[str, list[int]]]:
+    alike: defaultdict[tuple[str, bool], list[int]] = defaultdict(list)
+    for place, row in enumerate(rows):
+        alike[_kind(row["task"]), bool(row["images"])].append(place)
+    for (kind, _), places in alike.items():
+        for start in range(0, len(places), batch_size):
+            yield kind, places[start : start + batch_size]
+
+
+def _kind(task: str) -> str:
+    return task if task in ("box", "report") else "closed"
+
+
+def controls_for(rows: Sequence[Row]) -> list[Blind]:
+    """The blind controls that these rows allow: none without images, no swapping of like with like."""
+    with_image = {row["facts"] for row in rows if row["images"]}
+    return [] if not with_image else ["noise"] if len(with_image) < 2 else ["noise", "shuffled"]
+
+
+def blinded(rows: Sequence[Row], blind: Blind | None, *, seed: int) -> Sequence[Row]:
+    """The same questions with their images replaced; seeded, so every stage is shown the same replacements.
+
+    Raises: InputError if a row has no other image to be swapped with.
+    """
+    if blind is None:
+        return rows
+    if blind == "shuffled":
+        return _shuffled(rows, np.random.default_rng(seed))
+    return [row | {"images": [_noise(pixels(image), seed) for image in row["images"]]} for row in rows]
+
+
+def _noise(image: Image.Image, seed: int) -> Image.Image:
+    own = int(image_key(image), 16)
+    values = np.random.default_rng([seed, own]).integers(
+        0, 256, size=(image.height, image.width, 3), dtype=np.uint8
+    )
+    return Image.fromarray(values)
+
+
+def _shuffled(rows: Sequence[Row], rng: np.random.Generator) -> list[Row]:
+    told = [Facts.model_validate_json(row["facts"]).without_boxes().to_json() for row in rows]
+
+    def differs(n: int, m: int, *, strictly: bool) -> bool:
+        same_count = len(rows[n]["images"]) == len(rows[m]["images"])
+        if strictly:
+            return same_count and told[n] != told[m] and rows[n]["patient"] != rows[m]["patient"]
+        return same_count and rows[n]["facts"] != rows[m]["facts"]
+
+    def swapped(n: int) -> Row:
+        order = rng.permutation(len(rows))
+        return rows[n] | {"images": rows[_partner(n, differs, order, rows[n])]["images"]}
+
+    return [swapped(n) if row["images"] else row for n, row in enumerate(rows)]
+
+
+def _partner(place: int, differs: Any, order: np.ndarray, row: Row) -> int:
+    """Another patient's row with other findings; failing that, one whose facts differ at least in a box."""
+    for strictly in (True, False):
+        for other in order:
+            if differs(place, int(other), strictly=strictly):
+                return int(other)
+    raise InputError(f"row {row['id']}: no other image with other facts to swap in. Evaluate on more images.")
+
+
+def baselines(
+    rows: Sequence[Row], reference: Sequence[Row], *, rules: RuleSet | None = None
+) -> dict[str, Answered]:
+    """Answers that need no image, from the habits of another split; rows without a habit are left out.
+
+    ``habit``: the commonest answer to the same question, the mean box of the finding, the commonest report.
+    ``mean_box_true_side``: the mean box of the finding on the side where it truly is.
+    """
+    boxes_asked = [row for row in rows if row["task"] == "box"]
+    return {
+        "habit": _by_habit(rows, reference, lambda row: (row["task"], _asked(row, rules))),
+        "mean_box_true_side": _by_habit(
+            boxes_asked, reference, lambda row: (row["task"], *_asked_side(row, rules))
+        ),
+    }
+
+
+def _by_habit(rows: Sequence[Row], reference: Sequence[Row], key: Any) -> Answered:
+    alike: defaultdict[Hashable, list[Row]] = defaultdict(list)
+    for row in reference:
+        alike[key(row)].append(row)
+    habits = {question: _habit(known) for question, known in alike.items()}
+    pairs = [(row, said) for row in rows if (said := habits.get(key(row)))]
+    return [row for row, _ in pairs], [said for _, said in pairs]
+
+
+def _habit(rows: list[Row]) -> str | None:
+    if rows[0]["task"] == "box":
+        boxes = [box for row in rows for box in row["boxes"] or []]
+        return json.dumps([np.rint(np.mean(boxes, axis=0)).astype(int).tolist()]) if boxes else None
+    answers = Counter(row["answer"] for row in rows if row["answer"])
+    return answers.most_common(1)[0][0] if answers else None
+
+
+def _asked(row: Row, rules: RuleSet | None) -> str | None:
+    return asked_finding(row, rules or load_rule_set(row["rule_set"]))
+
+
+def _asked_side(row: Row, rules: RuleSet | None) -> tuple[str | None, str | None]:
+    finding = _asked(row, rules)
+    known = Facts.model_validate_json(row["facts"]).findings.get(finding or "")
+    return finding, known.side if known else None
+
+
+def data_sha256(data: Path) -> str:
+    """SHA-256 of the Parquet file of a data entry."""
+    with parquet(str(data)).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def data_card(data: Path) -> dict[str, Any] | None:
+    """The ``card.json`` that the build left beside the rows or one folder up, if any."""
+    folder = parquet(str(data)).resolve().parent
+    found = [place / "card.json" for place in (folder, folder.parent) if (place / "card.json").is_file()]
+    return json.loads(found[0].read_text(encoding="utf-8")) if found else None
+
+
+def image_key(image: Image.Image) -> str:
+    """A short name of the pixels, the same wherever the image comes from."""
+    return hashlib.sha256(image.tobytes()).hexdigest()[:16]
+
+
+def write_answers(
+    answered: dict[str, Answered], outcomes: Sequence[Outcome], out: Path, *, rules: RuleSet | None
+) -> None:
+    """``answers.jsonl``, a row a line: its truth and what was said under each condition; and the pictures."""
+    said = {
+        name: {row["id"]: text for row, text in zip(*pair, strict=True)} for name, pair in answered.items()
+    }
+    rows = answered["clean"][0]
+    lines = [_answer_line(row, outcome, said, rules) for row, outcome in zip(rows, outcomes, strict=True)]
+    with (out / "answers.jsonl").open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(line, sort_keys=True) + "\n" for line in lines)
+    _write_pictures(rows, lines, out / "pictures")
+
+
+def _answer_line(
+    row: Row, outcome: Outcome, said: dict[str, dict[str, str]], rules: RuleSet | None
+) -> dict[str, Any]:
+    clean = said["clean"][row["id"]]
+    return {
+        "id": row["id"],
+        "patient": row["patient"],
+        "task": row["task"],
+        "finding": outcome.finding,
+        "question": message_text(row["prompt"]),
+        "answer": row["answer"],
+        "true_boxes": row["boxes"],
+        "facts": json.loads(row["facts"]),
+        "image": image_key(pixels(row["images"][0])) if row["images"] else None,
+        "responses": {name: answers[row["id"]] for name, answers in said.items() if row["id"] in answers},
+        "counts": outcome.counts,
+        "boxes": outcome.boxes,
+        "sentences": marked_sentences(clean, outcome, rules or load_rule_set(row["rule_set"])),
+    }
+
+
+def marked_sentences(report: str, outcome: Outcome, rules: RuleSet) -> list[tuple[str, bool]]:
+    """The sentences of a report, each with whether it makes one of the outcome's wrong claims."""
+    if outcome.task != "report":
+        return []
+    sentences = [sentence for sentence in re.split(r"(?<=[.;])\s+|\n+", report) if sentence]
+    return [(s, bool(set(read(s, rules).facts.present()) & set(outcome.wrong))) for s in sentences]
+
+
+def _write_pictures(rows: Sequence[Row], lines: Sequence[dict[str, Any]], folder: Path) -> None:
+    """Small copies of the images that the report shows: the same ones for every model on the same rows."""
+    folder.mkdir(exist_ok=True)
+    for old in folder.glob("*.png"):
+        old.unlink()
+    wanted = pictured(lines)
+    for row, line in zip(rows, lines, strict=True):
+        if line["image"] in wanted:
+            wanted.discard(line["image"])
+            picture = pixels(row["images"][0]).convert("RGB")
+            picture.thumbnail((PICTURE_PIXELS, PICTURE_PIXELS))
+            picture.save(folder / f"{line['image']}.png")
+
+
+def pictured(lines: Sequence[dict[str, Any]]) -> set[str]:
+    """Keys of the images to show: those with box and report first, one a patient while there are patients."""
+    tasks: defaultdict[str, set[str]] = defaultdict(set)
+    patients: dict[str, str] = {}
+    for line in lines:
+        if line["image"]:
+            tasks[line["image"]].add(line["task"])
+            patients[line["image"]] = line["patient"]
+    ranked = sorted(tasks, key=lambda key: (-len(tasks[key] & {"box", "report"}), key))
+    first = set({patients[key]: key for key in reversed(ranked)}.values())
+    return set(sorted(ranked, key=lambda key: key not in first)[:NUM_PICTURES])
+
+
+def _metrics_from(content: dict[str, dict[str, Any]]) -> dict[str, dict[str, Metric]]:
+    return {c: {name: Metric(**metric) for name, metric in metrics.items()} for c, metrics in content.items()}

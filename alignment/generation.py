@@ -1,0 +1,70 @@
+"""Answers from a model to prompt rows, in batches of like tasks; greedy or sampled.
+
+Left out: vLLM, and sharing the prompt's prefill between samples.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from transformers import ProcessorMixin
+
+from alignment.grpo import unsampled_tokens
+
+
+def generate(
+    model: Any,
+    processor: ProcessorMixin,
+    rows: list[dict[str, Any]],
+    *,
+    max_new_tokens: int | dict[str, int],
+    batch_size: int = 64,
+    num_samples: int = 1,
+    temperature: float | None = None,
+    advance: Callable[[int], None] | None = None,
+) -> list[list[str]]:
+    """``num_samples`` answers to each row (``images``, ``prompt``), in row order.
+
+    ``max_new_tokens``: one bound, or one for each ``task``. ``temperature`` None decodes greedily; otherwise the
+    global torch seed decides. Rows are batched by task, so that short answers do not wait for long ones.
+    """
+    answers: dict[int, list[str]] = {}
+    for indices, limit in _batches(rows, max_new_tokens, batch_size):
+        batch = [rows[i] for i in indices]
+        texts = _generate_batch(model, processor, batch, limit, num_samples=num_samples, temperature=temperature)
+        answers |= {i: texts[k * num_samples : (k + 1) * num_samples] for k, i in enumerate(indices)}
+        if advance:
+            advance(len(indices))
+    return [answers[i] for i in range(len(rows))]
+
+
+def _batches(rows: list[dict[str, Any]], limits: int | dict[str, int], size: int) -> list[tuple[list[int], int]]:
+    """Row indices in batches of one limit and one kind (with or without images)."""
+    groups: dict[tuple[int, bool], list[int]] = {}
+    for index, row in enumerate(rows):
+        limit = limits if isinstance(limits, int) else limits.get(row.get("task", ""), max(limits.values()))
+        groups.setdefault((limit, bool(row["images"])), []).append(index)
+    return [(g[k : k + size], limit) for (limit, _), g in groups.items() for k in range(0, len(g), size)]
+
+
+@torch.inference_mode()
+def _generate_batch(
+    model: Any, processor: ProcessorMixin, rows: list[dict[str, Any]], limit: int, *, num_samples: int, temperature: float | None
+) -> list[str]:
+    inputs = model_inputs(processor, rows).to(model.device)
+    sampling: dict[str, Any] = (
+        {"do_sample": False}
+        if temperature is None
+        else {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0, "num_return_sequences": num_samples}
+    )
+    out = model.generate(**inputs, max_new_tokens=limit, suppress_tokens=unsampled_tokens(processor), **sampling)
+    return processor.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+
+
+def model_inputs(processor: ProcessorMixin, rows: list[dict[str, Any]]) -> Any:
+    """What the model is given for these prompts: tokens padded on the left, pixels where there are images."""
+    texts = [processor.apply_chat_template(r["prompt"], add_generation_prompt=True, tokenize=False) for r in rows]
+    images = {"images": [list(r["images"]) for r in rows]} if any(r["images"] for r in rows) else {}
+    return processor(
+        text=texts, **images, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False
+    )

@@ -1,0 +1,63 @@
+"""What the model is given for one row: the image as processed, the tokens, which of them carry loss."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from PIL import Image
+
+from alignment.recipe import parquet
+from rewards.strict_yaml import InputError
+
+SHOWN_COLUMNS = ("id", "patient", "split", "task", "facts", "answer", "boxes", "weight", "kind")
+
+
+def inspect_row(data: str, index: int, model: str, out: Path) -> dict[str, Any]:
+    """The row's columns and, with a model's processor, its tokens; writes the processed image to ``out``.
+
+    In ``tokens`` a trained token stands in brackets. Raises: InputError if there is no such row.
+    """
+    rows = Dataset.from_parquet(str(parquet(data)))
+    if not 0 <= index < len(rows):
+        raise InputError(f"--row {index}: {data} has rows 0 to {len(rows) - 1}.")
+    row: dict[str, Any] = rows[index]
+    shown = {name: row[name] for name in SHOWN_COLUMNS if row.get(name) is not None}
+    return shown | (_as_processed(row, model, out) if model else {})
+
+
+def _as_processed(row: dict[str, Any], model: str, out: Path) -> dict[str, Any]:
+    from alignment.models import load_processor
+
+    processor: Any = load_processor(model)
+    prompt = processor.apply_chat_template(row["prompt"], add_generation_prompt=True, tokenize=False)
+    answer = row.get("completion") or row.get("chosen") or []
+    whole = processor.apply_chat_template([*row["prompt"], *answer], tokenize=False) if answer else prompt
+    images = {"images": [row["images"]]} if row["images"] else {}
+    given = processor(text=[prompt], **images, return_tensors="pt")
+    ids = given["input_ids"][0].tolist()
+    trained = processor.tokenizer(whole.removeprefix(prompt), add_special_tokens=False)["input_ids"]
+    image_id = processor.tokenizer.convert_tokens_to_ids(processor.image_token)
+    result = {
+        "image_tokens": ids.count(image_id),
+        "prompt_tokens": len(ids),
+        "trained_tokens": len(trained),
+        "tokens": _shown_tokens(processor.tokenizer, [i for i in ids if i != image_id], trained),
+    }
+    if row["images"]:
+        processed_image(given["pixel_values"].numpy()).save(out)
+        result["image_as_processed"] = str(out)
+    return result
+
+
+def _shown_tokens(tokenizer: Any, prompt: list[int], trained: list[int]) -> str:
+    plain = [tokenizer.decode([i]) for i in prompt]
+    return " ".join([*plain, *[f"[{tokenizer.decode([i])}]" for i in trained]]).replace("\n", "\\n")
+
+
+def processed_image(pixels: np.ndarray) -> Image.Image:
+    """The first image of a (..., 3, height, width) array, stretched to 0..255; patches are shown as a strip."""
+    frame = pixels.reshape(-1, *pixels.shape[-3:])[0] if pixels.ndim >= 3 else pixels[None]
+    plane = frame.mean(axis=0)
+    low, high = float(plane.min()), float(plane.max())
+    return Image.fromarray(np.uint8(255 * (plane - low) / max(high - low, 1e-9)))

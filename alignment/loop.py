@@ -1,0 +1,210 @@
+"""The whole loop: build, train every stage, evaluate every stage on held-out patients, report, release; one table.
+
+Every comparison is paired: the same rows answered before and after, patients resampled together. Over several seeds
+the interval is over seeds (Student's t). Left out: judging whether an effect is large enough; the table says it.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+from rich.console import Console
+from rich.table import Table
+from scipy import stats
+
+from alignment.recipe import Chain
+from alignment.train import run, stage_recipe
+from data_builders.schema import user_turn
+from rewards.strict_yaml import read_yaml, validated
+
+
+class Comparison(BaseModel):
+    """``after`` against ``before``: two stages, or a stage against its own control (``sft/shuffled``)."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    before: str
+    after: str
+    metrics: list[str]
+
+
+class Loop(BaseModel):
+    """A loop file: the data spec, a chain of stages, what is compared, which stage is released."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    spec: str
+    test: str
+    reference: str | None = None
+    limit: int | None = None
+    chain: Chain
+    compare: list[Comparison]
+    release: str
+
+
+@dataclass(frozen=True)
+class Effect:
+    """One line of the table. ``low`` and ``high`` bound ``change`` at 95 %."""
+
+    before_name: str
+    after_name: str
+    metric: str
+    before: float
+    after: float
+    change: float
+    low: float
+    high: float
+
+
+def run_loop(path: Path, *, seeds: int = 1, fresh: bool = False, quiet: bool = False) -> dict[str, Any]:
+    """Runs the loop for each seed and prints the table; what is already done is not done again.
+
+    Returns the effects (over seeds where there are several), the folders of the runs, report and release.
+    """
+    loop = validated(Loop, read_yaml(path), where=str(path))
+    data = _built(loop, fresh=fresh)
+    base = _base_seed(loop, path)
+    per_seed = [_one_seed(loop, path, data, base + k, single=seeds == 1, fresh=fresh) for k in range(seeds)]
+    effects = per_seed[0] if seeds == 1 else over_seeds(per_seed)
+    out = Path(loop.chain.output) / (f"effects_{seeds}_seeds.json" if seeds > 1 else "effects.json")
+    result = {"seeds": seeds, "effects": [vars(effect) for effect in effects], "output": loop.chain.output}
+    out.write_text(json.dumps(result, indent=2), encoding="utf-8")
+    released = _released(loop, base, single=seeds == 1)
+    if not quiet:
+        _print_table(effects, seeds)
+        Console().print(f"report: {_home(loop, base, seeds == 1) / 'report.html'}\nreleased: {released}", highlight=False)
+    return {**result, "released": str(released)}
+
+
+def _built(loop: Loop, *, fresh: bool) -> Path:
+    from data_builders.build import build
+    from data_builders.build_spec import read_spec
+
+    spec = read_spec(Path(loop.spec), [])
+    out = Path(spec.output)
+    return out if (out / "card.json").is_file() and not fresh else build(spec)
+
+
+def _base_seed(loop: Loop, path: Path) -> int:
+    first = read_yaml(path.parent / loop.chain.stages[0].recipe)
+    return int(first.get("trainer", {}).get("seed", 42))
+
+
+def _home(loop: Loop, seed: int, single: bool) -> Path:
+    return Path(loop.chain.output) if single else Path(loop.chain.output) / f"seed{seed}"
+
+
+def _one_seed(loop: Loop, path: Path, data: Path, seed: int, *, single: bool, fresh: bool) -> list[Effect]:
+    home = _home(loop, seed, single)
+    chain = loop.chain.model_copy(update={"output": str(home)})
+    console = Console(stderr=True)
+    folders: dict[str, Path] = {}
+    for index, stage in enumerate(chain.stages):
+        console.print(f"[bold]{stage.name}[/bold] (seed {seed})", highlight=False)
+        recipe = stage_recipe(chain, index, path, seed=seed)
+        folder = run(recipe, fresh=fresh)
+        if index == 0:
+            folders["untrained"] = _evaluated(loop, data, folder / "init", folder / "init_evaluation", controls=False)
+        if recipe.method != "pairs":
+            folders[stage.name] = _evaluated(loop, data, folder, folder / "evaluation", controls=True)
+    from alignment.report import write_report
+
+    write_report(folders, home / "report.html")
+    return [effect for c in loop.compare for effect in effects_of(c, folders)]
+
+
+def _evaluated(loop: Loop, data: Path, run_folder: Path, out: Path, *, controls: bool) -> Path:
+    """The evaluation folder of a stage; made if it is not there."""
+    if (out / "evaluation.json").is_file():
+        return out
+    from alignment.evaluate import evaluate
+    from alignment.models import load_for_inference
+
+    model, processor = load_for_inference(str(run_folder))
+    evaluate(
+        model, processor, data / loop.test, out=out, model_name=str(run_folder), limit=loop.limit,
+        reference=data / loop.reference if loop.reference and controls else None,
+        blind_controls=controls, batch_size=128, progress=True,
+    )  # fmt: skip
+    return out
+
+
+def effects_of(comparison: Comparison, folders: dict[str, Path]) -> list[Effect]:
+    """The effects of one comparison, with paired intervals where both answered the same rows."""
+    from alignment.metrics import differences
+
+    before, after = (_place(name, folders) for name in (comparison.before, comparison.after))
+    changes = differences(outcomes_of(*before), outcomes_of(*after))
+    values = [_metrics(*place) for place in (before, after)]
+    return [
+        Effect(
+            comparison.before, comparison.after, metric,
+            values[0][metric], values[1][metric],
+            changes[metric].value, _or_nan(changes[metric].low), _or_nan(changes[metric].high),
+        )
+        for metric in comparison.metrics
+        if metric in changes
+    ]  # fmt: skip
+
+
+def outcomes_of(folder: Path, condition: str) -> list[Any]:
+    """The outcomes of every row that was answered under a condition, from ``answers.jsonl``."""
+    from alignment.metrics import score_answers
+
+    lines = [json.loads(line) for line in (folder / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
+    answered = [line for line in lines if condition in line["responses"]]
+    return score_answers([_as_row(line) for line in answered], [line["responses"][condition] for line in answered])
+
+
+def _as_row(line: dict[str, Any]) -> dict[str, Any]:
+    facts = line["facts"]
+    told = {"prompt": user_turn(line["question"]), "boxes": line["true_boxes"], "rule_set": facts["rule_set"]}
+    return {**line, **told, "facts": json.dumps(facts)}
+
+
+def _or_nan(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+def _place(name: str, folders: dict[str, Path]) -> tuple[Path, str]:
+    stage, _, condition = name.partition("/")
+    return folders[stage], condition or "clean"
+
+
+def _metrics(folder: Path, condition: str) -> dict[str, float]:
+    content = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+    return {name: metric["value"] for name, metric in content["metrics"][condition].items()}
+
+
+def over_seeds(per_seed: list[list[Effect]]) -> list[Effect]:
+    """Mean effect over seeds with Student's 95 % interval (at least two seeds)."""
+    return [_mean_effect(list(same)) for same in zip(*per_seed, strict=True)]
+
+
+def _mean_effect(effects: list[Effect]) -> Effect:
+    changes = np.array([effect.change for effect in effects])
+    half = float(stats.t.ppf(0.975, len(changes) - 1) * changes.std(ddof=1) / np.sqrt(len(changes)))
+    mean = float(changes.mean())
+    before, after = (float(np.mean([getattr(e, side) for e in effects])) for side in ("before", "after"))
+    first = effects[0]
+    return Effect(first.before_name, first.after_name, first.metric, before, after, mean, mean - half, mean + half)
+
+
+def _released(loop: Loop, seed: int, *, single: bool) -> Path:
+    from alignment.release import release
+
+    home = _home(loop, seed, single)
+    out = Path("released") / Path(loop.chain.output).name
+    return out if (out / "manifest.json").is_file() else release(home / loop.release, out)
+
+
+def _print_table(effects: list[Effect], seeds: int) -> None:
+    over = "patients" if seeds == 1 else f"{seeds} seeds"
+    table = Table("comparison", "metric", "before", "after", f"change (95 % over {over})", title="held-out patients")
+    for e in effects:
+        interval = f"{e.change:+.3f} ({e.low:+.3f} to {e.high:+.3f})"
+        table.add_row(f"{e.before_name} -> {e.after_name}", e.metric, f"{e.before:.3f}", f"{e.after:.3f}", interval)
+    Console(width=120).print(table)

@@ -1,0 +1,43 @@
+"""Losses of preference training.
+
+Shape suffixes: B pairs. Log-probabilities are sums over the answer's tokens, in nats.
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+
+Reduction = Literal["mean", "sum_w"]
+
+
+def preference_margin(
+    chosen_B: torch.Tensor,  # noqa: N803
+    rejected_B: torch.Tensor,  # noqa: N803
+    ref_chosen_B: torch.Tensor,  # noqa: N803
+    ref_rejected_B: torch.Tensor,  # noqa: N803
+    *,
+    beta: float,
+) -> torch.Tensor:
+    """The margin d of MMedPO eq. 3 (B): beta x [(chosen - ref_chosen) - (rejected - ref_rejected)].
+
+    For image-side pairs ``rejected`` is the same answer under the noised image.
+    """
+    return beta * ((chosen_B - ref_chosen_B) - (rejected_B - ref_rejected_B))
+
+
+def weighted_dpo_loss(
+    margin_B: torch.Tensor,  # noqa: N803
+    weight_B: torch.Tensor | None = None,  # noqa: N803
+    *,
+    reduction: Reduction = "mean",
+) -> torch.Tensor:
+    """The scalar (1/B) sum of w x (-log sigmoid(d)), MMedPO (Zhu et al. 2024) eq. 3; w = 1 is DPO (Rafailov et al. 2023).
+
+    ``sum_w`` divides by the sum of weights instead of B, so that weights do not scale the step.
+    """
+    losses_B = -F.logsigmoid(margin_B)  # noqa: N806
+    if weight_B is None:
+        return losses_B.mean()
+    total = (weight_B * losses_B).sum()
+    return total / (len(losses_B) if reduction == "mean" else weight_B.sum().clamp(min=1e-12))

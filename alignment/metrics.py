@@ -1,0 +1,294 @@
+"""Metrics of answers: each row's outcome as counts, each metric a ratio of summed counts.
+
+A ratio of sums (all hallucinated claims / all claims) lets a report with five claims weigh five times one
+with a single claim. The interval is a percentile bootstrap over patients, whose rows stand or fall together.
+A metric whose denominator is zero is left out rather than called 0 or 1; one patient gives no interval.
+Left out: text overlap (BLEU, ROUGE), which rewards wording and is blind to negation.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from rewards.boxes import iou_matrix, match_boxes, parse_boxes
+from rewards.compare import compare
+from rewards.reading import read
+
+from data_builders.schema import message_text
+from rewards.facts import Facts
+from rewards.rule_set import RuleSet, load_rule_set
+
+CLOSED_TASKS = ("presence", "side", "size", "count")
+HIT_IOU = 0.5
+TAGGED = re.compile(r"<answer>((?:(?!<answer>).)*)</answer>\s*\Z", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A value with its 95 % interval, and on how much it rests. ``low``, ``high``: None with one patient."""
+
+    value: float
+    low: float | None
+    high: float | None
+    num_rows: int
+    num_patients: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One row judged: counts that add up over rows. No counts: the row has no truth to be judged by.
+
+    ``wrong`` names the findings that a report claims and the facts deny (or place on the other side).
+    """
+
+    id: str
+    patient: str
+    task: str
+    finding: str | None
+    counts: dict[str, float]
+    wrong: tuple[str, ...] = ()
+    boxes: tuple[tuple[float, ...], ...] = ()
+
+
+class Ratio(NamedTuple):
+    """A metric: the sum of the counts ``over`` divided by the sum of the counts ``under``."""
+
+    over: tuple[str, ...]
+    under: tuple[str, ...]
+
+
+RATIOS: dict[str, tuple[Ratio, ...]] = {
+    "closed_accuracy": (Ratio(("closed_correct",), ("closed",)),),
+    "balanced_accuracy": (Ratio(("yes_correct",), ("yes",)), Ratio(("no_correct",), ("no",))),
+    "side_accuracy": (Ratio(("side_correct",), ("side",)),),
+    "size_accuracy": (Ratio(("size_correct",), ("size",)),),
+    "count_accuracy": (Ratio(("count_correct",), ("count",)),),
+    "finding_precision": (Ratio(("true_claims",), ("claims",)),),
+    "finding_recall": (Ratio(("found",), ("true_findings",)),),
+    "finding_f1": (Ratio(("true_claims", "found"), ("claims", "true_findings")),),
+    "hallucination_rate": (Ratio(("hallucinations",), ("claims",)),),
+    "hallucinated_reports": (Ratio(("hallucinated",), ("reports",)),),
+    "omission_rate": (Ratio(("omissions",), ("true_findings",)),),
+    "claims_per_report": (Ratio(("claims",), ("reports",)),),
+    "report_parse_failure": (Ratio(("unparsed_report",), ("reports",)),),
+    "mean_iou": (Ratio(("iou",), ("true_boxes",)),),
+    "f1_at_50": (Ratio(("hits", "hits"), ("boxes", "true_boxes")),),
+    "box_parse_failure": (Ratio(("unparsed_boxes",), ("box_answers",)),),
+    "boxes_per_answer": (Ratio(("boxes",), ("box_answers",)),),
+}
+"""Each metric is the mean of its ratios (balanced accuracy has two: over yes rows and over no rows)."""
+
+LOWER_IS_BETTER = frozenset(
+    {
+        "hallucination_rate",
+        "hallucinated_reports",
+        "omission_rate",
+        "report_parse_failure",
+        "box_parse_failure",
+    }
+)
+
+
+def score_answers(
+    rows: Sequence[Mapping[str, Any]], answers: Sequence[str], *, rules: RuleSet | None = None
+) -> list[Outcome]:
+    """The outcome of each prompt row under its answer. ``rules``: where the rows' rule set is not shipped."""
+    return [_outcome(row, answer, rules=rules) for row, answer in zip(rows, answers, strict=True)]
+
+
+def final_words(response: str) -> str:
+    """What a response finally says: the one tagged answer at its end, or all of it where nothing is tagged.
+
+    Empty where tags are broken: two answers, an open tag, or words after the tag.
+
+    >>> final_words("<think>dense base</think><answer>Yes</answer>")
+    'Yes'
+    >>> final_words(" No "), final_words("<answer>No")
+    ('No', '')
+    """
+    if "<answer>" not in response and "</answer>" not in response:
+        return response.strip()
+    once = response.count("<answer>") == response.count("</answer>") == 1
+    tagged = TAGGED.search(response) if once else None
+    return tagged[1].strip() if tagged else ""
+
+
+def asked_finding(row: Mapping[str, Any], rules: RuleSet) -> str | None:
+    """The finding that the row's question names (by the longest phrase in it), or None for a report."""
+    if row["task"] == "report":
+        return None
+    question = message_text(row["prompt"]).casefold()
+    named = [
+        (len(phrase), finding)
+        for finding, rule in rules.findings.items()
+        for phrase in [*rule.phrases, *([rule.plural] if rule.plural else [])]
+        if re.search(rf"\b{re.escape(phrase.casefold())}\b", question)
+    ]
+    return max(named)[1] if named else None
+
+
+def _outcome(row: Mapping[str, Any], answer: str, *, rules: RuleSet | None) -> Outcome:
+    rules = rules or load_rule_set(row["rule_set"])
+    task, words = row["task"], final_words(answer)
+    about: dict[str, Any] = dict(
+        id=row["id"], patient=row["patient"], task=task, finding=asked_finding(row, rules)
+    )
+    if task == "report":
+        return _report_outcome(row, words, rules, about)
+    if task == "box":
+        return _box_outcome(row, words, about)
+    return Outcome(**about, counts=_closed_counts(task, row["answer"], words))
+
+
+def _closed_counts(task: str, truth: str | None, words: str) -> dict[str, float]:
+    if not truth:
+        return {}
+    correct = float(_folded(words) == _folded(truth))
+    counts = {"closed": 1.0, "closed_correct": correct}
+    key = _folded(truth) if task == "presence" else task
+    return counts | {key: 1.0, f"{key}_correct": correct}
+
+
+def _folded(words: str) -> str:
+    return words.strip().removesuffix(".").casefold()
+
+
+def _report_outcome(row: Mapping[str, Any], words: str, rules: RuleSet, about: dict[str, Any]) -> Outcome:
+    """A report fails to parse when no finding is read from it, or any of its sentences is not understood."""
+    reading = read(words, rules)
+    truth = Facts.model_validate_json(row["facts"]).without_boxes()
+    judged = compare(truth, reading.facts)
+    counts = {
+        "reports": 1,
+        "claims": len(judged.claims),
+        "hallucinations": len(judged.hallucinations),
+        "true_claims": len(judged.claims) - len(judged.hallucinations),
+        "true_findings": len(judged.true_findings),
+        "found": len(judged.found),
+        "omissions": len(judged.omissions),
+        "hallucinated": bool(judged.hallucinations),
+        "unparsed_report": bool(not reading.facts.findings or reading.unread),
+    }
+    return Outcome(
+        **about,
+        counts={name: float(count) for name, count in counts.items()},
+        wrong=tuple(judged.hallucinations),
+    )
+
+
+def _box_outcome(row: Mapping[str, Any], words: str, about: dict[str, Any]) -> Outcome:
+    """IoU summed over the true boxes under the best matching; a miss and an unread answer add 0."""
+    said = parse_boxes(words)
+    boxes = [tuple(map(float, box)) for box in said or []]
+    true_boxes = [tuple(map(float, box)) for box in row["boxes"] or []]
+    ious = matched_ious(boxes, true_boxes)
+    counts = {
+        "box_answers": 1.0,
+        "unparsed_boxes": float(said is None),
+        "boxes": float(len(boxes)),
+        "true_boxes": float(len(true_boxes)),
+        "iou": float(sum(ious)),
+        "hits": float(sum(iou >= HIT_IOU for iou in ious)),
+    }
+    if about["finding"]:
+        counts |= {f"{key}[{about['finding']}]": counts[key] for key in ("iou", "true_boxes")}
+    return Outcome(**about, counts=counts, boxes=tuple(boxes))
+
+
+def ratios_in(outcomes: Sequence[Outcome]) -> dict[str, tuple[Ratio, ...]]:
+    """The metrics, with ``mean_iou[finding]`` for each finding whose box was asked for."""
+    findings = sorted({o.finding for o in outcomes if o.task == "box" and o.finding})
+    each = {f"mean_iou[{name}]": (Ratio((f"iou[{name}]",), (f"true_boxes[{name}]",)),) for name in findings}
+    return RATIOS | each
+
+
+def summarise(outcomes: Sequence[Outcome], *, num_resamples: int = 1000, seed: int = 0) -> dict[str, Metric]:
+    """Every metric that the outcomes allow, with a 95 % bootstrap interval clustered by patient."""
+    sums = _PatientSums.of(outcomes, patients=sorted({o.patient for o in outcomes}))
+    weights = _resamples(len(sums.patients), num_resamples, seed)
+    return {
+        name: metric
+        for name, ratios in ratios_in(outcomes).items()
+        if (metric := _metric(ratios, outcomes, sums.statistic(ratios), sums.statistic(ratios, weights)))
+    }
+
+
+def differences(
+    before: Sequence[Outcome], after: Sequence[Outcome], *, num_resamples: int = 1000, seed: int = 0
+) -> dict[str, Metric]:
+    """After minus before, each resample drawing the same patients for both: tighter than two intervals."""
+    patients = sorted({o.patient for o in [*before, *after]})
+    first, second = (_PatientSums.of(outcomes, patients=patients) for outcomes in (before, after))
+    weights = _resamples(len(patients), num_resamples, seed)
+    found: dict[str, Metric | None] = {}
+    for name, ratios in ratios_in([*before, *after]).items():
+        change, changes = (second.statistic(ratios, w) - first.statistic(ratios, w) for w in (None, weights))
+        found[name] = _metric(ratios, after, change, changes)
+    return {name: metric for name, metric in found.items() if metric}
+
+
+def _resamples(num_patients: int, num_resamples: int, seed: int) -> np.ndarray:
+    """How often each patient is drawn in each resample: (resamples, patients)."""
+    if num_patients == 0:
+        return np.zeros((num_resamples, 0))
+    even = np.full(num_patients, 1.0 / num_patients)
+    return np.random.default_rng(seed).multinomial(num_patients, even, size=num_resamples).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class _PatientSums:
+    """Counts summed over each patient's rows: ``table[patient, count]``."""
+
+    patients: list[str]
+    columns: dict[str, int]
+    table: np.ndarray
+
+    @classmethod
+    def of(cls, outcomes: Sequence[Outcome], *, patients: list[str]) -> "_PatientSums":
+        columns = {name: n for n, name in enumerate(sorted({key for o in outcomes for key in o.counts}))}
+        row_of = {patient: n for n, patient in enumerate(patients)}
+        table = np.zeros((len(patients), len(columns)))
+        for outcome in outcomes:
+            for key, count in outcome.counts.items():
+                table[row_of[outcome.patient], columns[key]] += count
+        return cls(patients, columns, table)
+
+    def statistic(self, ratios: tuple[Ratio, ...], weights: np.ndarray | None = None) -> np.ndarray:
+        """The metric of each resample (or of the patients as they are); NaN where a denominator is 0."""
+        drawn = np.ones((1, len(self.patients))) if weights is None else weights
+        with np.errstate(divide="ignore", invalid="ignore"):
+            parts = [self._sum(ratio.over, drawn) / self._sum(ratio.under, drawn) for ratio in ratios]
+        return np.mean(parts, axis=0)
+
+    def _sum(self, keys: tuple[str, ...], drawn: np.ndarray) -> np.ndarray:
+        columns = [self.columns[key] for key in keys if key in self.columns]
+        return drawn @ self.table[:, columns].sum(axis=1)
+
+
+def _metric(
+    ratios: tuple[Ratio, ...], outcomes: Sequence[Outcome], value: np.ndarray, resampled: np.ndarray
+) -> Metric | None:
+    if np.isnan(value[0]):
+        return None
+    under = {key for ratio in ratios for key in ratio.under}
+    rows = [o for o in outcomes if under & o.counts.keys()]
+    num_patients = len({o.patient for o in rows})
+    seen = resampled[~np.isnan(resampled)]
+    low, high = np.quantile(seen, [0.025, 0.975]) if num_patients > 1 else (None, None)
+    return Metric(
+        value=float(value[0]),
+        low=None if low is None else float(low),
+        high=None if high is None else float(high),
+        num_rows=len(rows),
+        num_patients=num_patients,
+    )
+
+
+def matched_ious(boxes: Sequence[tuple[float, ...]], true_boxes: Sequence[tuple[float, ...]]) -> list[float]:
+    """IoU of each matched pair, one box to one true box, so paired that the sum is largest."""
+    if not boxes or not true_boxes:
+        return []
+    ious = iou_matrix(boxes, true_boxes)
+    return [float(ious[i, j]) for i, j in match_boxes(ious)]

@@ -1,0 +1,163 @@
+"""Models by name: a Hugging Face VLM, a folder, a run's folder, ``tiny`` or ``smollm2``; what of them is trained.
+
+Left out: quantised loading and remote code (``trust_remote_code`` is never set).
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import torch
+from peft import LoraConfig, PeftModel
+from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
+
+from alignment.recipe import Lora, ModelSection, Recipe, parquet
+from rewards.strict_yaml import InputError, nearest_file
+
+VISION_PARTS = ("vision", "visual", "image_encoder")
+PROJECTOR_PARTS = ("connector", "projector", "merger", "mlp1", "embed_vision")
+
+
+def model_folder(path: str) -> str:
+    """Where the weights lie: a run's ``model`` folder, the folder itself, or the hub name as it is.
+
+    Raises: InputError if ``path`` is a folder without a checkpoint, or looks like a path that does not exist.
+    """
+    folder = Path(path)
+    for place in (folder / "model", folder):
+        if (place / "config.json").is_file() or (place / "adapter_config.json").is_file():
+            return str(place)
+    if folder.is_dir():
+        raise InputError(f"model.path: {path} holds no checkpoint (neither config.json nor adapter_config.json is there).")
+    if path.startswith((".", "/", "runs/", "data/")) or path.count("/") > 1:
+        raise InputError(f"model.path: no folder {path}.{nearest_file(folder)} Train it first, or name a Hugging Face model.")
+    return path
+
+
+def prepared_model(recipe: Recipe) -> str:
+    """The folder or hub name to load, after ``tiny`` and ``smollm2`` are created under ``output/init``."""
+    section, init = recipe.model, Path(recipe.output) / "init"
+    if section.path not in ("tiny", "smollm2"):
+        return model_folder(section.path)
+    if not (init / "config.json").is_file():
+        texts = list(built_texts(recipe.data.train))
+        if section.path == "tiny":
+            from alignment.tiny import build_tiny
+
+            build_tiny(
+                texts, init, family=section.family, image_size=section.image_size, init_std=section.init_std, seed=section.seed
+            )
+        else:
+            from alignment.smollm2 import build_smollm2
+
+            build_smollm2(init, seed=section.seed)
+    return str(init)
+
+
+def built_texts(train: str) -> Iterator[str]:
+    """Every text of the data set that ``train`` belongs to: what the tiny model's tokenizer is trained on."""
+    for file in sorted(parquet(train).parent.parent.glob("*/*.parquet")):
+        wanted = [c for c in ("prompt", "completion", "chosen", "rejected") if c in pq.read_schema(file).names]
+        for batch in pq.ParquetFile(file).iter_batches(columns=wanted):
+            for column in batch.columns:
+                for messages in column.to_pylist():
+                    yield from (b["text"] for m in messages for b in m["content"] if b["text"])
+
+
+def load_processor(path: str, *, max_pixels: int | None = None) -> ProcessorMixin:
+    """The processor, padding on the left (a setting that is lost on saving), within the pixel budget."""
+    folder = model_folder(path)
+    processor = AutoProcessor.from_pretrained(_base_of(folder) if not _has_processor(folder) else folder)
+    processor.tokenizer.padding_side = "left"
+    if max_pixels is not None:
+        limit_pixels(processor.image_processor, max_pixels)
+    return processor
+
+
+def limit_pixels(image_processor: Any, max_pixels: int) -> None:
+    """The one place where the pixel budget (width x height) enters, in the terms of each family's processor."""
+    size = dict(image_processor.size)
+    edge = int(max_pixels**0.5)
+    if hasattr(image_processor, "merge_size"):  # Qwen-VL: sizes are pixel counts
+        size["longest_edge"], size["shortest_edge"] = max_pixels, min(size.get("shortest_edge", max_pixels), max_pixels)
+    else:
+        size = {key: min(int(value), edge) for key, value in size.items()}
+    image_processor.size = size
+
+
+def _has_processor(folder: str) -> bool:
+    return not Path(folder).is_dir() or any(
+        (Path(folder) / name).is_file() for name in ("processor_config.json", "preprocessor_config.json")
+    )
+
+
+def _base_of(folder: str) -> str:
+    """The base model's folder of an adapter folder."""
+    from peft import PeftConfig
+
+    return str(PeftConfig.from_pretrained(folder).base_model_name_or_path) if _is_adapter(folder) else folder
+
+
+def _is_adapter(folder: str) -> bool:
+    return (Path(folder) / "adapter_config.json").is_file()
+
+
+def load_model(
+    path: str, *, dtype: str = "float32", attention: str = "sdpa", revision: str | None = None, trainable: bool = False
+) -> PreTrainedModel | PeftModel:
+    """The model at ``path``; an adapter folder gives its base with the adapter on it."""
+    folder = model_folder(path)
+    options: dict[str, Any] = dict(dtype=dtype, attn_implementation=attention)
+    model = AutoModelForImageTextToText.from_pretrained(_base_of(folder), revision=revision, **options)
+    if _is_adapter(folder):
+        return PeftModel.from_pretrained(model, folder, is_trainable=trainable)
+    return model
+
+
+def load_for_inference(path: str) -> tuple[torch.nn.Module, ProcessorMixin]:
+    """Model in eval mode, on the accelerator if there is one, and its processor."""
+    model = load_model(path).eval()
+    return model.to("cuda" if torch.cuda.is_available() else "cpu"), load_processor(path)
+
+
+def freeze(model: torch.nn.Module, parts: list[str]) -> None:
+    """Switch off gradients of whole parts of the model.
+
+    Raises: InputError if a part matches no parameter, so that a frozen tower is never only believed.
+    """
+    frozen = dict.fromkeys(parts, 0)
+    for name, parameter in model.named_parameters():
+        part = part_of(name)
+        if part in frozen and "lora_" not in name:
+            parameter.requires_grad_(False)
+            frozen[part] += 1
+    empty = [part for part, count in frozen.items() if not count]
+    if empty:
+        raise InputError(f"model.freeze: {', '.join(empty)} matches no parameter of {type(model).__name__}.")
+
+
+def part_of(parameter_name: str) -> str:
+    """``vision``, ``projector`` or ``language``.
+
+    >>> part_of("model.vision_model.encoder.layers.0.mlp.fc1.weight"), part_of("lm_head.weight")
+    ('vision', 'language')
+    """
+    if any(part in parameter_name for part in PROJECTOR_PARTS):
+        return "projector"
+    return "vision" if any(part in parameter_name for part in VISION_PARTS) else "language"
+
+
+def lora_config(lora: Lora | None) -> LoraConfig | None:
+    """PEFT's config of a recipe's ``lora`` section."""
+    if lora is None:
+        return None
+    return LoraConfig(
+        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=lora.targets, task_type="CAUSAL_LM"
+    )
+
+
+def model_options(section: ModelSection) -> dict[str, Any]:
+    """Keyword arguments with which TRL loads a model from its path."""
+    options: dict[str, Any] = dict(dtype=section.dtype, attn_implementation=section.attention)
+    return options | ({"revision": section.revision} if section.revision else {})

@@ -1,0 +1,279 @@
+"""Recipes: one YAML file for one run, read strictly before any model is loaded.
+
+``trainer`` is TRL's own vocabulary, handed on verbatim. Left out: inheritance between recipes; a recipe says all of it.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from rewards.strict_yaml import InputError, fault_lines, nearest, number_trap, read_yaml
+
+Method = Literal["sft", "dpo", "grpo", "pairs"]
+Module = Literal["vision", "projector", "language"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Lora(_Strict):
+    """Low-rank adapters (Hu et al. 2021) on the language model's linear layers."""
+
+    rank: int = Field(default=16, ge=1)
+    alpha: int = Field(default=32, ge=1)
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    targets: list[str] | str = "all-linear"
+
+
+class ModelSection(_Strict):
+    """Which model, and what of it is trained.
+
+    ``path``: a Hugging Face name, a folder, a run's folder, ``tiny`` or ``smollm2``. ``max_pixels`` is the one pixel
+    budget (width x height) of the image processor; None keeps the processor's own.
+    """
+
+    path: str
+    revision: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
+    attention: Literal["sdpa", "eager", "flash_attention_2", "flex_attention"] = "sdpa"
+    max_pixels: int | None = Field(default=None, ge=28 * 28)
+    freeze: list[Module] = []
+    lora: Lora | None = None
+    family: Literal["idefics3", "qwen3_vl", "llava"] = "idefics3"
+    image_size: int = Field(default=128, ge=32, multiple_of=32)
+    init_std: float = Field(default=0.1, gt=0)
+    seed: int = 0
+
+
+class DataSection(_Strict):
+    """Parquet files of a built data set; ``data/x/instruction/train`` stands for that file."""
+
+    train: str
+    eval: str | None = None
+    limit: int | None = Field(default=None, ge=1)
+
+
+class RewardEntry(BaseModel):
+    """A reward by name, its weight, and its knobs as further keys. Weight 0.0: watched, not trained on."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+
+    name: str
+    weight: float = 1.0
+
+    @property
+    def knobs(self) -> dict[str, Any]:
+        """The further keys of the entry."""
+        return dict(self.model_extra or {})
+
+
+class Sampling(_Strict):
+    """How a ``pairs`` run samples the model's own answers."""
+
+    num_samples: int = Field(default=4, ge=1)
+    temperature: float = Field(default=1.0, gt=0)
+    max_new_tokens: int = Field(default=96, ge=1)
+    batch_size: int = Field(default=64, ge=1)
+    seed: int = 0
+    invented_weight: float = Field(default=1.5, ge=0)
+    omitted_weight: float = Field(default=0.75, ge=0)
+
+
+class Weighting(_Strict):
+    """How a preference row's ``weight`` enters the loss (MMedPO eq. 3).
+
+    ``use`` false trains plain DPO. ``reduction``: ``mean`` divides by the batch size as the paper does, ``sum_w`` by
+    the sum of weights.
+    """
+
+    use: bool = True
+    reduction: Literal["mean", "sum_w"] = "mean"
+    sft_coefficient: float = Field(default=0.0, ge=0)
+
+
+class Recipe(_Strict):
+    """One run."""
+
+    method: Method
+    output: str
+    model: ModelSection
+    data: DataSection
+    rewards: list[RewardEntry] = []
+    weighting: Weighting = Weighting()
+    sampling: Sampling = Sampling()
+    trainer: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _method_has_its_sections(self) -> "Recipe":
+        if self.method == "grpo" and not self.rewards:
+            raise ValueError("grpo needs a 'rewards' section. Name at least one, see `clinalign rewards`.")
+        return self
+
+
+class Stage(_Strict):
+    """One link of a chain: a recipe file, the stage whose model it starts from, overrides.
+
+    ``model`` and ``train`` name earlier stages; by default a stage starts from the last one that trained a model.
+    """
+
+    name: str
+    recipe: str
+    model: str | None = None
+    train: str | None = None
+    overrides: list[str] = []
+
+
+class Chain(_Strict):
+    """A ``stages:`` recipe. Every stage writes to ``output/<stage>``."""
+
+    output: str
+    data: str | None = None
+    stages: list[Stage] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _names_are_known_before_use(self) -> "Chain":
+        seen: list[str] = []
+        for stage in self.stages:
+            for named in (stage.model, stage.train):
+                if named is not None and named not in seen:
+                    raise ValueError(f"stage '{stage.name}' starts from '{named}', not an earlier stage.{nearest(named, seen)}")
+            if stage.name in seen:
+                raise ValueError(f"two stages are named '{stage.name}'.")
+            seen.append(stage.name)
+        return self
+
+
+def read_recipe(path: Path, overrides: list[str] = ()) -> Recipe:  # type: ignore[assignment]
+    """The recipe in a file, after ``key=value`` overrides.
+
+    Raises: InputError that lists every fault of the file, the data and the trainer section at once.
+    """
+    content = with_overrides(read_yaml(path), overrides)
+    faults = trainer_faults(content)
+    recipe: Recipe | None = None
+    try:
+        recipe = Recipe.model_validate(content)
+    except ValidationError as invalid:
+        faults = [*fault_lines(Recipe, invalid), *faults]
+    if recipe is not None:
+        faults += [*data_faults(recipe), *reward_faults(recipe)]
+    if faults or recipe is None:
+        raise InputError("\n".join(f"{path}: {fault}" for fault in faults))
+    return recipe
+
+
+def with_overrides(content: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+    """The content with dotted keys replaced.
+
+    >>> with_overrides({"trainer": {"seed": 1}}, ["trainer.seed=2", "output=runs/x"])
+    {'trainer': {'seed': 2}, 'output': 'runs/x'}
+    """
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals:
+            raise InputError(f"override '{override}': expected key=value, such as trainer.seed=1.")
+        *parents, last = key.split(".")
+        place = content
+        for parent in parents:
+            place = place.setdefault(parent, {})
+            if not isinstance(place, dict):
+                raise InputError(f"override '{override}': '{parent}' holds no keys.")
+        place[last] = yaml.safe_load(value)
+    return content
+
+
+def config_class(method: str) -> type:
+    """TRL's config of a method."""
+    import trl
+
+    return {"sft": trl.SFTConfig, "dpo": trl.DPOConfig, "grpo": trl.GRPOConfig}[method]
+
+
+def trainer_faults(content: dict[str, Any]) -> list[str]:
+    """Unknown keys and wrong types of the ``trainer`` section, by TRL's own config class."""
+    section, method = content.get("trainer", {}), content.get("method")
+    if method not in ("sft", "dpo", "grpo") or not isinstance(section, dict):
+        return []
+    kinds = {f.name: f.type for f in dataclasses.fields(config_class(method))}
+    faults = [f"trainer.{key}: unknown key.{nearest(key, list(kinds))}" for key in section if key not in kinds]
+    return faults + [
+        f"trainer.{key}: got the string '{value}', expected a number{number_trap(value)}."
+        for key, value in section.items()
+        if isinstance(value, str) and _numeric_only(kinds.get(key))
+    ]
+
+
+def _numeric_only(kind: Any) -> bool:
+    kinds = set(get_args(kind) or (kind,)) - {type(None)}
+    return bool(kinds) and kinds <= {int, float}
+
+
+def parquet(path: str) -> Path:
+    """The Parquet file that a ``data`` entry names.
+
+    Raises: InputError if there is none.
+    """
+    file = Path(path) if path.endswith(".parquet") else Path(f"{path}.parquet")
+    if not file.is_file():
+        near = sorted(str(p.with_suffix("")) for p in file.parent.parent.glob("*/*.parquet"))
+        have = f" There: {', '.join(near)}." if near else " Build it first: clinalign build SPEC.yaml."
+        raise InputError(f"data: no file {file}.{have}")
+    return file
+
+
+def columns_of(path: str) -> list[str]:
+    """Column names of a data entry, read from the file's footer."""
+    import pyarrow.parquet as pq
+
+    return pq.read_schema(parquet(path)).names
+
+
+NEEDED_COLUMNS: dict[str, tuple[str, ...]] = {
+    "sft": ("images", "prompt", "completion"),
+    "dpo": ("images", "prompt", "chosen", "rejected"),
+    "grpo": ("images", "prompt"),
+    "pairs": ("images", "prompt", "facts", "task"),
+}
+
+
+def data_faults(recipe: Recipe) -> list[str]:
+    """Missing files, empty data sets and missing columns."""
+    import pyarrow.parquet as pq
+
+    try:
+        file = parquet(recipe.data.train)
+    except InputError as missing:
+        return [str(missing)]
+    names = pq.read_schema(file).names
+    faults = [] if pq.read_metadata(file).num_rows else [f"data.train: {file} holds no rows."]
+    needed = list(NEEDED_COLUMNS[recipe.method])
+    if recipe.method == "dpo" and recipe.weighting.use:
+        needed.append("weight")
+    lacking = [column for column in needed if column not in names]
+    if lacking:
+        faults.append(f"data.train: {recipe.method} reads {', '.join(lacking)}, but {file} has: {', '.join(names)}.")
+    return faults
+
+
+def reward_faults(recipe: Recipe) -> list[str]:
+    """Unknown rewards and knobs, and rewards whose column the data lack."""
+    from rewards.loading import load_reward
+
+    faults: list[str] = []
+    for index, entry in enumerate(recipe.rewards):
+        try:
+            reward = load_reward(entry.name, **entry.knobs)
+            names = columns_of(recipe.data.train)
+        except InputError as fault:
+            faults.append(f"rewards[{index}]: {fault}")
+            continue
+        faults += [
+            f"rewards[{index}]: '{entry.name}' reads column '{c}', but {recipe.data.train} has: {', '.join(names)}."
+            for c in reward.columns
+            if c not in names
+        ]
+    return faults

@@ -1,0 +1,192 @@
+"""The HTML report of one or several evaluations: one file, no script, nothing loaded from elsewhere.
+
+Several folders (before and after alignment) are shown side by side. All text of models and data is escaped.
+Left out: curves over training; they show the reward that was trained on, not what came of it.
+"""
+
+import base64
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
+
+from alignment.metrics import LOWER_IS_BETTER, RATIOS
+from rewards.strict_yaml import InputError
+
+NUM_PICTURES = 12
+CONDITIONS = {
+    "clean": "the image itself",
+    "noise": "noise instead of the image",
+    "shuffled": "another patient's image",
+    "habit": "no model: commonest answer, mean box",
+    "mean_box_true_side": "no model: mean box, true side told",
+}
+UNBOUNDED = ("claims_per_report", "boxes_per_answer")
+Json = dict[str, Any]
+
+
+def write_report(evaluations: Mapping[str, Path], out: Path) -> Path:
+    """A self-contained page at ``out`` for evaluation folders by stage name, in the order given.
+
+    Raises: InputError if a folder holds no evaluation.
+    """
+    stages = {name: _read_json(folder / "evaluation.json") for name, folder in evaluations.items()}
+    answers = {name: _read_answers(folder / "answers.jsonl") for name, folder in evaluations.items()}
+    page = _template().render(
+        stages=stages,
+        comparable=len({stage["data_sha256"] for stage in stages.values()}) == 1,
+        tables=[_by_stage(stages), *(_by_condition(name, stage) for name, stage in stages.items())],
+        pictures=_pictures(evaluations, stages, answers),
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(page, encoding="utf-8")
+    return out
+
+
+def _template() -> Any:
+    environment = Environment(
+        loader=PackageLoader("alignment", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.j2")
+
+
+def _read_json(path: Path) -> Json:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file. An evaluation is made with: clinalign eval.")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _read_answers(path: Path) -> list[Json]:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file. An evaluation is made with: clinalign eval.")
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def metric_names(summaries: list[Json]) -> list[str]:
+    """The metrics that any summary holds, as they are ordered in ``RATIOS``, with ``mean_iou[finding]``."""
+    order = {name: place for place, name in enumerate(RATIOS)}
+    names = {name for summary in summaries for name in summary}
+    return sorted(names, key=lambda name: (order[name.partition("[")[0]], name))
+
+
+def _by_stage(stages: Mapping[str, Json]) -> Json:
+    return _table("Stages", {name: stage["metrics"]["clean"] for name, stage in stages.items()})
+
+
+def _by_condition(name: str, stage: Json) -> Json:
+    metrics = stage["metrics"]
+    summaries = {title: metrics[condition] for condition, title in CONDITIONS.items() if condition in metrics}
+    return _table(f"{name}: with and without the image", summaries)
+
+
+def _table(title: str, columns: Mapping[str, Json]) -> Json:
+    names = metric_names(list(columns.values()))
+    rows = [_table_row(name, [summary.get(name) for summary in columns.values()]) for name in names]
+    return {"title": title, "columns": list(columns), "rows": rows}
+
+
+def _table_row(name: str, metrics: list[Json | None]) -> Json:
+    highest = max(m["high"] or m["value"] for m in metrics if m)
+    scale = max(highest, 1e-9) if name in UNBOUNDED else 1.0
+    better = "" if name in UNBOUNDED else "lower is better" if name in LOWER_IS_BETTER else "higher is better"
+    return {"name": name, "better": better, "cells": [_cell(m, scale) for m in metrics]}
+
+
+def _cell(metric: Json | None, scale: float) -> Json | None:
+    """A figure with its bar: lengths in percent of the bar's full width."""
+    if metric is None:
+        return None
+    lengths = {
+        key: None if metric[key] is None else 100 * metric[key] / scale for key in ("value", "low", "high")
+    }
+    return {"metric": metric, "bar": lengths}
+
+
+def _pictures(
+    folders: Mapping[str, Path], stages: Mapping[str, Json], answers: Mapping[str, list[Json]]
+) -> list[Json]:
+    folder = next(iter(folders.values())) / "pictures"
+    files = sorted(folder.glob("*.png")) if folder.is_dir() else []
+    return [_picture(file, stages, answers) for file in files[:NUM_PICTURES]]
+
+
+def _picture(file: Path, stages: Mapping[str, Json], answers: Mapping[str, list[Json]]) -> Json:
+    with Image.open(file) as image:
+        size = image.size
+    lines = {
+        name: {line["id"]: line for line in said if line["image"] == file.stem}
+        for name, said in answers.items()
+    }
+    first = next(iter(lines.values()))
+    return {
+        "data": base64.b64encode(file.read_bytes()).decode("ascii"),
+        "width": size[0],
+        "height": size[1],
+        "patient": next((line["patient"] for line in first.values()), ""),
+        "drawings": {
+            name: _drawing(said.values(), stages[name]["grid"], size) for name, said in lines.items()
+        },
+        "questions": [
+            _question(line, [said.get(line["id"]) for said in lines.values()]) for line in first.values()
+        ],
+    }
+
+
+def _drawing(lines: Any, grid: int, size: tuple[int, int]) -> Json:
+    asked = [line for line in lines if line["task"] == "box"]
+    return {
+        "true": [
+            _rectangle(b, line["finding"], grid, size) for line in asked for b in line["true_boxes"] or []
+        ],
+        "said": [_rectangle(b, line["finding"], grid, size) for line in asked for b in line["boxes"]],
+    }
+
+
+def _rectangle(box: list[float], name: str | None, grid: int, size: tuple[int, int]) -> Json:
+    x1, y1, x2, y2 = (value * side / grid for value, side in zip(box, (*size, *size), strict=True))
+    return {
+        "x": round(x1, 1),
+        "y": round(y1, 1),
+        "width": round(x2 - x1, 1),
+        "height": round(y2 - y1, 1),
+        "name": name or "",
+    }
+
+
+def _question(line: Json, said: list[Json | None]) -> Json:
+    return {
+        "question": line["question"],
+        "truth": _truth(line),
+        "answers": [_answer(other) for other in said],
+    }
+
+
+def _truth(line: Json) -> str:
+    if line["answer"]:
+        return line["answer"]
+    return json.dumps(line["true_boxes"]) if line["task"] == "box" else _told(line["facts"])
+
+
+def _told(facts: Json) -> str:
+    parts = [
+        " ".join(str(part) for part in (f["polarity"], f.get("size"), f.get("side"), name) if part)
+        for name, f in facts.get("findings", {}).items()
+    ]
+    return "; ".join(parts)
+
+
+def _answer(line: Json | None) -> list[Json]:
+    """The pieces of an answer, each with whether it is wrong; a report's sentences are judged one by one."""
+    if line is None:
+        return []
+    if line["sentences"]:
+        return [{"text": text, "wrong": wrong} for text, wrong in line["sentences"]]
+    wrong = line["counts"].get("closed_correct") == 0.0 or line["counts"].get("unparsed_boxes") == 1.0
+    return [{"text": line["responses"]["clean"], "wrong": wrong}]

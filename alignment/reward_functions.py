@@ -1,0 +1,57 @@
+"""The one adapter between a clinalign reward (one response, one number) and TRL's batched reward functions."""
+
+from collections.abc import Callable
+from typing import Any
+
+from alignment.recipe import RewardEntry
+from rewards.loading import Reward, load_reward
+
+
+def response_text(completion: Any) -> str:
+    """The text of a completion, as TRL hands it over: a string or a list of messages.
+
+    >>> response_text([{"role": "assistant", "content": "Yes"}])
+    'Yes'
+    """
+    if isinstance(completion, str):
+        return completion
+    return "".join(_content_text(message.get("content") or "") for message in completion)
+
+
+def _content_text(content: Any) -> str:
+    return content if isinstance(content, str) else "".join(block.get("text") or "" for block in content)
+
+
+class TrlReward:
+    """A reward in TRL's form: ``f(completions, **columns) -> list[float | None]``, logged under its own name.
+
+    Its components, where it has some, are logged as ``NAME/COMPONENT``. None means "not applicable to this row".
+    """
+
+    def __init__(self, reward: Reward) -> None:
+        self.reward = reward
+        self.__name__ = reward.name
+
+    def __call__(
+        self, completions: list[Any], log_metric: Callable[[str, float], None] | None = None, **columns: Any
+    ) -> list[float | None]:
+        """One number a completion."""
+        texts = [response_text(completion) for completion in completions]
+        rows = [{c: columns[c][i] for c in self.reward.columns} for i in range(len(texts))]
+        scores = [self.reward(text, **row) for text, row in zip(texts, rows, strict=True)]
+        if log_metric:
+            self._log_components(texts, rows, scores, log_metric)
+        return scores
+
+    def _log_components(self, texts: list[str], rows: list[dict[str, Any]], scores: list[float | None], log: Any) -> None:
+        judged = [(t, r) for t, r, s in zip(texts, rows, scores, strict=True) if s is not None]
+        parts = [self.reward.components(text, **row) for text, row in judged]
+        for name in self.reward.component_names:
+            values = [part[name] for part in parts if part]
+            log(f"{self.reward.name}/{name}", sum(values) / len(values) if values else float("nan"))
+
+
+def trl_rewards(entries: list[RewardEntry]) -> tuple[list[TrlReward], list[float]]:
+    """The reward functions of a recipe and their weights."""
+    loaded = [TrlReward(load_reward(entry.name, **entry.knobs)) for entry in entries]
+    return loaded, [entry.weight for entry in entries]

@@ -1,0 +1,197 @@
+"""One run from one recipe: prepare, train (or go on from the last checkpoint), save with its provenance.
+
+A run's folder: ``recipe.resolved.yaml``, ``provenance.json``, ``checkpoints/``, ``log.jsonl``, ``model/`` (once done).
+"""
+
+import hashlib
+import json
+import shutil
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from alignment.engine import is_main_process, prepare_deepspeed, stay_offline
+from alignment.recipe import Chain, Recipe, Stage, parquet, read_recipe
+from rewards.strict_yaml import InputError, read_yaml, validated
+
+PACKAGES = ("clinalign", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "deepspeed")
+
+
+def run(recipe: Recipe, *, fresh: bool = False) -> Path:
+    """Trains and returns the run's folder. A finished run of the same recipe is left as it is.
+
+    Raises: InputError if the folder holds a run of another recipe.
+    """
+    stay_offline()
+    folder = Path(recipe.output)
+    if fresh and folder.exists() and is_main_process():
+        shutil.rmtree(folder)
+    if _is_finished(recipe, folder):
+        return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    if is_main_process():
+        _write_provenance(recipe, folder)
+    if recipe.method == "pairs":
+        from alignment.pairs import write_pairs
+
+        write_pairs(recipe)
+    else:
+        _train(recipe, folder)
+    return folder
+
+
+def run_chain(path: Path, overrides: list[str] | None = None, *, fresh: bool = False, seed: int | None = None) -> list[Path]:
+    """Every stage of a chain in order; finished stages are left as they are."""
+    chain = read_chain(path, overrides or [])
+    return [run(stage_recipe(chain, index, path, seed=seed), fresh=fresh) for index in range(len(chain.stages))]
+
+
+def read_chain(path: Path, overrides: list[str]) -> Chain:
+    """The chain in a ``stages:`` file, after overrides."""
+    from alignment.recipe import with_overrides
+
+    return validated(Chain, with_overrides(read_yaml(path), overrides), where=str(path))
+
+
+def stage_recipe(chain: Chain, index: int, path: Path, *, seed: int | None = None) -> Recipe:
+    """The recipe of one stage, wired to the stages before it. Faults name the stage's own file."""
+    stage = chain.stages[index]
+    file = path.parent / stage.recipe
+    wiring = [f"output={chain.output}/{stage.name}"]
+    start = stage.model or _last_trained(chain, index, path)
+    if start:
+        wiring.append(f"model.path={chain.output}/{start}")
+    if stage.train:
+        wiring.append(f"data.train={chain.output}/{stage.train}/preference/pairs")
+    elif chain.data:
+        original = str(read_yaml(file).get("data", {}).get("train", ""))
+        wiring.append(f"data.train={chain.data}/{'/'.join(original.split('/')[-2:])}")
+    return read_recipe(file, [*wiring, *stage.overrides, *_seeds(file, seed)])
+
+
+def _seeds(file: Path, seed: int | None) -> list[str]:
+    if seed is None:
+        return []
+    method = read_yaml(file).get("method")
+    return [f"sampling.seed={seed}"] if method == "pairs" else [f"trainer.seed={seed}", f"model.seed={seed}"]
+
+
+def _last_trained(chain: Chain, index: int, path: Path) -> str | None:
+    """The last earlier stage that saved a model."""
+    trained = [s.name for s in chain.stages[:index] if _method_of(s, path) != "pairs"]
+    return trained[-1] if trained else None
+
+
+def _method_of(stage: Stage, path: Path) -> str:
+    return str(read_yaml(path.parent / stage.recipe).get("method"))
+
+
+def _is_finished(recipe: Recipe, folder: Path) -> bool:
+    """True if this very recipe was run to its end.
+
+    Raises: InputError if another recipe was.
+    """
+    saved = folder / "recipe.resolved.yaml"
+    if not saved.is_file():
+        return False
+    if yaml.safe_load(saved.read_text(encoding="utf-8")) != recipe.model_dump(mode="json"):
+        raise InputError(f"{folder}: holds a run of another recipe. Name another output=FOLDER, or add --fresh to replace it.")
+    return (folder / "model" / "config.json").is_file() or (folder / "model" / "adapter_config.json").is_file() or (
+        folder / "preference" / "pairs.parquet"
+    ).is_file()
+
+
+def _write_provenance(recipe: Recipe, folder: Path) -> None:
+    """The resolved recipe, versions, commit, seed and the data's SHA-256."""
+    (folder / "recipe.resolved.yaml").write_text(
+        yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False), encoding="utf-8"
+    )
+    facts = {
+        "packages": {name: version(name) for name in PACKAGES},
+        "git_commit": git_commit(),
+        "seed": recipe.trainer.get("seed", 42),
+        "data_sha256": {recipe.data.train: sha256(parquet(recipe.data.train))},
+        "started_from": recipe.model.path,
+    }
+    (folder / "provenance.json").write_text(json.dumps(facts, indent=2), encoding="utf-8")
+
+
+def git_commit() -> str | None:
+    """The commit of the working directory, or None outside a checkout."""
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() or None
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _train(recipe: Recipe, folder: Path) -> None:
+    from transformers.trainer_utils import get_last_checkpoint
+
+    trainer = make_trainer(recipe, folder)
+    checkpoints = folder / "checkpoints"
+    last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
+    trainer.train(resume_from_checkpoint=last)
+    trainer.save_model(str(folder / "model"))
+    if trainer.is_world_process_zero():
+        trainer.processing_class.save_pretrained(folder / "model")
+        _write_log(trainer.state.log_history, folder / "log.jsonl")
+
+
+def _write_log(history: list[dict[str, Any]], file: Path) -> None:
+    file.write_text("".join(json.dumps(entry) + "\n" for entry in history), encoding="utf-8")
+
+
+def make_trainer(recipe: Recipe, folder: Path) -> Any:
+    """TRL's trainer for a recipe, model loaded and frozen as asked, ready to train."""
+    from datasets import Dataset
+
+    from alignment.models import freeze, load_model, load_processor, lora_config, model_options, prepared_model
+
+    arguments = trainer_arguments(recipe, folder)
+    path = prepared_model(recipe)
+    data = Dataset.from_parquet(str(parquet(recipe.data.train)))
+    if recipe.data.limit:
+        data = data.select(range(min(recipe.data.limit, len(data))))
+    is_adapter = (Path(path) / "adapter_config.json").is_file()
+    model: Any = load_model(path, dtype=recipe.model.dtype, attention=recipe.model.attention, trainable=True) if is_adapter else path
+    if not is_adapter:
+        arguments["model_init_kwargs"] = {**model_options(recipe.model), **arguments.get("model_init_kwargs", {})}
+    trainer = _maker(recipe.method)(
+        recipe, model, load_processor(path, max_pixels=recipe.model.max_pixels), data,
+        arguments=arguments, peft_config=None if is_adapter else lora_config(recipe.model.lora),
+    )  # fmt: skip
+    freeze(trainer.model, list(recipe.model.freeze))
+    return trainer
+
+
+def _maker(method: str) -> Any:
+    if method == "sft":
+        from alignment.sft import sft_trainer as maker
+    elif method == "dpo":
+        from alignment.dpo import dpo_trainer as maker
+    else:
+        from alignment.grpo import grpo_trainer as maker
+    return maker
+
+
+def trainer_arguments(recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """The recipe's trainer section over clinalign's defaults: no tracker, no upload, the model's own precision."""
+    defaults: dict[str, Any] = {
+        "output_dir": str(folder / "checkpoints"),
+        "report_to": "none",
+        "push_to_hub": False,
+        "bf16": recipe.model.dtype == "bfloat16",
+        "save_total_limit": 2,
+        "logging_steps": 10,
+    }
+    return prepare_deepspeed({**defaults, **recipe.trainer})

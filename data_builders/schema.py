@@ -1,0 +1,101 @@
+"""The rows of a built data set: instruction, preference and prompt rows, in the columns that TRL reads natively.
+
+``images`` is always a list; messages use structured content blocks, one ``image`` block for each image, in order.
+"""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from PIL import Image
+
+from rewards.facts import Box, Facts
+
+RowKind = Literal["instruction", "preference", "prompt"]
+Task = Literal["presence", "side", "size", "count", "box", "report"]
+Message = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a source yields: one image with everything known of it.
+
+    ``facts`` hold boxes in pixels of ``image``. ``group`` is what must stay in one split (the patient).
+    ``masks`` are not kept here: a source that has them draws them on demand.
+    """
+
+    id: str
+    patient: str
+    study: str
+    image: Image.Image
+    facts: Facts
+    provenance: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """What a source yields in place of a sample that cannot be used: its id and why. Never dropped in silence."""
+
+    id: str
+    reason: str
+
+
+def user_turn(question: str, *, num_images: int = 1) -> list[Message]:
+    """The prompt: one user message with its images first.
+
+    >>> [block["type"] for block in user_turn("Is there a nodule?")[0]["content"]]
+    ['image', 'text']
+    """
+    images: list[dict[str, Any]] = [{"type": "image", "text": None} for _ in range(num_images)]
+    return [{"role": "user", "content": [*images, {"type": "text", "text": question}]}]
+
+
+def assistant_turn(text: str) -> list[Message]:
+    """The completion: one assistant message."""
+    return [{"role": "assistant", "content": [{"type": "text", "text": text}]}]
+
+
+def message_text(messages: list[Message]) -> str:
+    """The words of messages, without image blocks.
+
+    >>> message_text(user_turn("Is there a nodule?"))
+    'Is there a nodule?'
+    """
+    return "\n".join(block["text"] for m in messages for block in m["content"] if block["type"] == "text")
+
+
+def on_grid(box: Box, *, width: int, height: int, grid: int) -> tuple[int, int, int, int]:
+    """The box in whole units of a ``grid`` x ``grid`` image, rounded outward no further than the image.
+
+    A box never becomes empty: each side is at least one unit long.
+
+    >>> on_grid((64.0, 0.0, 128.0, 32.0), width=128, height=128, grid=100)
+    (50, 0, 100, 25)
+    """
+    x1, y1, x2, y2 = (round(v * grid / side) for v, side in zip(box, (width, height, width, height), strict=True))
+    x1, y1 = min(x1, grid - 1), min(y1, grid - 1)
+    return x1, y1, min(max(x2, x1 + 1), grid), min(max(y2, y1 + 1), grid)
+
+
+def facts_on_grid(facts: Facts, *, width: int, height: int, grid: int) -> Facts:
+    """The facts with boxes in the units in which words state them (0..``grid`` on both axes)."""
+    moved = {
+        name: f.model_copy(update={"boxes": tuple(on_grid(b, width=width, height=height, grid=grid) for b in f.boxes)})
+        for name, f in facts.findings.items()
+    }
+    return facts.model_copy(update={"findings": moved})
+
+
+def row_always(sample: Sample, *, split: str, source: str, task: str, row_id: str, facts: Facts) -> dict[str, Any]:
+    """The columns that every row has, whatever its kind (``facts`` with boxes on the grid)."""
+    return {
+        "id": row_id,
+        "patient": sample.patient,
+        "study": sample.study,
+        "source": source,
+        "split": split,
+        "task": task,
+        "facts": facts.to_json(),
+        "rule_set": facts.rule_set,
+        "provenance": json.dumps(sample.provenance, sort_keys=True),
+    }

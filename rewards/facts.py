@@ -1,0 +1,52 @@
+"""Facts: what is true of an image, or what a text claims of it.
+
+A finding that is not listed is *not known*, which is not the same as absent.
+Left out: stages, implications and valid paths; they belong to the rule set, not to one image's facts.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Polarity = Literal["present", "absent", "uncertain"]
+Box = tuple[float, float, float, float]
+"""(x1, y1, x2, y2): x to the right, y down, half-open, x1 < x2 and y1 < y2."""
+
+
+class Finding(BaseModel):
+    """One finding: whether it is there and, where it is, its attributes (None = not stated)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    polarity: Polarity
+    side: str | None = None
+    size: str | None = None
+    count: int | None = None
+    boxes: tuple[Box, ...] = ()
+
+
+class Facts(BaseModel):
+    """Findings by name, under one version of one rule set (``"chest_xray@1"``).
+
+    >>> facts = Facts(rule_set="chest_xray@1", findings={"nodule": Finding(polarity="present", side="left")})
+    >>> Facts.model_validate_json(facts.model_dump_json(exclude_defaults=True)) == facts
+    True
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rule_set: str
+    findings: dict[str, Finding] = {}
+
+    def without_boxes(self) -> "Facts":
+        """The same facts as a report tells them, in words and without coordinates."""
+        bare = {name: f.model_copy(update={"boxes": ()}) for name, f in self.findings.items()}
+        return self.model_copy(update={"findings": bare})
+
+    def present(self) -> dict[str, Finding]:
+        """The findings that are there."""
+        return {name: f for name, f in self.findings.items() if f.polarity == "present"}
+
+    def to_json(self) -> str:
+        """One line of JSON, without what is None or empty."""
+        return self.model_dump_json(exclude_defaults=True)

@@ -1,0 +1,121 @@
+"""Rule sets: one YAML file for one clinical task. What can be found, what it is called, how severe an error is.
+
+First form: findings with lexicon, sides, sizes, severity, and the wording in which facts are written.
+Left out for now: implications, conditional questions, valid paths, stages, referral. They will be further
+sections of the same file, so unknown sections are refused rather than ignored.
+"""
+
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from rewards.strict_yaml import InputError, nearest, read_yaml, validated
+
+ErrorKind = Literal["invented", "missed", "side", "size", "count"]
+
+
+class FindingRule(BaseModel):
+    """What may be said of one finding.
+
+    ``phrases``: the first is written, all are read. ``where``: how its side is written, with ``{side}``.
+    ``severity`` in [0, 1]: what an error about this finding means for a patient.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    phrases: list[str] = Field(min_length=1)
+    plural: str | None = None
+    article: bool = True
+    sides: list[str] = []
+    where: str = "on the {side}"
+    sizes: list[str] = []
+    counted: bool = False
+    severity: float = Field(default=0.5, ge=0.0, le=1.0)
+
+    @property
+    def name(self) -> str:
+        """The phrase that is written."""
+        return self.phrases[0]
+
+
+class Wording(BaseModel):
+    """Templates. ``{what}`` is a finding with article and size, ``{name}`` the bare finding, ``{where}`` its place.
+
+    Each list holds alternatives of equal meaning; the first is the default.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    present: list[str] = Field(min_length=1)
+    absent: list[str] = Field(min_length=1)
+    uncertain: list[str] = Field(min_length=1)
+    count: list[str] = []
+    ask_presence: list[str] = Field(min_length=1)
+    ask_side: list[str] = []
+    ask_size: list[str] = []
+    ask_count: list[str] = []
+    ask_box: list[str] = []
+    ask_report: list[str] = Field(min_length=1)
+
+
+class RuleSet(BaseModel):
+    """One clinical task: its findings, their words, and what each kind of error weighs.
+
+    ``error_weights``: severity of an error = severity of the finding x weight of the kind, both in [0, 1].
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    name: str
+    version: int
+    modality: str
+    findings: dict[str, FindingRule] = Field(min_length=1)
+    error_weights: dict[ErrorKind, float]
+    wording: Wording
+
+    @model_validator(mode="after")
+    def _phrases_are_distinct(self) -> "RuleSet":
+        owners: dict[str, str] = {}
+        for name, rule in self.findings.items():
+            for phrase in [*rule.phrases, *([rule.plural] if rule.plural else [])]:
+                other = owners.setdefault(phrase.casefold(), name)
+                if other != name:
+                    raise ValueError(f"phrase '{phrase}' belongs to both '{other}' and '{name}'. Keep it in one.")
+        return self
+
+    @property
+    def id(self) -> str:
+        """``name@version``, as every row and metric names it."""
+        return f"{self.name}@{self.version}"
+
+    def severity(self, finding: str, kind: ErrorKind) -> float:
+        """Severity in [0, 1] of an error of this kind about this finding."""
+        return self.findings[finding].severity * self.error_weights.get(kind, 1.0)
+
+
+def shipped() -> list[str]:
+    """Names of the rule sets that travel with clinalign.
+
+    >>> "chest_xray" in shipped()
+    True
+    """
+    return sorted(entry.name.removesuffix(".yaml") for entry in files("rewards.rule_sets").iterdir() if entry.name.endswith(".yaml"))
+
+
+@cache
+def load_rule_set(name: str) -> RuleSet:
+    """The rule set of a shipped name (``chest_xray``), a versioned id (``chest_xray@1``) or a YAML file.
+
+    Raises: InputError if there is none, or its version is another, or the file has faults.
+    """
+    bare, _, version = name.partition("@")
+    path = Path(bare) if bare.endswith((".yaml", ".yml")) else Path(str(files("rewards.rule_sets") / f"{bare}.yaml"))
+    if not path.is_file() and not bare.endswith((".yaml", ".yml")):
+        raise InputError(f"no rule set named '{bare}'.{nearest(bare, shipped())} Shipped: {', '.join(shipped())}.")
+    rules = validated(RuleSet, read_yaml(path), where=str(path))
+    if version and version != str(rules.version):
+        raise InputError(f"rule set '{bare}': version {version} was asked for, version {rules.version} is installed.")
+    return rules

@@ -1,0 +1,122 @@
+"""YAML read strictly: every fault of a file at once, each with its place and its cure.
+
+Used for rule sets, build specs and recipes. Left out: inheritance between files and environment variables.
+"""
+
+import difflib
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class InputError(ValueError):
+    """A user's mistake. The message is complete: where, what came, what was expected, what to do."""
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Raises: InputError if the file is missing, is not YAML, or does not hold a mapping.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file.{nearest_file(path)}")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as fault:
+        raise InputError(f"{path}: not readable as YAML: {' '.join(str(fault).split())}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected keys and values, got {type(content).__name__}.")
+    return cast(dict[str, Any], content)
+
+
+def nearest_file(path: Path) -> str:
+    """A hint that names the most similar file beside ``path``, or an empty string."""
+    names = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    return nearest(path.name, names)
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """A hint `` Did you mean '...'?``, or an empty string where nothing is near.
+
+    >>> nearest("close_answer", ["closed_answer", "think_format"])
+    " Did you mean 'closed_answer'?"
+    """
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return f" Did you mean '{close[0]}'?" if close else ""
+
+
+def validated(model: type[Model], content: dict[str, Any], *, where: str) -> Model:
+    """``content`` as ``model``.
+
+    Raises: InputError with one line for each fault of the content.
+    """
+    try:
+        return model.model_validate(content)
+    except ValidationError as invalid:
+        raise InputError("\n".join(f"{where}: {line}" for line in fault_lines(model, invalid))) from None
+
+
+def fault_lines(model: type[BaseModel], invalid: ValidationError) -> list[str]:
+    """One sentence for each fault: place, what came, what was expected, cure."""
+    return [_sentence(model, fault) for fault in invalid.errors()]
+
+
+def _sentence(model: type[BaseModel], fault: ErrorDetails) -> str:
+    place = ".".join(str(part) for part in fault["loc"]) or "file"
+    if fault["type"] == "extra_forbidden":
+        known = _keys_at(model, fault["loc"][:-1])
+        hint = nearest(str(fault["loc"][-1]), known) or (f" Known keys: {', '.join(known)}." if known else "")
+        return f"{place}: unknown key.{hint}"
+    if fault["type"] == "missing":
+        return f"{place}: this key is required."
+    if fault["type"] == "value_error":
+        return f"{place}: {fault['msg'].removeprefix('Value error, ')}"
+    return f"{place}: got {_shown(fault['input'])}; {fault['msg'][0].lower()}{fault['msg'][1:]}."
+
+
+def _shown(value: Any) -> str:
+    """The value as the user wrote it, with the cure for YAML's best-known trap."""
+    if isinstance(value, str):
+        trap = number_trap(value)
+        return f"the string '{value}'{trap}"
+    return f"{type(value).__name__} {str(value)[:80]}"
+
+
+def number_trap(value: str) -> str:
+    """How to write a number that YAML took for a string, or an empty string.
+
+    >>> number_trap("1e-6")
+    ' (YAML needs a dot to see a number: 1.0e-6)'
+    """
+    mantissa, e, exponent = value.lower().partition("e")
+    if e and mantissa.lstrip("+-").isdigit() and exponent.lstrip("+-").isdigit():
+        return f" (YAML needs a dot to see a number: {mantissa}.0e{exponent})"
+    return ""
+
+
+def _keys_at(model: type[BaseModel], place: tuple[int | str, ...]) -> list[str]:
+    """The keys that a nested model knows at ``place``; empty where no single model stands there."""
+    current: Any = model
+    for part in place:
+        if isinstance(part, int) or not _is_model(current):
+            continue
+        field = current.model_fields.get(part)
+        current = _model_in(field.annotation) if field else None
+    return list(current.model_fields) if _is_model(current) else []
+
+
+def _is_model(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _model_in(annotation: Any) -> Any:
+    """The one pydantic model inside an annotation such as ``list[Model]`` or ``Model | None``."""
+    if _is_model(annotation):
+        return annotation
+    inner = [found for arg in getattr(annotation, "__args__", ()) if (found := _model_in(arg)) is not None]
+    return inner[0] if inner else None

@@ -1,0 +1,63 @@
+"""A small built phantom data set and a recipe on it, shared by the tests of this folder."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+import yaml
+
+from data_builders.build import build
+from data_builders.build_spec import BuildSpec
+
+SPEC = {
+    "source": {"name": "phantom_chest", "patients": 24, "images_per_patient": 1, "size": 64},
+    "seed": 3,
+    "splits": {"sft": 0.5, "align": 0.3, "test": 0.2},
+    "rows": {"instruction": ["sft"], "preference": ["align"], "prompt": ["align", "test"]},
+    "tasks": {"presence": 2, "side": 1, "box": 1, "report": 1},
+    "box_grid": 100,
+}
+TRAINER = {
+    "sft": {"learning_rate": 1.0e-3},
+    "dpo": {"learning_rate": 1.0e-3, "beta": 0.1},
+    "grpo": {"learning_rate": 1.0e-3, "num_generations": 2, "max_completion_length": 6, "beta": 0.0},
+}
+TRAIN = {"sft": "instruction/sft", "dpo": "preference/align", "grpo": "prompt/align", "pairs": "prompt/align"}
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory):
+    """The folder of a built data set of 24 phantom patients."""
+    out = tmp_path_factory.mktemp("data") / "phantom"
+    return build(BuildSpec.model_validate({**SPEC, "output": str(out)}))
+
+
+@pytest.fixture
+def write_recipe(data, tmp_path):
+    """A function that writes a small valid recipe of a method, with changes, and gives its path."""
+
+    def write(method="sft", **changes):
+        content = {
+            "method": method,
+            "output": str(tmp_path / method),
+            "model": {"path": "tiny", "image_size": 64},
+            "data": {"train": str(data / TRAIN[method])},
+            "trainer": {
+                "max_steps": 2, "per_device_train_batch_size": 4, "gradient_checkpointing": False,
+                "save_strategy": "no", "logging_steps": 1, "disable_tqdm": True, **TRAINER.get(method, {}),
+            },
+        }  # fmt: skip
+        if method == "grpo":
+            content["rewards"] = [{"name": "box_overlap"}, {"name": "finding_f1"}]
+        for key, value in changes.items():
+            if isinstance(value, dict) and isinstance(content.get(key), dict):
+                content[key] = {**content[key], **value}
+            else:
+                content[key] = value
+        path = tmp_path / f"{method}.yaml"
+        path.write_text(yaml.safe_dump(content))
+        return path
+
+    return write

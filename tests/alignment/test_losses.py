@@ -1,0 +1,55 @@
+"""MMedPO eq. 3, hand-worked: beta 0.1, pairs (-12,-20,-13,-18), (-5,-4,-5.5,-4.5), (-30,-30,-30,-30), weights .8, 1, .2.
+
+Margins: .1*((-12+13)-(-20+18)) = .3; .1*((.5)-(.5)) = 0; 0. -log sigmoid: .5543552, ln 2, ln 2.
+"""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from alignment.losses import preference_margin, weighted_dpo_loss
+
+CHOSEN = torch.tensor([-12.0, -5.0, -30.0], dtype=torch.float64)
+REJECTED = torch.tensor([-20.0, -4.0, -30.0], dtype=torch.float64)
+REF_CHOSEN = torch.tensor([-13.0, -5.5, -30.0], dtype=torch.float64)
+REF_REJECTED = torch.tensor([-18.0, -4.5, -30.0], dtype=torch.float64)
+WEIGHT = torch.tensor([0.8, 1.0, 0.2], dtype=torch.float64)
+
+
+def margin(chosen=CHOSEN):
+    return preference_margin(chosen, REJECTED, REF_CHOSEN, REF_REJECTED, beta=0.1)
+
+
+def test_margins_are_the_hand_worked_ones():
+    assert margin().tolist() == pytest.approx([0.3, 0.0, 0.0], abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("weight", "reduction", "want"),
+    [(WEIGHT, "mean", 0.4250869), (WEIGHT, "sum_w", 0.6376304), (None, "mean", 0.6468832)],
+)
+def test_loss_is_the_golden_number(weight, reduction, want):
+    assert weighted_dpo_loss(margin(), weight, reduction=reduction).item() == pytest.approx(want, abs=1e-7)
+
+
+def test_gradient_with_respect_to_the_chosen_log_probability_is_the_golden_one():
+    chosen = CHOSEN.clone().requires_grad_()
+    (weighted_dpo_loss(margin(chosen), WEIGHT) * 3).backward()
+    assert chosen.grad.tolist() == pytest.approx([-0.0340446, -0.05, -0.01], abs=1e-7)
+
+
+def test_weight_two_doubles_the_gradient_and_weight_zero_stops_it():
+    grads = []
+    for w in (0.0, 1.0, 2.0):
+        chosen = CHOSEN.clone().requires_grad_()
+        weighted_dpo_loss(margin(chosen), torch.full((3,), w, dtype=torch.float64)).backward()
+        grads.append(chosen.grad)
+    assert torch.equal(grads[0], torch.zeros(3, dtype=torch.float64))
+    assert torch.allclose(grads[2], 2 * grads[1])
+
+
+@given(st.lists(st.floats(-20, 20), min_size=1, max_size=8))
+def test_weights_of_one_give_plain_dpo(margins):
+    d = torch.tensor(margins, dtype=torch.float64)
+    assert torch.allclose(weighted_dpo_loss(d, torch.ones_like(d)), weighted_dpo_loss(d))

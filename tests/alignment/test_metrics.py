@@ -1,0 +1,164 @@
+"""Golden figures: every expected number is worked out by hand in the comment beside it."""
+
+import json
+
+import pytest
+
+from alignment.metrics import RATIOS, asked_finding, differences, final_words, score_answers, summarise
+from data_builders.schema import user_turn
+from rewards.facts import Facts, Finding
+from rewards.rule_set import load_rule_set
+
+PRESENT, ABSENT = Finding(polarity="present"), Finding(polarity="absent")
+LEFT_NODULE = Finding(polarity="present", side="left", size="small")
+
+
+def row(task, question, *, patient="p1", answer=None, boxes=None, **findings):
+    facts = Facts(rule_set="chest_xray@1", findings=findings).to_json()
+    return {
+        "id": f"{patient}-{question}", "patient": patient, "task": task, "prompt": user_turn(question),
+        "answer": answer, "boxes": boxes, "facts": facts, "rule_set": "chest_xray@1",
+    }  # fmt: skip
+
+
+def values(rows, answers):
+    return {name: metric.value for name, metric in summarise(score_answers(rows, answers)).items()}
+
+
+def test_closed_answers_are_folded_and_read_from_tags():
+    rows = [row("side", "On which side is the nodule?", answer="Left", patient=str(n)) for n in range(5)]
+    answers = ["left", "LEFT.", "<think>x</think><answer>left</answer>", "the left", "<answer>left"]
+    # 3 of 5: "the left" is not the answer, an open tag is no answer
+    assert values(rows, answers) == pytest.approx({"closed_accuracy": 0.6, "side_accuracy": 0.6})
+
+
+def test_balanced_accuracy_gives_a_constant_yes_one_half():
+    rows = [row("presence", "Is there a nodule?", answer=a, patient=str(n)) for n, a in enumerate(["Yes"] * 9 + ["No"])]
+    found = values(rows, ["Yes"] * 10)
+    # closed 9/10; balanced (9/9 + 0/1) / 2
+    assert found == pytest.approx({"closed_accuracy": 0.9, "balanced_accuracy": 0.5})
+
+
+def test_balanced_accuracy_needs_both_answers_in_the_truth():
+    rows = [row("presence", "Is there a nodule?", answer="Yes")]
+    assert "balanced_accuracy" not in values(rows, ["Yes"])
+
+
+def test_report_figures_are_ratios_of_sums():
+    rows = [
+        row("report", "Write the report.", patient="a", nodule=LEFT_NODULE, effusion=ABSENT, cardiomegaly=PRESENT),
+        row("report", "Write the report.", patient="b", nodule=LEFT_NODULE, effusion=ABSENT, cardiomegaly=ABSENT),
+    ]
+    answers = [
+        "There is a small nodule on the left. There is an effusion on the right. No cardiomegaly.",
+        "There is a small nodule on the right. No effusion.",
+    ]
+    found = values(rows, answers)
+    # claims: a nodule, effusion; b nodule = 3. False: effusion (denied), b's nodule (wrong side) = 2.
+    assert found["claims_per_report"] == pytest.approx(3 / 2)
+    assert found["hallucination_rate"] == pytest.approx(2 / 3)
+    assert found["hallucinated_reports"] == pytest.approx(2 / 2)
+    assert found["finding_precision"] == pytest.approx(1 / 3)
+    # true findings: a nodule, cardiomegaly; b nodule = 3. Found: a's nodule.
+    assert found["finding_recall"] == pytest.approx(1 / 3)
+    # 2 * (1/3 * 1/3) / (1/3 + 1/3)
+    assert found["finding_f1"] == pytest.approx(1 / 3)
+    assert found["report_parse_failure"] == 0.0
+
+
+def test_a_denied_or_unmentioned_finding_is_omitted():
+    rows = [row("report", "Write the report.", nodule=LEFT_NODULE, cardiomegaly=PRESENT, effusion=PRESENT)]
+    found = values(rows, ["No nodule. There is cardiomegaly."])
+    # nodule denied, effusion left out: 2 of 3
+    assert found["omission_rate"] == pytest.approx(2 / 3)
+
+
+def test_a_report_of_nothing_readable_fails_to_parse_and_claims_nothing():
+    rows = [row("report", "Write the report.", patient=str(n), nodule=LEFT_NODULE) for n in range(4)]
+    found = values(rows, ["", "Lorem ipsum.", "There is a nodule. Lorem ipsum.", "There is a nodule."])
+    assert found["report_parse_failure"] == pytest.approx(3 / 4)
+    assert found["claims_per_report"] == pytest.approx(2 / 4)
+
+
+def test_hallucination_rate_is_left_out_where_nothing_is_claimed():
+    found = values([row("report", "Write the report.", nodule=ABSENT)], ["No nodule."])
+    assert "hallucination_rate" not in found
+    assert found["claims_per_report"] == 0.0
+
+
+def test_boxes_are_matched_optimally_and_misses_count_zero():
+    truth = [[0, 0, 10, 10], [20, 0, 30, 10]]
+    rows = [row("box", "Where is the nodule?", boxes=truth)]
+    # Greedy in order would waste the first truth. Best: (20,0,30,10) -> 1.0 and (0,0,10,5) -> 0.5: mean 0.75
+    found = values(rows, ["[[20,0,30,10],[0,0,10,5],[50,50,60,60]]"])
+    assert found["mean_iou"] == pytest.approx(0.75)
+    assert found["mean_iou[nodule]"] == pytest.approx(0.75)
+    # 2 hits at IoU >= 0.5, 3 boxes said, 2 true: 2 * 2 / (3 + 2)
+    assert found["f1_at_50"] == pytest.approx(0.8)
+    assert found["boxes_per_answer"] == 3.0
+
+
+def test_an_unreadable_box_counts_as_iou_zero():
+    rows = [row("box", "Where is the nodule?", boxes=[[0, 0, 10, 10]], patient=p) for p in "ab"]
+    found = values(rows, ["[[0,0,10,10]]", "upper left"])
+    assert found["mean_iou"] == pytest.approx(0.5)
+    assert found["box_parse_failure"] == pytest.approx(0.5)
+
+
+def test_a_row_without_truth_is_not_judged():
+    assert values([row("side", "On which side is the nodule?", answer=None)], ["left"]) == {}
+
+
+def test_one_patient_gives_a_value_and_no_interval():
+    rows = [row("side", "On which side is the nodule?", answer="Left")] * 8
+    metric = summarise(score_answers(rows, ["left"] * 8))["side_accuracy"]
+    assert (metric.value, metric.low, metric.high) == (1.0, None, None)
+    assert (metric.num_rows, metric.num_patients) == (8, 1)
+
+
+def test_the_interval_is_clustered_by_patient():
+    def interval(patients):
+        rows = [row("side", "?", answer="Left", patient=str(p)) for p in patients]
+        answers = ["left"] * 50 + ["right"] * 50
+        metric = summarise(score_answers(rows, answers))["side_accuracy"]
+        return metric.high - metric.low
+
+    # 100 independent rows: about 4 * sqrt(.25 / 100) = .20. Ten patients with ten like rows each: about .6
+    alone, clustered = interval(range(100)), interval([n // 10 for n in range(100)])
+    assert alone == pytest.approx(0.2, abs=0.03)
+    assert clustered == pytest.approx(0.6, abs=0.1)
+
+
+def test_the_same_seed_gives_the_same_interval():
+    rows = [row("side", "?", answer="Left", patient=str(p)) for p in range(9)]
+    outcomes = score_answers(rows, ["left", "right", "left"] * 3)
+    assert summarise(outcomes, seed=3) == summarise(outcomes, seed=3)
+
+
+def test_a_difference_is_paired_by_patient():
+    rows = [row("side", "?", answer="Left", patient=str(p)) for p in range(40)]
+    before = score_answers(rows, ["left"] * 20 + ["right"] * 20)
+    change = differences(before, before)["side_accuracy"]
+    assert (change.value, change.low, change.high) == (0.0, 0.0, 0.0)
+    after = score_answers(rows, ["left"] * 40)
+    assert differences(before, after)["side_accuracy"].value == pytest.approx(0.5)
+
+
+def test_the_longest_phrase_names_the_finding():
+    rules = load_rule_set("chest_xray")
+    assert asked_finding(row("box", "Where is the pleural effusion?"), rules) == "effusion"
+    assert asked_finding(row("box", "Where is it?"), rules) is None
+    assert asked_finding(row("report", "Write the report."), rules) is None
+
+
+def test_broken_tags_say_nothing():
+    assert final_words("<answer>a</answer><answer>b</answer>") == ""
+    assert final_words("<answer>a</answer> and more") == ""
+    assert final_words("no tags at all ") == "no tags at all"
+
+
+def test_every_metric_can_be_written_as_json():
+    rows = [row("side", "?", answer="Left", patient=p) for p in "ab"]
+    metrics = summarise(score_answers(rows, ["left", "right"]))
+    assert json.loads(json.dumps({name: vars(m) for name, m in metrics.items()}))["side_accuracy"]["num_rows"] == 2
+    assert set(metrics) <= set(RATIOS)

@@ -1,0 +1,57 @@
+import pytest
+
+from alignment.recipe import read_recipe
+from rewards.strict_yaml import InputError
+
+
+def fault_of(path, *overrides):
+    with pytest.raises(InputError) as caught:
+        read_recipe(path, list(overrides))
+    return str(caught.value)
+
+
+def test_a_valid_recipe_is_read(write_recipe):
+    assert read_recipe(write_recipe()).method == "sft"
+
+
+def test_a_misspelt_key_is_refused_with_the_nearest_name(write_recipe):
+    assert "model.freez: unknown key. Did you mean 'freeze'?" in fault_of(write_recipe(model={"freez": []}))
+
+
+def test_a_misspelt_trainer_key_is_refused_with_the_nearest_name(write_recipe):
+    assert "Did you mean 'learning_rate'?" in fault_of(write_recipe(trainer={"learning_rat": 1.0}))
+
+
+def test_a_number_without_a_dot_is_named_as_yamls_trap(write_recipe):
+    assert "YAML needs a dot to see a number: 1.0e-6" in fault_of(write_recipe(), "trainer.learning_rate='1e-6'")
+    path = write_recipe()
+    path.write_text(path.read_text().replace("learning_rate: 0.001", "learning_rate: 1e-6"))
+    assert "got the string '1e-6'" in fault_of(path)
+
+
+def test_an_unknown_reward_is_refused_with_the_nearest_name(write_recipe):
+    assert "Did you mean 'closed_answer'?" in fault_of(write_recipe("grpo", rewards=[{"name": "close_answer"}]))
+
+
+def test_a_reward_whose_column_the_data_lack_is_refused(write_recipe, data):
+    path = write_recipe("grpo", data={"train": str(data / "preference/align")})
+    assert "'box_overlap' reads column 'boxes'" in fault_of(path)
+
+
+def test_a_missing_file_names_what_is_there(write_recipe, data):
+    fault = fault_of(write_recipe(data={"train": str(data / "instruction/trian")}))
+    assert "no file" in fault
+    assert "instruction/sft" in fault
+
+
+def test_all_faults_are_told_at_once(write_recipe):
+    path = write_recipe(model={"freez": []}, trainer={"learning_rat": 1.0}, outptu="x")
+    assert len(fault_of(path).splitlines()) == 3
+
+
+def test_grpo_without_rewards_is_refused(write_recipe):
+    assert "needs a 'rewards' section" in fault_of(write_recipe("grpo", rewards=[]))
+
+
+def test_overrides_replace_nested_keys(write_recipe):
+    assert read_recipe(write_recipe(), ["trainer.seed=7"]).trainer["seed"] == 7

@@ -1,0 +1,143 @@
+"""Real runs of a few steps with TRL's trainers on a tiny model built on the spot."""
+
+import json
+
+import pytest
+import torch
+from datasets import Dataset
+
+from alignment.models import freeze, load_for_inference, load_model, load_processor
+from alignment.recipe import parquet, read_recipe
+from alignment.train import make_trainer, run
+from rewards.strict_yaml import InputError
+
+pytestmark = pytest.mark.filterwarnings("default")  # third-party deprecations of trl and accelerate
+
+
+def trained(path, *overrides):
+    return run(read_recipe(path, list(overrides)))
+
+
+@pytest.fixture
+def sft_run(write_recipe):
+    return trained(write_recipe())
+
+
+def log_of(folder):
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("family", ["idefics3", "qwen3_vl", "llava"])
+def test_each_tiny_family_trains_saves_and_loads(write_recipe, family):
+    folder = trained(write_recipe(model={"family": family}))
+    model, processor = load_for_inference(str(folder))
+    assert processor.tokenizer.padding_side == "left"
+    assert sum(p.numel() for p in model.parameters()) < 500_000
+
+
+def test_a_run_keeps_its_recipe_versions_seed_and_data_hash(sft_run):
+    facts = json.loads((sft_run / "provenance.json").read_text())
+    assert set(facts) == {"packages", "git_commit", "seed", "data_sha256", "started_from"}
+    assert len(next(iter(facts["data_sha256"].values()))) == 64
+    assert (sft_run / "recipe.resolved.yaml").is_file()
+
+
+def test_a_finished_run_is_left_as_it_is(write_recipe, sft_run):
+    before = (sft_run / "model" / "model.safetensors").stat().st_mtime_ns
+    assert trained(write_recipe()) == sft_run
+    assert (sft_run / "model" / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_another_recipe_in_the_same_folder_is_refused(write_recipe, sft_run):
+    with pytest.raises(InputError, match="another recipe"):
+        trained(write_recipe(), "trainer.max_steps=3")
+
+
+def test_a_folder_without_a_checkpoint_is_refused(write_recipe, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="holds no checkpoint"):
+        trained(write_recipe(model={"path": str(tmp_path / "empty")}))
+
+
+def test_weighted_dpo_starts_at_weight_times_ln_2(write_recipe, sft_run):
+    folder = trained(write_recipe("dpo", model={"path": str(sft_run)}))
+    first = log_of(folder)[0]
+    assert first["loss"] == pytest.approx(first["weight"] * 0.6931472, abs=1e-3)
+    assert first["rewards/margins"] == pytest.approx(0.0, abs=1e-5)
+
+
+def test_unweighted_dpo_starts_at_ln_2(write_recipe, sft_run):
+    folder = trained(write_recipe("dpo", model={"path": str(sft_run)}, weighting={"use": False}))
+    assert log_of(folder)[0]["loss"] == pytest.approx(0.6931472, abs=1e-4)
+
+
+def test_rejected_images_change_only_the_rejected_side(write_recipe, sft_run, data):
+    recipe = read_recipe(write_recipe("dpo", model={"path": str(sft_run)}))
+    trainer = make_trainer(recipe, sft_run.parent / "dpo")
+    rows = Dataset.from_parquet(str(parquet(recipe.data.train)))
+    row = {k: rows[0][k] for k in ("images", "prompt", "chosen", "rejected", "weight")}
+    noised = {**row, "rejected_images": [row["images"][0].transpose(0)]}
+    clean, other = trainer.data_collator([dict(row)]), trainer.data_collator([noised])
+    assert torch.equal(clean["pixel_values"][0], other["pixel_values"][0])
+    assert not torch.equal(clean["pixel_values"][1], other["pixel_values"][1])
+    assert torch.equal(clean["input_ids"], other["input_ids"])
+
+
+def test_grpo_logs_each_reward_and_its_components(write_recipe, sft_run):
+    folder = trained(write_recipe("grpo", model={"path": str(sft_run)}))
+    keys = set(log_of(folder)[0])
+    assert {"rewards/box_overlap/mean", "rewards/finding_f1/mean"} <= keys
+    assert any(key.startswith("finding_f1/") for key in keys)
+
+
+def test_pairs_prefer_the_truth_over_the_models_own_error(write_recipe, sft_run):
+    changes = {"trainer": {}, "sampling": {"num_samples": 8, "max_new_tokens": 48}}
+    try:
+        folder = trained(write_recipe("pairs", model={"path": str(sft_run)}, **changes))
+    except InputError as nothing_to_learn_from:
+        assert "made no mistake" in str(nothing_to_learn_from)
+        return
+    for row in Dataset.from_parquet(str(folder / "preference" / "pairs.parquet")):
+        assert row["chosen"] != row["rejected"]
+        assert row["weight"] in (1.5, 0.75)
+
+
+def test_lora_trains_only_adapters_and_goes_on_from_them(write_recipe, sft_run):
+    folder = trained(write_recipe("dpo", model={"path": str(sft_run), "lora": {"rank": 2}}))
+    assert (folder / "model" / "adapter_config.json").is_file()
+    model = load_model(str(folder), trainable=True)
+    assert all("lora_" in name for name, p in model.named_parameters() if p.requires_grad)
+
+
+def test_frozen_parts_do_not_change(write_recipe):
+    folder = trained(write_recipe(model={"freeze": ["vision", "projector"]}))
+    before, after = load_model(str(folder / "init")).state_dict(), load_model(str(folder)).state_dict()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved
+    assert not any("vision" in name or "connector" in name for name in moved)
+
+
+def test_freezing_what_is_not_there_is_refused():
+    with pytest.raises(InputError, match="vision matches no parameter"):
+        freeze(torch.nn.Linear(2, 2), ["vision"])
+
+
+def test_the_pixel_budget_reaches_the_processor(sft_run):
+    processor = load_processor(str(sft_run), max_pixels=32 * 32)
+    assert max(processor.image_processor.size.values()) <= 64
+
+
+def test_a_killed_run_goes_on_from_its_last_checkpoint(write_recipe, tmp_path):
+    whole = trained(write_recipe(trainer={"max_steps": 4, "save_strategy": "steps", "save_steps": 2}))
+    want = load_model(str(whole)).state_dict()
+    for leftover in ("model", "log.jsonl"):
+        target = whole / leftover
+        for file in target.iterdir() if target.is_dir() else [target]:
+            file.unlink()
+    last = whole / "checkpoints" / "checkpoint-4"
+    for file in last.iterdir():
+        file.unlink()
+    last.rmdir()
+    (whole / "model").rmdir()
+    resumed = load_model(str(trained(write_recipe(trainer={"max_steps": 4, "save_strategy": "steps", "save_steps": 2}))))
+    assert all(torch.equal(value, want[name]) for name, value in resumed.state_dict().items())
