@@ -291,4 +291,4 @@ def matched_ious(boxes: Sequence[tuple[float, ...]], true_boxes: Sequence[tuple[
     if not boxes or not true_boxes:
         return []
     ious = iou_matrix(boxes, true_boxes)
-    return [float(ious[i, j]) for i, j in match_boxes(ious)]
+    return [float(ious[i, j]) for i, j in match_boxes(boxes, true_boxes, ious)]

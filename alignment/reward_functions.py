@@ -46,9 +46,9 @@ class TrlReward:
     def _log_components(self, texts: list[str], rows: list[dict[str, Any]], scores: list[float | None], log: Any) -> None:
         judged = [(t, r) for t, r, s in zip(texts, rows, scores, strict=True) if s is not None]
         parts = [self.reward.components(text, **row) for text, row in judged]
-        for name in self.reward.component_names:
-            values = [part[name] for part in parts if part]
-            log(f"{self.reward.name}/{name}", sum(values) / len(values) if values else float("nan"))
+        for name in dict.fromkeys(name for part in parts for name in part):
+            values = [part[name] for part in parts if name in part]
+            log(f"{self.reward.name}/{name}", sum(values) / len(values))
 
 
 def trl_rewards(entries: list[RewardEntry]) -> tuple[list[TrlReward], list[float]]:

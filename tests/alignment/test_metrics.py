@@ -33,7 +33,10 @@ def test_closed_answers_are_folded_and_read_from_tags():
 
 
 def test_balanced_accuracy_gives_a_constant_yes_one_half():
-    rows = [row("presence", "Is there a nodule?", answer=a, patient=str(n)) for n, a in enumerate(["Yes"] * 9 + ["No"])]
+    rows = [
+        row("presence", "Is there a nodule?", answer=a, patient=str(n))
+        for n, a in enumerate(["Yes"] * 9 + ["No"])
+    ]
     found = values(rows, ["Yes"] * 10)
     # closed 9/10; balanced (9/9 + 0/1) / 2
     assert found == pytest.approx({"closed_accuracy": 0.9, "balanced_accuracy": 0.5})
@@ -46,8 +49,22 @@ def test_balanced_accuracy_needs_both_answers_in_the_truth():
 
 def test_report_figures_are_ratios_of_sums():
     rows = [
-        row("report", "Write the report.", patient="a", nodule=LEFT_NODULE, effusion=ABSENT, cardiomegaly=PRESENT),
-        row("report", "Write the report.", patient="b", nodule=LEFT_NODULE, effusion=ABSENT, cardiomegaly=ABSENT),
+        row(
+            "report",
+            "Write the report.",
+            patient="a",
+            nodule=LEFT_NODULE,
+            effusion=ABSENT,
+            cardiomegaly=PRESENT,
+        ),
+        row(
+            "report",
+            "Write the report.",
+            patient="b",
+            nodule=LEFT_NODULE,
+            effusion=ABSENT,
+            cardiomegaly=ABSENT,
+        ),
     ]
     answers = [
         "There is a small nodule on the left. There is an effusion on the right. No cardiomegaly.",
@@ -160,5 +177,8 @@ def test_broken_tags_say_nothing():
 def test_every_metric_can_be_written_as_json():
     rows = [row("side", "?", answer="Left", patient=p) for p in "ab"]
     metrics = summarise(score_answers(rows, ["left", "right"]))
-    assert json.loads(json.dumps({name: vars(m) for name, m in metrics.items()}))["side_accuracy"]["num_rows"] == 2
+    assert (
+        json.loads(json.dumps({name: vars(m) for name, m in metrics.items()}))["side_accuracy"]["num_rows"]
+        == 2
+    )
     assert set(metrics) <= set(RATIOS)

@@ -1,0 +1,117 @@
+"""Render: facts written as words, by the templates of a rule set. The reader gives the same facts back.
+
+Boxes are written in the units of the facts (see ``schema.facts_on_grid``). Left out: questions with several findings.
+"""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from data_builders.schema import Task
+from rewards.facts import Box, Facts, Finding
+from rewards.rule_set import FindingRule, RuleSet
+
+Choice = random.Random | None
+"""None writes the first template of each list; a generator picks among them."""
+
+
+@dataclass(frozen=True)
+class QuestionAnswer:
+    """One question about an image and its true answer. ``boxes`` only where a box was asked for."""
+
+    task: Task
+    finding: str | None
+    question: str
+    answer: str
+    boxes: tuple[Box, ...] | None = None
+
+
+def report(facts: Facts, rules: RuleSet, *, rng: Choice = None) -> str:
+    """One sentence a finding that the facts know, in the order of the rule set."""
+    known = [(rule, facts.findings[name]) for name, rule in rules.findings.items() if name in facts.findings]
+    return " ".join(sentence(finding, rule, rules, rng=rng) for rule, finding in known)
+
+
+def sentence(finding: Finding, rule: FindingRule, rules: RuleSet, *, rng: Choice = None) -> str:
+    """The sentence that states one finding."""
+    wording = rules.wording
+    if finding.polarity == "present" and rule.counted and finding.count is not None:
+        templates = wording.count
+    else:
+        templates = {"present": wording.present, "absent": wording.absent, "uncertain": wording.uncertain}[finding.polarity]
+    return _filled(_pick(templates, rng), rule, finding)
+
+
+def questions(facts: Facts, rules: RuleSet, task: Task, *, rng: Choice = None) -> list[QuestionAnswer]:
+    """Every question of a task that these facts can answer."""
+    return list(_QUESTIONS[task](facts, rules, rng))
+
+
+def _presence(facts: Facts, rules: RuleSet, rng: Choice) -> Iterator[QuestionAnswer]:
+    for name, rule, finding in _known(facts, rules):
+        if finding.polarity != "uncertain":
+            question = _filled(_pick(rules.wording.ask_presence, rng), rule, Finding(polarity="present"))
+            yield QuestionAnswer("presence", name, question, "Yes" if finding.polarity == "present" else "No")
+
+
+def _side(facts: Facts, rules: RuleSet, rng: Choice) -> Iterator[QuestionAnswer]:
+    yield from _attribute(facts, rules, rng, "side", rules.wording.ask_side)
+
+
+def _size(facts: Facts, rules: RuleSet, rng: Choice) -> Iterator[QuestionAnswer]:
+    yield from _attribute(facts, rules, rng, "size", rules.wording.ask_size)
+
+
+def _count(facts: Facts, rules: RuleSet, rng: Choice) -> Iterator[QuestionAnswer]:
+    yield from _attribute(facts, rules, rng, "count", rules.wording.ask_count)
+
+
+def _attribute(facts: Facts, rules: RuleSet, rng: Choice, task: Task, templates: list[str]) -> Iterator[QuestionAnswer]:
+    for name, rule, finding in _known(facts, rules):
+        value = getattr(finding, task)
+        if templates and value is not None and finding.polarity == "present":
+            yield QuestionAnswer(task, name, _filled(_pick(templates, rng), rule, finding), str(value).capitalize())
+
+
+def _box(facts: Facts, rules: RuleSet, rng: Choice) -> Iterator[QuestionAnswer]:
+    for name, rule, finding in _known(facts, rules):
+        if rules.wording.ask_box and finding.polarity == "present" and finding.boxes:
+            question = _filled(_pick(rules.wording.ask_box, rng), rule, finding)
+            yield QuestionAnswer("box", name, question, box_answer(finding, rule), finding.boxes)
+
+
+def box_answer(finding: Finding, rule: FindingRule) -> str:
+    """The finding's name and its boxes, as models of the field write them: ``nodule [[12,34,56,78]]``."""
+    listed = ",".join("[" + ",".join(f"{v:g}" for v in box) + "]" for box in finding.boxes)
+    name = rule.plural if rule.plural and (len(finding.boxes) > 1 or rule.counted) else rule.name
+    return f"{name} [{listed}]"
+
+
+def _report(facts: Facts, rules: RuleSet, rng: Choice) -> Iterator[QuestionAnswer]:
+    yield QuestionAnswer("report", None, _pick(rules.wording.ask_report, rng), report(facts, rules, rng=rng))
+
+
+_QUESTIONS = {"presence": _presence, "side": _side, "size": _size, "count": _count, "box": _box, "report": _report}
+
+
+def _known(facts: Facts, rules: RuleSet) -> list[tuple[str, FindingRule, Finding]]:
+    return [(name, rule, facts.findings[name]) for name, rule in rules.findings.items() if name in facts.findings]
+
+
+def _pick(templates: list[str], rng: Choice) -> str:
+    return templates[0] if rng is None else rng.choice(templates)
+
+
+def _filled(template: str, rule: FindingRule, finding: Finding) -> str:
+    what = " ".join(filter(None, [finding.size, rule.name]))
+    if rule.article:
+        what = f"{'an' if what[0] in 'aeiou' else 'a'} {what}"
+    text = template.format(
+        what=what,
+        What=what[0].upper() + what[1:],
+        name=rule.name,
+        names=rule.plural or rule.name,
+        where=f" {rule.where.format(side=finding.side)}" if finding.side else "",
+        count=finding.count,
+    )
+    return text[0].upper() + text[1:]

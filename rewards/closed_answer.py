@@ -1,0 +1,27 @@
+"""Closed questions: yes/no and multiple choice.
+
+Left out: synonyms ("present" for "yes"). A reward that guesses meaning can be gamed.
+"""
+
+from rewards.text import final_answer
+
+BOUNDS = (0.0, 1.0)
+
+
+def closed_answer(response: str, answer: str | None, *, tagged: bool = True, casefold: bool = True) -> float | None:
+    """1.0 if the response's answer equals the reference, 0.0 if not, None without a reference.
+
+    ``tagged``: exactly one ``<answer>...</answer>`` must end the response; none, two, or text after it score 0.0.
+    Otherwise the whole response, without a final full stop, is the answer.
+
+    >>> closed_answer("<think>dense left base</think><answer>Yes</answer>", "yes")
+    1.0
+    >>> closed_answer("Yes.", "yes", tagged=False)
+    1.0
+    """
+    if not answer:
+        return None
+    said = final_answer(response) if tagged else response.strip().removesuffix(".").strip()
+    if said is None:
+        return 0.0
+    return float(said.casefold() == answer.casefold() if casefold else said == answer)

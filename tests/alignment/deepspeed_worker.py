@@ -1,0 +1,35 @@
+"""Trains a recipe on this rank and writes what the rank saw; started by torchrun from test_deepspeed.py."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from alignment.engine import stay_offline
+from alignment.recipe import read_recipe
+from alignment.train import make_trainer
+
+
+def main() -> None:
+    recipe_file, out = Path(sys.argv[1]), Path(sys.argv[2])
+    stay_offline()
+    recipe = read_recipe(recipe_file)
+    trainer = make_trainer(recipe, Path(recipe.output))
+    trainer.train()
+    wrapped = trainer.model_wrapped
+    params = list(trainer.model.parameters())
+    held = sum(getattr(p, "ds_tensor", p).numel() for p in params)
+    whole = sum(getattr(p, "ds_numel", p.numel()) for p in params)
+    seen = {
+        "engine": type(wrapped).__name__,
+        "zero_stage": wrapped.zero_optimization_stage() if hasattr(wrapped, "zero_optimization_stage") else None,
+        "processes": trainer.accelerator.num_processes,
+        "losses": [entry["loss"] for entry in trainer.state.log_history if "loss" in entry],
+        "held": held,
+        "whole": whole,
+    }
+    (out / f"rank{os.environ.get('RANK', '0')}.json").write_text(json.dumps(seen))
+
+
+if __name__ == "__main__":
+    main()

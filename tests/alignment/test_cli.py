@@ -1,0 +1,85 @@
+"""The command line as a user meets it: one clear sentence and exit code 2 on bad input, never a traceback."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+TRUTH = {"rule_set": "chest_xray@1", "findings": {"nodule": {"polarity": "present", "side": "left", "size": "small"}}}
+
+
+def clinalign(*arguments, stdin=""):
+    command = [sys.executable, "-m", "alignment", *map(str, arguments)]
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=120, check=False)
+
+
+def refused(*arguments, stdin=""):
+    """The one sentence of a refusal."""
+    done = clinalign(*arguments, stdin=stdin)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def test_score_adds_score_and_components_to_each_row():
+    row = {"response": "There is a small nodule on the left.", "facts": json.dumps(TRUTH)}
+    done = clinalign("score", "finding_f1", stdin=json.dumps(row) + "\n")
+    scored = json.loads(done.stdout)
+    assert scored["score"] == 1.0
+    assert scored["components"]
+
+
+def test_read_adds_facts_and_the_words_they_were_read_from():
+    done = clinalign("read", "chest_xray", stdin='{"text": "No effusion. Small nodule on the left."}\n')
+    row = json.loads(done.stdout)
+    assert row["facts"]["findings"]["effusion"]["polarity"] == "absent"
+    assert row["facts"]["findings"]["nodule"] == {"polarity": "present", "side": "left", "size": "small"}
+    assert row["evidence"]["nodule"]
+
+
+def test_rewards_prints_one_json_object():
+    listed = json.loads(clinalign("rewards", "--json").stdout)
+    assert {"closed_answer", "think_format", "box_overlap", "finding_f1"} <= set(listed)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "says"),
+    [
+        (("score", "finding_f2"), "", "Did you mean 'finding_f1'?"),
+        (("score", "box_overlap"), '{"response": "x"}\n', "line 1: 'box_overlap' reads boxes"),
+        (("score", "box_overlap"), "{oops\n", "line 1: not JSON"),
+        (("read", "chest_xry"), "", "Did you mean 'chest_xray'?"),
+        (("train", "recipes/sft/none.yaml"), "", "no such file"),
+        (("build", "recipes/data/phantom_chset.yaml"), "", "Did you mean 'phantom_chest.yaml'?"),
+        (("eval", "runs/none", "data/none/prompt/test"), "", "no folder runs/none"),
+    ],
+)
+def test_bad_input_is_refused_in_one_sentence(arguments, stdin, says):
+    assert says in refused(*arguments, stdin=stdin)
+
+
+def test_inspect_shows_columns_tokens_and_the_image(data, tmp_path):
+    picture = tmp_path / "seen.png"
+    shown = json.loads(clinalign("inspect", data / "instruction/sft", "--row", 0, "--out", picture, "--json").stdout)
+    assert {"id", "patient", "task", "facts"} <= set(shown)
+
+
+def test_check_prints_steps_parameters_and_memory(write_recipe):
+    done = clinalign("check", write_recipe(), "--json")
+    plan = json.loads(done.stdout)
+    assert plan["steps"] == 2
+    assert 0 < plan["trainable_parameters"] <= plan["parameters"]
+    assert plan["tokens_per_row"] > 0
+
+
+def test_inspect_with_a_model_counts_image_tokens(write_recipe, data, tmp_path):
+    path = write_recipe()
+    assert clinalign("train", path).returncode == 0
+    picture = tmp_path / "seen.png"
+    arguments = (data / "instruction/sft", "--model", tmp_path / "sft", "--out", picture, "--json")
+    shown = json.loads(clinalign("inspect", *arguments).stdout)
+    assert shown["image_tokens"] == 4
+    assert shown["trained_tokens"] > 0
+    assert Image.open(picture).size == (64, 64)

@@ -1,0 +1,72 @@
+"""SFT, DPO and GRPO under ZeRO-2 and ZeRO-3 on two CPU processes, beside one process without DeepSpeed.
+
+The batch of a step is the same rows: two of each process, or four of one.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from alignment.recipe import read_recipe
+from alignment.train import run
+from rewards.strict_yaml import InputError
+
+ROOT = Path(__file__).parents[2]
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
+STEPS = {"max_steps": 3, "seed": 5, "lr_scheduler_type": "constant", "max_grad_norm": 1.0}
+
+
+@pytest.fixture(scope="module")
+def start(data, tmp_path_factory):
+    """A tiny model to start from, so that every run begins with the same weights."""
+    from alignment.models import built_texts
+    from alignment.tiny import build_tiny
+
+    folder = tmp_path_factory.mktemp("start") / "tiny"
+    return build_tiny(built_texts(str(data / "instruction/sft")), folder, image_size=64)
+
+
+def launched(recipe, out, processes):
+    """What each rank saw."""
+    out.mkdir(parents=True)
+    env = {**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    script = str(Path(__file__).with_name("deepspeed_worker.py"))
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    command = [sys.executable, *(torchrun if processes > 1 else []), script, str(recipe), str(out)]
+    done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [json.loads((out / f"rank{rank}.json").read_text()) for rank in range(processes)]
+
+
+def recipe_for(write_recipe, method, start, tmp_path, name, **trainer):
+    settings = {**STEPS, **trainer}
+    return write_recipe(method, model={"path": str(start)}, trainer=settings, output=str(tmp_path / name))
+
+
+@pytest.mark.parametrize("method", ["sft", "dpo", "grpo"])
+@pytest.mark.parametrize("stage", [2, 3])
+def test_two_ranks_under_zero_train_like_one_process(write_recipe, start, tmp_path, method, stage):
+    settings = str(ROOT / f"recipes/deepspeed/zero{stage}.json")
+    both = recipe_for(write_recipe, method, start, tmp_path, "both", per_device_train_batch_size=2, deepspeed=settings)
+    ranks = launched(both, tmp_path / "seen2", 2)
+    assert [seen["engine"] for seen in ranks] == ["DeepSpeedEngine"] * 2
+    assert [seen["zero_stage"] for seen in ranks] == [stage] * 2
+    assert [seen["processes"] for seen in ranks] == [2, 2]
+    if stage == 3:
+        assert all(seen["held"] <= 0.6 * seen["whole"] for seen in ranks)
+    assert len(ranks[0]["losses"]) == STEPS["max_steps"]
+    if method != "grpo":  # sampling differs with the number of processes
+        one = recipe_for(write_recipe, method, start, tmp_path, "one", per_device_train_batch_size=4)
+        alone = launched(one, tmp_path / "seen1", 1)
+        assert ranks[0]["losses"] == pytest.approx(alone[0]["losses"], abs=2e-4)
+
+
+def test_use_cpu_beside_deepspeed_is_refused(write_recipe, start, tmp_path):
+    settings = str(ROOT / "recipes/deepspeed/zero2.json")
+    path = recipe_for(write_recipe, "sft", start, tmp_path, "refused", use_cpu=True, deepspeed=settings)
+    with pytest.raises(InputError, match="silently not used"):
+        run(read_recipe(path))

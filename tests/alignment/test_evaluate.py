@@ -1,0 +1,205 @@
+import json
+from io import BytesIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from transformers import AutoModelForImageTextToText
+
+from alignment.evaluate import (
+    COLUMNS,
+    Evaluation,
+    baselines,
+    blinded,
+    controls_for,
+    data_card,
+    evaluate,
+    generate_answers,
+    image_key,
+    limited,
+    pictured,
+    pixels,
+    read_rows,
+)
+from alignment.models import load_processor
+from alignment.tiny import build_tiny
+from data_builders.schema import user_turn
+from rewards.facts import Facts, Finding
+from rewards.strict_yaml import InputError
+
+TEXTS = ["Is there a nodule?", "Where is the nodule?", "Write the report.", "Yes", "No", "No nodule."]
+
+
+def png(seed, size=(32, 24)):
+    values = np.random.default_rng(seed).integers(0, 256, size=(size[1], size[0]), dtype=np.uint8)
+    buffer = BytesIO()
+    Image.fromarray(values).save(buffer, format="PNG")
+    return {"bytes": buffer.getvalue(), "path": None}
+
+
+def rows_of(patient, seed):
+    side = "left" if seed % 2 else "right"
+    nodule = Finding(polarity="present", side=side, boxes=((10 + seed, 10, 30 + seed, 30),))
+    facts = Facts(rule_set="chest_xray@1", findings={"nodule": nodule}).to_json()
+    asked = [
+        ("presence", "Is there a nodule?", "Yes", None),
+        ("box", "Where is the nodule?", None, [[10 + seed, 10, 30 + seed, 30]]),
+        ("report", "Write the report.", f"There is a nodule on the {side}.", None),
+    ]
+    return [
+        {
+            "images": [png(seed)], "prompt": user_turn(question), "answer": answer, "boxes": boxes,
+            "facts": facts, "rule_set": "chest_xray@1", "task": task, "patient": patient,
+            "id": f"{patient}-{task}",
+        }
+        for task, question, answer, boxes in asked
+    ]  # fmt: skip
+
+
+def some_rows(num_patients=4):
+    return [row for n in range(num_patients) for row in rows_of(f"p{n}", n)]
+
+
+def save(rows, folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows), folder / "test.parquet")
+    return folder / "test"
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tiny")
+    build_tiny(TEXTS, folder, image_size=32, hidden_size=32, vision_hidden_size=32)
+    return AutoModelForImageTextToText.from_pretrained(folder), load_processor(str(folder))
+
+
+def test_an_evaluation_leaves_figures_answers_pictures_and_a_page(tiny, tmp_path):
+    data = save(some_rows(), tmp_path / "data" / "prompt")
+    (tmp_path / "data" / "card.json").write_text('{"source": "drawn"}')
+    made = evaluate(*tiny, data, out=tmp_path / "out", reference=data, num_resamples=50)
+    assert Evaluation.read(tmp_path / "out") == made
+    assert list(made.metrics) == ["clean", "noise", "shuffled", "habit", "mean_box_true_side"]
+    assert (made.num_rows, made.num_patients, made.data_card) == (12, 4, {"source": "drawn"})
+    lines = [json.loads(line) for line in (tmp_path / "out" / "answers.jsonl").read_text().splitlines()]
+    assert [line["id"] for line in lines] == [row["id"] for row in some_rows()]
+    assert set(lines[0]["responses"]) == {"clean", "noise", "shuffled", "habit"}
+    assert len(list((tmp_path / "out" / "pictures").glob("*.png"))) == 4
+    assert "<svg" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_the_answer_to_a_row_does_not_depend_on_its_batch(tiny):
+    rows = some_rows()
+    together = generate_answers(*tiny, rows, batch_size=8)
+    alone = [generate_answers(*tiny, [row], batch_size=1)[0] for row in rows]
+    assert together == alone
+
+
+def test_rows_without_images_are_answered_too(tiny):
+    blank = {"images": [], "prompt": user_turn("Is there a nodule?", num_images=0)}
+    assert len(generate_answers(*tiny, [row | blank for row in some_rows(1)])) == 3
+
+
+def test_generation_leaves_the_model_in_the_mode_it_was(tiny):
+    model, processor = tiny
+    model.train()
+    generate_answers(model, processor, some_rows(1)[:1])
+    assert model.training
+
+
+def test_noise_has_the_size_of_the_image_and_is_the_same_every_time():
+    rows = some_rows(2)
+    first, again = (blinded(rows, "noise", seed=1) for _ in range(2))
+    assert first[0]["images"][0].size == (32, 24)
+    assert [image_key(r["images"][0]) for r in first] == [image_key(r["images"][0]) for r in again]
+    assert first[0]["images"][0].tobytes() != first[3]["images"][0].tobytes()
+
+
+def test_a_swapped_image_is_of_another_patient_with_other_findings():
+    rows = some_rows(6)
+    owner = {row["images"][0]["bytes"]: row for row in rows}
+    for row, swapped in zip(rows, blinded(rows, "shuffled", seed=0), strict=True):
+        other = owner[swapped["images"][0]["bytes"]]
+        assert other["patient"] != row["patient"]
+        assert ("left" in other["facts"]) != ("left" in row["facts"])
+        assert swapped["prompt"] == row["prompt"]
+
+
+def test_one_patient_is_swapped_with_another_of_its_own_images():
+    rows = rows_of("p", 0) + rows_of("p", 2)
+    swapped = blinded(rows, "shuffled", seed=0)
+    assert all(s["images"] != row["images"] for s, row in zip(swapped, rows, strict=True))
+
+
+def test_images_that_cannot_be_swapped_get_no_shuffled_control():
+    assert controls_for(rows_of("p", 0)) == ["noise"]
+    assert controls_for([row | {"images": []} for row in some_rows()]) == []
+    with pytest.raises(InputError, match="no other image with other facts"):
+        blinded(rows_of("p", 0), "shuffled", seed=0)
+
+
+def test_the_baseline_is_the_mean_box_and_the_commonest_answer():
+    reference = [row for n in range(4) for row in rows_of(f"r{n}", n)]
+    found = baselines(rows_of("p", 0), reference)
+    rows, answers = found["habit"]
+    assert [row["task"] for row in rows] == ["presence", "box", "report"]
+    # x1 = 10, 11, 12, 13: mean 11.5, rounded to even 12; x2 = 31.5 -> 32
+    assert answers[:2] == ["Yes", "[[12, 10, 32, 30]]"]
+    # on the right are the even ones, x1 = 10 and 12
+    assert found["mean_box_true_side"][1] == ["[[11, 10, 31, 30]]"]
+
+
+def test_a_question_without_a_habit_is_left_out_of_the_baseline():
+    rows = rows_of("p", 0)
+    assert baselines(rows, rows[:1])["mean_box_true_side"] == ([], [])
+
+
+def test_a_limit_draws_the_same_rows_every_time():
+    rows = some_rows()
+    kept = limited(rows, limit=5, seed=2)
+    assert kept == limited(rows, limit=5, seed=2)
+    assert len(kept) == 5
+    assert limited(rows, limit=99, seed=2) == rows
+    with pytest.raises(InputError, match="at least 1 row"):
+        limited(rows, limit=0, seed=0)
+
+
+def test_pictures_are_chosen_one_a_patient_while_there_are_patients():
+    lines = [
+        {"image": f"{patient}{n}", "patient": patient, "task": task}
+        for patient in "abcdefghijklmn" for n in range(2) for task in ("box", "report")
+    ]  # fmt: skip
+    chosen = pictured(lines)
+    assert len(chosen) == 12
+    assert len({key[0] for key in chosen}) == 12
+
+
+def test_rows_of_another_kind_are_refused_by_the_missing_column(tmp_path):
+    data = save([{"images": [], "prompt": user_turn("x")}], tmp_path)
+    with pytest.raises(InputError, match="no column answer, boxes, facts"):
+        read_rows(data)
+
+
+def test_an_empty_split_is_refused(tmp_path):
+    table = pa.Table.from_pylist(some_rows(1)).slice(0, 0).select(list(COLUMNS))
+    pq.write_table(table, tmp_path / "test.parquet")
+    with pytest.raises(InputError, match="holds no rows"):
+        read_rows(tmp_path / "test")
+
+
+def test_a_folder_without_an_evaluation_is_refused(tmp_path):
+    with pytest.raises(InputError, match="clinalign eval"):
+        Evaluation.read(tmp_path)
+    (tmp_path / "evaluation.json").write_text("{}")
+    with pytest.raises(InputError, match="not an evaluation"):
+        Evaluation.read(tmp_path)
+
+
+def test_data_without_a_card_have_none(tmp_path):
+    assert data_card(save(some_rows(1), tmp_path / "a" / "b")) is None
+
+
+def test_stored_and_decoded_images_are_the_same_picture():
+    stored = png(7)
+    assert image_key(pixels(stored)) == image_key(pixels(pixels(stored)))

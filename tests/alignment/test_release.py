@@ -1,0 +1,166 @@
+import json
+
+import pytest
+import torch
+import yaml
+from peft import LoraConfig, PeftModel, get_peft_model
+from PIL import Image
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from alignment.release import release, verify
+from alignment.tiny import build_tiny
+from data_builders.schema import user_turn
+from rewards.strict_yaml import InputError
+
+FIGURE = {"value": 0.875, "low": 0.8, "high": 0.95, "num_rows": 9, "num_patients": 3}
+EVALUATION = {
+    "metrics": {"clean": {"closed_accuracy": FIGURE}, "noise": {"closed_accuracy": FIGURE | {"value": 0.5}}},
+    "num_rows": 9, "num_patients": 3, "data": "data/x/prompt/test", "data_sha256": "d" * 64, "seed": 0,
+    "data_card": {"licence": "drawn by clinalign"},
+}  # fmt: skip
+RECIPE = {"method": "dpo", "model": {"path": "runs/sft"}, "data": {"train": "data/x/preference/train"}}
+PROVENANCE = {
+    "packages": {"torch": "2.14.1"},
+    "git_commit": "abc123",
+    "seed": 7,
+    "data_sha256": {"x": "e" * 64},
+}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    texts = ["Is there a nodule?", "Yes", "No"]
+    return build_tiny(
+        texts, tmp_path_factory.mktemp("base"), image_size=32, hidden_size=32, vision_hidden_size=32
+    )
+
+
+def records(run, *, evaluated=True):
+    run.mkdir(exist_ok=True)
+    (run / "recipe.resolved.yaml").write_text(yaml.safe_dump(RECIPE))
+    (run / "provenance.json").write_text(json.dumps(PROVENANCE))
+    if evaluated:
+        (run / "evaluation").mkdir()
+        (run / "evaluation" / "evaluation.json").write_text(json.dumps(EVALUATION))
+    return run
+
+
+@pytest.fixture
+def full_run(base, tmp_path):
+    run = records(tmp_path / "run")
+    (run / "model").symlink_to(base)
+    return run
+
+
+@pytest.fixture
+def adapter_run(base, tmp_path):
+    run = records(tmp_path / "run")
+    torch.manual_seed(0)
+    config = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    adapted = get_peft_model(AutoModelForImageTextToText.from_pretrained(base), config)
+    adapted.save_pretrained(run / "model")
+    AutoProcessor.from_pretrained(base).save_pretrained(run / "model")
+    return run
+
+
+def question(processor):
+    prompt = processor.apply_chat_template(
+        user_turn("Is there a nodule?"), add_generation_prompt=True, tokenize=False
+    )
+    return processor(text=[prompt], images=[[Image.new("RGB", (32, 32), "gray")]], return_tensors="pt")
+
+
+def test_a_release_answers_a_question_about_an_image_with_plain_transformers(full_run, tmp_path):
+    out = release(full_run, tmp_path / "out")
+    processor = AutoProcessor.from_pretrained(out)
+    model = AutoModelForImageTextToText.from_pretrained(out)
+    asked = question(processor)
+    answer = model.generate(**asked, do_sample=False, max_new_tokens=4)[:, asked["input_ids"].shape[1] :]
+    assert answer.shape[1] >= 1
+    assert isinstance(processor.batch_decode(answer)[0], str)
+
+
+# peft 0.21 reads a property that transformers 5 renamed: https://github.com/huggingface/peft
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
+def test_a_released_adapter_is_merged_and_answers_as_before(base, adapter_run, tmp_path):
+    out = release(adapter_run, tmp_path / "out")
+    adapted = PeftModel.from_pretrained(
+        AutoModelForImageTextToText.from_pretrained(base), adapter_run / "model"
+    )
+    released = AutoModelForImageTextToText.from_pretrained(out)
+    asked = question(AutoProcessor.from_pretrained(out))
+    with torch.inference_mode():
+        torch.testing.assert_close(released(**asked).logits, adapted(**asked).logits, atol=1e-5, rtol=1e-4)
+        untouched = AutoModelForImageTextToText.from_pretrained(base)(**asked).logits
+    assert not torch.allclose(released(**asked).logits, untouched, atol=1e-3)
+    assert not (out / "adapter_config.json").exists()
+
+
+def test_the_card_shows_figures_beside_their_controls_and_the_limits(full_run, tmp_path):
+    card = (release(full_run, tmp_path / "out") / "README.md").read_text()
+    assert "| metric | the image itself | noise instead of the image |\n| --- | --- | --- |" in card
+    assert "| closed_accuracy | 0.875 [0.800, 0.950] | 0.500 [0.800, 0.950] |" in card
+    assert "Not a medical device" in card
+    assert "drawn by clinalign" in card
+    assert "path: runs/sft" in card
+    assert "abc123" in card
+
+
+def test_weights_are_safetensors_and_every_file_is_in_the_manifest(full_run, tmp_path):
+    out = release(full_run, tmp_path / "out")
+    listed = json.loads((out / "manifest.json").read_text())["files"]
+    assert set(listed) == {p.name for p in out.iterdir()} - {"manifest.json"}
+    assert "model.safetensors" in listed
+    assert listed["evaluation.json"]["bytes"] == (out / "evaluation.json").stat().st_size
+    assert verify(out) == len(listed)
+
+
+def test_verification_names_every_file_that_changed(full_run, tmp_path):
+    out = release(full_run, tmp_path / "out")
+    (out / "config.json").write_text("{}")
+    (out / "README.md").unlink()
+    (out / "extra.txt").write_text("x")
+    told = "README.md is missing; config.json has changed; extra.txt is not in the manifest"
+    with pytest.raises(InputError, match=told):
+        verify(out)
+
+
+def test_a_run_without_evaluation_is_not_released(base, tmp_path):
+    run = records(tmp_path / "run", evaluated=False)
+    (run / "model").symlink_to(base)
+    with pytest.raises(InputError, match=r"not released without its evaluation.*clinalign eval"):
+        release(run, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_evaluation_elsewhere_can_be_named(full_run, tmp_path):
+    (full_run / "evaluation").rename(tmp_path / "judged")
+    assert verify(release(full_run, tmp_path / "out", evaluation=tmp_path / "judged")) > 3
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    (tmp_path / "evaluation").mkdir()
+    (tmp_path / "evaluation" / "evaluation.json").write_text(json.dumps(EVALUATION))
+    with pytest.raises(
+        InputError, match=r"not a finished run: no recipe.resolved.yaml, provenance.json, model/config"
+    ):
+        release(tmp_path, tmp_path / "out")
+
+
+def test_a_folder_with_files_is_never_overwritten(full_run, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("keep")
+    with pytest.raises(InputError, match="not empty"):
+        release(full_run, tmp_path / "out")
+    assert (tmp_path / "out" / "mine.txt").read_text() == "keep"
+
+
+def test_nothing_is_left_behind_by_a_release(full_run, tmp_path):
+    (tmp_path / "out").mkdir()
+    release(full_run, tmp_path / "out")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "run"]
+
+
+def test_an_unharmed_folder_without_manifest_is_no_release(tmp_path):
+    with pytest.raises(InputError, match="no release"):
+        verify(tmp_path)
