@@ -23,7 +23,10 @@ def check_chain(path: Path, overrides: list[str]) -> dict[str, Any]:
     from alignment.train import read_chain, stage_recipe
 
     chain = read_chain(path, overrides)
-    return {"stages": [s.name for s in chain.stages], chain.stages[0].name: plan(stage_recipe(chain, 0, path))}
+    return {
+        "stages": [s.name for s in chain.stages],
+        chain.stages[0].name: plan(stage_recipe(chain, 0, path)),
+    }
 
 
 def plan(recipe: Recipe) -> dict[str, Any]:

@@ -118,8 +118,9 @@ def evaluate_command(
 
     target = out or Path(run) / "evaluation"
     model, processor = load_for_inference(run)
-    evaluation = evaluate(model, processor, parquet(data), out=target, limit=limit, model_path=run)
-    _say({"report": str(target / "report.html"), **evaluation.figures()}, as_json)
+    evaluation = evaluate(model, processor, parquet(data), out=target, limit=limit, model_name=run, progress=True)
+    figures = {c: {n: m.value for n, m in found.items()} for c, found in evaluation.metrics.items()}
+    _say({"report": str(target / "report.html"), "metrics": figures}, as_json)
 
 
 @app.command()
@@ -165,7 +166,10 @@ def rewards(as_json: JsonFlag = False) -> None:
     from rewards.loading import available, load_reward
 
     listed = [load_reward(name) for name in available()]
-    _say({r.name: {"columns": list(r.columns), "bounds": list(r.bounds), "says": r.summary} for r in listed}, as_json)
+    _say(
+        {r.name: {"columns": list(r.columns), "bounds": list(r.bounds), "says": r.summary} for r in listed},
+        as_json,
+    )
 
 
 @app.command()

@@ -30,7 +30,9 @@ class WeightedPreferenceCollator(DataCollatorForVisionPreference):
         weights = [float(row.get("weight", 1.0)) for row in examples]
         rejected = [row.get("rejected_images") or row["images"] for row in examples]
         differ = any(row.get("rejected_images") for row in examples)
-        batch = super().torch_call([{k: row[k] for k in ("images", "prompt", "chosen", "rejected")} for row in examples])
+        batch = super().torch_call(
+            [{k: row[k] for k in ("images", "prompt", "chosen", "rejected")} for row in examples]
+        )
         if differ:
             _replace_rejected_pixels(batch, self.processor, rejected)
         batch["weight"] = torch.tensor(weights)
@@ -68,9 +70,7 @@ class WeightedDPOTrainer(DPOTrainer):
             ref_chosen, ref_rejected = self._reference_logps(inputs)
         chosen, rejected = logps.chunk(2)
         margin = preference_margin(chosen, rejected, ref_chosen, ref_rejected, beta=self.beta)
-        loss = weighted_dpo_loss(
-            margin, weight if self.weighting.use else None, reduction=self.weighting.reduction
-        )
+        loss = weighted_dpo_loss(margin, weight if self.weighting.use else None, reduction=self.weighting.reduction)
         if self.weighting.sft_coefficient:
             tokens = inputs["completion_mask"].chunk(2)[0].sum()
             loss = loss - self.weighting.sft_coefficient * chosen.sum() / tokens
@@ -79,7 +79,9 @@ class WeightedDPOTrainer(DPOTrainer):
 
     def _answer_logps(self, model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, Any]:
         """Summed log-probability of each answer (2B), chosen first."""
-        kwargs = {k: v for k, v in inputs.items() if k not in ("completion_mask", "ref_chosen_logps", "ref_rejected_logps")}
+        kwargs = {
+            k: v for k, v in inputs.items() if k not in ("completion_mask", "ref_chosen_logps", "ref_rejected_logps")
+        }
         labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
         outputs = model(**kwargs, use_cache=False, labels=labels, fused_lm_head=True)
         width = inputs["completion_mask"].shape[1] - 1
@@ -95,7 +97,8 @@ class WeightedDPOTrainer(DPOTrainer):
         return super().compute_ref_log_probs(model, {k: v for k, v in inputs.items() if k not in OWN_KEYS})
 
     def _log_pairs(self, chosen: torch.Tensor, rejected: torch.Tensor, weight: torch.Tensor) -> None:
-        mode = "train" if self.model.training else "eval"
+        model: Any = self.model
+        mode = "train" if model.training else "eval"
         figures = {
             "rewards/chosen": self.beta * chosen,
             "rewards/rejected": self.beta * rejected,
@@ -105,10 +108,13 @@ class WeightedDPOTrainer(DPOTrainer):
             "weight": weight,
         }
         for name, values in figures.items():
-            self._metrics[mode][name].append(self.accelerator.gather_for_metrics(values.detach().float()).mean().item())
+            everywhere: Any = self.accelerator.gather_for_metrics(values.detach().float())
+            self._metrics[mode][name].append(everywhere.mean().item())
 
 
-def dpo_trainer(recipe: Recipe, model: Any, processor: ProcessorMixin, data: Dataset, **common: Any) -> WeightedDPOTrainer:
+def dpo_trainer(
+    recipe: Recipe, model: Any, processor: ProcessorMixin, data: Dataset, **common: Any
+) -> WeightedDPOTrainer:
     """The trainer for this recipe.
 
     Raises: InputError for a loss type that has no weighted form here.
@@ -116,7 +122,9 @@ def dpo_trainer(recipe: Recipe, model: Any, processor: ProcessorMixin, data: Dat
     arguments = DPOConfig(**{"max_length": None, **common["arguments"]})
     if list(arguments.loss_type) != ["sigmoid"]:
         raise InputError(f"trainer.loss_type: weighted DPO knows 'sigmoid', got {arguments.loss_type}.")
-    kept = [c for c in ("images", "rejected_images", "prompt", "chosen", "rejected", "weight") if c in data.column_names]
+    kept = [
+        c for c in ("images", "rejected_images", "prompt", "chosen", "rejected", "weight") if c in data.column_names
+    ]
     return WeightedDPOTrainer(
         weighting=recipe.weighting,
         model=model,

@@ -25,7 +25,9 @@ def prepare_deepspeed(trainer: dict[str, Any]) -> dict[str, Any]:
     if not trainer.get("deepspeed"):
         return trainer
     if trainer.get("use_cpu"):
-        raise InputError("trainer.use_cpu: leave it out beside trainer.deepspeed; with it DeepSpeed is silently not used.")
+        raise InputError(
+            "trainer.use_cpu: leave it out beside trainer.deepspeed; with it DeepSpeed is silently not used."
+        )
     import torch
     from accelerate import PartialState
 

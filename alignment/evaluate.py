@@ -19,7 +19,6 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
-from rewards.reading import read
 
 from alignment.generation import generate
 from alignment.metrics import Metric, Outcome, asked_finding, score_answers, summarise
@@ -27,6 +26,7 @@ from alignment.recipe import parquet
 from alignment.report import NUM_PICTURES, write_report
 from data_builders.schema import message_text
 from rewards.facts import Facts
+from rewards.reading import read
 from rewards.rule_set import RuleSet, load_rule_set
 from rewards.strict_yaml import InputError
 
@@ -243,9 +243,7 @@ def blinded(rows: Sequence[Row], blind: Blind | None, *, seed: int) -> Sequence[
 
 def _noise(image: Image.Image, seed: int) -> Image.Image:
     own = int(image_key(image), 16)
-    values = np.random.default_rng([seed, own]).integers(
-        0, 256, size=(image.height, image.width, 3), dtype=np.uint8
-    )
+    values = np.random.default_rng([seed, own]).integers(0, 256, size=(image.height, image.width, 3), dtype=np.uint8)
     return Image.fromarray(values)
 
 
@@ -274,9 +272,7 @@ def _partner(place: int, differs: Any, order: np.ndarray, row: Row) -> int:
     raise InputError(f"row {row['id']}: no other image with other facts to swap in. Evaluate on more images.")
 
 
-def baselines(
-    rows: Sequence[Row], reference: Sequence[Row], *, rules: RuleSet | None = None
-) -> dict[str, Answered]:
+def baselines(rows: Sequence[Row], reference: Sequence[Row], *, rules: RuleSet | None = None) -> dict[str, Answered]:
     """Answers that need no image, from the habits of another split; rows without a habit are left out.
 
     ``habit``: the commonest answer to the same question, the mean box of the finding, the commonest report.
@@ -285,9 +281,7 @@ def baselines(
     boxes_asked = [row for row in rows if row["task"] == "box"]
     return {
         "habit": _by_habit(rows, reference, lambda row: (row["task"], _asked(row, rules))),
-        "mean_box_true_side": _by_habit(
-            boxes_asked, reference, lambda row: (row["task"], *_asked_side(row, rules))
-        ),
+        "mean_box_true_side": _by_habit(boxes_asked, reference, lambda row: (row["task"], *_asked_side(row, rules))),
     }
 
 
@@ -340,9 +334,7 @@ def write_answers(
     answered: dict[str, Answered], outcomes: Sequence[Outcome], out: Path, *, rules: RuleSet | None
 ) -> None:
     """``answers.jsonl``, a row a line: its truth and what was said under each condition; and the pictures."""
-    said = {
-        name: {row["id"]: text for row, text in zip(*pair, strict=True)} for name, pair in answered.items()
-    }
+    said = {name: {row["id"]: text for row, text in zip(*pair, strict=True)} for name, pair in answered.items()}
     rows = answered["clean"][0]
     lines = [_answer_line(row, outcome, said, rules) for row, outcome in zip(rows, outcomes, strict=True)]
     with (out / "answers.jsonl").open("w", encoding="utf-8") as file:
@@ -350,9 +342,7 @@ def write_answers(
     _write_pictures(rows, lines, out / "pictures")
 
 
-def _answer_line(
-    row: Row, outcome: Outcome, said: dict[str, dict[str, str]], rules: RuleSet | None
-) -> dict[str, Any]:
+def _answer_line(row: Row, outcome: Outcome, said: dict[str, dict[str, str]], rules: RuleSet | None) -> dict[str, Any]:
     clean = said["clean"][row["id"]]
     return {
         "id": row["id"],

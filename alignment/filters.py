@@ -23,7 +23,10 @@ def score_lines(name: str, knobs: list[str], lines: Iterable[str]) -> Iterator[s
         if lacking:
             raise InputError(f"line {number}: '{name}' reads {', '.join(lacking)}, which this row lacks.")
         columns = {c: row[c] for c in reward.columns}
-        scored = {"score": reward(row["response"], **columns), "components": reward.components(row["response"], **columns)}
+        scored = {
+            "score": reward(row["response"], **columns),
+            "components": reward.components(row["response"], **columns),
+        }
         yield json.dumps({**row, **scored})
 
 

@@ -7,14 +7,20 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from transformers import ProcessorMixin
 
-from alignment.grpo import unsampled_tokens
+
+def unsampled_tokens(processor: Any) -> list[int]:
+    """Special tokens that a model must never write: every one but the end of its turn.
+
+    A sampled image placeholder would break the next forward pass.
+    """
+    tokenizer = processor.tokenizer
+    return sorted(set(tokenizer.all_special_ids) - {tokenizer.eos_token_id})
 
 
 def generate(
     model: Any,
-    processor: ProcessorMixin,
+    processor: Any,
     rows: list[dict[str, Any]],
     *,
     max_new_tokens: int | dict[str, int],
@@ -49,19 +55,31 @@ def _batches(rows: list[dict[str, Any]], limits: int | dict[str, int], size: int
 
 @torch.inference_mode()
 def _generate_batch(
-    model: Any, processor: ProcessorMixin, rows: list[dict[str, Any]], limit: int, *, num_samples: int, temperature: float | None
+    model: Any,
+    processor: Any,
+    rows: list[dict[str, Any]],
+    limit: int,
+    *,
+    num_samples: int,
+    temperature: float | None,
 ) -> list[str]:
     inputs = model_inputs(processor, rows).to(model.device)
     sampling: dict[str, Any] = (
         {"do_sample": False}
         if temperature is None
-        else {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0, "num_return_sequences": num_samples}
+        else {
+            "do_sample": True,
+            "temperature": temperature,
+            "top_k": 0,
+            "top_p": 1.0,
+            "num_return_sequences": num_samples,
+        }
     )
     out = model.generate(**inputs, max_new_tokens=limit, suppress_tokens=unsampled_tokens(processor), **sampling)
     return processor.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 
 
-def model_inputs(processor: ProcessorMixin, rows: list[dict[str, Any]]) -> Any:
+def model_inputs(processor: Any, rows: list[dict[str, Any]]) -> Any:
     """What the model is given for these prompts: tokens padded on the left, pixels where there are images."""
     texts = [processor.apply_chat_template(r["prompt"], add_generation_prompt=True, tokenize=False) for r in rows]
     images = {"images": [list(r["images"]) for r in rows]} if any(r["images"] for r in rows) else {}

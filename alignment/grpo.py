@@ -9,19 +9,11 @@ from datasets import Dataset
 from transformers import ProcessorMixin
 from trl import GRPOConfig, GRPOTrainer
 
+from alignment.generation import unsampled_tokens
 from alignment.recipe import Recipe
 from alignment.reward_functions import trl_rewards
 
 DEFAULTS: dict[str, Any] = {"log_multimodal": False, "log_completions": False}
-
-
-def unsampled_tokens(processor: ProcessorMixin) -> list[int]:
-    """Special tokens that a model must never write: every one but the end of its turn.
-
-    A sampled image placeholder would break the next forward pass.
-    """
-    tokenizer = processor.tokenizer
-    return sorted(set(tokenizer.all_special_ids) - {tokenizer.eos_token_id})
 
 
 def grpo_trainer(recipe: Recipe, model: Any, processor: ProcessorMixin, data: Dataset, **common: Any) -> GRPOTrainer:
@@ -34,7 +26,7 @@ def grpo_trainer(recipe: Recipe, model: Any, processor: ProcessorMixin, data: Da
     columns = {"images", "prompt"} | {c for f in functions for c in f.reward.columns}
     return GRPOTrainer(
         model=model,
-        reward_funcs=functions,
+        reward_funcs=list(functions),  # pyright: ignore[reportArgumentType]
         args=GRPOConfig(**arguments),
         train_dataset=data.select_columns([c for c in data.column_names if c in columns]),
         processing_class=processor,

@@ -60,4 +60,4 @@ def processed_image(pixels: np.ndarray) -> Image.Image:
     frame = pixels.reshape(-1, *pixels.shape[-3:])[0] if pixels.ndim >= 3 else pixels[None]
     plane = frame.mean(axis=0)
     low, high = float(plane.min()), float(plane.max())
-    return Image.fromarray(np.uint8(255 * (plane - low) / max(high - low, 1e-9)))
+    return Image.fromarray((255 * (plane - low) / max(high - low, 1e-9)).astype(np.uint8))

@@ -75,7 +75,9 @@ def run_loop(path: Path, *, seeds: int = 1, fresh: bool = False, quiet: bool = F
     released = _released(loop, base, single=seeds == 1)
     if not quiet:
         _print_table(effects, seeds)
-        Console().print(f"report: {_home(loop, base, seeds == 1) / 'report.html'}\nreleased: {released}", highlight=False)
+        Console().print(
+            f"report: {_home(loop, base, seeds == 1) / 'report.html'}\nreleased: {released}", highlight=False
+        )
     return {**result, "released": str(released)}
 
 

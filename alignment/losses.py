@@ -6,16 +6,16 @@ Shape suffixes: B pairs. Log-probabilities are sums over the answer's tokens, in
 from typing import Literal
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 
 Reduction = Literal["mean", "sum_w"]
 
 
 def preference_margin(
-    chosen_B: torch.Tensor,  # noqa: N803
-    rejected_B: torch.Tensor,  # noqa: N803
-    ref_chosen_B: torch.Tensor,  # noqa: N803
-    ref_rejected_B: torch.Tensor,  # noqa: N803
+    chosen_B: torch.Tensor,
+    rejected_B: torch.Tensor,
+    ref_chosen_B: torch.Tensor,
+    ref_rejected_B: torch.Tensor,
     *,
     beta: float,
 ) -> torch.Tensor:
@@ -27,16 +27,16 @@ def preference_margin(
 
 
 def weighted_dpo_loss(
-    margin_B: torch.Tensor,  # noqa: N803
-    weight_B: torch.Tensor | None = None,  # noqa: N803
+    margin_B: torch.Tensor,
+    weight_B: torch.Tensor | None = None,
     *,
     reduction: Reduction = "mean",
 ) -> torch.Tensor:
-    """The scalar (1/B) sum of w x (-log sigmoid(d)), MMedPO (Zhu et al. 2024) eq. 3; w = 1 is DPO (Rafailov et al. 2023).
+    """The scalar (1/B) sum of w x (-log sigmoid(d)), MMedPO eq. 3; w = 1 is DPO (Rafailov et al. 2023).
 
     ``sum_w`` divides by the sum of weights instead of B, so that weights do not scale the step.
     """
-    losses_B = -F.logsigmoid(margin_B)  # noqa: N806
+    losses_B = -F.logsigmoid(margin_B)
     if weight_B is None:
         return losses_B.mean()
     total = (weight_B * losses_B).sum()

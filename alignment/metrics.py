@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from rewards.boxes import iou_matrix, match_boxes, parse_boxes
-from rewards.compare import compare
-from rewards.reading import read
 
 from data_builders.schema import message_text
+from rewards.boxes import iou_matrix, match_boxes, parse_boxes
+from rewards.compare import compare
 from rewards.facts import Facts
+from rewards.reading import read
 from rewards.rule_set import RuleSet, load_rule_set
 
 CLOSED_TASKS = ("presence", "side", "size", "count")
@@ -132,9 +132,7 @@ def asked_finding(row: Mapping[str, Any], rules: RuleSet) -> str | None:
 def _outcome(row: Mapping[str, Any], answer: str, *, rules: RuleSet | None) -> Outcome:
     rules = rules or load_rule_set(row["rule_set"])
     task, words = row["task"], final_words(answer)
-    about: dict[str, Any] = dict(
-        id=row["id"], patient=row["patient"], task=task, finding=asked_finding(row, rules)
-    )
+    about: dict[str, Any] = dict(id=row["id"], patient=row["patient"], task=task, finding=asked_finding(row, rules))
     if task == "report":
         return _report_outcome(row, words, rules, about)
     if task == "box":
@@ -286,7 +284,7 @@ def _metric(
     )
 
 
-def matched_ious(boxes: Sequence[tuple[float, ...]], true_boxes: Sequence[tuple[float, ...]]) -> list[float]:
+def matched_ious(boxes: Sequence[Any], true_boxes: Sequence[Any]) -> list[float]:
     """IoU of each matched pair, one box to one true box, so paired that the sum is largest."""
     if not boxes or not true_boxes:
         return []

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import torch
 from peft import LoraConfig, PeftModel
-from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
+from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
 
 from alignment.recipe import Lora, ModelSection, Recipe, parquet
 from rewards.strict_yaml import InputError, nearest_file
@@ -29,9 +29,13 @@ def model_folder(path: str) -> str:
         if (place / "config.json").is_file() or (place / "adapter_config.json").is_file():
             return str(place)
     if folder.is_dir():
-        raise InputError(f"model.path: {path} holds no checkpoint (neither config.json nor adapter_config.json is there).")
+        raise InputError(
+            f"model.path: {path} holds no checkpoint (neither config.json nor adapter_config.json is there)."
+        )
     if path.startswith((".", "/", "runs/", "data/")) or path.count("/") > 1:
-        raise InputError(f"model.path: no folder {path}.{nearest_file(folder)} Train it first, or name a Hugging Face model.")
+        raise InputError(
+            f"model.path: no folder {path}.{nearest_file(folder)} Train it first, or name a Hugging Face model."
+        )
     return path
 
 
@@ -46,7 +50,12 @@ def prepared_model(recipe: Recipe) -> str:
             from alignment.tiny import build_tiny
 
             build_tiny(
-                texts, init, family=section.family, image_size=section.image_size, init_std=section.init_std, seed=section.seed
+                texts,
+                init,
+                family=section.family,
+                image_size=section.image_size,
+                init_std=section.init_std,
+                seed=section.seed,
             )
         else:
             from alignment.smollm2 import build_smollm2
@@ -65,7 +74,7 @@ def built_texts(train: str) -> Iterator[str]:
                     yield from (b["text"] for m in messages for b in m["content"] if b["text"])
 
 
-def load_processor(path: str, *, max_pixels: int | None = None) -> ProcessorMixin:
+def load_processor(path: str, *, max_pixels: int | None = None) -> Any:
     """The processor, padding on the left (a setting that is lost on saving), within the pixel budget."""
     folder = model_folder(path)
     processor = AutoProcessor.from_pretrained(_base_of(folder) if not _has_processor(folder) else folder)
@@ -80,7 +89,10 @@ def limit_pixels(image_processor: Any, max_pixels: int) -> None:
     size = dict(image_processor.size)
     edge = int(max_pixels**0.5)
     if hasattr(image_processor, "merge_size"):  # Qwen-VL: sizes are pixel counts
-        size["longest_edge"], size["shortest_edge"] = max_pixels, min(size.get("shortest_edge", max_pixels), max_pixels)
+        size["longest_edge"], size["shortest_edge"] = (
+            max_pixels,
+            min(size.get("shortest_edge", max_pixels), max_pixels),
+        )
     else:
         size = {key: min(int(value), edge) for key, value in size.items()}
     image_processor.size = size
@@ -104,7 +116,12 @@ def _is_adapter(folder: str) -> bool:
 
 
 def load_model(
-    path: str, *, dtype: str = "float32", attention: str = "sdpa", revision: str | None = None, trainable: bool = False
+    path: str,
+    *,
+    dtype: str = "float32",
+    attention: str = "sdpa",
+    revision: str | None = None,
+    trainable: bool = False,
 ) -> PreTrainedModel | PeftModel:
     """The model at ``path``; an adapter folder gives its base with the adapter on it."""
     folder = model_folder(path)
@@ -115,9 +132,9 @@ def load_model(
     return model
 
 
-def load_for_inference(path: str) -> tuple[torch.nn.Module, ProcessorMixin]:
+def load_for_inference(path: str) -> tuple[Any, Any]:
     """Model in eval mode, on the accelerator if there is one, and its processor."""
-    model = load_model(path).eval()
+    model: Any = load_model(path).eval()
     return model.to("cuda" if torch.cuda.is_available() else "cpu"), load_processor(path)
 
 
@@ -153,7 +170,11 @@ def lora_config(lora: Lora | None) -> LoraConfig | None:
     if lora is None:
         return None
     return LoraConfig(
-        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=lora.targets, task_type="CAUSAL_LM"
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.targets,
+        task_type="CAUSAL_LM",
     )
 
 

@@ -63,14 +63,16 @@ def write_pairs(recipe: Recipe) -> Path:
     Raises: InputError if the model makes no mistake from which a pair could be built.
     """
     data = Dataset.from_parquet(str(parquet(recipe.data.train)))
-    data = data.filter(lambda task: task == "report", input_columns="task")
+    data = data.select([k for k, task in enumerate(data["task"]) if task == "report"])
     if recipe.data.limit:
         data = data.select(range(min(recipe.data.limit, len(data))))
     responses = _sampled(recipe, data)
-    raw = data.cast_column("images", List(ImageFeature(decode=False)))
+    raw: Any = data.cast_column("images", List(ImageFeature(decode=False)))
     rows = [pair for row, own in zip(raw, responses, strict=True) if (pair := _pair(row, own, recipe.sampling))]
     if not rows:
-        raise InputError(f"{recipe.model.path} made no mistake on {len(data)} reports; there is nothing to prefer against.")
+        raise InputError(
+            f"{recipe.model.path} made no mistake on {len(data)} reports; there is nothing to prefer against."
+        )
     out = Path(recipe.output) / "preference" / "pairs.parquet"
     out.parent.mkdir(parents=True, exist_ok=True)
     Dataset.from_list(rows, features=FEATURES).to_parquet(str(out))

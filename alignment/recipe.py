@@ -140,7 +140,9 @@ class Chain(_Strict):
         for stage in self.stages:
             for named in (stage.model, stage.train):
                 if named is not None and named not in seen:
-                    raise ValueError(f"stage '{stage.name}' starts from '{named}', not an earlier stage.{nearest(named, seen)}")
+                    raise ValueError(
+                        f"stage '{stage.name}' starts from '{named}', not an earlier stage.{nearest(named, seen)}"
+                    )
             if stage.name in seen:
                 raise ValueError(f"two stages are named '{stage.name}'.")
             seen.append(stage.name)

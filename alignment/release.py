@@ -33,9 +33,7 @@ def release(run: Path, out: Path, *, evaluation: Path | None = None) -> Path:
         folder = Path(scratch) / "release"
         num_parameters = save_merged(run / "model", folder)
         shutil.copyfile(judged, folder / "evaluation.json")
-        card = model_card(
-            out.name, recipe, provenance, json.loads(judged.read_text(encoding="utf-8")), num_parameters
-        )
+        card = model_card(out.name, recipe, provenance, json.loads(judged.read_text(encoding="utf-8")), num_parameters)
         (folder / "README.md").write_text(card, encoding="utf-8")
         _write_manifest(folder)
         if out.is_dir():
@@ -144,9 +142,7 @@ def verify(out: Path) -> int:
     """
     manifest = out / MANIFEST
     if not manifest.is_file():
-        raise InputError(
-            f"{manifest}: no such file, so no release. Make one with: clinalign release RUN OUT."
-        )
+        raise InputError(f"{manifest}: no such file, so no release. Make one with: clinalign release RUN OUT.")
     listed: Json = json.loads(manifest.read_text(encoding="utf-8"))["files"]
     present = {path.relative_to(out).as_posix(): _fingerprint(path) for path in _files(out)}
     faults = [_fault(name, listed.get(name), present.get(name)) for name in sorted(listed | present)]

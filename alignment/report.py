@@ -103,15 +103,11 @@ def _cell(metric: Json | None, scale: float) -> Json | None:
     """A figure with its bar: lengths in percent of the bar's full width."""
     if metric is None:
         return None
-    lengths = {
-        key: None if metric[key] is None else 100 * metric[key] / scale for key in ("value", "low", "high")
-    }
+    lengths = {key: None if metric[key] is None else 100 * metric[key] / scale for key in ("value", "low", "high")}
     return {"metric": metric, "bar": lengths}
 
 
-def _pictures(
-    folders: Mapping[str, Path], stages: Mapping[str, Json], answers: Mapping[str, list[Json]]
-) -> list[Json]:
+def _pictures(folders: Mapping[str, Path], stages: Mapping[str, Json], answers: Mapping[str, list[Json]]) -> list[Json]:
     folder = next(iter(folders.values())) / "pictures"
     files = sorted(folder.glob("*.png")) if folder.is_dir() else []
     return [_picture(file, stages, answers) for file in files[:NUM_PICTURES]]
@@ -120,31 +116,22 @@ def _pictures(
 def _picture(file: Path, stages: Mapping[str, Json], answers: Mapping[str, list[Json]]) -> Json:
     with Image.open(file) as image:
         size = image.size
-    lines = {
-        name: {line["id"]: line for line in said if line["image"] == file.stem}
-        for name, said in answers.items()
-    }
+    lines = {name: {line["id"]: line for line in said if line["image"] == file.stem} for name, said in answers.items()}
     first = next(iter(lines.values()))
     return {
         "data": base64.b64encode(file.read_bytes()).decode("ascii"),
         "width": size[0],
         "height": size[1],
         "patient": next((line["patient"] for line in first.values()), ""),
-        "drawings": {
-            name: _drawing(said.values(), stages[name]["grid"], size) for name, said in lines.items()
-        },
-        "questions": [
-            _question(line, [said.get(line["id"]) for said in lines.values()]) for line in first.values()
-        ],
+        "drawings": {name: _drawing(said.values(), stages[name]["grid"], size) for name, said in lines.items()},
+        "questions": [_question(line, [said.get(line["id"]) for said in lines.values()]) for line in first.values()],
     }
 
 
 def _drawing(lines: Any, grid: int, size: tuple[int, int]) -> Json:
     asked = [line for line in lines if line["task"] == "box"]
     return {
-        "true": [
-            _rectangle(b, line["finding"], grid, size) for line in asked for b in line["true_boxes"] or []
-        ],
+        "true": [_rectangle(b, line["finding"], grid, size) for line in asked for b in line["true_boxes"] or []],
         "said": [_rectangle(b, line["finding"], grid, size) for line in asked for b in line["boxes"]],
     }
 

@@ -43,7 +43,9 @@ class TrlReward:
             self._log_components(texts, rows, scores, log_metric)
         return scores
 
-    def _log_components(self, texts: list[str], rows: list[dict[str, Any]], scores: list[float | None], log: Any) -> None:
+    def _log_components(
+        self, texts: list[str], rows: list[dict[str, Any]], scores: list[float | None], log: Any
+    ) -> None:
         judged = [(t, r) for t, r, s in zip(texts, rows, scores, strict=True) if s is not None]
         parts = [self.reward.components(text, **row) for text, row in judged]
         for name in dict.fromkeys(name for part in parts for name in part):

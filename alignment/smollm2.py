@@ -40,7 +40,7 @@ def build_smollm2(folder: Path, *, seed: int = 0) -> Path:
     """A folder with the grafted model and its processor (138 M parameters, 555 MB in float32)."""
     file = gguf_file()
     source: dict[str, Any] = dict(pretrained_model_name_or_path=str(file.parent), gguf_file=file.name)
-    language = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+    language: Any = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
     extra = EXTRA_TOKENS["idefics3"]
     tokenizer = AutoTokenizer.from_pretrained(**source, padding_side="left", extra_special_tokens=extra)
     tokenizer.add_special_tokens({"additional_special_tokens": list(extra.values())})
@@ -57,23 +57,28 @@ def build_smollm2(folder: Path, *, seed: int = 0) -> Path:
 def _config(language: Any, tokenizer: Any) -> Idefics3Config:
     text = {k: v for k, v in language.to_dict().items() if k not in ("quantization_config", "architectures", "dtype")}
     text["vocab_size"] = 64 * -(-max(len(tokenizer), text["vocab_size"]) // 64)
-    return Idefics3Config(
+    parts: dict[str, Any] = dict(
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
         scale_factor=2,
         pad_token_id=tokenizer.pad_token_id,
         tie_word_embeddings=False,
         text_config=text,
         vision_config=dict(
-            hidden_size=192, intermediate_size=768, num_hidden_layers=6, num_attention_heads=6,
-            image_size=IMAGE_SIZE, patch_size=16,
+            hidden_size=192,
+            intermediate_size=768,
+            num_hidden_layers=6,
+            num_attention_heads=6,
+            image_size=IMAGE_SIZE,
+            patch_size=16,
         ),
-    )  # fmt: skip
+    )
+    return Idefics3Config(**parts)
 
 
 @torch.no_grad()
 def _copy(language: Any, model: Idefics3ForConditionalGeneration, vocab: int) -> None:
     """The language model's weights; rows of added tokens keep their random start."""
-    target = model.model.text_model
+    target: Any = model.model.text_model
     state = {k: v for k, v in language.model.state_dict().items() if not k.startswith("embed_tokens")}
     target.load_state_dict(state, strict=False)
     target.embed_tokens.weight[:vocab] = language.get_input_embeddings().weight

@@ -115,7 +115,7 @@ def build_tiny(
     return folder
 
 
-def _text_config(tokenizer: PreTrainedTokenizerFast, sizes: dict[str, int], **more: Any) -> dict[str, Any]:
+def _text_config(tokenizer: Any, sizes: dict[str, int], **more: Any) -> dict[str, Any]:
     heads = max(2, sizes["hidden"] // 16)
     return dict(
         vocab_size=len(tokenizer),
@@ -148,9 +148,9 @@ def _template(family: Family) -> str:
     return CHAT_TEMPLATE.replace("{IMAGE}", IMAGE_BLOCK[family])
 
 
-def _idefics3(tokenizer: PreTrainedTokenizerFast, sizes: dict[str, int]) -> tuple[PretrainedConfig, ProcessorMixin]:
+def _idefics3(tokenizer: Any, sizes: dict[str, int]) -> tuple[PretrainedConfig, ProcessorMixin]:
     edge = {"longest_edge": sizes["image"]}
-    config = Idefics3Config(
+    parts: dict[str, Any] = dict(
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
         scale_factor=2,
         pad_token_id=tokenizer.pad_token_id,
@@ -158,13 +158,14 @@ def _idefics3(tokenizer: PreTrainedTokenizerFast, sizes: dict[str, int]) -> tupl
         vision_config=_vision_config(sizes, image_size=sizes["image"]),
         text_config=_text_config(tokenizer, sizes, model_type="llama"),
     )
+    config = Idefics3Config(**parts)
     images = Idefics3ImageProcessor(size=edge, max_image_size=edge, do_image_splitting=False)
     tokens = (sizes["image"] // 32) ** 2
     processor = Idefics3Processor(images, tokenizer, image_seq_len=tokens, chat_template=_template("idefics3"))
     return config, processor
 
 
-def _qwen3_vl(tokenizer: PreTrainedTokenizerFast, sizes: dict[str, int]) -> tuple[PretrainedConfig, ProcessorMixin]:
+def _qwen3_vl(tokenizer: Any, sizes: dict[str, int]) -> tuple[PretrainedConfig, ProcessorMixin]:
     ids = {name: tokenizer.convert_tokens_to_ids(token) for name, token in EXTRA_TOKENS["qwen3_vl"].items()}
     rope = {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 10000.0}
     config = Qwen3VLConfig(
@@ -174,9 +175,16 @@ def _qwen3_vl(tokenizer: PreTrainedTokenizerFast, sizes: dict[str, int]) -> tupl
         vision_end_token_id=ids["vision_eos_token"],
         tie_word_embeddings=False,
         vision_config=dict(
-            hidden_size=sizes["vision"], intermediate_size=2 * sizes["vision"], depth=sizes["layers"], num_heads=2,
-            patch_size=16, spatial_merge_size=2, temporal_patch_size=2, out_hidden_size=sizes["hidden"],
-            num_position_embeddings=64, deepstack_visual_indexes=[0],
+            hidden_size=sizes["vision"],
+            intermediate_size=2 * sizes["vision"],
+            depth=sizes["layers"],
+            num_heads=2,
+            patch_size=16,
+            spatial_merge_size=2,
+            temporal_patch_size=2,
+            out_hidden_size=sizes["hidden"],
+            num_position_embeddings=64,
+            deepstack_visual_indexes=[0],
         ),
         text_config=_text_config(tokenizer, sizes, head_dim=16, rope_parameters=rope),
     )
@@ -191,7 +199,7 @@ def _qwen3_vl(tokenizer: PreTrainedTokenizerFast, sizes: dict[str, int]) -> tupl
     return config, processor
 
 
-def _llava(tokenizer: PreTrainedTokenizerFast, sizes: dict[str, int]) -> tuple[PretrainedConfig, ProcessorMixin]:
+def _llava(tokenizer: Any, sizes: dict[str, int]) -> tuple[PretrainedConfig, ProcessorMixin]:
     config = LlavaConfig(
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         tie_word_embeddings=False,
@@ -203,8 +211,12 @@ def _llava(tokenizer: PreTrainedTokenizerFast, sizes: dict[str, int]) -> tuple[P
     edge = {"height": sizes["image"], "width": sizes["image"]}
     images = CLIPImageProcessor(size={"shortest_edge": sizes["image"]}, crop_size=edge)
     processor = LlavaProcessor(
-        images, tokenizer, patch_size=16, vision_feature_select_strategy="default",
-        num_additional_image_tokens=1, chat_template=_template("llava"),
+        images,
+        tokenizer,
+        patch_size=16,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=_template("llava"),
     )
     return config, processor
 

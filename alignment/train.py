@@ -43,7 +43,9 @@ def run(recipe: Recipe, *, fresh: bool = False) -> Path:
     return folder
 
 
-def run_chain(path: Path, overrides: list[str] | None = None, *, fresh: bool = False, seed: int | None = None) -> list[Path]:
+def run_chain(
+    path: Path, overrides: list[str] | None = None, *, fresh: bool = False, seed: int | None = None
+) -> list[Path]:
     """Every stage of a chain in order; finished stages are left as they are."""
     chain = read_chain(path, overrides or [])
     return [run(stage_recipe(chain, index, path, seed=seed), fresh=fresh) for index in range(len(chain.stages))]
@@ -98,10 +100,14 @@ def _is_finished(recipe: Recipe, folder: Path) -> bool:
     if not saved.is_file():
         return False
     if yaml.safe_load(saved.read_text(encoding="utf-8")) != recipe.model_dump(mode="json"):
-        raise InputError(f"{folder}: holds a run of another recipe. Name another output=FOLDER, or add --fresh to replace it.")
-    return (folder / "model" / "config.json").is_file() or (folder / "model" / "adapter_config.json").is_file() or (
-        folder / "preference" / "pairs.parquet"
-    ).is_file()
+        raise InputError(
+            f"{folder}: holds a run of another recipe. Name another output=FOLDER, or add --fresh to replace it."
+        )
+    return (
+        (folder / "model" / "config.json").is_file()
+        or (folder / "model" / "adapter_config.json").is_file()
+        or (folder / "preference" / "pairs.parquet").is_file()
+    )
 
 
 def _write_provenance(recipe: Recipe, folder: Path) -> None:
@@ -155,7 +161,14 @@ def make_trainer(recipe: Recipe, folder: Path) -> Any:
     """TRL's trainer for a recipe, model loaded and frozen as asked, ready to train."""
     from datasets import Dataset
 
-    from alignment.models import freeze, load_model, load_processor, lora_config, model_options, prepared_model
+    from alignment.models import (
+        freeze,
+        load_model,
+        load_processor,
+        lora_config,
+        model_options,
+        prepared_model,
+    )
 
     arguments = trainer_arguments(recipe, folder)
     path = prepared_model(recipe)
@@ -163,9 +176,16 @@ def make_trainer(recipe: Recipe, folder: Path) -> Any:
     if recipe.data.limit:
         data = data.select(range(min(recipe.data.limit, len(data))))
     is_adapter = (Path(path) / "adapter_config.json").is_file()
-    model: Any = load_model(path, dtype=recipe.model.dtype, attention=recipe.model.attention, trainable=True) if is_adapter else path
+    model: Any = (
+        load_model(path, dtype=recipe.model.dtype, attention=recipe.model.attention, trainable=True)
+        if is_adapter
+        else path
+    )
     if not is_adapter:
-        arguments["model_init_kwargs"] = {**model_options(recipe.model), **arguments.get("model_init_kwargs", {})}
+        arguments["model_init_kwargs"] = {
+            **model_options(recipe.model),
+            **arguments.get("model_init_kwargs", {}),
+        }
     trainer = _maker(recipe.method)(
         recipe, model, load_processor(path, max_pixels=recipe.model.max_pixels), data,
         arguments=arguments, peft_config=None if is_adapter else lora_config(recipe.model.lora),

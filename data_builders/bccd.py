@@ -97,9 +97,7 @@ def read_smear(annotation: Path, *, root: Path) -> Smear:
     image = open_image(inside(root, str(Path("JPEGImages") / (tree.findtext("filename") or ""))))
     stated = tree.findtext("size/width"), tree.findtext("size/height")
     if stated not in ((None, None), (str(image.width), str(image.height))):
-        raise Unusable(
-            f"its boxes are for {stated[0]} x {stated[1]} pixels, but it has {image.width} x {image.height}"
-        )
+        raise Unusable(f"its boxes are for {stated[0]} x {stated[1]} pixels, but it has {image.width} x {image.height}")
     cells, left_out = _cells(tree.findall("object"), image=image)
     return Smear(name=annotation.stem, image=image, cells=cells, left_out=left_out)
 
@@ -137,9 +135,7 @@ def open_image(path: Path) -> Image.Image:
         raise Unusable(f"{path.name}: not readable as an image ({type(fault).__name__})") from None
 
 
-def _cells(
-    objects: list[Element], *, image: Image.Image
-) -> tuple[list[Cell], dict[int, tuple[str | None, str]]]:
+def _cells(objects: list[Element], *, image: Image.Image) -> tuple[list[Cell], dict[int, tuple[str | None, str]]]:
     cells: list[Cell] = []
     left_out: dict[int, tuple[str | None, str]] = {}
     for number, labelled in enumerate(objects):

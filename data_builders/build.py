@@ -22,18 +22,41 @@ from data_builders.build_spec import BuildSpec
 from data_builders.corrupt import corrupt
 from data_builders.images import png_bytes
 from data_builders.render import QuestionAnswer, box_answer, questions, report
-from data_builders.schema import Quarantined, RowKind, Sample, assistant_turn, facts_on_grid, row_always, user_turn
+from data_builders.schema import (
+    Quarantined,
+    RowKind,
+    Sample,
+    assistant_turn,
+    facts_on_grid,
+    row_always,
+    user_turn,
+)
 from data_builders.splits import check_disjoint, split_of
 from rewards.facts import Box, Facts
 from rewards.rule_set import RuleSet, load_rule_set
 from rewards.strict_yaml import InputError
 
-MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.list_(pa.struct([("type", pa.string()), ("text", pa.string())])))]))
-ALWAYS = [(n, pa.string()) for n in ("id", "patient", "study", "source", "split", "task", "facts", "rule_set", "provenance")]
+MESSAGES = pa.list_(
+    pa.struct(
+        [
+            ("role", pa.string()),
+            ("content", pa.list_(pa.struct([("type", pa.string()), ("text", pa.string())]))),
+        ]
+    )
+)
+ALWAYS = [
+    (n, pa.string()) for n in ("id", "patient", "study", "source", "split", "task", "facts", "rule_set", "provenance")
+]
 IMAGES = ("images", pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())])))
 OWN: dict[RowKind, list[tuple[str, pa.DataType]]] = {
     "instruction": [("prompt", MESSAGES), ("completion", MESSAGES)],
-    "preference": [("prompt", MESSAGES), ("chosen", MESSAGES), ("rejected", MESSAGES), ("weight", pa.float64()), ("kind", pa.string())],
+    "preference": [
+        ("prompt", MESSAGES),
+        ("chosen", MESSAGES),
+        ("rejected", MESSAGES),
+        ("weight", pa.float64()),
+        ("kind", pa.string()),
+    ],
     "prompt": [("prompt", MESSAGES), ("answer", pa.string()), ("boxes", pa.list_(pa.list_(pa.int64())))],
 }
 LICENCES = {
@@ -71,7 +94,12 @@ def _build_into(folder: Path, spec: BuildSpec) -> None:
     placed: list[tuple[str, str]] = []
     num_samples = 0
     with _Writers(folder) as writers:
-        for item in track(spec.source.samples(), description=f"building {spec.source.name}", transient=True, console=_console()):
+        for item in track(
+            spec.source.samples(),
+            description=f"building {spec.source.name}",
+            transient=True,
+            console=_console(),
+        ):
             if isinstance(item, Quarantined):
                 quarantined.append(item)
                 continue
@@ -101,8 +129,8 @@ def _check_yield(spec: BuildSpec, num_samples: int, quarantined: list[Quarantine
     if share > spec.max_quarantined:
         first = "; ".join(f"{q.id}: {q.reason}" for q in quarantined[:3])
         raise InputError(
-            f"source {spec.source.name}: {len(quarantined)} records ({share:.1%}) cannot be used, more than max_quarantined "
-            f"{spec.max_quarantined:.1%}. First: {first}. Mend them, or raise max_quarantined."
+            f"source {spec.source.name}: {len(quarantined)} records ({share:.1%}) cannot be used, more than "
+            f"max_quarantined {spec.max_quarantined:.1%}. First: {first}. Mend them, or raise max_quarantined."
         )
 
 
@@ -138,10 +166,26 @@ def _own_columns(
         if kind == "instruction":
             answer, provenance = _with_flaws(asked, facts, rules, spec, rng) if flawed else (asked.answer, {})
             completion = assistant_turn(_styled(answer, spec))
-            yield asked.task, {"suffix": suffix, "prompt": user_turn(asked.question), "completion": completion, "provenance": provenance}
+            yield (
+                asked.task,
+                {
+                    "suffix": suffix,
+                    "prompt": user_turn(asked.question),
+                    "completion": completion,
+                    "provenance": provenance,
+                },
+            )
         else:
             boxes = None if asked.boxes is None else [[int(v) for v in box] for box in asked.boxes]
-            yield asked.task, {"suffix": suffix, "prompt": user_turn(asked.question), "answer": asked.answer, "boxes": boxes}
+            yield (
+                asked.task,
+                {
+                    "suffix": suffix,
+                    "prompt": user_turn(asked.question),
+                    "answer": asked.answer,
+                    "boxes": boxes,
+                },
+            )
 
 
 def _asked(
@@ -192,7 +236,12 @@ def _loose(box: Box, factor: float, grid: int) -> Box:
     """The box, ``factor`` times as wide and high about its centre, inside the grid."""
     (x1, y1, x2, y2), k = box, (factor - 1) / 2
     wide, high = k * (x2 - x1), k * (y2 - y1)
-    return max(0, round(x1 - wide)), max(0, round(y1 - high)), min(grid, round(x2 + wide)), min(grid, round(y2 + high))
+    return (
+        max(0, round(x1 - wide)),
+        max(0, round(y1 - high)),
+        min(grid, round(x2 + wide)),
+        min(grid, round(y2 + high)),
+    )
 
 
 def _preferences(facts: Facts, rules: RuleSet, spec: BuildSpec, rng: random.Random) -> Iterator[tuple[str, Row]]:
@@ -200,15 +249,18 @@ def _preferences(facts: Facts, rules: RuleSet, spec: BuildSpec, rng: random.Rand
     for number in range(spec.corruptions_per_image):
         wrong = corrupt(facts, rules, rng)
         if wrong is not None:
-            yield "report", {
-                "suffix": f"{wrong.kind}-{number}",
-                "prompt": user_turn(rules.wording.ask_report[0]),
-                "chosen": assistant_turn(_styled(truth, spec)),
-                "rejected": assistant_turn(_styled(report(wrong.facts, rules), spec)),
-                "weight": wrong.severity,
-                "kind": "hallucination",
-                "provenance": {"corrupted": f"{wrong.kind} {wrong.finding}"},
-            }
+            yield (
+                "report",
+                {
+                    "suffix": f"{wrong.kind}-{number}",
+                    "prompt": user_turn(rules.wording.ask_report[0]),
+                    "chosen": assistant_turn(_styled(truth, spec)),
+                    "rejected": assistant_turn(_styled(report(wrong.facts, rules), spec)),
+                    "weight": wrong.severity,
+                    "kind": "hallucination",
+                    "provenance": {"corrupted": f"{wrong.kind} {wrong.finding}"},
+                },
+            )
 
 
 class _Writers:
@@ -249,7 +301,9 @@ class _Writers:
 def schema_of(kind: RowKind) -> pa.Schema:
     """The Arrow schema of a row kind, with the note by which ``datasets`` decodes the images."""
     fields = [pa.field(name, type_) for name, type_ in [*ALWAYS, IMAGES, *OWN[kind]]]
-    features = {field.name: _feature(field.type) for field in fields} | {"images": {"feature": {"_type": "Image"}, "_type": "List"}}
+    features = {field.name: _feature(field.type) for field in fields} | {
+        "images": {"feature": {"_type": "Image"}, "_type": "List"}
+    }
     return pa.schema(fields, metadata={"huggingface": json.dumps({"info": {"features": features}})})
 
 
@@ -264,7 +318,11 @@ def _feature(kind: pa.DataType) -> Any:
 
 
 def _card(
-    spec: BuildSpec, folder: Path, counts: Counter[tuple[str, str, str]], quarantined: list[Quarantined], placed: list[tuple[str, str]]
+    spec: BuildSpec,
+    folder: Path,
+    counts: Counter[tuple[str, str, str]],
+    quarantined: list[Quarantined],
+    placed: list[tuple[str, str]],
 ) -> dict[str, Any]:
     table: dict[str, dict[str, dict[str, int]]] = {}
     for (kind, split, task), number in sorted(counts.items()):

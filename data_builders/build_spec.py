@@ -25,11 +25,15 @@ class Source(BaseModel):
     @model_validator(mode="after")
     def _is_known(self) -> "Source":
         if self.name not in SOURCES:
-            raise ValueError(f"no source named '{self.name}'.{nearest(self.name, list(SOURCES))} Known: {', '.join(SOURCES)}.")
+            raise ValueError(
+                f"no source named '{self.name}'.{nearest(self.name, list(SOURCES))} Known: {', '.join(SOURCES)}."
+            )
         known = list(inspect.signature(self.function).parameters)
         for knob in self.knobs:
             if knob not in known:
-                raise ValueError(f"'{self.name}' has no knob '{knob}'.{nearest(knob, known)} Knobs: {', '.join(known)}.")
+                raise ValueError(
+                    f"'{self.name}' has no knob '{knob}'.{nearest(knob, known)} Knobs: {', '.join(known)}."
+                )
         return self
 
     @property
@@ -91,7 +95,11 @@ class BuildSpec(BaseModel):
     def _splits_add_up(self) -> "BuildSpec":
         if abs(sum(self.splits.values()) - 1) > 1e-6:
             raise ValueError(f"splits: shares add up to {sum(self.splits.values()):g}, expected 1.")
-        named = [s for splits in self.rows.values() for s in splits] + (self.flaws.splits if self.flaws else []) + self.eval_splits
+        named = (
+            [s for splits in self.rows.values() for s in splits]
+            + (self.flaws.splits if self.flaws else [])
+            + self.eval_splits
+        )
         for split in named:
             if split not in self.splits:
                 raise ValueError(f"no split named '{split}'.{nearest(split, list(self.splits))}")

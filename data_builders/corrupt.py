@@ -28,10 +28,10 @@ def corrupt(
     The kind is drawn first, so that rare kinds are not drowned by common ones.
     """
     possible = options(facts, rules)
-    allowed = sorted({kind for kind, _, _ in possible if kinds is None or kind in kinds})
+    allowed: list[ErrorKind] = sorted({kind for kind, _, _ in possible if kinds is None or kind in kinds})
     if not allowed:
         return None
-    kind = rng.choice(allowed)
+    kind: ErrorKind = rng.choice(allowed)
     _, name, wrong = rng.choice([option for option in possible if option[0] == kind])
     wrong_facts = facts.model_copy(update={"findings": {**facts.findings, name: wrong}})
     return Corruption(wrong_facts, kind, name, rules.severity(name, kind))
@@ -54,13 +54,13 @@ def _wrong_versions(finding: Finding, rule: FindingRule) -> list[tuple[ErrorKind
         return [("invented", Finding(polarity="present", side=a, size=b, count=count)) for a in sides for b in sizes]
     if finding.polarity == "uncertain":
         return []
-    wrong: list[tuple[ErrorKind, Finding]] = [("missed", Finding(polarity="absent", count=0 if rule.counted else None))]
     bare = finding.model_copy(update={"boxes": ()})
-    if finding.side:
-        wrong += [("side", bare.model_copy(update={"side": s})) for s in rule.sides if s != finding.side]
-    if finding.size:
-        wrong += [("size", bare.model_copy(update={"size": s})) for s in rule.sizes if s != finding.size]
-    if finding.count:
-        nearby = {finding.count + step for step in (-2, -1, 1, 2)}
-        wrong += [("count", bare.model_copy(update={"count": n})) for n in sorted(nearby) if n > 0]
-    return wrong
+    wrong: list[tuple[ErrorKind, Finding]] = []
+    wrong.append(("missed", Finding(polarity="absent", count=0 if rule.counted else None)))
+    for side in rule.sides if finding.side else []:
+        wrong.append(("side", bare.model_copy(update={"side": side})))
+    for size in rule.sizes if finding.size else []:
+        wrong.append(("size", bare.model_copy(update={"size": size})))
+    for step in (-2, -1, 1, 2) if finding.count else ():
+        wrong.append(("count", bare.model_copy(update={"count": (finding.count or 0) + step})))
+    return [(kind, f) for kind, f in wrong if f != bare and (f.count is None or f.count > 0 or f.polarity == "absent")]

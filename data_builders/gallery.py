@@ -20,7 +20,9 @@ def write_gallery(folder: Path) -> Path:
     card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
     sections = [_section(file, card) for file in sorted(folder.glob("*/*.parquet"))]
     environment = Environment(
-        loader=PackageLoader("data_builders", "."), autoescape=select_autoescape(default=True), undefined=StrictUndefined
+        loader=PackageLoader("data_builders", "."),
+        autoescape=select_autoescape(default=True),
+        undefined=StrictUndefined,
     )
     page = environment.get_template("gallery.html.j2").render(name=folder.name, card=card, sections=sections)
     out = folder / "gallery.html"
@@ -31,8 +33,15 @@ def write_gallery(folder: Path) -> Path:
 def _section(file: Path, card: dict[str, Any]) -> dict[str, Any]:
     first = next(pq.ParquetFile(file).iter_batches(batch_size=NUM_SHOWN * 8)).to_pylist()
     seen: set[str] = set()
-    rows = [r for r in first if not (r["images"][0]["path"] + r["task"] in seen or seen.add(r["images"][0]["path"] + r["task"]))]
-    return {"title": f"{file.parent.name} / {file.stem}", "rows": [_shown(r, card["spec"]["box_grid"]) for r in rows[:NUM_SHOWN]]}
+    rows = [
+        r
+        for r in first
+        if not (r["images"][0]["path"] + r["task"] in seen or seen.add(r["images"][0]["path"] + r["task"]))
+    ]
+    return {
+        "title": f"{file.parent.name} / {file.stem}",
+        "rows": [_shown(r, card["spec"]["box_grid"]) for r in rows[:NUM_SHOWN]],
+    }
 
 
 def _shown(row: dict[str, Any], grid: int) -> dict[str, Any]:
@@ -43,7 +52,14 @@ def _shown(row: dict[str, Any], grid: int) -> dict[str, Any]:
         "id": row["id"],
         "image": base64.b64encode(row["images"][0]["bytes"]).decode(),
         "boxes": [
-            {"name": name, "x": b[0], "y": b[1], "w": b[2] - b[0], "h": b[3] - b[1], "colour": COLOURS[k % len(COLOURS)]}
+            {
+                "name": name,
+                "x": b[0],
+                "y": b[1],
+                "w": b[2] - b[0],
+                "h": b[3] - b[1],
+                "colour": COLOURS[k % len(COLOURS)],
+            }
             for k, (name, b) in enumerate(boxes)
         ],
         "grid": grid,
@@ -60,5 +76,9 @@ def _shown(row: dict[str, Any], grid: int) -> dict[str, Any]:
 def _marked(text: str, other: str) -> list[tuple[str, bool]]:
     """The words of ``text``, each with whether it differs from ``other``."""
     words, others = text.split(), other.split()
-    same = {k for block in SequenceMatcher(None, words, others).get_matching_blocks() for k in range(block.a, block.a + block.size)}
+    same = {
+        k
+        for block in SequenceMatcher(None, words, others).get_matching_blocks()
+        for k in range(block.a, block.a + block.size)
+    }
     return [(word, k not in same) for k, word in enumerate(words)]

@@ -220,9 +220,7 @@ def _placed(
     return Lesion(side, size, sign * float(a[best]), float(y[best]), rx, ry)
 
 
-def _outside_lung(
-    a: NDArray[np.float64], y: NDArray[np.float64], rx: float, ry: float, anatomy: Anatomy
-) -> Field:
+def _outside_lung(a: NDArray[np.float64], y: NDArray[np.float64], rx: float, ry: float, anatomy: Anatomy) -> Field:
     beyond = np.maximum(a + 0.8 * rx + 0.03 - wall_at((y - 0.5 * ry).astype(np.float32), anatomy), 0.0)
     below = np.maximum(y + ry - anatomy.dome_right - 0.02, 0.0)
     return (beyond * ry + below * rx).astype(np.float32)
@@ -378,13 +376,9 @@ def _anatomy_film(scene: Scene, anatomy: Anatomy, rng: np.random.Generator) -> F
     film = 0.05 + scene.body * (0.55 + 0.10 * ramp(scene.y - 0.45, 0.5) + 0.02 * mottle)
     film += scene.lung * (0.37 * scene.heart - 0.37) + 0.05 * scene.heart
     film += scene.lung * (
-        (1.0 - scene.heart) * _vessels(scene, rng)
-        + anatomy.breast * ramp(scene.y - 0.05, 0.3)
-        + 0.012 * mottle
+        (1.0 - scene.heart) * _vessels(scene, rng) + anatomy.breast * ramp(scene.y - 0.05, 0.3) + 0.012 * mottle
     )
-    stomach = ramp(
-        1.0 - ((scene.x - 0.33) / 0.13) ** 2 - ((scene.y - anatomy.dome_left - 0.12) / 0.045) ** 2, 0.9
-    )
+    stomach = ramp(1.0 - ((scene.x - 0.33) / 0.13) ** 2 - ((scene.y - anatomy.dome_left - 0.12) / 0.045) ** 2, 0.9)
     film += _spine(scene) + _bones(scene, anatomy) - 0.10 * stomach
     return film
 
@@ -403,9 +397,9 @@ def _vessels(scene: Scene, rng: np.random.Generator) -> Field:
     place = low.astype(np.intp)
     table = rng.standard_normal(257).astype(np.float32)
     branch = np.maximum(table[place] + (turn - low) * np.diff(table)[place], 0.0)
-    return 0.075 * branch * bump(far - 0.10, 0.48) * ramp(far - 0.09, 0.14) + 0.15 * bump(
-        u - 0.01, 0.17
-    ) * bump(v, 0.28)
+    return 0.075 * branch * bump(far - 0.10, 0.48) * ramp(far - 0.09, 0.14) + 0.15 * bump(u - 0.01, 0.17) * bump(
+        v, 0.28
+    )
 
 
 def _spine(scene: Scene) -> Field:
@@ -420,17 +414,11 @@ def _spine(scene: Scene) -> Field:
 def _bones(scene: Scene, anatomy: Anatomy) -> Field:
     """Posterior and anterior ribs and the clavicles, each with a brighter edge."""
     a, y = scene.a, scene.y
-    within = (
-        ramp(wall_at(y, anatomy) + 0.05 - a, 0.05) * ramp(a - 0.09, 0.06) * ramp(COSTOPHRENIC + 0.02 - y, 0.1)
-    )
+    within = ramp(wall_at(y, anatomy) + 0.05 - a, 0.05) * ramp(a - 0.09, 0.06) * ramp(COSTOPHRENIC + 0.02 - y, 0.1)
     within *= ramp(y - np.float32(anatomy.apex - 0.02), 0.06)
     back = _ribs((y + 0.16 * a - 0.62 * a**3) / anatomy.rib_gap + anatomy.rib_phase, 0.40)
     front = _ribs((y + 0.62 * a - 0.16 * a**2) / (1.12 * anatomy.rib_gap) + anatomy.rib_phase, 0.46)
-    film = (
-        within
-        * (0.4 + 0.6 * scene.lung)
-        * (0.075 * back + 0.04 * front * ramp(a - 0.34, 0.2) * ramp(y + 0.45, 0.2))
-    )
+    film = within * (0.4 + 0.6 * scene.lung) * (0.075 * back + 0.04 * front * ramp(a - 0.34, 0.2) * ramp(y + 0.45, 0.2))
     bow = anatomy.clavicle - 0.30 * (a - 0.08) + 0.05 * bump(a - 0.30, 0.25)
     collar = np.abs(y - bow)
     reach = ramp(a - 0.08, 0.05) * ramp(0.68 - a, 0.22)

@@ -38,7 +38,9 @@ def sentence(finding: Finding, rule: FindingRule, rules: RuleSet, *, rng: Choice
     if finding.polarity == "present" and rule.counted and finding.count is not None:
         templates = wording.count
     else:
-        templates = {"present": wording.present, "absent": wording.absent, "uncertain": wording.uncertain}[finding.polarity]
+        templates = {"present": wording.present, "absent": wording.absent, "uncertain": wording.uncertain}[
+            finding.polarity
+        ]
     return _filled(_pick(templates, rng), rule, finding)
 
 
@@ -91,7 +93,14 @@ def _report(facts: Facts, rules: RuleSet, rng: Choice) -> Iterator[QuestionAnswe
     yield QuestionAnswer("report", None, _pick(rules.wording.ask_report, rng), report(facts, rules, rng=rng))
 
 
-_QUESTIONS = {"presence": _presence, "side": _side, "size": _size, "count": _count, "box": _box, "report": _report}
+_QUESTIONS = {
+    "presence": _presence,
+    "side": _side,
+    "size": _size,
+    "count": _count,
+    "box": _box,
+    "report": _report,
+}
 
 
 def _known(facts: Facts, rules: RuleSet) -> list[tuple[str, FindingRule, Finding]]:

@@ -36,4 +36,6 @@ def check_disjoint(rows: Iterable[tuple[str, str]]) -> None:
     for patient, counts in seen.items():
         if len(counts) > 1:
             where = " and ".join(sorted(counts))
-            raise InputError(f"patient {patient} is in both {where} ({sum(counts.values())} rows). Rebuild, split by patient.")
+            raise InputError(
+                f"patient {patient} is in both {where} ({sum(counts.values())} rows). Rebuild, split by patient."
+            )

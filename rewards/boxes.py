@@ -74,7 +74,9 @@ def _areas(a: Sequence[Box], b: Sequence[Box]) -> tuple[np.ndarray, np.ndarray, 
     return overlap, sizes[0] + sizes[1] - overlap, outer.prod(-1)
 
 
-def match_boxes(predicted: Sequence[Box], truth: Sequence[Box], overlap: np.ndarray | None = None) -> list[tuple[int, int]]:
+def match_boxes(
+    predicted: Sequence[Box], truth: Sequence[Box], overlap: np.ndarray | None = None
+) -> list[tuple[int, int]]:
     """Pairs (index in predicted, index in truth), one-to-one, of the greatest total overlap (IoU by default)."""
     if not predicted or not truth:
         return []

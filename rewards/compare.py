@@ -10,8 +10,8 @@ class Comparison:
     """Names of findings. Only what the truth knows (present or absent) is judged.
 
     ``claims``: said to be there. ``hallucinations``: claims that the truth denies, or places on the other side.
-    ``true_findings``: are there. ``found``: are there and claimed, on the right side. ``omissions``: are there and denied
-    or left out (a wrong side is a hallucination and no find, but no omission).
+    ``true_findings``: are there. ``found``: are there and claimed, on the right side.
+    ``omissions``: are there and denied or left out (a wrong side is a hallucination and no find, but no omission).
     """
 
     claims: tuple[str, ...]

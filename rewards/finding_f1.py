@@ -42,7 +42,9 @@ def finding_f1(
     """
     if not facts:
         return None
-    precision, recall = _precision_recall(response, facts, absent_weight, _Credits(side_credit, size_credit, count_credit))
+    precision, recall = _precision_recall(
+        response, facts, absent_weight, _Credits(side_credit, size_credit, count_credit)
+    )
     return 2 * precision * recall / (precision + recall) if precision and recall else 0.0
 
 
@@ -90,6 +92,10 @@ def _mean(credit: dict[str, float], weight: dict[str, float]) -> float:
 def _credit(truth: Finding, said: Finding, credits: _Credits) -> float:
     if truth.polarity != said.polarity:
         return 0.5 if said.polarity == "uncertain" and truth.polarity == "present" else 0.0
-    pairs = ((truth.side, said.side, credits.side), (truth.size, said.size, credits.size), (truth.count, said.count, credits.count))
+    pairs = (
+        (truth.side, said.side, credits.side),
+        (truth.size, said.size, credits.size),
+        (truth.count, said.count, credits.count),
+    )
     worth = [credit for true, told, credit in pairs if true is not None and true != told]
     return min(worth, default=1.0)

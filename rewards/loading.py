@@ -76,7 +76,9 @@ def _check_knobs(name: str, function: Callable[..., Any], knobs: dict[str, Any],
     hints = typing.get_type_hints(function)
     for knob, value in knobs.items():
         if knob not in known:
-            raise InputError(f"'{name}' has no knob '{knob}'.{nearest(knob, known)} Knobs: {', '.join(known) or 'none'}.")
+            raise InputError(
+                f"'{name}' has no knob '{knob}'.{nearest(knob, known)} Knobs: {', '.join(known) or 'none'}."
+            )
         try:
             TypeAdapter(hints[knob], config=ConfigDict(strict=True)).validate_python(value)
         except ValidationError as wrong:

@@ -19,7 +19,7 @@ NEGATIVE_BEFORE = re.compile(
     re.IGNORECASE,
 )
 NEGATIVE_AFTER = re.compile(
-    r"\b(?:(?:is|are|was|were) (?:absent|not (?:seen|present|identified|visible))|ha(?:s|ve) resolved|ruled out|: none)\b|: none\b",
+    r"\b(?:(?:is|are|was|were) (?:absent|not (?:seen|present|identified|visible))|ha(?:s|ve) resolved|ruled out)\b|: none\b",
     re.IGNORECASE,
 )
 UNCERTAIN = re.compile(
@@ -29,7 +29,9 @@ UNCERTAIN = re.compile(
 )
 NUMBER_WORDS = {
     word: n
-    for n, word in enumerate("zero one two three four five six seven eight nine ten eleven twelve".split())
+    for n, word in enumerate(
+        ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+    )
 }
 
 
@@ -150,7 +152,9 @@ def _nearest_word(words: list[str], first: str, second: str) -> str | None:
 
 def _count(before: str, after: str) -> int | None:
     """The number right before a phrase ("12 red cells") or after its colon ("red cells: 12")."""
-    match = re.search(r"(\d{1,6}|[a-z]+)\s*$", before, re.IGNORECASE) or re.match(r"\s*:\s*(\d{1,6}|[a-z]+)", after, re.IGNORECASE)
+    match = re.search(r"(\d{1,6}|[a-z]+)\s*$", before, re.IGNORECASE) or re.match(
+        r"\s*:\s*(\d{1,6}|[a-z]+)", after, re.IGNORECASE
+    )
     if not match:
         return None
     word = match.group(1).casefold()
@@ -163,7 +167,9 @@ def _merged(said: list[Finding]) -> tuple[Finding, bool]:
     sides = {f.side for f in said if f.side}
     clash = {"present", "absent"} <= polarities or len(sides) > 1
     polarity: Polarity = "uncertain" if clash else "present" if "present" in polarities else said[0].polarity
-    first = {key: next((v for f in said if (v := getattr(f, key)) is not None), None) for key in ("side", "size", "count")}
+    first: dict[str, Any] = {
+        key: next((v for f in said if (v := getattr(f, key)) is not None), None) for key in ("side", "size", "count")
+    }
     return Finding(polarity=polarity, **first), clash
 
 

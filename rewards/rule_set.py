@@ -102,7 +102,11 @@ def shipped() -> list[str]:
     >>> "chest_xray" in shipped()
     True
     """
-    return sorted(entry.name.removesuffix(".yaml") for entry in files("rewards.rule_sets").iterdir() if entry.name.endswith(".yaml"))
+    return sorted(
+        entry.name.removesuffix(".yaml")
+        for entry in files("rewards.rule_sets").iterdir()
+        if entry.name.endswith(".yaml")
+    )
 
 
 @cache

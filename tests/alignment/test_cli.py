@@ -7,7 +7,10 @@ import sys
 import pytest
 from PIL import Image
 
-TRUTH = {"rule_set": "chest_xray@1", "findings": {"nodule": {"polarity": "present", "side": "left", "size": "small"}}}
+TRUTH = {
+    "rule_set": "chest_xray@1",
+    "findings": {"nodule": {"polarity": "present", "side": "left", "size": "small"}},
+}
 
 
 def clinalign(*arguments, stdin=""):

@@ -1,4 +1,4 @@
-"""MMedPO eq. 3, hand-worked: beta 0.1, pairs (-12,-20,-13,-18), (-5,-4,-5.5,-4.5), (-30,-30,-30,-30), weights .8, 1, .2.
+"""MMedPO eq. 3, hand-worked: beta 0.1, the three pairs below, weights .8, 1, .2.
 
 Margins: .1*((-12+13)-(-20+18)) = .3; .1*((.5)-(.5)) = 0; 0. -log sigmoid: .5543552, ln 2, ln 2.
 """

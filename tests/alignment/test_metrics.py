@@ -33,10 +33,7 @@ def test_closed_answers_are_folded_and_read_from_tags():
 
 
 def test_balanced_accuracy_gives_a_constant_yes_one_half():
-    rows = [
-        row("presence", "Is there a nodule?", answer=a, patient=str(n))
-        for n, a in enumerate(["Yes"] * 9 + ["No"])
-    ]
+    rows = [row("presence", "Is there a nodule?", answer=a, patient=str(n)) for n, a in enumerate(["Yes"] * 9 + ["No"])]
     found = values(rows, ["Yes"] * 10)
     # closed 9/10; balanced (9/9 + 0/1) / 2
     assert found == pytest.approx({"closed_accuracy": 0.9, "balanced_accuracy": 0.5})
@@ -177,8 +174,5 @@ def test_broken_tags_say_nothing():
 def test_every_metric_can_be_written_as_json():
     rows = [row("side", "?", answer="Left", patient=p) for p in "ab"]
     metrics = summarise(score_answers(rows, ["left", "right"]))
-    assert (
-        json.loads(json.dumps({name: vars(m) for name, m in metrics.items()}))["side_accuracy"]["num_rows"]
-        == 2
-    )
+    assert json.loads(json.dumps({name: vars(m) for name, m in metrics.items()}))["side_accuracy"]["num_rows"] == 2
     assert set(metrics) <= set(RATIOS)

@@ -30,9 +30,7 @@ PROVENANCE = {
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
     texts = ["Is there a nodule?", "Yes", "No"]
-    return build_tiny(
-        texts, tmp_path_factory.mktemp("base"), image_size=32, hidden_size=32, vision_hidden_size=32
-    )
+    return build_tiny(texts, tmp_path_factory.mktemp("base"), image_size=32, hidden_size=32, vision_hidden_size=32)
 
 
 def records(run, *, evaluated=True):
@@ -64,9 +62,7 @@ def adapter_run(base, tmp_path):
 
 
 def question(processor):
-    prompt = processor.apply_chat_template(
-        user_turn("Is there a nodule?"), add_generation_prompt=True, tokenize=False
-    )
+    prompt = processor.apply_chat_template(user_turn("Is there a nodule?"), add_generation_prompt=True, tokenize=False)
     return processor(text=[prompt], images=[[Image.new("RGB", (32, 32), "gray")]], return_tensors="pt")
 
 
@@ -84,9 +80,7 @@ def test_a_release_answers_a_question_about_an_image_with_plain_transformers(ful
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
 def test_a_released_adapter_is_merged_and_answers_as_before(base, adapter_run, tmp_path):
     out = release(adapter_run, tmp_path / "out")
-    adapted = PeftModel.from_pretrained(
-        AutoModelForImageTextToText.from_pretrained(base), adapter_run / "model"
-    )
+    adapted = PeftModel.from_pretrained(AutoModelForImageTextToText.from_pretrained(base), adapter_run / "model")
     released = AutoModelForImageTextToText.from_pretrained(out)
     asked = question(AutoProcessor.from_pretrained(out))
     with torch.inference_mode():
@@ -141,9 +135,7 @@ def test_an_evaluation_elsewhere_can_be_named(full_run, tmp_path):
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     (tmp_path / "evaluation").mkdir()
     (tmp_path / "evaluation" / "evaluation.json").write_text(json.dumps(EVALUATION))
-    with pytest.raises(
-        InputError, match=r"not a finished run: no recipe.resolved.yaml, provenance.json, model/config"
-    ):
+    with pytest.raises(InputError, match=r"not a finished run: no recipe.resolved.yaml, provenance.json, model/config"):
         release(tmp_path, tmp_path / "out")
 
 

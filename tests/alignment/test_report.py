@@ -60,9 +60,7 @@ def evaluation(folder, *, value, response="There is an <b>effusion</b>.", data="
 def test_stages_stand_side_by_side_with_their_intervals(tmp_path):
     stages = {"before": evaluation(tmp_path / "a", value=0.4), "after": evaluation(tmp_path / "b", value=0.2)}
     page = write_report(stages, tmp_path / "report.html").read_text()
-    assert re.search(
-        r"hallucination_rate.*?0\.400.*?\[0\.300, 0\.500\].*?0\.200.*?\[0\.100, 0\.300\]", page, re.S
-    )
+    assert re.search(r"hallucination_rate.*?0\.400.*?\[0\.300, 0\.500\].*?0\.200.*?\[0\.100, 0\.300\]", page, re.S)
     assert "lower is better" in page
     assert "after: with and without the image" in page
     assert "noise instead of the image" in page
@@ -70,18 +68,14 @@ def test_stages_stand_side_by_side_with_their_intervals(tmp_path):
 
 
 def test_true_and_said_boxes_are_drawn_in_pixels_of_the_picture(tmp_path):
-    page = write_report(
-        {"model": evaluation(tmp_path / "a", value=0.4)}, tmp_path / "report.html"
-    ).read_text()
+    page = write_report({"model": evaluation(tmp_path / "a", value=0.4)}, tmp_path / "report.html").read_text()
     # grid 100 on 64 x 32 pixels: x * .64, y * .32
     assert '<rect class="true" x="6.4" y="3.2" width="32.0" height="16.0">' in page
     assert '<rect class="said" x="0.0" y="0.0" width="32.0" height="16.0">' in page
 
 
 def test_wrong_words_are_marked_and_right_ones_are_not(tmp_path):
-    page = write_report(
-        {"model": evaluation(tmp_path / "a", value=0.4)}, tmp_path / "report.html"
-    ).read_text()
+    page = write_report({"model": evaluation(tmp_path / "a", value=0.4)}, tmp_path / "report.html").read_text()
     assert "<mark>No</mark>" in page
     assert "<mark>There is an &lt;b&gt;effusion&lt;/b&gt;.</mark>" in page
     assert "<mark>No nodule.</mark>" not in page
@@ -95,9 +89,7 @@ def test_words_of_a_model_cannot_become_markup(tmp_path):
 
 
 def test_the_page_loads_nothing_from_elsewhere(tmp_path):
-    page = write_report(
-        {"model": evaluation(tmp_path / "a", value=0.4)}, tmp_path / "report.html"
-    ).read_text()
+    page = write_report({"model": evaluation(tmp_path / "a", value=0.4)}, tmp_path / "report.html").read_text()
     assert not re.search(r"""(src|href)=["'](?!data:)""", page)
     assert "http://" not in page.replace("http-equiv", "")
     assert "https://" not in page

@@ -92,11 +92,7 @@ def test_grpo_logs_each_reward_and_its_components(write_recipe, sft_run):
 
 def test_pairs_prefer_the_truth_over_the_models_own_error(write_recipe, sft_run):
     changes = {"trainer": {}, "sampling": {"num_samples": 8, "max_new_tokens": 48}}
-    try:
-        folder = trained(write_recipe("pairs", model={"path": str(sft_run)}, **changes))
-    except InputError as nothing_to_learn_from:
-        assert "made no mistake" in str(nothing_to_learn_from)
-        return
+    folder = trained(write_recipe("pairs", model={"path": str(sft_run)}, **changes))
     for row in Dataset.from_parquet(str(folder / "preference" / "pairs.parquet")):
         assert row["chosen"] != row["rejected"]
         assert row["weight"] in (1.5, 0.75)
@@ -139,5 +135,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(write_recipe, tmp_path):
         file.unlink()
     last.rmdir()
     (whole / "model").rmdir()
-    resumed = load_model(str(trained(write_recipe(trainer={"max_steps": 4, "save_strategy": "steps", "save_steps": 2}))))
+    resumed = load_model(
+        str(trained(write_recipe(trainer={"max_steps": 4, "save_strategy": "steps", "save_steps": 2})))
+    )
     assert all(torch.equal(value, want[name]) for name, value in resumed.state_dict().items())

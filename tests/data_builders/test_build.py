@@ -54,7 +54,9 @@ def test_rows_have_the_columns_that_trl_reads(folder):
 
 
 def test_no_patient_is_in_two_splits(folder):
-    patients = [{row["patient"] for row in rows(folder, entry)} for entry in ("instruction/sft", "prompt/align", "prompt/test")]
+    patients = [
+        {row["patient"] for row in rows(folder, entry)} for entry in ("instruction/sft", "prompt/align", "prompt/test")
+    ]
     assert sum(map(len, patients)) == len(set.union(*patients))
 
 
@@ -83,7 +85,9 @@ def test_flaws_are_named_in_the_row_and_leave_the_facts_true(tmp_path):
 
 def test_card_counts_every_row_and_gallery_shows_pictures(folder):
     card = json.loads((folder / "card.json").read_text())
-    assert card["counts"]["instruction"]["sft"]["report"] == sum(r["task"] == "report" for r in rows(folder, "instruction/sft"))
+    assert card["counts"]["instruction"]["sft"]["report"] == sum(
+        r["task"] == "report" for r in rows(folder, "instruction/sft")
+    )
     page = (folder / "gallery.html").read_text()
     assert page.count("data:image/png;base64") > 5
     assert "http://" not in page
@@ -92,7 +96,12 @@ def test_card_counts_every_row_and_gallery_shows_pictures(folder):
 
 def test_an_empty_data_set_is_refused(tmp_path):
     with pytest.raises(InputError, match="empty"):
-        built(tmp_path, source={"name": "phantom_chest", "patients": 1}, splits={"a": 0.0, "b": 1.0}, rows={"prompt": ["a"]})
+        built(
+            tmp_path,
+            source={"name": "phantom_chest", "patients": 1},
+            splits={"a": 0.0, "b": 1.0},
+            rows={"prompt": ["a"]},
+        )
     assert not (tmp_path / "data").exists()
 
 

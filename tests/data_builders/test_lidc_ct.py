@@ -158,9 +158,7 @@ def test_a_knob_out_of_range_is_an_error(knobs, message):
         next(lidc_ct(**knobs))
 
 
-@pytest.mark.parametrize(
-    ("package", "what"), [("no_such_package", "is not installed"), ("numpy", "has no file 'x'")]
-)
+@pytest.mark.parametrize(("package", "what"), [("no_such_package", "is not installed"), ("numpy", "has no file 'x'")])
 def test_a_missing_package_names_the_verb_that_installs_it(package, what):
     with pytest.raises(InputError, match=rf"{what}. Run: make real-data"):
         package_file(package, "x")

@@ -46,9 +46,7 @@ def drawn(patient: Patient, index: int = 0, *, size: int = 128) -> tuple[np.ndar
 
 
 def without(patient: Patient, name: str) -> Patient:
-    return replace(
-        patient, lesions={other: lesion for other, lesion in patient.lesions.items() if other != name}
-    )
+    return replace(patient, lesions={other: lesion for other, lesion in patient.lesions.items() if other != name})
 
 
 def within(box: Box, shape: tuple[int, ...]) -> np.ndarray:
@@ -75,9 +73,7 @@ def test_the_same_call_draws_the_same_bytes():
 
 def test_a_patient_does_not_depend_on_how_many_are_drawn():
     few, many = list(phantom_chest(patients=5)), list(islice(phantom_chest(patients=50), 10))
-    assert [(s.id, s.facts, s.image.tobytes()) for s in few] == [
-        (s.id, s.facts, s.image.tobytes()) for s in many
-    ]
+    assert [(s.id, s.facts, s.image.tobytes()) for s in few] == [(s.id, s.facts, s.image.tobytes()) for s in many]
 
 
 def test_another_seed_draws_other_patients():
@@ -174,9 +170,7 @@ def test_a_pneumothorax_is_dark_with_a_bright_line(removals):
 
 @pytest.mark.parametrize("name", ["nodule", "consolidation", "effusion", "pneumothorax"])
 def test_large_is_visibly_larger_than_small(name):
-    one = list(
-        phantom_chest(patients=50, images_per_patient=1, prevalence=1.0, exclude=set(FINDINGS) - {name})
-    )
+    one = list(phantom_chest(patients=50, images_per_patient=1, prevalence=1.0, exclude=set(FINDINGS) - {name}))
     areas = {size: [w * h for w, h in extents(one, name, size)] for size in ("small", "large")}
     assert np.mean(areas["large"]) > 1.5 * np.mean(areas["small"])
     heights = {size: [h for _, h in extents(one, name, size)] for size in ("small", "large")}

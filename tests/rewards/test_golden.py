@@ -15,7 +15,10 @@ TRUTH = (
     '"effusion":{"polarity":"absent"}}}'
 )
 COLUMNS = {"answer": "yes", "boxes": [[0, 0, 10, 10]], "facts": TRUTH}
-TEXTS = st.one_of(st.text(), st.sampled_from(["yes", "[[1,2,3,4]]", "nodule", "<answer>", "no effusion"]).map(lambda s: s * 7))
+TEXTS = st.one_of(
+    st.text(),
+    st.sampled_from(["yes", "[[1,2,3,4]]", "nodule", "<answer>", "no effusion"]).map(lambda s: s * 7),
+)
 
 
 def cases():
@@ -37,7 +40,9 @@ def test_the_contract_holds(name):
     assert ">>>" in (reward.function.__doc__ or "")
     assert reward.bounds[0] < reward.bounds[1]
     copy = pickle.loads(pickle.dumps(reward))
-    assert copy("yes", **{c: COLUMNS[c] for c in reward.columns}) == reward("yes", **{c: COLUMNS[c] for c in reward.columns})
+    assert copy("yes", **{c: COLUMNS[c] for c in reward.columns}) == reward(
+        "yes", **{c: COLUMNS[c] for c in reward.columns}
+    )
 
 
 @pytest.mark.parametrize("name", available())

@@ -29,7 +29,11 @@ def test_no_floor_imports_one_above_it():
 
 
 def test_the_lower_floors_load_no_torch():
-    names = [".".join(p.relative_to(ROOT).with_suffix("").parts) for top in ("rewards", "data_builders") for p in (ROOT / top).rglob("*.py")]
+    names = [
+        ".".join(p.relative_to(ROOT).with_suffix("").parts)
+        for top in ("rewards", "data_builders")
+        for p in (ROOT / top).rglob("*.py")
+    ]
     modules = [name.removesuffix(".__init__") for name in names]
     code = f"import sys, importlib; [importlib.import_module(m) for m in {modules!r}]; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
