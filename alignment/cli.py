@@ -26,6 +26,8 @@ Overrides = Annotated[list[str] | None, typer.Argument(help="key=value, such as 
 
 def main() -> None:
     """Runs a command; a user's mistake is one sentence for each fault and exit code 2, never a traceback."""
+    if "--json" in sys.argv:  # libraries that log to standard output must not spoil the one JSON object on it
+        sys.stdout = sys.stderr
     try:
         app()
     except InputError as fault:
@@ -43,7 +45,8 @@ def _plain(text: str) -> str:
 def _say(result: dict[str, Any], as_json: bool) -> None:
     """Prints a result as JSON or as lines of ``name: value``."""
     if as_json:
-        sys.stdout.write(json.dumps(result) + "\n")
+        assert sys.__stdout__ is not None
+        sys.__stdout__.write(json.dumps(result) + "\n")
         return
     for name, value in result.items():
         Console().print(f"{name}: {value}", highlight=False, markup=False, soft_wrap=True)

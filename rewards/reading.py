@@ -7,6 +7,7 @@ Sentences are read one by one, in linear time. A cue holds from where it stands 
 import re
 from dataclasses import dataclass, field
 from functools import cache
+from typing import Any
 
 from rewards.boxes import labelled_boxes
 from rewards.facts import Box, Facts, Finding, Polarity
@@ -19,7 +20,8 @@ NEGATIVE_BEFORE = re.compile(
     re.IGNORECASE,
 )
 NEGATIVE_AFTER = re.compile(
-    r"\b(?:(?:is|are|was|were) (?:absent|not (?:seen|present|identified|visible))|ha(?:s|ve) resolved|ruled out)\b|: none\b",
+    r"\b(?:(?:is|are|was|were) (?:absent|not (?:seen|present|identified|visible))"
+    r"|ha(?:s|ve) resolved|ruled out)\b|: none\b",
     re.IGNORECASE,
 )
 UNCERTAIN = re.compile(
