@@ -86,8 +86,9 @@ def _built(loop: Loop, *, fresh: bool) -> Path:
     from data_builders.build_spec import read_spec
 
     spec = read_spec(Path(loop.spec), [])
-    out = Path(spec.output)
-    return out if (out / "card.json").is_file() and not fresh else build(spec)
+    card = Path(spec.output) / "card.json"
+    as_built = json.loads(card.read_text(encoding="utf-8"))["spec"] if card.is_file() else None
+    return card.parent if as_built == spec.model_dump(mode="json") and not fresh else build(spec)
 
 
 def _base_seed(loop: Loop, path: Path) -> int:
@@ -104,6 +105,10 @@ def _one_seed(loop: Loop, path: Path, data: Path, seed: int, *, single: bool, fr
     chain = loop.chain.model_copy(update={"output": str(home)})
     console = Console(stderr=True)
     folders: dict[str, Path] = {}
+    controlled = {
+        loop.release,
+        *(name.partition("/")[0] for c in loop.compare for name in (c.before, c.after) if "/" in name),
+    }
     for index, stage in enumerate(chain.stages):
         console.print(f"[bold]{stage.name}[/bold] (seed {seed})", highlight=False)
         recipe = stage_recipe(chain, index, path, seed=seed)
@@ -111,7 +116,9 @@ def _one_seed(loop: Loop, path: Path, data: Path, seed: int, *, single: bool, fr
         if index == 0:
             folders["untrained"] = _evaluated(loop, data, folder / "init", folder / "init_evaluation", controls=False)
         if recipe.method != "pairs":
-            folders[stage.name] = _evaluated(loop, data, folder, folder / "evaluation", controls=True)
+            folders[stage.name] = _evaluated(
+                loop, data, folder, folder / "evaluation", controls=stage.name in controlled
+            )
     from alignment.report import write_report
 
     write_report(folders, home / "report.html")

@@ -1,26 +1,29 @@
 """From a source to a built data set: split, word, write, count. The same spec gives the same bytes.
 
-``OUT/KIND/SPLIT.parquet`` in TRL's columns and ours, ``card.json``, ``gallery.html``. Rows are written as they come, so
-memory does not grow with the data set. Left out: streaming from object stores, and more than one worker.
+``OUT/KIND/SPLIT.parquet`` in TRL's columns and ours, ``card.json``, ``gallery.html``. Rows are written as they
+come, so memory does not grow with the data set. Left out: streaming from object stores, and more than one worker.
 """
 
-import hashlib
+# pyarrow comes without types.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
+
 import json
 import random
-import shutil
 import tempfile
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from rich.progress import track
 
 from data_builders.build_spec import BuildSpec
+from data_builders.card import Tally, card_of
 from data_builders.corrupt import corrupt
-from data_builders.images import png_bytes
+from data_builders.gallery import write_gallery
+from data_builders.images import ImageError, decoded, png_bytes
 from data_builders.render import QuestionAnswer, box_answer, questions, report
 from data_builders.schema import (
     Quarantined,
@@ -31,176 +34,249 @@ from data_builders.schema import (
     row_always,
     user_turn,
 )
-from data_builders.splits import check_disjoint, split_of
+from data_builders.splits import split_of
+from rewards.boxes import is_valid
 from rewards.facts import Box, Facts
 from rewards.rule_set import RuleSet, load_rule_set
 from rewards.strict_yaml import InputError
 
-MESSAGES = pa.list_(
-    pa.struct(
-        [
-            ("role", pa.string()),
-            ("content", pa.list_(pa.struct([("type", pa.string()), ("text", pa.string())]))),
-        ]
-    )
-)
-ALWAYS = [
-    (n, pa.string()) for n in ("id", "patient", "study", "source", "split", "task", "facts", "rule_set", "provenance")
-]
-IMAGES = ("images", pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())])))
-OWN: dict[RowKind, list[tuple[str, pa.DataType]]] = {
-    "instruction": [("prompt", MESSAGES), ("completion", MESSAGES)],
-    "preference": [
-        ("prompt", MESSAGES),
-        ("chosen", MESSAGES),
-        ("rejected", MESSAGES),
-        ("weight", pa.float64()),
-        ("kind", pa.string()),
-    ],
-    "prompt": [("prompt", MESSAGES), ("answer", pa.string()), ("boxes", pa.list_(pa.list_(pa.int64())))],
-}
-LICENCES = {
-    "phantom_chest": "drawn by clinalign; no restriction",
-    "lidc_ct": "LIDC-IDRI, CC BY 3.0, doi 10.7937/K9/TCIA.2015.LO9QL9SX; read from installed packages",
-    "bccd": "BCCD_Dataset, MIT",
+BLOCK = pa.struct([("type", pa.string()), ("text", pa.string())])
+MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.list_(BLOCK))]))
+ALWAYS = ("id", "patient", "study", "source", "split", "task", "facts", "rule_set", "provenance")
+IMAGES = pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+OWN: dict[RowKind, dict[str, pa.DataType]] = {
+    "instruction": {"prompt": MESSAGES, "completion": MESSAGES},
+    "preference": {
+        "prompt": MESSAGES,
+        "chosen": MESSAGES,
+        "rejected": MESSAGES,
+        "weight": pa.float64(),
+        "kind": pa.string(),
+    },
+    "prompt": {"prompt": MESSAGES, "answer": pa.string(), "boxes": pa.list_(pa.list_(pa.int64()))},
 }
 ROWS_A_GROUP = 512
+BYTES_A_GROUP = 2**26
+HALF_A_PIXEL = 0.5
+"""By how much a scaled box may stand out of its image."""
 Row = dict[str, Any]
+Records = Iterable[Sample | Quarantined]
 
 
-def build(spec: BuildSpec) -> Path:
-    """Builds the data set into ``spec.output``, replacing what was there, and returns the folder.
+def build(spec: BuildSpec, *, progress: Callable[[Records], Records] | None = None) -> Path:
+    """Builds the data set into ``spec.output``, replacing the one that was there, and returns the folder.
 
-    Raises: InputError if the source yields nothing, or more than ``max_quarantined`` of it cannot be used.
+    Until all is written, the old data set stays as it is. ``progress`` wraps the source's records; by default a
+    bar is drawn on standard error.
+
+    Raises: InputError if the source yields nothing, more than ``max_quarantined`` of it cannot be used, or the
+    output folder holds something else than a built data set.
     """
     out = Path(spec.output)
+    _check_replaceable(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
-        _build_into(scratch, spec)
+    records = (progress or _bar(f"building {spec.source.name}"))(spec.source.samples())
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
+        fresh = Path(scratch) / out.name
+        fresh.mkdir()
+        _build_into(fresh, spec, records)
         if out.exists():
-            shutil.rmtree(out)
-        scratch.rename(out)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+            out.rename(Path(scratch) / "replaced")
+        fresh.rename(out)
     return out
 
 
-def _build_into(folder: Path, spec: BuildSpec) -> None:
-    from data_builders.gallery import write_gallery
+def _check_replaceable(out: Path) -> None:
+    if out.name in ("", ".."):
+        raise InputError(f"output: '{out}' names no folder of its own; write one such as data/phantom_chest.")
+    if out.exists() and not out.is_dir():
+        raise InputError(f"output: {out} is a file; name a folder.")
+    if out.is_dir() and any(out.iterdir()) and not (out / "card.json").is_file():
+        raise InputError(
+            f"output: {out} holds files but no card.json, so it is not a built data set and is not replaced. "
+            "Name another folder, or empty this one."
+        )
 
-    quarantined: list[Quarantined] = []
-    counts: Counter[tuple[str, str, str]] = Counter()
-    placed: list[tuple[str, str]] = []
-    num_samples = 0
+
+def _bar(description: str) -> Callable[[Records], Records]:
+    from rich.console import Console
+    from rich.progress import track
+
+    return lambda records: track(records, description=description, transient=True, console=Console(stderr=True))
+
+
+def _build_into(folder: Path, spec: BuildSpec, records: Records) -> None:
+    tally, seen = Tally(), set[str]()
     with _Writers(folder) as writers:
-        for item in track(
-            spec.source.samples(),
-            description=f"building {spec.source.name}",
-            transient=True,
-            console=_console(),
-        ):
-            if isinstance(item, Quarantined):
-                quarantined.append(item)
-                continue
-            num_samples += 1
-            split = split_of(item.patient, spec.splits, key=str(spec.seed))
-            placed.append((item.patient, split))
-            for kind, row in rows_of(item, spec, split):
-                writers.write(kind, split, row)
-                counts[kind, split, row["task"]] += 1
-    check_disjoint(placed)
-    _check_yield(spec, num_samples, quarantined, counts)
-    card = _card(spec, folder, counts, quarantined, placed)
+        for item in records:
+            reason = item.reason if isinstance(item, Quarantined) else _fault(item, seen)
+            seen.add(item.id)
+            if isinstance(item, Sample) and reason is None:
+                _write_sample(item, spec, writers, tally)
+            else:
+                tally.quarantined.append(Quarantined(id=item.id, reason=reason or ""))
+    tally.check(spec)
+    card = card_of(spec, folder, tally)
     (folder / "card.json").write_text(json.dumps(card, indent=2, sort_keys=True), encoding="utf-8")
     write_gallery(folder)
 
 
-def _console() -> Any:
-    from rich.console import Console
-
-    return Console(stderr=True)
-
-
-def _check_yield(spec: BuildSpec, num_samples: int, quarantined: list[Quarantined], counts: Counter[Any]) -> None:
-    if not num_samples or not counts:
-        raise InputError(f"source {spec.source.name}: the data set is empty ({len(quarantined)} samples quarantined).")
-    share = len(quarantined) / (num_samples + len(quarantined))
-    if share > spec.max_quarantined:
-        first = "; ".join(f"{q.id}: {q.reason}" for q in quarantined[:3])
-        raise InputError(
-            f"source {spec.source.name}: {len(quarantined)} records ({share:.1%}) cannot be used, more than "
-            f"max_quarantined {spec.max_quarantined:.1%}. First: {first}. Mend them, or raise max_quarantined."
-        )
+def _fault(sample: Sample, seen: set[str]) -> str | None:
+    """Why a sample cannot be used, whatever its source has checked; None if it can."""
+    if sample.id in seen:
+        return "another record has this id"
+    try:
+        decoded(sample.image)
+    except ImageError as fault:
+        return str(fault)
+    return _fault_of_facts(sample.facts, load_rule_set(sample.facts.rule_set), sample.image.size)
 
 
-def rows_of(sample: Sample, spec: BuildSpec, split: str) -> Iterator[tuple[RowKind, Row]]:
+def _fault_of_facts(facts: Facts, rules: RuleSet, size: tuple[int, int]) -> str | None:
+    if not facts.findings:
+        return "nothing is known of it"
+    for name, finding in facts.findings.items():
+        if name not in rules.findings:
+            return f"finding '{name}' is not in rule set {rules.id}"
+        for box in finding.boxes:
+            if not is_valid(box):
+                return f"box {[*box]} of '{name}' has no area"
+            if min(box) < -HALF_A_PIXEL or any(
+                v > side + HALF_A_PIXEL for v, side in zip(box, (*size, *size), strict=True)
+            ):
+                return f"box {[*box]} of '{name}' is not inside the image of {size[0]} x {size[1]} pixels"
+    return None
+
+
+def _write_sample(sample: Sample, spec: BuildSpec, writers: "_Writers", tally: Tally) -> None:
+    split = split_of(sample.patient, spec.splits, key=str(spec.seed), assign=spec.assign)
+    tally.num_samples += 1
+    tally.rule_sets.add(sample.facts.rule_set)
+    tally.placed[sample.patient, split] += 0
+    for kind, row in rows_of(sample, spec, split, tally):
+        writers.write(kind, split, row)
+        tally.rows[kind, split, row["task"]] += 1
+        tally.placed[sample.patient, split] += 1
+
+
+def rows_of(sample: Sample, spec: BuildSpec, split: str, tally: Tally) -> Iterator[tuple[RowKind, Row]]:
     """Every row of one sample, each kind that the spec asks for in its split."""
     rules = load_rule_set(sample.facts.rule_set)
     width, height = sample.image.size
     facts = facts_on_grid(sample.facts, width=width, height=height, grid=spec.box_grid)
-    images = [{"bytes": png_bytes(sample.image), "path": f"{sample.id}.png"}]
-    for kind, splits in spec.rows.items():
-        if split in splits:
-            rng = random.Random(f"{spec.seed}/{kind}/{sample.id}")
-            for task, own in _own_columns(kind, facts, rules, spec, split, rng):
-                yield kind, _row(sample, spec, split, kind, task, facts, images, own)
+    kinds: list[RowKind] = [kind for kind, splits in spec.rows.items() if split in splits]
+    images = [{"bytes": png_bytes(sample.image), "path": f"{sample.id}.png"}] if kinds else []
+    for kind in kinds:
+        rng = random.Random(f"{spec.seed}/{kind}/{sample.id}")
+        page = _Page(kind=kind, split=split, spec=spec, rules=rules, facts=facts, rng=rng, tally=tally)
+        for task, suffix, own in page.preferences() if kind == "preference" else page.answers():
+            provenance = json.dumps({**sample.provenance, **own.pop("provenance", {})}, sort_keys=True)
+            row_id = f"{sample.id}-{kind}-{suffix}"
+            always = row_always(sample, split=split, source=spec.source.name, task=task, row_id=row_id, facts=facts)
+            yield kind, {**always, "provenance": provenance, "images": images, **own}
 
 
-def _row(sample: Sample, spec: BuildSpec, split: str, kind: str, task: str, facts: Facts, images: Any, own: Row) -> Row:
-    provenance = {**sample.provenance, **own.pop("provenance", {})}
-    row_id = f"{sample.id}-{kind}-{own.pop('suffix')}"
-    always = row_always(sample, split=split, source=spec.source.name, task=task, row_id=row_id, facts=facts)
-    return {**always, "provenance": json.dumps(provenance, sort_keys=True), "images": images, **own}
+@dataclass(frozen=True)
+class _Page:
+    """The words of one image in one kind of row, and all that they depend on."""
+
+    kind: RowKind
+    split: str
+    spec: BuildSpec
+    rules: RuleSet
+    facts: Facts
+    rng: random.Random
+    tally: Tally
+
+    def answers(self) -> Iterator[tuple[str, str, Row]]:
+        """Task, suffix of the id, and own columns of each instruction or prompt row."""
+        for number, asked in enumerate(self._asked()):
+            prompt = user_turn(asked.question)
+            own = self._completed(asked) if self.kind == "instruction" else _truth(asked)
+            yield asked.task, f"{asked.task}-{number}", {"prompt": prompt, **own}
+
+    def preferences(self) -> Iterator[tuple[str, str, Row]]:
+        """Task, suffix of the id, and own columns of each pair: the true report and a corrupted one."""
+        made: list[Facts] = []
+        for number in range(self.spec.corruptions_per_image):
+            wrong = corrupt(self.facts, self.rules, self.rng)
+            if wrong is None or wrong.facts in made:
+                continue
+            made.append(wrong.facts)
+            question, chosen, rejected = self._reports(wrong.facts)
+            yield "report", f"{wrong.kind}-{number}", {
+                "prompt": user_turn(question),
+                "chosen": assistant_turn(self._styled(chosen)),
+                "rejected": assistant_turn(self._styled(rejected)),
+                "weight": wrong.severity,
+                "kind": "hallucination",
+                "provenance": {"corrupted": f"{wrong.kind} {wrong.finding}"},
+            }  # fmt: skip
+
+    def _reports(self, wrong: Facts) -> tuple[str, str, str]:
+        """The question, the true report and the wrong one, alike in all wording that their facts share."""
+        if self.spec.wording == "first":
+            return self.rules.wording.ask_report[0], report(self.facts, self.rules), report(wrong, self.rules)
+        question, seed = self.rng.choice(self.rules.wording.ask_report), self.rng.getrandbits(64)
+        chosen, rejected = (report(f, self.rules, rng=random.Random(seed)) for f in (self.facts, wrong))
+        return question, chosen, rejected
+
+    def _asked(self) -> Iterator[QuestionAnswer]:
+        """The questions of this image. Yes and no are about as frequent where presence questions are drawn."""
+        for task, number in self.spec.tasks_of(self.kind, self.split).items():
+            answerable = questions(self.facts, self.rules, task, rng=self._wording)
+            possible = [asked for asked in answerable if self._may_be_asked(asked)]
+            if number == "all":
+                yield from possible
+            elif task == "presence":
+                yield from _balanced(possible, number, self.rng)
+            else:
+                yield from self.rng.sample(possible, min(number, len(possible)))
+
+    @property
+    def _wording(self) -> random.Random | None:
+        return self.rng if self.spec.wording == "varied" else None
+
+    def _may_be_asked(self, asked: QuestionAnswer) -> bool:
+        too_many = len(asked.boxes or ()) > self.spec.max_boxes
+        if too_many:
+            self.tally.not_asked[f"{asked.finding}: more than {self.spec.max_boxes} boxes in one answer"] += 1
+        return not too_many
+
+    def _completed(self, asked: QuestionAnswer) -> Row:
+        answer, provenance = self._with_flaws(asked)
+        return {"completion": assistant_turn(self._styled(answer)), "provenance": provenance}
+
+    def _styled(self, answer: str) -> str:
+        return f"<answer>{answer}</answer>" if self.spec.answer_style == "tagged" else answer
+
+    def _with_flaws(self, asked: QuestionAnswer) -> tuple[str, dict[str, str]]:
+        """The answer as a weak annotator leaves it, and the flaw's name; ``facts`` keep the truth."""
+        flaws = self.spec.flaws
+        if flaws is None or self.split not in flaws.splits:
+            return asked.answer, {}
+        if asked.task == "report" and self.rng.random() < flaws.invented_findings:
+            return self._with_invention(asked.answer)
+        if asked.task == "box" and asked.finding and flaws.loose_boxes > 1:
+            return self._with_loose_boxes(asked.finding, flaws.loose_boxes)
+        return asked.answer, {}
+
+    def _with_invention(self, true_report: str) -> tuple[str, dict[str, str]]:
+        wrong = corrupt(self.facts, self.rules, self.rng, kinds=("invented",))
+        if wrong is None:
+            return true_report, {}
+        return report(wrong.facts, self.rules, rng=self._wording), {"flaw": f"invented {wrong.finding}"}
+
+    def _with_loose_boxes(self, name: str, factor: float) -> tuple[str, dict[str, str]]:
+        finding = self.facts.findings[name]
+        loose = tuple(_loose(box, factor, self.spec.box_grid) for box in finding.boxes)
+        answer = box_answer(finding.model_copy(update={"boxes": loose}), self.rules.findings[name])
+        return answer, {"flaw": f"boxes {factor:g} times too large"}
 
 
-def _own_columns(
-    kind: RowKind, facts: Facts, rules: RuleSet, spec: BuildSpec, split: str, rng: random.Random
-) -> Iterator[tuple[str, Row]]:
-    if kind == "preference":
-        yield from _preferences(facts, rules, spec, rng)
-        return
-    flawed = spec.flaws is not None and kind == "instruction" and split in spec.flaws.splits
-    for number, asked in enumerate(_asked(facts, rules, spec, kind, split, rng)):
-        suffix = f"{asked.task}-{number}"
-        if kind == "instruction":
-            answer, provenance = _with_flaws(asked, facts, rules, spec, rng) if flawed else (asked.answer, {})
-            completion = assistant_turn(_styled(answer, spec))
-            yield (
-                asked.task,
-                {
-                    "suffix": suffix,
-                    "prompt": user_turn(asked.question),
-                    "completion": completion,
-                    "provenance": provenance,
-                },
-            )
-        else:
-            boxes = None if asked.boxes is None else [[int(v) for v in box] for box in asked.boxes]
-            yield (
-                asked.task,
-                {
-                    "suffix": suffix,
-                    "prompt": user_turn(asked.question),
-                    "answer": asked.answer,
-                    "boxes": boxes,
-                },
-            )
-
-
-def _asked(
-    facts: Facts, rules: RuleSet, spec: BuildSpec, kind: RowKind, split: str, rng: random.Random
-) -> Iterator[QuestionAnswer]:
-    """The questions of one image. Presence questions are drawn so that yes and no are about as frequent."""
-    wording = rng if spec.wording == "varied" else None
-    for task, number in spec.tasks_of(kind, split).items():
-        possible = [q for q in questions(facts, rules, task, rng=wording) if len(q.boxes or ()) <= spec.max_boxes]
-        if number == "all":
-            yield from possible
-        elif task == "presence":
-            yield from _balanced(possible, number, rng)
-        else:
-            yield from rng.sample(possible, min(number, len(possible)))
+def _truth(asked: QuestionAnswer) -> Row:
+    boxes = None if asked.boxes is None else [[int(v) for v in box] for box in asked.boxes]
+    return {"answer": asked.answer, "boxes": boxes}
 
 
 def _balanced(possible: list[QuestionAnswer], number: int, rng: random.Random) -> list[QuestionAnswer]:
@@ -212,59 +288,16 @@ def _balanced(possible: list[QuestionAnswer], number: int, rng: random.Random) -
     return drawn
 
 
-def _styled(answer: str, spec: BuildSpec) -> str:
-    return f"<answer>{answer}</answer>" if spec.answer_style == "tagged" else answer
-
-
-def _with_flaws(
-    asked: QuestionAnswer, facts: Facts, rules: RuleSet, spec: BuildSpec, rng: random.Random
-) -> tuple[str, dict[str, str]]:
-    """The answer as a weak annotator leaves it, and the name of the flaw; the truth stays in ``facts``."""
-    assert spec.flaws is not None
-    if asked.task == "report" and rng.random() < spec.flaws.invented_findings:
-        wrong = corrupt(facts, rules, rng, kinds=("invented",))
-        return (report(wrong.facts, rules), {"flaw": f"invented {wrong.finding}"}) if wrong else (asked.answer, {})
-    if asked.task == "box" and asked.finding and spec.flaws.loose_boxes > 1:
-        finding = facts.findings[asked.finding]
-        loose = tuple(_loose(box, spec.flaws.loose_boxes, spec.box_grid) for box in finding.boxes)
-        answer = box_answer(finding.model_copy(update={"boxes": loose}), rules.findings[asked.finding])
-        return answer, {"flaw": f"boxes {spec.flaws.loose_boxes:g} times too large"}
-    return asked.answer, {}
-
-
 def _loose(box: Box, factor: float, grid: int) -> Box:
     """The box, ``factor`` times as wide and high about its centre, inside the grid."""
     (x1, y1, x2, y2), k = box, (factor - 1) / 2
     wide, high = k * (x2 - x1), k * (y2 - y1)
-    return (
-        max(0, round(x1 - wide)),
-        max(0, round(y1 - high)),
-        min(grid, round(x2 + wide)),
-        min(grid, round(y2 + high)),
-    )
-
-
-def _preferences(facts: Facts, rules: RuleSet, spec: BuildSpec, rng: random.Random) -> Iterator[tuple[str, Row]]:
-    truth = report(facts, rules)
-    for number in range(spec.corruptions_per_image):
-        wrong = corrupt(facts, rules, rng)
-        if wrong is not None:
-            yield (
-                "report",
-                {
-                    "suffix": f"{wrong.kind}-{number}",
-                    "prompt": user_turn(rules.wording.ask_report[0]),
-                    "chosen": assistant_turn(_styled(truth, spec)),
-                    "rejected": assistant_turn(_styled(report(wrong.facts, rules), spec)),
-                    "weight": wrong.severity,
-                    "kind": "hallucination",
-                    "provenance": {"corrupted": f"{wrong.kind} {wrong.finding}"},
-                },
-            )
+    left, top = max(0, round(x1 - wide)), max(0, round(y1 - high))
+    return left, top, min(grid, round(x2 + wide)), min(grid, round(y2 + high))
 
 
 class _Writers:
-    """One Parquet file for each kind and split, opened at its first row."""
+    """One Parquet file for each kind and split, opened at its first row. Rows of one image stay together."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -274,8 +307,8 @@ class _Writers:
     def __enter__(self) -> "_Writers":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        for key in list(self.waiting):
+    def __exit__(self, fault: object, *_: object) -> None:
+        for key in self.waiting if fault is None else ():
             self._flush(key)
         for file in self.files.values():
             file.close()
@@ -284,11 +317,15 @@ class _Writers:
         """Adds a row; a full group goes to disk."""
         rows = self.waiting.setdefault((kind, split), [])
         rows.append(row)
-        if len(rows) >= ROWS_A_GROUP:
+        # Rows of one image are alike in size, so the last one stands for all.
+        num_bytes = len(rows) * sum(len(image["bytes"]) for image in row["images"])
+        if len(rows) >= ROWS_A_GROUP or num_bytes >= BYTES_A_GROUP:
             self._flush((kind, split))
 
     def _flush(self, key: tuple[RowKind, str]) -> None:
         kind, split = key
+        if not self.waiting[key]:
+            return
         schema = schema_of(kind)
         if key not in self.files:
             path = self.folder / kind / f"{split}.parquet"
@@ -300,11 +337,10 @@ class _Writers:
 
 def schema_of(kind: RowKind) -> pa.Schema:
     """The Arrow schema of a row kind, with the note by which ``datasets`` decodes the images."""
-    fields = [pa.field(name, type_) for name, type_ in [*ALWAYS, IMAGES, *OWN[kind]]]
-    features = {field.name: _feature(field.type) for field in fields} | {
-        "images": {"feature": {"_type": "Image"}, "_type": "List"}
-    }
-    return pa.schema(fields, metadata={"huggingface": json.dumps({"info": {"features": features}})})
+    columns = {**{name: pa.string() for name in ALWAYS}, "images": IMAGES, **OWN[kind]}
+    features = {name: _feature(column) for name, column in columns.items()}
+    features["images"] = {"feature": {"_type": "Image"}, "_type": "List"}
+    return pa.schema(list(columns.items()), metadata={"huggingface": json.dumps({"info": {"features": features}})})
 
 
 def _feature(kind: pa.DataType) -> Any:
@@ -315,36 +351,3 @@ def _feature(kind: pa.DataType) -> Any:
         return {field.name: _feature(field.type) for field in kind}
     names = {pa.string(): "string", pa.float64(): "float64", pa.int64(): "int64", pa.binary(): "binary"}
     return {"dtype": names[kind], "_type": "Value"}
-
-
-def _card(
-    spec: BuildSpec,
-    folder: Path,
-    counts: Counter[tuple[str, str, str]],
-    quarantined: list[Quarantined],
-    placed: list[tuple[str, str]],
-) -> dict[str, Any]:
-    table: dict[str, dict[str, dict[str, int]]] = {}
-    for (kind, split, task), number in sorted(counts.items()):
-        table.setdefault(kind, {}).setdefault(split, {})[task] = number
-    patients = Counter(split for _, split in set(placed))
-    files = sorted(folder.glob("*/*.parquet"))
-    return {
-        "counts": table,
-        "patients": dict(patients),
-        "quarantined": {"count": len(quarantined), "records": [vars(q) for q in quarantined]},
-        "licence": LICENCES[spec.source.name],
-        "seed": spec.seed,
-        "rule_sets": sorted(_rule_sets(files)),
-        "sha256": {str(f.relative_to(folder)): _sha256(f) for f in files},
-        "spec": spec.model_dump(mode="json"),
-    }
-
-
-def _rule_sets(files: list[Path]) -> set[str]:
-    return {name for f in files for name in pq.read_table(f, columns=["rule_set"])["rule_set"].unique().to_pylist()}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

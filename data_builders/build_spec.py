@@ -1,22 +1,25 @@
-"""Build specs: one YAML file that says what to build, read strictly."""
+"""Build specs: one YAML file that says what to build, read strictly before anything is drawn."""
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, cast, get_args, get_origin, get_type_hints
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, create_model, model_validator
 
 from data_builders.schema import Quarantined, RowKind, Sample, Task
-from rewards.strict_yaml import InputError, nearest, read_yaml, validated
+from rewards.strict_yaml import InputError, fault_lines, nearest, read_yaml, validated
 
 SOURCES = ("phantom_chest", "lidc_ct", "bccd")
+SplitName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+"""It names a file, so it holds no path."""
+HowMany = Annotated[int, Field(ge=0)] | Literal["all"]
 
 
 class Source(BaseModel):
-    """A source by name; its knobs are further keys."""
+    """A source by name; its knobs are further keys, checked against the signature of its function."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -25,20 +28,14 @@ class Source(BaseModel):
     @model_validator(mode="after")
     def _is_known(self) -> "Source":
         if self.name not in SOURCES:
-            raise ValueError(
-                f"no source named '{self.name}'.{nearest(self.name, list(SOURCES))} Known: {', '.join(SOURCES)}."
-            )
-        known = list(inspect.signature(self.function).parameters)
-        for knob in self.knobs:
-            if knob not in known:
-                raise ValueError(
-                    f"'{self.name}' has no knob '{knob}'.{nearest(knob, known)} Knobs: {', '.join(known)}."
-                )
+            hint = nearest(self.name, list(SOURCES))
+            raise ValueError(f"no source named '{self.name}'.{hint} Known: {', '.join(SOURCES)}.")
+        self.checked_knobs()
         return self
 
     @property
     def knobs(self) -> dict[str, Any]:
-        """The further keys."""
+        """The further keys, as written."""
         return dict(self.model_extra or {})
 
     @property
@@ -46,43 +43,77 @@ class Source(BaseModel):
         """The generator of samples."""
         return getattr(import_module(f"data_builders.{self.name}"), self.name)
 
+    def checked_knobs(self) -> dict[str, Any]:
+        """The knobs in the types that the function declares.
+
+        Raises: ValueError with every unknown, missing or ill-typed knob.
+        """
+        model = _knobs_of(self.function)
+        try:
+            read = model.model_validate(self.knobs)
+        except ValidationError as invalid:
+            faults = "; ".join(line.rstrip(".") for line in fault_lines(model, invalid))
+            raise ValueError(f"'{self.name}': {faults}. Knobs: {', '.join(model.model_fields)}.") from None
+        return {knob: getattr(read, knob) for knob in self.knobs}
+
     def samples(self) -> Iterator[Sample | Quarantined]:
-        """The source's samples; a knob that ends in ``root`` is a folder."""
-        return self.function(**{k: Path(v) if k == "root" else v for k, v in self.knobs.items()})
+        """What the source yields, in its order."""
+        return self.function(**self.checked_knobs())
+
+
+def _knobs_of(function: Callable[..., Any]) -> type[BaseModel]:
+    """The keyword parameters of a source as a strict model."""
+    hints = get_type_hints(function)
+    fields: dict[str, Any] = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        default: Any = ... if parameter.default is inspect.Parameter.empty else parameter.default
+        fields[name] = (_as_yaml(hints[name]), default)
+    return create_model("Knobs", __config__=ConfigDict(extra="forbid", strict=True), **fields)
+
+
+def _as_yaml(hint: Any) -> Any:
+    """The type of a knob as YAML can write it: a path as a string, a collection as a list."""
+    if hint is Path:
+        return Annotated[Path, Strict(False)]
+    return list[get_args(hint)] if get_origin(hint) is Collection else hint
 
 
 class Flaws(BaseModel):
     """Errors of weak annotators, put on purpose into the instruction rows of some splits. Named in each row.
 
-    ``invented_findings``: share of reports that get one invented finding. ``loose_boxes``: factor by which boxes are
-    too wide and too high.
+    ``invented_findings``: share of reports that get one invented finding. ``loose_boxes``: factor by which
+    boxes are too wide and too high.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     splits: list[str]
     invented_findings: float = Field(default=0.0, ge=0, le=1)
-    loose_boxes: float = Field(default=1.0, ge=1)
+    loose_boxes: float = Field(default=1.0, ge=1, allow_inf_nan=False)
 
 
 class BuildSpec(BaseModel):
-    """What to build. ``tasks``: questions an image, drawn among the possible ones; ``eval_tasks`` for ``eval_splits``.
+    """What to build.
 
-    ``box_grid``: boxes are stated in whole units of a grid x grid image. ``max_quarantined``: the share of samples
-    above which the build fails.
+    ``splits``: share of patients of each; ``assign`` pins patients. ``rows``: the splits in which each kind of
+    row is written. ``tasks``: questions an image, drawn among those that it can answer; ``prompt_tasks`` for
+    prompt rows, and ``eval_tasks`` for every row of the ``eval_splits``. ``box_grid``: boxes are whole units of
+    a grid x grid image. ``max_boxes``: boxes of one finding above which they are not asked for (counted in the
+    card). ``max_quarantined``: the share of records above which the build fails.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     source: Source
-    output: str
+    output: str = Field(min_length=1)
     seed: int = 0
-    splits: dict[str, float] = Field(min_length=1)
+    splits: dict[SplitName, Annotated[float, Field(ge=0, le=1)]] = Field(min_length=1)
+    assign: dict[str, str] = {}
     rows: dict[RowKind, list[str]]
-    tasks: dict[Task, int | Literal["all"]]
-    prompt_tasks: dict[Task, int | Literal["all"]] | None = None
+    tasks: dict[Task, HowMany]
+    prompt_tasks: dict[Task, HowMany] | None = None
     eval_splits: list[str] = []
-    eval_tasks: dict[Task, int | Literal["all"]] | None = None
+    eval_tasks: dict[Task, HowMany] | None = None
     box_grid: int = Field(default=1000, ge=10)
     max_boxes: int = Field(default=20, ge=1)
     answer_style: Literal["plain", "tagged"] = "plain"
@@ -95,17 +126,26 @@ class BuildSpec(BaseModel):
     def _splits_add_up(self) -> "BuildSpec":
         if abs(sum(self.splits.values()) - 1) > 1e-6:
             raise ValueError(f"splits: shares add up to {sum(self.splits.values()):g}, expected 1.")
-        named = (
-            [s for splits in self.rows.values() for s in splits]
-            + (self.flaws.splits if self.flaws else [])
-            + self.eval_splits
-        )
-        for split in named:
+        for split in self._named_splits():
             if split not in self.splits:
                 raise ValueError(f"no split named '{split}'.{nearest(split, list(self.splits))}")
         return self
 
-    def tasks_of(self, kind: RowKind, split: str) -> dict[Task, int | Literal["all"]]:
+    @model_validator(mode="after")
+    def _every_key_has_an_effect(self) -> "BuildSpec":
+        if bool(self.eval_splits) != (self.eval_tasks is not None):
+            raise ValueError("eval_splits and eval_tasks: one has no effect without the other. Give both.")
+        for split in self.flaws.splits if self.flaws else []:
+            if split not in self.rows.get("instruction", []):
+                raise ValueError(f"flaws: split '{split}' has no instruction rows; add it to rows.instruction.")
+        return self
+
+    def _named_splits(self) -> list[str]:
+        in_rows = [split for splits in self.rows.values() for split in splits]
+        flawed = self.flaws.splits if self.flaws else []
+        return [*in_rows, *flawed, *self.eval_splits, *self.assign.values()]
+
+    def tasks_of(self, kind: RowKind, split: str) -> dict[Task, HowMany]:
         """How many questions of each task an image of this split gets."""
         if split in self.eval_splits and self.eval_tasks is not None:
             return self.eval_tasks
@@ -119,12 +159,21 @@ def read_spec(path: Path, overrides: list[str]) -> BuildSpec:
     """
     content = read_yaml(path)
     for override in overrides:
-        key, equals, value = override.partition("=")
-        if not equals:
-            raise InputError(f"override '{override}': expected key=value, such as seed=1.")
-        *parents, last = key.split(".")
-        place: Any = content
-        for parent in parents:
-            place = place.setdefault(parent, {})
-        place[last] = yaml.safe_load(value)
+        _override(content, override)
     return validated(BuildSpec, content, where=str(path))
+
+
+def _override(content: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals:
+        raise InputError(f"override '{override}': expected key=value, such as seed=1.")
+    *parents, last = key.split(".")
+    place: Any = content
+    for parent in parents:
+        place = cast(dict[str, Any], place).setdefault(parent, {})
+        if not isinstance(place, dict):
+            raise InputError(f"override '{override}': '{parent}' holds a value, not further keys.")
+    try:
+        place[last] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise InputError(f"override '{override}': '{value}' is not readable as a YAML value.") from None

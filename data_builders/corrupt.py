@@ -1,13 +1,19 @@
 """Corrupt: plausible wrong versions of the facts, each with the severity of what was changed.
 
-Left out: wrong places, measurements, and errors that a rule set's implications would give away.
+Only errors that the words of a report show are made; what the facts do not know is never claimed either way,
+since it may be true. Left out: wrong places, measurements, and errors that implications would give away.
 """
 
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+from data_builders.render import sentence
 from rewards.facts import Facts, Finding
 from rewards.rule_set import ErrorKind, FindingRule, RuleSet
+
+Option = tuple[ErrorKind, str, Finding]
+"""Kind of error, finding, and the wrong version of it."""
 
 
 @dataclass(frozen=True)
@@ -27,40 +33,49 @@ def corrupt(
 
     The kind is drawn first, so that rare kinds are not drowned by common ones.
     """
-    possible = options(facts, rules)
-    allowed: list[ErrorKind] = sorted({kind for kind, _, _ in possible if kinds is None or kind in kinds})
-    if not allowed:
+    possible = [option for option in options(facts, rules) if kinds is None or option[0] in kinds]
+    if not possible:
         return None
-    kind: ErrorKind = rng.choice(allowed)
-    _, name, wrong = rng.choice([option for option in possible if option[0] == kind])
+    drawn = rng.choice(sorted({kind for kind, _, _ in possible}))
+    kind, name, wrong = rng.choice([option for option in possible if option[0] == drawn])
     wrong_facts = facts.model_copy(update={"findings": {**facts.findings, name: wrong}})
     return Corruption(wrong_facts, kind, name, rules.severity(name, kind))
 
 
-def options(facts: Facts, rules: RuleSet) -> list[tuple[ErrorKind, str, Finding]]:
-    """Every single error that can be made of these facts: kind, finding, and the wrong version of it."""
+def options(facts: Facts, rules: RuleSet) -> list[Option]:
+    """Every single error that can be made of these facts and that their words would show."""
     return [
         (kind, name, wrong)
         for name, finding in facts.findings.items()
-        if name in rules.findings
-        for kind, wrong in _wrong_versions(finding, rules.findings[name])
+        if (rule := rules.findings.get(name)) is not None
+        for kind, wrong in _wrong_versions(finding, rule)
+        if sentence(wrong, rule, rules) != sentence(finding, rule, rules)
     ]
 
 
-def _wrong_versions(finding: Finding, rule: FindingRule) -> list[tuple[ErrorKind, Finding]]:
+def _wrong_versions(finding: Finding, rule: FindingRule) -> Iterator[tuple[ErrorKind, Finding]]:
     if finding.polarity == "absent":
-        sides, sizes = rule.sides or [None], rule.sizes or [None]
-        count = 1 if rule.counted else None
-        return [("invented", Finding(polarity="present", side=a, size=b, count=count)) for a in sides for b in sizes]
-    if finding.polarity == "uncertain":
-        return []
-    bare = finding.model_copy(update={"boxes": ()})
-    wrong: list[tuple[ErrorKind, Finding]] = []
-    wrong.append(("missed", Finding(polarity="absent", count=0 if rule.counted else None)))
+        yield from _inventions(rule)
+    elif finding.polarity == "present":
+        yield "missed", Finding(polarity="absent", count=0 if rule.counted else None)
+        yield from _misstatements(finding.model_copy(update={"boxes": ()}), rule)
+
+
+def _inventions(rule: FindingRule) -> Iterator[tuple[ErrorKind, Finding]]:
+    count = 1 if rule.counted else None
+    for side in rule.sides or [None]:
+        for size in rule.sizes or [None]:
+            yield "invented", Finding(polarity="present", side=side, size=size, count=count)
+
+
+def _misstatements(finding: Finding, rule: FindingRule) -> Iterator[tuple[ErrorKind, Finding]]:
+    """The finding with another side, size or count, where it states one."""
     for side in rule.sides if finding.side else []:
-        wrong.append(("side", bare.model_copy(update={"side": side})))
+        if side != finding.side:
+            yield "side", finding.model_copy(update={"side": side})
     for size in rule.sizes if finding.size else []:
-        wrong.append(("size", bare.model_copy(update={"size": size})))
+        if size != finding.size:
+            yield "size", finding.model_copy(update={"size": size})
     for step in (-2, -1, 1, 2) if finding.count else ():
-        wrong.append(("count", bare.model_copy(update={"count": (finding.count or 0) + step})))
-    return [(kind, f) for kind, f in wrong if f != bare and (f.count is None or f.count > 0 or f.polarity == "absent")]
+        if finding.count and finding.count + step > 0:
+            yield "count", finding.model_copy(update={"count": finding.count + step})

@@ -1,8 +1,14 @@
-"""A page to look at: images with their boxes, chosen and rejected side by side. Self-contained, everything escaped."""
+"""A page to look at: images with boxes, chosen and rejected side by side. Self-contained, everything escaped."""
+
+# pyarrow comes without types.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
 
 import base64
 import json
+from collections.abc import Iterator
 from difflib import SequenceMatcher
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +16,28 @@ import pyarrow.parquet as pq
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from data_builders.schema import message_text
+from rewards.boxes import parse_boxes
+from rewards.facts import Box, Facts
 
-NUM_SHOWN = 12
-COLOURS = ("#2e9e5b", "#d9772b", "#3b6fd4", "#b03a8c", "#8a7a12", "#3aa6b0")
+NUM_IMAGES = 24
+ROWS_AN_IMAGE = 12
+COLOURS = ("#2fbf71", "#ff9f43", "#5aa9ff", "#f06ac0", "#e6d03a", "#4cd3d9")
+"""One a finding, in the order of the rows' facts; all stand out on grey."""
+Row = dict[str, Any]
 
 
 def write_gallery(folder: Path) -> Path:
     """Writes ``gallery.html`` of a built data set from its Parquet files and ``card.json``."""
     card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
-    sections = [_section(file, card) for file in sorted(folder.glob("*/*.parquet"))]
+    files = sorted(folder.glob("*/*.parquet"))
+    num_images = max(2, NUM_IMAGES // max(1, len(files)))
+    sections = [_section(file, num_images, card["spec"]["box_grid"]) for file in files]
     environment = Environment(
         loader=PackageLoader("data_builders", "."),
-        autoescape=select_autoescape(default=True),
+        autoescape=select_autoescape(default=True, default_for_string=True),
         undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     page = environment.get_template("gallery.html.j2").render(name=folder.name, card=card, sections=sections)
     out = folder / "gallery.html"
@@ -30,55 +45,72 @@ def write_gallery(folder: Path) -> Path:
     return out
 
 
-def _section(file: Path, card: dict[str, Any]) -> dict[str, Any]:
-    first = next(pq.ParquetFile(file).iter_batches(batch_size=NUM_SHOWN * 8)).to_pylist()
-    seen: set[str] = set()
-    rows = [
-        r
-        for r in first
-        if not (r["images"][0]["path"] + r["task"] in seen or seen.add(r["images"][0]["path"] + r["task"]))
-    ]
+def _section(file: Path, num_images: int, grid: int) -> dict[str, Any]:
+    by_image = groupby(_rows(file), key=_image_name)
+    pictures = [_picture(list(islice(rows, ROWS_AN_IMAGE)), grid) for _, rows in islice(by_image, num_images)]
+    return {"kind": file.parent.name, "split": file.stem, "pictures": pictures}
+
+
+def _rows(file: Path) -> Iterator[Row]:
+    for batch in pq.ParquetFile(file).iter_batches(batch_size=64):
+        yield from batch.to_pylist()
+
+
+def _image_name(row: Row) -> str:
+    return row["images"][0]["path"] if row["images"] else row["id"]
+
+
+def _picture(rows: list[Row], grid: int) -> dict[str, Any]:
+    """One image with its true boxes, the boxes that flawed answers state, and its rows."""
+    facts = Facts.model_validate_json(rows[0]["facts"])
+    colours = {name: COLOURS[k % len(COLOURS)] for k, name in enumerate(facts.findings)}
+    shapes = [_shape(name, box, colours[name]) for name, f in facts.findings.items() for box in f.boxes]
+    boxed = {name: colours[name] for name, f in facts.findings.items() if f.boxes}
     return {
-        "title": f"{file.parent.name} / {file.stem}",
-        "rows": [_shown(r, card["spec"]["box_grid"]) for r in rows[:NUM_SHOWN]],
+        "name": _image_name(rows[0]),
+        "patient": rows[0]["patient"],
+        "images": [base64.b64encode(image["bytes"]).decode() for image in rows[0]["images"]],
+        "grid": grid,
+        "true_boxes": shapes,
+        "written_boxes": [_shape("", box, "#ffffff") for row in rows if _flaw(row) for box in _written(row)],
+        "legend": boxed,
+        "rows": [_shown(row) for row in rows],
     }
 
 
-def _shown(row: dict[str, Any], grid: int) -> dict[str, Any]:
-    findings = json.loads(row["facts"])["findings"]
-    boxes = [(name, box) for name, finding in findings.items() for box in finding.get("boxes", [])]
-    chosen, rejected = (message_text(row[k]) if row.get(k) else "" for k in ("chosen", "rejected"))
+def _shape(name: str, box: Box, colour: str) -> dict[str, Any]:
+    x1, y1, x2, y2 = box
+    return {"name": name, "x": x1, "y": y1, "w": x2 - x1, "h": y2 - y1, "colour": colour}
+
+
+def _flaw(row: Row) -> str:
+    provenance = json.loads(row["provenance"])
+    return provenance.get("flaw", "")
+
+
+def _written(row: Row) -> list[Box]:
+    return (parse_boxes(message_text(row["completion"])) or []) if row["task"] == "box" else []
+
+
+def _shown(row: Row) -> dict[str, Any]:
+    chosen, rejected = (message_text(row[key]) if row.get(key) else "" for key in ("chosen", "rejected"))
     return {
         "id": row["id"],
-        "image": base64.b64encode(row["images"][0]["bytes"]).decode(),
-        "boxes": [
-            {
-                "name": name,
-                "x": b[0],
-                "y": b[1],
-                "w": b[2] - b[0],
-                "h": b[3] - b[1],
-                "colour": COLOURS[k % len(COLOURS)],
-            }
-            for k, (name, b) in enumerate(boxes)
-        ],
-        "grid": grid,
+        "task": row["task"],
         "question": message_text(row["prompt"]),
         "answer": message_text(row["completion"]) if row.get("completion") else row.get("answer") or "",
         "chosen": _marked(chosen, rejected),
         "rejected": _marked(rejected, chosen),
         "weight": row.get("weight"),
         "kind": row.get("kind"),
-        "note": json.loads(row["provenance"]).get("flaw") or json.loads(row["provenance"]).get("corrupted") or "",
+        "flaw": _flaw(row),
+        "corrupted": json.loads(row["provenance"]).get("corrupted", ""),
     }
 
 
 def _marked(text: str, other: str) -> list[tuple[str, bool]]:
     """The words of ``text``, each with whether it differs from ``other``."""
     words, others = text.split(), other.split()
-    same = {
-        k
-        for block in SequenceMatcher(None, words, others).get_matching_blocks()
-        for k in range(block.a, block.a + block.size)
-    }
+    blocks = SequenceMatcher(None, words, others, autojunk=False).get_matching_blocks()
+    same = {k for block in blocks for k in range(block.a, block.a + block.size)}
     return [(word, k not in same) for k, word in enumerate(words)]

@@ -1,11 +1,18 @@
-"""Image files: only from inside their root, fully decoded or refused, written to the same bytes each time."""
+"""Image files: only from inside their root, fully decoded or refused, written to the same bytes each time.
+
+Left out: DICOM and volumes (a source reads those), and resizing (the model's processor does that).
+"""
 
 from io import BytesIO
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from rewards.strict_yaml import InputError
+
+PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+"""What Pillow raises for a damaged file; its ``UnidentifiedImageError`` is an OSError."""
 
 
 class ImageError(ValueError):
@@ -17,9 +24,12 @@ def inside(root: Path, name: str) -> Path:
 
     Raises: InputError if the name leads out of the root, by ``..``, an absolute path or a link.
     """
-    path = (root / name).resolve()
+    try:
+        path = (root / name).resolve()
+    except (ValueError, RuntimeError, OSError):  # a null byte, or links that lead to themselves
+        raise InputError(f"image path {name!r}: no path can be made of it. Mend it in the data.") from None
     if not path.is_relative_to(root.resolve()):
-        raise InputError(f"image path '{name}' leaves the data root {root}. Paths in data must stay inside it.")
+        raise InputError(f"image path '{name}' leaves the data root {root}. Paths must stay inside it.")
     return path
 
 
@@ -30,16 +40,40 @@ def open_image(path: Path) -> Image.Image:
     """
     try:
         with Image.open(path) as image:
-            image.load()
-            return image.copy()
+            return decoded(image).copy()
     except FileNotFoundError:
         raise ImageError(f"{path.name}: no such file") from None
-    except (UnidentifiedImageError, OSError, SyntaxError) as fault:
+    except ImageError as fault:
+        raise ImageError(f"{path.name}: {fault}") from None
+    except UNREADABLE as fault:
         raise ImageError(f"{path.name}: unreadable image ({fault})") from None
 
 
+def decoded(image: Image.Image | None) -> Image.Image:
+    """The same image with its pixels in memory: Pillow opens a truncated file without complaint.
+
+    Raises: ImageError if there is no image, or any of its pixels is missing.
+    """
+    if image is None:
+        raise ImageError("there is no image")
+    try:
+        image.load()
+    except UNREADABLE as fault:
+        image.close()
+        raise ImageError(f"unreadable image ({fault})") from None
+    if not image.width or not image.height:
+        raise ImageError("the image has no pixels")
+    return image
+
+
 def png_bytes(image: Image.Image) -> bytes:
-    """The image as PNG, without metadata: the same pixels give the same bytes."""
+    """The image as PNG, without metadata: the same pixels give the same bytes.
+
+    A colour space that PNG lacks (CMYK, YCbCr) becomes RGB.
+    """
+    bare = image.copy() if image.mode in PNG_MODES else image.convert("RGB")
+    transparency = bare.info.get("transparency")
+    bare.info = {} if transparency is None else {"transparency": transparency}
     buffer = BytesIO()
-    image.save(buffer, format="PNG", compress_level=4)
+    bare.save(buffer, format="PNG", compress_level=4)
     return buffer.getvalue()

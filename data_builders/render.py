@@ -1,11 +1,13 @@
 """Render: facts written as words, by the templates of a rule set. The reader gives the same facts back.
 
-Boxes are written in the units of the facts (see ``schema.facts_on_grid``). Left out: questions with several findings.
+Boxes are written in the units of the facts (see ``schema.facts_on_grid``). A report tells no boxes, and no size
+of an uncertain finding. Left out: questions about several findings.
 """
 
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from data_builders.schema import Task
 from rewards.facts import Box, Facts, Finding
@@ -13,6 +15,8 @@ from rewards.rule_set import FindingRule, RuleSet
 
 Choice = random.Random | None
 """None writes the first template of each list; a generator picks among them."""
+ASKED = Finding(polarity="present")
+"""What a question may tell of its finding: nothing, or it would give the answer away."""
 
 
 @dataclass(frozen=True)
@@ -27,21 +31,27 @@ class QuestionAnswer:
 
 
 def report(facts: Facts, rules: RuleSet, *, rng: Choice = None) -> str:
-    """One sentence a finding that the facts know, in the order of the rule set."""
-    known = [(rule, facts.findings[name]) for name, rule in rules.findings.items() if name in facts.findings]
-    return " ".join(sentence(finding, rule, rules, rng=rng) for rule, finding in known)
+    """One sentence a finding that the facts know, in the order of the rule set.
+
+    Each sentence draws by itself: under equal generators, facts that differ in one finding differ in one sentence.
+    """
+    known = _known(facts, rules)
+    draws = [None if rng is None else random.Random(rng.getrandbits(64)) for _ in known]
+    return " ".join(sentence(f, rule, rules, rng=own) for (_, rule, f), own in zip(known, draws, strict=True))
 
 
 def sentence(finding: Finding, rule: FindingRule, rules: RuleSet, *, rng: Choice = None) -> str:
     """The sentence that states one finding."""
+    return _filled(_pick(_statements(finding, rule, rules), rng), rule, finding)
+
+
+def _statements(finding: Finding, rule: FindingRule, rules: RuleSet) -> list[str]:
     wording = rules.wording
-    if finding.polarity == "present" and rule.counted and finding.count is not None:
-        templates = wording.count
-    else:
-        templates = {"present": wording.present, "absent": wording.absent, "uncertain": wording.uncertain}[
-            finding.polarity
-        ]
-    return _filled(_pick(templates, rng), rule, finding)
+    if finding.polarity == "absent":
+        return wording.absent
+    if finding.polarity == "uncertain":
+        return wording.uncertain
+    return wording.count if rule.counted and finding.count is not None and wording.count else wording.present
 
 
 def questions(facts: Facts, rules: RuleSet, task: Task, *, rng: Choice = None) -> list[QuestionAnswer]:
@@ -52,7 +62,7 @@ def questions(facts: Facts, rules: RuleSet, task: Task, *, rng: Choice = None) -
 def _presence(facts: Facts, rules: RuleSet, rng: Choice) -> Iterator[QuestionAnswer]:
     for name, rule, finding in _known(facts, rules):
         if finding.polarity != "uncertain":
-            question = _filled(_pick(rules.wording.ask_presence, rng), rule, Finding(polarity="present"))
+            question = _filled(_pick(rules.wording.ask_presence, rng), rule, ASKED)
             yield QuestionAnswer("presence", name, question, "Yes" if finding.polarity == "present" else "No")
 
 
@@ -68,29 +78,39 @@ def _count(facts: Facts, rules: RuleSet, rng: Choice) -> Iterator[QuestionAnswer
     yield from _attribute(facts, rules, rng, "count", rules.wording.ask_count)
 
 
-def _attribute(facts: Facts, rules: RuleSet, rng: Choice, task: Task, templates: list[str]) -> Iterator[QuestionAnswer]:
+def _attribute(
+    facts: Facts, rules: RuleSet, rng: Choice, task: Literal["side", "size", "count"], templates: list[str]
+) -> Iterator[QuestionAnswer]:
     for name, rule, finding in _known(facts, rules):
-        value = getattr(finding, task)
+        value: str | int | None = getattr(finding, task)
         if templates and value is not None and finding.polarity == "present":
-            yield QuestionAnswer(task, name, _filled(_pick(templates, rng), rule, finding), str(value).capitalize())
+            question = _filled(_pick(templates, rng), rule, ASKED)
+            yield QuestionAnswer(task, name, question, str(value).capitalize())
 
 
 def _box(facts: Facts, rules: RuleSet, rng: Choice) -> Iterator[QuestionAnswer]:
     for name, rule, finding in _known(facts, rules):
         if rules.wording.ask_box and finding.polarity == "present" and finding.boxes:
-            question = _filled(_pick(rules.wording.ask_box, rng), rule, finding)
+            question = _filled(_pick(rules.wording.ask_box, rng), rule, ASKED)
             yield QuestionAnswer("box", name, question, box_answer(finding, rule), finding.boxes)
 
 
 def box_answer(finding: Finding, rule: FindingRule) -> str:
-    """The finding's name and its boxes, as models of the field write them: ``nodule [[12,34,56,78]]``."""
-    listed = ",".join("[" + ",".join(f"{v:g}" for v in box) + "]" for box in finding.boxes)
-    name = rule.plural if rule.plural and (len(finding.boxes) > 1 or rule.counted) else rule.name
-    return f"{name} [{listed}]"
+    """The finding's name and its boxes in whole units, as models of the field write them.
+
+    >>> from rewards.rule_set import load_rule_set
+    >>> rule = load_rule_set("chest_xray").findings["nodule"]
+    >>> box_answer(Finding(polarity="present", boxes=((12, 34, 56, 78),)), rule)
+    'nodule [[12,34,56,78]]'
+    """
+    listed = ",".join("[" + ",".join(str(round(v)) for v in box) + "]" for box in finding.boxes)
+    return f"{rule.plural if rule.plural and len(finding.boxes) > 1 else rule.name} [{listed}]"
 
 
 def _report(facts: Facts, rules: RuleSet, rng: Choice) -> Iterator[QuestionAnswer]:
-    yield QuestionAnswer("report", None, _pick(rules.wording.ask_report, rng), report(facts, rules, rng=rng))
+    if _known(facts, rules):
+        question = _pick(rules.wording.ask_report, rng)
+        yield QuestionAnswer("report", None, question, report(facts, rules, rng=rng))
 
 
 _QUESTIONS = {
@@ -104,7 +124,8 @@ _QUESTIONS = {
 
 
 def _known(facts: Facts, rules: RuleSet) -> list[tuple[str, FindingRule, Finding]]:
-    return [(name, rule, facts.findings[name]) for name, rule in rules.findings.items() if name in facts.findings]
+    said = facts.findings
+    return [(name, rule, said[name]) for name, rule in rules.findings.items() if name in said]
 
 
 def _pick(templates: list[str], rng: Choice) -> str:
@@ -119,7 +140,7 @@ def _filled(template: str, rule: FindingRule, finding: Finding) -> str:
         what=what,
         What=what[0].upper() + what[1:],
         name=rule.name,
-        names=rule.plural or rule.name,
+        names=rule.plural if rule.plural and finding.count != 1 else rule.name,
         where=f" {rule.where.format(side=finding.side)}" if finding.side else "",
         count=finding.count,
     )

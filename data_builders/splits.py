@@ -4,38 +4,42 @@ Left out: stratification and near-duplicate images.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 
 from rewards.strict_yaml import InputError
 
+NOBODY: Mapping[str, str] = {}
 
-def split_of(patient: str, shares: dict[str, float], *, key: str) -> str:
-    """The split of a patient. ``shares`` sum to 1 and are filled in their order.
+
+def split_of(patient: str, shares: Mapping[str, float], *, key: str, assign: Mapping[str, str] = NOBODY) -> str:
+    """The split of a patient: the one ``assign`` pins, else by the hash. ``shares`` sum to 1, in their order.
 
     >>> split_of("p1", {"train": 1.0}, key="any")
     'train'
+    >>> split_of("p1", {"train": 1.0, "test": 0.0}, key="any", assign={"p1": "test"})
+    'test'
     """
+    if patient in assign:
+        return assign[patient]
     digest = hashlib.sha256(f"{key}\0{patient}".encode()).digest()
     place, bound = int.from_bytes(digest[:8]) / 2**64, 0.0
     for name, share in shares.items():
         bound += share
         if place < bound:
             return name
-    return list(shares)[-1]
+    return next(name for name in reversed(list(shares)) if shares[name] > 0)
 
 
 def check_disjoint(rows: Iterable[tuple[str, str]]) -> None:
-    """Checks (patient, split) pairs.
+    """Checks the (patient, split) of every row.
 
     Raises: InputError naming a patient that is in two splits, and how many rows that concerns.
     """
-    seen: dict[str, dict[str, int]] = {}
+    seen: dict[str, Counter[str]] = {}
     for patient, split in rows:
-        counts = seen.setdefault(patient, {})
-        counts[split] = counts.get(split, 0) + 1
+        seen.setdefault(patient, Counter())[split] += 1
     for patient, counts in seen.items():
         if len(counts) > 1:
-            where = " and ".join(sorted(counts))
-            raise InputError(
-                f"patient {patient} is in both {where} ({sum(counts.values())} rows). Rebuild, split by patient."
-            )
+            where, total = " and ".join(sorted(counts)), sum(counts.values())
+            raise InputError(f"patient {patient} is in both {where} ({total} rows). Split by patient.")

@@ -18,6 +18,7 @@ SPEC = {
     "rows": {"instruction": ["sft"], "preference": ["align"], "prompt": ["align", "test"]},
     "tasks": {"presence": 2, "side": 1, "box": 1, "report": 1},
     "box_grid": 100,
+    "corruptions_per_image": 3,
 }
 TRAINER = {
     "sft": {"learning_rate": 1.0e-3},
