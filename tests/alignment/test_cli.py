@@ -85,4 +85,5 @@ def test_inspect_with_a_model_counts_image_tokens(write_recipe, data, tmp_path):
     shown = json.loads(clinalign("inspect", *arguments).stdout)
     assert shown["image_tokens"] == 4
     assert shown["trained_tokens"] > 0
-    assert Image.open(picture).size == (64, 64)
+    with Image.open(picture) as seen:
+        assert seen.size == (64, 64)
