@@ -8,11 +8,19 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+CANNED = {
+    "wrong schema": (200, b'{"object": "list", "data": []}'),
+    "null content": (200, b'{"choices": [{"message": {"content": null}, "finish_reason": "stop"}]}'),
+    "refusal": (200, b'{"choices": [{"message": {"content": null, "refusal": "I cannot help with that."}}]}'),
+    "no quota": (429, b'{"error": {"type": "insufficient_quota"}}'),
+}
+
 
 class Misbehaving:
     """``script``: what to do with the coming requests, in order; once it is used up, a proper reply.
 
-    An act is a status, ``(status, headers)`` or a name of ``FAULTS``. ``answer`` maps a request's body to the reply.
+    An act is a status, ``(status, headers)`` or a name (see ``perform`` and ``CANNED``).
+    ``answer`` maps a request's body to the reply.
     """
 
     def __init__(self):
@@ -88,14 +96,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         elif act == "broken json":
             self.send(200, server.reply(body)[:-9])
-        elif act == "wrong schema":
-            self.send(200, b'{"object": "list", "data": []}')
-        elif act == "null content":
-            self.send(200, b'{"choices": [{"message": {"content": null}, "finish_reason": "stop"}]}')
-        elif act == "refusal":
-            self.send(200, b'{"choices": [{"message": {"content": null, "refusal": "I cannot help with that."}}]}')
-        elif act == "no quota":
-            self.send(429, b'{"error": {"type": "insufficient_quota"}}')
+        elif act in CANNED:
+            self.send(*CANNED[act])
         elif act == "echo key":
             self.send(401, f"wrong key: {self.headers['Authorization']}".encode() * 9)
         else:

@@ -202,7 +202,7 @@ def test_time_is_capped(monkeypatch):
     now = time.monotonic()
     budget.reserve(0, 0, 1)
     monkeypatch.setattr(time, "monotonic", lambda: now + 11)
-    with pytest.raises(CapReached, match="10.0 seconds"):
+    with pytest.raises(CapReached, match=r"10\.0 seconds"):
         budget.reserve(0, 0, 1)
 
 
