@@ -166,9 +166,9 @@ def inspect(
 @app.command()
 def rewards(as_json: JsonFlag = False) -> None:
     """List the rewards: the columns each reads, its knobs and bounds, and what it says."""
-    from rewards.loading import available, load_reward
+    from rewards.loading import available, available_batched, load_reward
 
-    listed = [load_reward(name) for name in available()]
+    listed = [load_reward(name) for name in (*available(), *available_batched())]
     _say(
         {r.name: {"columns": list(r.columns), "bounds": list(r.bounds), "says": r.summary} for r in listed},
         as_json,

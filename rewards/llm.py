@@ -185,6 +185,11 @@ class LlmClient:
         keys = {request.key(self.backend.model) for request in requests}
         return sum(self._cached(key) is None for key in keys)
 
+    @property
+    def calls_left(self) -> int | None:
+        """Calls that the budget's cap still allows; None without one."""
+        return self.budget.calls_left if self.budget else None
+
     def _cached(self, key: str) -> Completion | None:
         entry = self.cache.get(key) if self.cache else None
         return Completion(**entry, cached=True) if entry is not None else None
