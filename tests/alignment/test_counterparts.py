@@ -4,6 +4,7 @@ import asyncio
 import json
 
 import pytest
+import yaml
 from datasets import Dataset
 
 from alignment.counterparts import weights_version, write_counterparts
@@ -13,12 +14,12 @@ from alignment.train import run
 from rewards.llm_cache import ReplyCache
 from rewards.strict_yaml import InputError
 
+pytestmark = pytest.mark.filterwarnings("default")  # third-party deprecations of trl and accelerate
+
 
 @pytest.fixture(scope="module")
 def models(data, tmp_path_factory):
     """Two tiny models of different seeds, by name."""
-    import yaml
-
     folder = tmp_path_factory.mktemp("models")
     paths = {}
     for seed in (1, 2):
