@@ -1,4 +1,4 @@
-"""The command line: build, check, train, eval, release, demo, inspect, score, read, rewards.
+"""The command line: build, check, train, eval, release, demo, counterparts, inspect, score, read, rewards.
 
 Each command does one step, says where its output went, and ends with one clear sentence and exit code 2 on bad input.
 """
@@ -150,6 +150,28 @@ def demo(
 
 
 @app.command()
+def counterparts(
+    data: Annotated[str, typer.Argument(help="prompt rows, such as data/phantom_chest/prompt/align")],
+    out: Annotated[str, typer.Argument(help="where to write them with the column `counterparts`")],
+    model: Annotated[list[str], typer.Option(help="NAME=a run's folder, a hub name, or a YAML file of an endpoint")],
+    task: Annotated[list[str] | None, typer.Option(help="only rows of this task")] = None,
+    limit: Annotated[int | None, typer.Option(help="only the first rows")] = None,
+    max_new_tokens: int = 96,
+    as_json: JsonFlag = False,
+) -> None:
+    """Ask named models once for their answers: the pool that the reward `crpo` compares with. Resumes where it was.
+
+    Example: clinalign counterparts data/x/prompt/align data/x/pool/align --model sft=runs/x/sft --task report
+    """
+    from alignment.counterparts import write_counterparts
+
+    named = {name: path for name, _, path in (entry.partition("=") for entry in model)}
+    if len(named) < len(model) or not all(named.values()):
+        raise InputError(f"--model {' '.join(model)}: expected different NAME=MODEL, such as sft=runs/x/sft.")
+    _say(write_counterparts(data, out, named, tasks=task, limit=limit, max_new_tokens=max_new_tokens), as_json)
+
+
+@app.command()
 def inspect(
     data: str,
     row: Annotated[int, typer.Option(help="which row")] = 0,
@@ -166,9 +188,9 @@ def inspect(
 @app.command()
 def rewards(as_json: JsonFlag = False) -> None:
     """List the rewards: the columns each reads, its knobs and bounds, and what it says."""
-    from rewards.loading import available, load_reward
+    from rewards.loading import available, available_batched, load_reward
 
-    listed = [load_reward(name) for name in available()]
+    listed = [load_reward(name) for name in (*available(), *available_batched())]
     _say(
         {r.name: {"columns": list(r.columns), "bounds": list(r.bounds), "says": r.summary} for r in listed},
         as_json,

@@ -1,12 +1,13 @@
 """The two filters of the command line, a line of JSON in and a line out: ``score`` and ``read``. Loads no torch."""
 
+import asyncio
 import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import yaml
 
-from rewards.loading import load_reward
+from rewards.loading import BatchReward, Reward, load_reward
 from rewards.reading import read
 from rewards.rule_set import load_rule_set
 from rewards.strict_yaml import InputError
@@ -18,16 +19,32 @@ def score_lines(name: str, knobs: list[str], lines: Iterable[str]) -> Iterator[s
     Raises: InputError naming the line that is not JSON, or lacks ``response`` or a column of the reward.
     """
     reward = load_reward(name, **_knobs(knobs))
-    for number, row in _rows(lines):
-        lacking = [c for c in ("response", *reward.columns) if c not in row]
-        if lacking:
-            raise InputError(f"line {number}: '{name}' reads {', '.join(lacking)}, which this row lacks.")
+    rows = (_complete(row, number, reward) for number, row in _rows(lines))
+    if isinstance(reward, BatchReward):
+        yield from _score_batch(reward, list(rows))
+        return
+    for row in rows:
         columns = {c: row[c] for c in reward.columns}
         scored = {
             "score": reward(row["response"], **columns),
             "components": reward.components(row["response"], **columns),
         }
         yield json.dumps({**row, **scored})
+
+
+def _complete(row: dict[str, Any], number: int, reward: Reward | BatchReward) -> dict[str, Any]:
+    lacking = [c for c in ("response", *reward.columns) if c not in row]
+    if lacking:
+        raise InputError(f"line {number}: '{reward.name}' reads {', '.join(lacking)}, which this row lacks.")
+    return row
+
+
+def _score_batch(reward: BatchReward, rows: list[dict[str, Any]]) -> Iterator[str]:
+    """All rows judged together, as groups and concurrent calls need."""
+    columns = {c: [row[c] for row in rows] for c in reward.columns}
+    judged = asyncio.run(reward([row["response"] for row in rows], **columns))
+    for row, value in zip(rows, judged.scores, strict=True):
+        yield json.dumps({**row, "score": value, "components": {}})
 
 
 def read_lines(rule_set: str, lines: Iterable[str]) -> Iterator[str]:

@@ -1,10 +1,15 @@
-"""The one adapter between a clinalign reward (one response, one number) and TRL's batched reward functions."""
+"""The one adapter between clinalign rewards and TRL's batched reward functions.
+
+A plain reward (one response, one number) is called row by row; a batch reward (a judge) is awaited, beside the others.
+"""
 
 from collections.abc import Callable
 from typing import Any
 
 from alignment.recipe import RewardEntry
-from rewards.loading import Reward, load_reward
+from rewards.llm import Backend
+from rewards.llm_spec import LlmSpec
+from rewards.loading import BatchReward, Reward, load_reward
 
 
 def response_text(completion: Any) -> str:
@@ -53,7 +58,37 @@ class TrlReward:
             log(f"{self.reward.name}/{name}", sum(values) / len(values))
 
 
-def trl_rewards(entries: list[RewardEntry]) -> tuple[list[TrlReward], list[float]]:
+class TrlBatchReward:
+    """A batch reward in TRL's asynchronous form; its figures are logged as ``NAME/FIGURE``."""
+
+    def __init__(self, reward: BatchReward) -> None:
+        self.reward = reward.with_local(local_backend)
+        self.__name__ = reward.name
+
+    async def __call__(
+        self,
+        prompts: list[Any],
+        completions: list[Any],
+        log_metric: Callable[[str, float], None] | None = None,
+        **columns: Any,
+    ) -> list[float | None]:
+        """One number a completion; None where it cannot be judged."""
+        texts = [response_text(completion) for completion in completions]
+        judged = await self.reward(texts, **columns, prompt=prompts)
+        for name, value in judged.metrics.items() if log_metric else ():
+            log_metric(f"{self.reward.name}/{name}", value)  # pyright: ignore[reportOptionalCall]
+        return judged.scores
+
+
+def local_backend(spec: LlmSpec) -> Backend:
+    """The backend of a recipe's local judge; torch is loaded here and not before."""
+    from alignment.local_llm import LocalModel
+
+    return LocalModel(spec.model, batch_size=spec.concurrency)
+
+
+def trl_rewards(entries: list[RewardEntry]) -> tuple[list[TrlReward | TrlBatchReward], list[float]]:
     """The reward functions of a recipe and their weights."""
-    loaded = [TrlReward(load_reward(entry.name, **entry.knobs)) for entry in entries]
-    return loaded, [entry.weight for entry in entries]
+    loaded = [load_reward(entry.name, **entry.knobs) for entry in entries]
+    functions = [TrlBatchReward(r) if isinstance(r, BatchReward) else TrlReward(r) for r in loaded]
+    return functions, [entry.weight for entry in entries]

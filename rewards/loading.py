@@ -1,15 +1,19 @@
-"""Rewards by name. A reward is a module of this package that defines ``BOUNDS`` and a function of its own name."""
+"""Rewards by name. A reward is a module of this package that defines ``BOUNDS`` and a function of its own name.
+
+One that needs a group or a service defines a frozen dataclass instead, named in camel case (``RoundRobin`` in
+``round_robin``): its fields are the knobs, its ``columns`` what it reads, and it is awaited with a whole batch.
+"""
 
 import inspect
 import pkgutil
 import typing
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from importlib import import_module
 from typing import Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 import rewards
 from rewards.strict_yaml import InputError, nearest
@@ -40,6 +44,41 @@ class Reward:
         return (inspect.getdoc(self.function) or "").split("\n", maxsplit=1)[0]
 
 
+@dataclass(frozen=True)
+class Judged:
+    """Scores of a batch (None: cannot be judged), and figures to log beside them."""
+
+    scores: list[float | None]
+    metrics: dict[str, float] = field(default_factory=dict[str, float])
+
+
+@dataclass(frozen=True)
+class BatchReward:
+    """A reward over a whole batch, with its knobs set. ``scorer`` is the dataclass of its module."""
+
+    name: str
+    scorer: Any
+    bounds: tuple[float, float] = (0.0, 1.0)
+
+    async def __call__(self, responses: Sequence[str], **columns: list[Any]) -> Judged:
+        """The scores of a batch. Columns hold one entry a response."""
+        return await self.scorer(responses, **{c: columns[c] for c in self.columns})
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What it reads of a row."""
+        return self.scorer.columns
+
+    @property
+    def summary(self) -> str:
+        """The first sentence of its docstring."""
+        return (inspect.getdoc(type(self.scorer)) or "").split("\n", maxsplit=1)[0]
+
+    def with_local(self, local: Any) -> "BatchReward":
+        """The same reward, able to open local models, which this floor cannot (it loads no torch)."""
+        return replace(self, scorer=replace(self.scorer, local=local))
+
+
 @cache
 def available() -> tuple[str, ...]:
     """Names of the rewards of this package.
@@ -56,30 +95,68 @@ def _function(name: str) -> Callable[..., Any] | None:
     return getattr(module, name, None) if hasattr(module, "BOUNDS") else None
 
 
-def load_reward(name: str, **knobs: Any) -> Reward:
+@cache
+def available_batched() -> tuple[str, ...]:
+    """Names of the rewards of this package that need a group or a service.
+
+    >>> "crpo" in available_batched()
+    True
+    """
+    names = [module.name for module in pkgutil.iter_modules(rewards.__path__) if not module.ispkg]
+    return tuple(name for name in names if _scorer(name) is not None)
+
+
+def _scorer(name: str) -> type | None:
+    module = import_module(f"rewards.{name}")
+    return getattr(module, name.title().replace("_", ""), None) if hasattr(module, "BOUNDS") else None
+
+
+def load_reward(name: str, **knobs: Any) -> Reward | BatchReward:
     """The reward of a name.
 
     Raises: InputError if there is none, it has no such knob, or a knob has the wrong type.
     """
-    if name not in available():
-        hint = nearest(name, list(available()))
-        raise InputError(f"no reward named '{name}'.{hint} Available: {', '.join(available())}.")
+    known = (*available(), *available_batched())
+    if name not in known:
+        raise InputError(f"no reward named '{name}'.{nearest(name, list(known))} Available: {', '.join(known)}.")
+    bounds = import_module(f"rewards.{name}").BOUNDS
+    scorer = _scorer(name)
+    if scorer is not None:
+        own = [f.name for f in fields(scorer) if f.metadata.get("knob", True)]
+        return BatchReward(name, scorer(**_checked_knobs(name, scorer, knobs, own)), bounds)
     function = _function(name)
     assert function is not None
     parameters = inspect.signature(function).parameters.values()
-    _check_knobs(name, function, knobs, [p.name for p in parameters if p.kind is p.KEYWORD_ONLY])
+    checked = _checked_knobs(name, function, knobs, [p.name for p in parameters if p.kind is p.KEYWORD_ONLY])
     columns = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD][1:]
-    return Reward(name, function, knobs, tuple(columns), import_module(f"rewards.{name}").BOUNDS)
+    return Reward(name, function, checked, tuple(columns), bounds)
 
 
-def _check_knobs(name: str, function: Callable[..., Any], knobs: dict[str, Any], known: list[str]) -> None:
-    hints = typing.get_type_hints(function)
+def _checked_knobs(name: str, owner: Any, knobs: dict[str, Any], known: list[str]) -> dict[str, Any]:
+    hints = typing.get_type_hints(owner)
+    checked: dict[str, Any] = {}
     for knob, value in knobs.items():
         if knob not in known:
             raise InputError(
                 f"'{name}' has no knob '{knob}'.{nearest(knob, known)} Knobs: {', '.join(known) or 'none'}."
             )
         try:
-            TypeAdapter(hints[knob], config=ConfigDict(strict=True)).validate_python(value)
+            checked[knob] = _knob_type(hints[knob]).validate_python(value)
         except ValidationError as wrong:
-            raise InputError(f"'{name}', knob '{knob}': got {value!r}; {wrong.errors()[0]['msg'].lower()}.") from None
+            fault = wrong.errors()[0]
+            place = ".".join([knob, *(str(part) for part in fault["loc"] if part in _keys(value))])
+            raise InputError(f"'{name}', knob '{place}': got {fault['input']!r}; {fault['msg'].lower()}.") from None
+    return checked
+
+
+def _knob_type(hint: Any) -> TypeAdapter[Any]:
+    """A section's own model is strict already; pydantic takes no further config for it."""
+    has_model = any(isinstance(kind, type) and issubclass(kind, BaseModel) for kind in (hint, *typing.get_args(hint)))
+    return TypeAdapter(hint) if has_model else TypeAdapter(hint, config=ConfigDict(strict=True))
+
+
+def _keys(value: Any) -> set[str]:
+    """All keys of nested mappings."""
+    if not isinstance(value, dict):
+        return set()
+    return {str(k) for k in value}.union(*(_keys(v) for v in value.values()))

@@ -1,0 +1,139 @@
+"""Answers of named models to a data set's prompts, asked once: the pool that CRPO compares with.
+
+A model is a local VLM (a run's folder, a hub name) or an endpoint (a YAML file that holds an ``LlmSpec``). Answers are
+kept by content beside the output as they come, so a killed run goes on and a second one asks nothing.
+"""
+
+import asyncio
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, List, Value
+from datasets import Image as ImageFeature
+from rich.progress import track
+
+from alignment.generation import generate
+from alignment.models import load_for_inference, model_folder
+from alignment.recipe import parquet
+from alignment.reward_functions import local_backend
+from rewards.cases import image_bytes, prompt_text
+from rewards.llm import Completion, LlmClient, ask
+from rewards.llm_cache import ReplyCache
+from rewards.llm_spec import LlmSpec, open_llm
+from rewards.strict_yaml import InputError, read_yaml, validated
+
+COLUMN = List({"model": Value("string"), "text": Value("string")})
+CHUNK = 8
+
+
+def write_counterparts(
+    data: str,
+    out: str,
+    models: dict[str, str],
+    *,
+    tasks: list[str] | None = None,
+    limit: int | None = None,
+    max_new_tokens: int = 96,
+    batch_size: int = 64,
+) -> dict[str, Any]:
+    """Writes the rows of ``data`` with a column ``counterparts`` to ``out``; says how many answers each model gave.
+
+    ``models``: by the name that recipes use for them. ``tasks``: only rows of these. A row that an endpoint failed on
+    lacks that model's answer, and is counted. Raises: InputError if a model or the data are not there.
+    """
+    rows: Any = Dataset.from_parquet(str(parquet(data)))
+    if tasks:
+        rows = rows.select([k for k, task in enumerate(rows["task"]) if task in tasks])
+    rows = rows.select(range(min(limit, len(rows)))) if limit else rows
+    if not len(rows):
+        raise InputError(f"{data}: no rows{' of task ' + ', '.join(tasks) if tasks else ''} to answer.")
+    target = Path(out) if out.endswith(".parquet") else Path(f"{out}.parquet")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    cache = ReplyCache(target.with_suffix(".counterparts.jsonl"))
+    pool: list[list[dict[str, str]]] = [[] for _ in range(len(rows))]
+    card: dict[str, Any] = {"data": data, "rows": len(rows), "max_new_tokens": max_new_tokens, "models": {}}
+    for name, path in models.items():
+        version, answers = _answers(path, rows, cache, max_new_tokens, batch_size)
+        card["models"][name] = {"path": path, "version": version, "answers": sum(a is not None for a in answers)}
+        for own, answer in zip(pool, answers, strict=True):
+            own.extend([{"model": name, "text": answer}] if answer is not None else [])
+    _write(rows, pool, target)
+    target.with_suffix(".counterparts.json").write_text(json.dumps(card, indent=2), encoding="utf-8")
+    return {"written": str(target), **card}
+
+
+def _write(rows: Any, pool: list[list[dict[str, str]]], target: Path) -> None:
+    """The rows with their pool, whole or not at all."""
+    if "counterparts" in rows.column_names:
+        rows = rows.remove_columns("counterparts")
+    raw = rows.cast_column("images", List(ImageFeature(decode=False)))
+    scratch = target.with_suffix(f".{os.getpid()}.tmp")
+    raw.add_column("counterparts", pool, feature=COLUMN).cast_column("images", List(ImageFeature())).to_parquet(scratch)
+    scratch.replace(target)
+
+
+def _answers(
+    path: str, rows: Any, cache: ReplyCache, max_new_tokens: int, batch_size: int
+) -> tuple[str, list[str | None]]:
+    """The model's version and its answer to each row; None where an endpoint failed."""
+    if path.endswith((".yaml", ".yml")):
+        spec = validated(LlmSpec, read_yaml(Path(path)), where=path)
+        return spec.model, _from_endpoint(open_llm(spec, local=local_backend), rows, max_new_tokens)
+    version = weights_version(path)
+    keys = list(_keys(version, rows, max_new_tokens))
+    missing = [k for k, key in enumerate(keys) if cache.get(key) is None]
+    if missing:
+        model, processor = load_for_inference(path)
+        size = CHUNK * batch_size
+        for start in track(range(0, len(missing), size), description=f"answers of {path}"):
+            chunk = missing[start : start + size]
+            texts = generate(
+                model, processor, [rows[k] for k in chunk], max_new_tokens=max_new_tokens, batch_size=batch_size
+            )
+            for k, (text,) in zip(chunk, texts, strict=True):
+                cache.put(keys[k], {"text": text})
+    kept = [cache.get(key) for key in keys]
+    return version, [entry["text"] if entry else None for entry in kept]
+
+
+def _from_endpoint(client: LlmClient, rows: Any, max_new_tokens: int) -> list[str | None]:
+    requests = [
+        ask(
+            prompt_text(row["prompt"]),
+            images=tuple(image_bytes(image) for image in row["images"]),
+            max_tokens=max_new_tokens,
+            version="counterpart",
+        )
+        for row in rows
+    ]
+    replies = asyncio.run(client.complete(requests))
+    return [reply.text if isinstance(reply, Completion) else None for reply in replies]
+
+
+def weights_version(path: str) -> str:
+    """SHA-256 over the weights and adapters of a folder; a hub name as it is.
+
+    Raises: InputError if ``path`` is a folder without a checkpoint.
+    """
+    folder = Path(model_folder(path))
+    if not folder.is_dir():
+        return path
+    digest = hashlib.sha256()
+    for file in sorted([*folder.glob("*.safetensors"), *folder.glob("*config.json")]):
+        with file.open("rb") as content:
+            digest.update(hashlib.file_digest(content, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _keys(version: str, rows: Any, max_new_tokens: int) -> Iterator[str]:
+    """A content hash for each row: model, limit, prompt and the bytes of the images."""
+    raw = rows.cast_column("images", List(ImageFeature(decode=False)))
+    for row in raw:
+        digest = hashlib.sha256(json.dumps([version, max_new_tokens, row["prompt"]], sort_keys=True).encode())
+        for image in row["images"]:
+            digest.update(hashlib.sha256(image["bytes"]).digest())
+        yield digest.hexdigest()

@@ -1,0 +1,75 @@
+"""Which language model, where, and within which caps: the section that recipes write, and the client made of it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from rewards.llm import Backend, LlmClient
+from rewards.llm_budget import Budget, Caps, Price
+from rewards.llm_cache import ReplyCache
+from rewards.llm_http import Endpoint
+from rewards.strict_yaml import InputError
+
+
+class LlmSpec(BaseModel):
+    """One model behind one client.
+
+    ``endpoint``: an OpenAI-compatible URL ending in ``/v1``; without it, ``model`` is a local transformers model
+    (a folder, a hub name or ``smollm2``) and nothing leaves the machine. ``key_env``: the environment variable that
+    holds the key, never the key itself. ``cache``: a folder for replies and the ledger of what was spent.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    model: str
+    endpoint: str | None = None
+    key_env: str | None = None
+    cache: str | None = None
+    concurrency: int = Field(default=8, ge=1)
+    timeout_s: float = Field(default=120.0, gt=0)
+    max_attempts: int = Field(default=5, ge=1)
+    max_wait_s: float = Field(default=60.0, ge=0)
+    caps: Caps = Caps()
+    price: Price = Price()
+    extra: dict[str, Any] = {}
+
+    @field_validator("endpoint")
+    @classmethod
+    def _is_a_url(cls, endpoint: str | None) -> str | None:
+        if endpoint is not None and not endpoint.startswith(("http://", "https://")):
+            raise ValueError(f"endpoint '{endpoint}' must begin with http:// or https://.")
+        return endpoint
+
+    @field_validator("key_env")
+    @classmethod
+    def _is_a_name(cls, key_env: str | None) -> str | None:
+        if key_env is not None and not key_env.isidentifier():
+            raise ValueError("key_env must be the name of an environment variable, never the key itself.")
+        return key_env
+
+
+LocalBackend = Callable[[LlmSpec], Backend]
+
+
+def open_llm(spec: LlmSpec, *, local: LocalBackend | None = None) -> LlmClient:
+    """The client of a spec. ``local`` makes the backend of a local model, which this floor cannot (it loads no torch).
+
+    Raises: InputError if the spec needs a local model and there is no ``local``.
+    """
+    if spec.endpoint is not None:
+        backend: Backend = Endpoint(spec.endpoint, spec.model, spec.key_env, spec.timeout_s, spec.extra)
+    elif local is not None:
+        backend = local(spec)
+    else:
+        raise InputError(f"model '{spec.model}' has no endpoint, and a local model cannot be loaded here. Name one.")
+    folder = Path(spec.cache) if spec.cache else None
+    return LlmClient(
+        backend,
+        cache=ReplyCache(folder / "replies.jsonl") if folder else None,
+        budget=Budget(spec.caps, spec.price, folder / "ledger.jsonl" if folder else None),
+        concurrency=spec.concurrency,
+        max_attempts=spec.max_attempts,
+        max_wait_s=spec.max_wait_s,
+    )

@@ -1,0 +1,141 @@
+"""Counterparts asked once, and CRPO end to end in TRL's trainer."""
+
+import asyncio
+import json
+
+import pytest
+import yaml
+from datasets import Dataset
+
+from alignment.counterparts import weights_version, write_counterparts
+from alignment.recipe import RewardEntry, read_recipe
+from alignment.reward_functions import TrlBatchReward, trl_rewards
+from alignment.train import run
+from rewards.llm_cache import ReplyCache
+from rewards.strict_yaml import InputError
+
+pytestmark = pytest.mark.filterwarnings("default")  # third-party deprecations of trl and accelerate
+
+
+@pytest.fixture(scope="module")
+def models(data, tmp_path_factory):
+    """Two tiny models of different seeds, by name."""
+    folder = tmp_path_factory.mktemp("models")
+    paths = {}
+    for seed in (1, 2):
+        recipe = {
+            "method": "sft", "output": str(folder / f"m{seed}"), "data": {"train": str(data / "instruction/sft")},
+            "model": {"path": "tiny", "image_size": 64, "seed": seed},
+            "trainer": {"max_steps": 1, "per_device_train_batch_size": 4, "gradient_checkpointing": False,
+                        "save_strategy": "no", "disable_tqdm": True, "seed": seed},
+        }  # fmt: skip
+        file = folder / f"{seed}.yaml"
+        file.write_text(yaml.safe_dump(recipe))
+        paths[f"m{seed}"] = str(run(read_recipe(file)))
+    return paths
+
+
+def written(data, out, models, **settings):
+    return write_counterparts(
+        str(data / "prompt/align"), str(out), models, tasks=["report"], limit=6, max_new_tokens=8, **settings
+    )
+
+
+def test_every_row_gets_one_answer_of_each_model_and_keeps_its_columns(data, models, tmp_path):
+    card = written(data, tmp_path / "pool" / "align", models)
+    rows = Dataset.from_parquet(card["written"])
+    before = Dataset.from_parquet(str(data / "prompt/align.parquet"))
+    assert set(rows.column_names) == {*before.column_names, "counterparts"}
+    assert all([a["model"] for a in row["counterparts"]] == ["m1", "m2"] for row in rows)
+    assert rows[0]["images"][0].size == (64, 64)
+    assert card["models"]["m1"] == {
+        "path": models["m1"], "version": weights_version(models["m1"]), "answers": len(rows),
+    }  # fmt: skip
+    assert weights_version(models["m1"]) != weights_version(models["m2"])
+
+
+def test_a_second_run_asks_no_model_again(data, models, tmp_path, monkeypatch):
+    first = written(data, tmp_path / "align", models)
+    content = Dataset.from_parquet(first["written"])["counterparts"][:]
+
+    def refuse(path):
+        raise AssertionError(f"{path} was loaded again")
+
+    monkeypatch.setattr("alignment.counterparts.load_for_inference", refuse)
+    again = written(data, tmp_path / "align", models)
+    assert Dataset.from_parquet(again["written"])["counterparts"][:] == content
+
+
+def test_a_run_that_was_killed_asks_only_what_is_missing(data, models, tmp_path, monkeypatch):
+    import alignment.counterparts as module
+
+    written(data, tmp_path / "align", {"m1": models["m1"]})
+    log = tmp_path / "align.counterparts.jsonl"
+    lines = log.read_bytes().splitlines(keepends=True)
+    log.write_bytes(b"".join(lines[:4]) + lines[4][:9])
+    asked, real = [], module.generate
+    monkeypatch.setattr(
+        module,
+        "generate",
+        lambda model, processor, rows, **how: asked.extend(rows) or real(model, processor, rows, **how),
+    )
+    card = written(data, tmp_path / "align", {"m1": models["m1"]})
+    assert len(asked) == card["rows"] - 4
+    assert ReplyCache(log).num_entries == card["rows"]
+
+
+def test_an_endpoint_is_asked_with_the_images_and_its_failures_are_counted(data, tmp_path, server):
+    file = tmp_path / "gpt.yaml"
+    file.write_text(json.dumps({"model": "big", "endpoint": server.url, "max_attempts": 1, "concurrency": 1}))
+    server.script = [200, 500]
+    card = written(data, tmp_path / "align", {"big": str(file)})
+    assert card["models"]["big"] == {"path": str(file), "version": "big", "answers": card["rows"] - 1}
+    content = server.requests[0]["messages"][0]["content"]
+    assert content[0]["image_url"]["url"].startswith("data:image/png;base64,")
+    pools = Dataset.from_parquet(card["written"])["counterparts"][:]
+    assert sorted(map(len, pools)) == [0, *[1] * (card["rows"] - 1)]
+
+
+def test_missing_rows_and_models_are_one_clear_error(data, models, tmp_path):
+    with pytest.raises(InputError, match="no rows of task staging"):
+        write_counterparts(str(data / "prompt/align"), str(tmp_path / "x"), models, tasks=["staging"])
+    with pytest.raises(InputError, match="no folder runs/none"):
+        written(data, tmp_path / "x", {"a": "runs/none"})
+
+
+def test_grpo_trains_on_crpo_beside_a_plain_reward(data, models, tmp_path, write_recipe):
+    written(data, tmp_path / "pool" / "align", models)
+    path = write_recipe(
+        "grpo",
+        model={"path": models["m1"]},
+        data={"train": str(tmp_path / "pool" / "align")},
+        rewards=[{"name": "crpo", "judge": "facts"}, {"name": "round_robin", "weight": 0.5}, {"name": "finding_f1"}],
+    )
+    folder = run(read_recipe(path))
+    logged = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    keys = {key for entry in logged for key in entry}
+    assert {"rewards/crpo/mean", "rewards/round_robin/mean", "rewards/finding_f1/mean"} <= keys
+    assert {"crpo/win_rate", "crpo/failure_rate", "crpo/accuracy", "round_robin/failure_rate"} <= keys
+    assert all(0 <= entry["rewards/crpo/mean"] <= 1 for entry in logged if "rewards/crpo/mean" in entry)
+
+
+def test_a_recipe_whose_data_lack_the_counterparts_says_so(write_recipe):
+    path = write_recipe("grpo", rewards=[{"name": "crpo"}])
+    with pytest.raises(InputError, match="'crpo' reads column 'counterparts'"):
+        read_recipe(path)
+
+
+def test_a_judge_that_fails_gives_none_to_the_trainer(server):
+    server.script = [500] * 99
+    judge = {"model": "j", "endpoint": server.url, "max_attempts": 1}
+    (reward,), weights = trl_rewards([RewardEntry.model_validate({"name": "crpo", "weight": 2.0, "judge": judge})])
+    assert isinstance(reward, TrlBatchReward)
+    logged = {}
+    prompt = [{"role": "user", "content": [{"type": "text", "text": "Describe."}]}]
+    found = asyncio.run(
+        reward(
+            [prompt], [[{"role": "assistant", "content": "x"}]], log_metric=logged.__setitem__, trainer_state=None,
+            counterparts=[[{"model": "a", "text": "b"}]], images=[[]],
+        )
+    )  # fmt: skip
+    assert (found, weights, reward.__name__, logged) == ([None], [2.0], "crpo", {"crpo/failure_rate": 1.0})
