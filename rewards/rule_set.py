@@ -1,8 +1,8 @@
 """Rule sets: one YAML file for one clinical task. What can be found, what it is called, how severe an error is.
 
-First form: findings with lexicon, sides, sizes, severity, and the wording in which facts are written.
-Left out for now: implications, conditional questions, valid paths, stages, referral. They will be further
-sections of the same file, so unknown sections are refused rather than ignored.
+Three sections, each of which may be left out: ``findings`` with lexicon, sides, sizes, severity and the ``wording``
+in which they are written; ``decision``, the questions of a task and which answers hang together; ``staging``, ordered
+scales such as stages and referral. Unknown sections are refused rather than ignored.
 """
 
 from functools import cache
@@ -12,6 +12,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from rewards.decision import Decision
+from rewards.stages import Staging
 from rewards.strict_yaml import InputError, nearest, read_yaml, validated
 
 ErrorKind = Literal["invented", "missed", "side", "size", "count"]
@@ -49,16 +51,20 @@ class Wording(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    present: list[str] = Field(min_length=1)
-    absent: list[str] = Field(min_length=1)
-    uncertain: list[str] = Field(min_length=1)
+    present: list[str] = []
+    absent: list[str] = []
+    uncertain: list[str] = []
     count: list[str] = []
-    ask_presence: list[str] = Field(min_length=1)
+    ask_presence: list[str] = []
     ask_side: list[str] = []
     ask_size: list[str] = []
     ask_count: list[str] = []
     ask_box: list[str] = []
-    ask_report: list[str] = Field(min_length=1)
+    ask_report: list[str] = []
+
+
+REQUIRED_WORDING = ("present", "absent", "uncertain", "ask_presence", "ask_report")
+"""What a rule set with findings must word."""
 
 
 class RuleSet(BaseModel):
@@ -72,9 +78,20 @@ class RuleSet(BaseModel):
     name: str
     version: int
     modality: str
-    findings: dict[str, FindingRule] = Field(min_length=1)
-    error_weights: dict[ErrorKind, float]
-    wording: Wording
+    findings: dict[str, FindingRule] = {}
+    error_weights: dict[ErrorKind, float] = {}
+    wording: Wording = Wording()
+    decision: Decision | None = None
+    staging: Staging | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> "RuleSet":
+        lacking = [key for key in REQUIRED_WORDING if not getattr(self.wording, key)]
+        if self.findings and lacking:
+            raise ValueError(f"wording: {', '.join(lacking)}: give at least one template, since there are findings.")
+        if not self.findings and self.decision is None and self.staging is None:
+            raise ValueError("nothing is ruled. Give findings (with wording), a decision, or staging.")
+        return self
 
     @model_validator(mode="after")
     def _phrases_are_distinct(self) -> "RuleSet":
