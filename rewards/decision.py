@@ -176,10 +176,6 @@ class Decision(_Strict):
         """The names of the paths that a tuple follows."""
         return [name for name, path in self.paths.items() if met(path, full)]
 
-    def is_asked(self, name: str, symbols: Mapping[str, str]) -> bool:
-        """Whether a node with these symbols is asked at all."""
-        return symbols[name] != NOT_APPLICABLE
-
     @cached_property
     def shares(self) -> dict[str, dict[str, float]]:
         """The share of each symbol among the cases in which its node is asked."""
@@ -218,7 +214,8 @@ class Decision(_Strict):
             found[name] = stated if isinstance(stated, str) else None
             return found[name]
         columns = {column for rule in self.derive[name] for column in rule.when}
-        known = {c: self._derive(c, record, found) if c in self.nodes else record.get(c) for c in columns}
+        derived = {c for c in columns if c in self.nodes and c != name}
+        known = {c: self._derive(c, record, found) if c in derived else record.get(c) for c in columns}
         truths = [(rule.symbol, holds(rule.when, known)) for rule in self.derive[name]]
         found[name] = first_decided(truths)
         return found[name]

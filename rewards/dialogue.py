@@ -44,7 +44,7 @@ class Told(_Strict):
 
 
 class Turn(_Strict):
-    """One question. ``answer``: a reference wording. ``images``: how many images of the row open this turn, in order."""
+    """One question. ``answer``: a reference wording. ``images``: how many of the row's images open this turn."""
 
     node: str
     gold: str

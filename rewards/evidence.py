@@ -4,6 +4,7 @@ Evidence is a mapping from names (columns, findings, stages) to values; what is 
 not the same as absent. Logic is Kleene's strong three-valued logic. Left out: arithmetic between columns.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -62,10 +63,14 @@ class Test(BaseModel):
         parts = [str(part) for part in value] if isinstance(value, list) else [str(value)]
         if self.starts_with and not any(part.startswith(tuple(self.starts_with)) for part in parts):
             return False
-        padded = [f" {' '.join(part.casefold().split())} " for part in parts]
-        if self.contains and not any(f" {c.casefold()} " in part for c in self.contains for part in padded):
+        if self.contains and not any(_spaced(c) in _spaced(part) for c in self.contains for part in parts):
             return False
         return not any(part == str(refused) for refused in self.none_of for part in parts)
+
+
+def _spaced(text: str) -> str:
+    """The words of a text between single spaces, so that words match whole."""
+    return " ".join(["", *re.findall(r"[\w-]+", text.casefold()), ""])
 
 
 Asked = Scalar | list[Scalar] | Test

@@ -6,6 +6,7 @@ Left out: probabilities, and levels that are not ordered.
 """
 
 from dataclasses import dataclass
+from itertools import product
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -112,10 +113,21 @@ def staged(evidence: Evidence, scale: Scale) -> Staged:
 
 
 def all_scales(evidence: Evidence, staging: Staging) -> tuple[dict[str, Staged], list[Contradiction]]:
-    """Every scale in turn, each seeing those before it, and the contradictions in the evidence."""
+    """Every scale in turn, each seeing those before it, and the contradictions in the evidence.
+
+    Where an earlier scale has several possible levels, a later one is worked out for each of them.
+    """
     known, clashes = closed(evidence, staging.implications)
     found: dict[str, Staged] = {}
     for name, scale in staging.scales.items():
-        found[name] = staged(known, scale)
-        known[name] = frozenset({found[name].level, *found[name].could_be})
+        possible = {before: (staged.level, *staged.could_be) for before, staged in found.items()}
+        cases = [dict(zip(possible, levels, strict=True)) for levels in product(*possible.values())]
+        found[name] = _least([staged({**known, **case}, scale) for case in cases], scale)
     return found, clashes
+
+
+def _least(cases: list[Staged], scale: Scale) -> Staged:
+    """The lowest of several possible results, with all that the others might add."""
+    lowest = min(cases, key=lambda case: scale.names.index(case.level))
+    named = {level for case in cases for level in (case.level, *case.could_be)} - {lowest.level}
+    return Staged(lowest.level, tuple(level for level in scale.names if level in named), lowest.because)

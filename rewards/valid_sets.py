@@ -25,7 +25,7 @@ def space_size(domains: Domains) -> int:
 
 
 def solutions(domains: Domains, possible: Possible, known: Mapping[str, str] | None = None) -> Iterator[Assignment]:
-    """Every valid tuple that agrees with ``known``, in the order of the domains; none if ``known`` is no part of one."""
+    """Every valid tuple that agrees with ``known``, in the order of the domains."""
     known = known or {}
     if any(known[name] not in domains.get(name, ()) for name in known):
         return
