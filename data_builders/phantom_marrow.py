@@ -88,8 +88,8 @@ def phantom_marrow(
     Raises: InputError if a count, size or share is out of range.
 
     >>> sample = next(phantom_marrow(patients=1))
-    >>> sample.id, sample.image.size, sorted(sample.facts.values)[:2]
-    ('m00000-0', (128, 128), ['blast_fraction', 'field'])
+    >>> sample.id, sample.image.size, sample.image.mode
+    ('m00000-0', (128, 128), 'RGB')
     """
     for name, value, least in (
         ("patients", patients, 0),

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from rewards.decision import Clause, Decision, WordingSplit, met
 from rewards.rule_set import load_rule_set
 from rewards.strict_yaml import InputError
+from rewards.symbols import SymbolReading, read_symbol
 
 Scenario = Literal[
     "standard", "diagnosis_first", "reversed", "improvised", "subset", "single",
@@ -111,3 +112,16 @@ def turns_said(responses: Responses, dialogue: Dialogue) -> list[str]:
     """One response a turn: missing ones are empty, and further ones are dropped."""
     said = [responses] if isinstance(responses, str) else list(responses)
     return [*said, *[""] * len(dialogue.turns)][: len(dialogue.turns)]
+
+
+def readings(responses: Responses, dialogue: Dialogue) -> list[SymbolReading]:
+    """What each of the model's turns says, read for the node that was asked; a bare yes answers a confirmation."""
+    nodes = dialogue.decision.nodes
+    return [
+        read_symbol(text, nodes[turn.node], claim=_to_confirm(turn))
+        for text, turn in zip(turns_said(responses, dialogue), dialogue.turns, strict=True)
+    ]
+
+
+def _to_confirm(turn: Turn) -> str | None:
+    return turn.claim.symbol if turn.claim is not None and turn.claim.kind == "confirmation" else None
