@@ -180,7 +180,7 @@ def _ecg(said: _Said, consistency_weight: float) -> tuple[float, float, float]:
     credits = sum(_credits(said, no_match=-1.0)) + _diagnosis_extra(spoken, gold) + _troponin_extra(spoken, gold)
     elevated = spoken["st_elevation"] == "elevated"
     fits = (spoken["diagnosis"] == "stemi" and elevated) or (
-        spoken["diagnosis"] == "nstemi" and spoken["st_elevation"] == "not elevated"
+        spoken["diagnosis"] == "nstemi" and spoken["st_elevation"] == "level"
     )
     differences = _differences(said.texts, [turn.answer for turn in said.dialogue.turns])
     length = sum(max(-abs(d) / 25, -2.0) for d in differences if abs(d) > 10)

@@ -13,8 +13,11 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rewards.decision import Decision
+from rewards.rule_faults import Fault, decision_faults, staging_faults
 from rewards.stages import Staging
 from rewards.strict_yaml import InputError, nearest, read_yaml, validated
+from rewards.wording_faults import wording_faults
+from rewards.yaml_lines import line_of
 
 ErrorKind = Literal["invented", "missed", "side", "size", "count"]
 
@@ -126,6 +129,25 @@ def shipped() -> list[str]:
     )
 
 
+def read_rule_set(path: Path) -> RuleSet:
+    """The rule set in a YAML file.
+
+    Raises: InputError with every fault of the file, one a line, each with its line number and cure.
+    """
+    rules = validated(RuleSet, read_yaml(path), where=str(path))
+    faults = faults_of(rules)
+    if faults:
+        raise InputError("\n".join(f"{path}:{line_of(path, fault.place)}: {fault}" for fault in faults))
+    return rules
+
+
+def faults_of(rules: RuleSet) -> list[Fault]:
+    """Every fault of the decision and the staging of a rule set."""
+    decided = [] if rules.decision is None else decision_faults(rules.decision)
+    worded = [] if rules.decision is None else wording_faults(rules.decision)
+    return [*decided, *worded, *(staging_faults(rules.staging) if rules.staging else ())]
+
+
 @cache
 def load_rule_set(name: str) -> RuleSet:
     """The rule set of a shipped name (``chest_xray``), a versioned id (``chest_xray@1``) or a YAML file.
@@ -136,7 +158,7 @@ def load_rule_set(name: str) -> RuleSet:
     path = Path(bare) if bare.endswith((".yaml", ".yml")) else Path(str(files("rewards.rule_sets") / f"{bare}.yaml"))
     if not path.is_file() and not bare.endswith((".yaml", ".yml")):
         raise InputError(f"no rule set named '{bare}'.{nearest(bare, shipped())} Shipped: {', '.join(shipped())}.")
-    rules = validated(RuleSet, read_yaml(path), where=str(path))
+    rules = read_rule_set(path)
     if version and version != str(rules.version):
         raise InputError(f"rule set '{bare}': version {version} was asked for, version {rules.version} is installed.")
     return rules

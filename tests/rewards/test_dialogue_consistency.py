@@ -99,7 +99,7 @@ def test_hack_e_always_inconclusive_earns_nothing(honest_marrow):
 
 
 def test_hack_f_always_nstemi_earns_nothing():
-    alarm = {"st_elevation": "not elevated", "st_depression": "seen", "troponin": "order", "diagnosis": "nstemi"}
+    alarm = {"st_elevation": "level", "st_depression": "seen", "troponin": "order", "diagnosis": "nstemi"}
     earned = over_cases(lambda asked: answers(ECG, asked, alarm), ECG)
     assert earned == pytest.approx(0.0, abs=1e-9)
     assert earned < honest(ECG)
@@ -110,8 +110,8 @@ def test_hack_f_always_nstemi_earns_nothing():
             for f in decision_of(ECG).tuples
             if f["diagnosis"] == "normal"
             and f["troponin"] == "do not order"
-            and f["st_elevation"] == "not elevated"
-            and f["st_depression"] == "not seen"
+            and f["st_elevation"] == "level"
+            and f["st_depression"] == "unseen"
         ),
     )
     assert dialogue_consistency(answers(ECG, asked, alarm), asked.to_json()) < 0

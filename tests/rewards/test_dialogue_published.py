@@ -14,8 +14,8 @@ MARROW, ECG = "bone_marrow@1", "ecg_mi@1"
 PATHS = {decision_of(MARROW).classes_of(full)[0]: full for full in decision_of(MARROW).tuples}
 CLASSES = list(PATHS)
 NORMAL_ECG = {
-    "st_elevation": "not elevated",
-    "st_depression": "not seen",
+    "st_elevation": "level",
+    "st_depression": "unseen",
     "troponin": "do not order",
     "diagnosis": "normal",
 }
