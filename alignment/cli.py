@@ -197,6 +197,23 @@ def rewards(as_json: JsonFlag = False) -> None:
     )
 
 
+@app.command("check-rules")
+def check_rules(
+    rules: Annotated[str, typer.Argument(help="a rule set's YAML file, or the name of a shipped one")],
+    data: Annotated[
+        Path | None, typer.Option(help="records to check: JSON Lines with an `id` and label columns")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Check a rule set: every fault at once, each with its line and cure; with --data, labels outside the valid set.
+
+    Example: clinalign check-rules rewards/rule_sets/bone_marrow.yaml
+    """
+    from alignment.filters import check_rule_set
+
+    _say(check_rule_set(rules, data), as_json)
+
+
 @app.command()
 def score(
     reward: Annotated[str, typer.Argument(help="a reward's name, see `clinalign rewards`")],

@@ -3,14 +3,17 @@
 import asyncio
 import json
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from rewards.loading import BatchReward, Reward, load_reward
 from rewards.reading import read
-from rewards.rule_set import load_rule_set
-from rewards.strict_yaml import InputError
+from rewards.rule_faults import label_faults
+from rewards.rule_set import RuleSet, load_rule_set
+from rewards.strict_yaml import InputError, nearest_file
+from rewards.valid_sets import space_size
 
 
 def score_lines(name: str, knobs: list[str], lines: Iterable[str]) -> Iterator[str]:
@@ -57,6 +60,40 @@ def read_lines(rule_set: str, lines: Iterable[str]) -> Iterator[str]:
         facts = reading.facts.model_dump(exclude_defaults=True)
         found = {"facts": facts, "evidence": reading.evidence, "conflicts": sorted(reading.conflicts)}
         yield json.dumps({**row, **found, "unread": list(reading.unread)})
+
+
+def check_rule_set(name: str, data: Path | None) -> dict[str, Any]:
+    """What a sound rule set rules, in figures.
+
+    Raises: InputError with every fault of the rules or, with ``data``, of the labels in its records.
+    """
+    rules = load_rule_set(name)
+    found: dict[str, Any] = {"rule_set": rules.id, "findings": len(rules.findings)}
+    if rules.staging is not None:
+        found["scales"] = {name: scale.names for name, scale in rules.staging.scales.items()}
+    if rules.decision is not None:
+        found |= {
+            "nodes": list(rules.decision.nodes),
+            "classes": list(rules.decision.paths),
+            "valid_tuples": len(rules.decision.tuples) if rules.decision.tuples is not None else None,
+            "all_tuples": space_size(rules.decision.domains),
+        }
+    if data is not None:
+        found["records"] = _checked_labels(rules, data)
+    return found
+
+
+def _checked_labels(rules: RuleSet, data: Path) -> int:
+    if rules.decision is None:
+        raise InputError(f"{rules.id} has no decision section, so it allows and forbids no labels.")
+    if not data.is_file():
+        raise InputError(f"{data}: no such file.{nearest_file(data)}")
+    with data.open(encoding="utf-8") as lines:
+        records = [(str(row.get("id", f"line {number}")), row) for number, row in _rows(lines)]
+    faults = label_faults(rules.decision, records)
+    if faults:
+        raise InputError("\n".join(f"{data}: {fault}" for fault in faults))
+    return len(records)
 
 
 def _rows(lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Any]]]:

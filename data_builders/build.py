@@ -13,6 +13,7 @@ import random
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import pyarrow.parquet as pq
 from data_builders.build_spec import BuildSpec
 from data_builders.card import Tally, card_of
 from data_builders.corrupt import corrupt
+from data_builders.dialogues import Paraphraser, Writer, dialogue_fault, drawn_scenario, halves, transcript
 from data_builders.gallery import write_gallery
 from data_builders.images import ImageError, decoded, png_bytes
 from data_builders.render import QuestionAnswer, box_answer, questions, report
@@ -36,6 +38,7 @@ from data_builders.schema import (
 )
 from data_builders.splits import split_of
 from rewards.boxes import is_valid
+from rewards.dialogue import Dialogue
 from rewards.facts import Box, Facts
 from rewards.rule_set import RuleSet, load_rule_set
 from rewards.strict_yaml import InputError
@@ -45,7 +48,7 @@ MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.list_(BLOCK
 ALWAYS = ("id", "patient", "study", "source", "split", "task", "facts", "rule_set", "provenance")
 IMAGES = pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
 OWN: dict[RowKind, dict[str, pa.DataType]] = {
-    "instruction": {"prompt": MESSAGES, "completion": MESSAGES},
+    "instruction": {"prompt": MESSAGES, "completion": MESSAGES, "dialogue": pa.string()},
     "preference": {
         "prompt": MESSAGES,
         "chosen": MESSAGES,
@@ -53,7 +56,12 @@ OWN: dict[RowKind, dict[str, pa.DataType]] = {
         "weight": pa.float64(),
         "kind": pa.string(),
     },
-    "prompt": {"prompt": MESSAGES, "answer": pa.string(), "boxes": pa.list_(pa.list_(pa.int64()))},
+    "prompt": {
+        "prompt": MESSAGES,
+        "answer": pa.string(),
+        "boxes": pa.list_(pa.list_(pa.int64())),
+        "dialogue": pa.string(),
+    },
 }
 ROWS_A_GROUP = 512
 BYTES_A_GROUP = 2**26
@@ -63,11 +71,17 @@ Row = dict[str, Any]
 Records = Iterable[Sample | Quarantined]
 
 
-def build(spec: BuildSpec, *, progress: Callable[[Records], Records] | None = None) -> Path:
+def build(
+    spec: BuildSpec,
+    *,
+    progress: Callable[[Records], Records] | None = None,
+    paraphrase: Paraphraser | None = None,
+) -> Path:
     """Builds the data set into ``spec.output``, replacing the one that was there, and returns the folder.
 
     Until all is written, the old data set stays as it is. ``progress`` wraps the source's records; by default a
-    bar is drawn on standard error.
+    bar is drawn on standard error. ``paraphrase`` rewords the answers of dialogues; what changes an answer's meaning
+    is refused and counted in the card.
 
     Raises: InputError if the source yields nothing, more than ``max_quarantined`` of it cannot be used, or the
     output folder holds something else than a built data set.
@@ -79,7 +93,7 @@ def build(spec: BuildSpec, *, progress: Callable[[Records], Records] | None = No
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
         fresh = Path(scratch) / out.name
         fresh.mkdir()
-        _build_into(fresh, spec, records)
+        _build_into(fresh, spec, records, paraphrase)
         if out.exists():
             out.rename(Path(scratch) / "replaced")
         fresh.rename(out)
@@ -105,14 +119,14 @@ def _bar(description: str) -> Callable[[Records], Records]:
     return lambda records: track(records, description=description, transient=True, console=Console(stderr=True))
 
 
-def _build_into(folder: Path, spec: BuildSpec, records: Records) -> None:
+def _build_into(folder: Path, spec: BuildSpec, records: Records, paraphrase: Paraphraser | None) -> None:
     tally, seen = Tally(), set[str]()
     with _Writers(folder) as writers:
         for item in records:
-            reason = item.reason if isinstance(item, Quarantined) else _fault(item, seen)
+            reason = item.reason if isinstance(item, Quarantined) else _fault(item, seen, spec)
             seen.add(item.id)
             if isinstance(item, Sample) and reason is None:
-                _write_sample(item, spec, writers, tally)
+                _write_sample(item, spec, writers, tally, paraphrase)
             else:
                 tally.quarantined.append(Quarantined(id=item.id, reason=reason or ""))
     tally.check(spec)
@@ -121,19 +135,22 @@ def _build_into(folder: Path, spec: BuildSpec, records: Records) -> None:
     write_gallery(folder)
 
 
-def _fault(sample: Sample, seen: set[str]) -> str | None:
+def _fault(sample: Sample, seen: set[str], spec: BuildSpec) -> str | None:
     """Why a sample cannot be used, whatever its source has checked; None if it can."""
     if sample.id in seen:
         return "another record has this id"
     try:
-        decoded(sample.image)
+        for image in sample.images:
+            decoded(image)
     except ImageError as fault:
         return str(fault)
-    return _fault_of_facts(sample.facts, load_rule_set(sample.facts.rule_set), sample.image.size)
+    rules = load_rule_set(sample.facts.rule_set)
+    fault = _fault_of_facts(sample.facts, rules, sample.image.size)
+    return dialogue_fault(sample.facts, rules) if fault is None and spec.dialogues else fault
 
 
 def _fault_of_facts(facts: Facts, rules: RuleSet, size: tuple[int, int]) -> str | None:
-    if not facts.findings:
+    if not facts.findings and not facts.values:
         return "nothing is known of it"
     for name, finding in facts.findings.items():
         if name not in rules.findings:
@@ -148,32 +165,41 @@ def _fault_of_facts(facts: Facts, rules: RuleSet, size: tuple[int, int]) -> str 
     return None
 
 
-def _write_sample(sample: Sample, spec: BuildSpec, writers: "_Writers", tally: Tally) -> None:
+def _write_sample(
+    sample: Sample, spec: BuildSpec, writers: "_Writers", tally: Tally, paraphrase: Paraphraser | None
+) -> None:
     split = split_of(sample.patient, spec.splits, key=str(spec.seed), assign=spec.assign)
     tally.num_samples += 1
     tally.rule_sets.add(sample.facts.rule_set)
     tally.placed[sample.patient, split] += 0
-    for kind, row in rows_of(sample, spec, split, tally):
+    for kind, row in rows_of(sample, spec, split, tally, paraphrase):
         writers.write(kind, split, row)
         tally.rows[kind, split, row["task"]] += 1
         tally.placed[sample.patient, split] += 1
 
 
-def rows_of(sample: Sample, spec: BuildSpec, split: str, tally: Tally) -> Iterator[tuple[RowKind, Row]]:
+def rows_of(
+    sample: Sample, spec: BuildSpec, split: str, tally: Tally, paraphrase: Paraphraser | None = None
+) -> Iterator[tuple[RowKind, Row]]:
     """Every row of one sample, each kind that the spec asks for in its split."""
     rules = load_rule_set(sample.facts.rule_set)
     width, height = sample.image.size
     facts = facts_on_grid(sample.facts, width=width, height=height, grid=spec.box_grid)
     kinds: list[RowKind] = [kind for kind, splits in spec.rows.items() if split in splits]
-    images = [{"bytes": png_bytes(sample.image), "path": f"{sample.id}.png"}] if kinds else []
+    images = _stored(sample) if kinds else []
     for kind in kinds:
         rng = random.Random(f"{spec.seed}/{kind}/{sample.id}")
-        page = _Page(kind=kind, split=split, spec=spec, rules=rules, facts=facts, rng=rng, tally=tally)
+        page = _Page(kind, split, spec, rules, facts, rng, tally, sample, paraphrase)
         for task, suffix, own in page.preferences() if kind == "preference" else page.answers():
             provenance = json.dumps({**sample.provenance, **own.pop("provenance", {})}, sort_keys=True)
             row_id = f"{sample.id}-{kind}-{suffix}"
             always = row_always(sample, split=split, source=spec.source.name, task=task, row_id=row_id, facts=facts)
             yield kind, {**always, "provenance": provenance, "images": images, **own}
+
+
+def _stored(sample: Sample) -> list[dict[str, Any]]:
+    names = [sample.id, *(f"{sample.id}-{k}" for k in range(2, len(sample.images) + 1))]
+    return [{"bytes": png_bytes(i), "path": f"{name}.png"} for name, i in zip(names, sample.images, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -187,13 +213,45 @@ class _Page:
     facts: Facts
     rng: random.Random
     tally: Tally
+    sample: Sample
+    paraphrase: Paraphraser | None
 
     def answers(self) -> Iterator[tuple[str, str, Row]]:
         """Task, suffix of the id, and own columns of each instruction or prompt row."""
         for number, asked in enumerate(self._asked()):
-            prompt = user_turn(asked.question)
+            prompt = user_turn(asked.question, num_images=len(self.sample.images))
             own = self._completed(asked) if self.kind == "instruction" else _truth(asked)
             yield asked.task, f"{asked.task}-{number}", {"prompt": prompt, **own}
+        yield from self._dialogues()
+
+    def _dialogues(self) -> Iterator[tuple[str, str, Row]]:
+        """Task, suffix and own columns of each dialogue. Every epoch draws its own from the seed."""
+        settings = self.spec.dialogues
+        if settings is None:
+            return
+        tested = self.split in settings.test_wording
+        for epoch, number in product(range(1 if tested else settings.epochs), range(self._dialogues_an_epoch())):
+            rng = random.Random(f"{self.spec.seed}/dialogue/{self.kind}/{self.sample.id}/{epoch}/{number}")
+            fixed = settings.eval_mixture if tested else []
+            scenario = fixed[number] if fixed else drawn_scenario(settings.mixture, rng)
+            dialogue = self._writer(rng, tested).dialogue(scenario)
+            self.tally.scenarios[scenario] += 1
+            for suffix, own in _dialogue_rows(dialogue, self.kind, by_turn=settings.sft_rows == "turns"):
+                yield "dialogue", f"dialogue-{epoch}-{number}{suffix}", own
+
+    def _dialogues_an_epoch(self) -> int:
+        settings = self.spec.dialogues
+        assert settings is not None
+        return (
+            len(settings.eval_mixture)
+            if self.split in settings.test_wording and settings.eval_mixture
+            else settings.per_image
+        )
+
+    def _writer(self, rng: random.Random, tested: bool) -> Writer:
+        turns = (1, *(self.sample.image_turns or (1,) * len(self.sample.more_images)))
+        wording = "test" if tested else "train"
+        return Writer(self.facts, self.rules, wording, rng, turns, self.paraphrase, self.tally.paraphrases)
 
     def preferences(self) -> Iterator[tuple[str, str, Row]]:
         """Task, suffix of the id, and own columns of each pair: the true report and a corrupted one."""
@@ -205,7 +263,7 @@ class _Page:
             made.append(wrong.facts)
             question, chosen, rejected = self._reports(wrong.facts)
             yield "report", f"{wrong.kind}-{number}", {
-                "prompt": user_turn(question),
+                "prompt": user_turn(question, num_images=len(self.sample.images)),
                 "chosen": assistant_turn(self._styled(chosen)),
                 "rejected": assistant_turn(self._styled(rejected)),
                 "weight": wrong.severity,
@@ -272,6 +330,17 @@ class _Page:
         loose = tuple(_loose(box, factor, self.spec.box_grid) for box in finding.boxes)
         answer = box_answer(finding.model_copy(update={"boxes": loose}), self.rules.findings[name])
         return answer, {"flaw": f"boxes {factor:g} times too large"}
+
+
+def _dialogue_rows(dialogue: Dialogue, kind: RowKind, *, by_turn: bool) -> Iterator[tuple[str, Row]]:
+    """Suffix of the id and own columns: one prompt row, or the instruction rows of one dialogue."""
+    messages, column = transcript(dialogue), dialogue.to_json()
+    if kind == "prompt":
+        yield "", {"prompt": messages[:1], "answer": None, "boxes": None, "dialogue": column}
+        return
+    for number, (prompt, completion) in enumerate(halves(messages, by_turn=by_turn)):
+        suffix = f"-{number}" if by_turn else ""
+        yield suffix, {"prompt": prompt, "completion": completion, "dialogue": column}
 
 
 def _truth(asked: QuestionAnswer) -> Row:

@@ -10,9 +10,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, create_model, model_validator
 
 from data_builders.schema import Quarantined, RowKind, Sample, Task
+from rewards.dialogue import Scenario
 from rewards.strict_yaml import InputError, fault_lines, nearest, read_yaml, validated
 
-SOURCES = ("phantom_chest", "lidc_ct", "bccd")
+SOURCES = ("phantom_chest", "phantom_marrow", "lidc_ct", "bccd", "labelled")
 SplitName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 """It names a file, so it holds no path."""
 HowMany = Annotated[int, Field(ge=0)] | Literal["all"]
@@ -92,6 +93,33 @@ class Flaws(BaseModel):
     loose_boxes: float = Field(default=1.0, ge=1, allow_inf_nan=False)
 
 
+class Dialogues(BaseModel):
+    """Which dialogues an image gets, in instruction and prompt rows alike.
+
+    ``per_image``: dialogues an image and epoch, their scenarios drawn by the weights of ``mixture``. ``epochs``: how
+    often all of them are drawn afresh. ``eval_mixture``: one dialogue of each scenario for the ``test_wording``
+    splits, which take the test templates. ``sft_rows``: ``whole`` writes an instruction row a dialogue (its loss must
+    leave the clinician's turns out), ``turns`` one for each answer, with all before it as the prompt.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    per_image: int = Field(default=1, ge=1)
+    epochs: int = Field(default=1, ge=1)
+    mixture: dict[Scenario, Annotated[float, Field(ge=0)]] = {"standard": 1.0}
+    test_wording: list[str] = []
+    eval_mixture: list[Scenario] = []
+    sft_rows: Literal["whole", "turns"] = "whole"
+
+    @model_validator(mode="after")
+    def _something_is_drawn(self) -> "Dialogues":
+        if sum(self.mixture.values()) <= 0:
+            raise ValueError("mixture: every weight is 0. Give one scenario a weight, such as standard: 1.0.")
+        if self.eval_mixture and not self.test_wording:
+            raise ValueError("eval_mixture has no effect without test_wording: name the splits that are tested.")
+        return self
+
+
 class BuildSpec(BaseModel):
     """What to build.
 
@@ -119,6 +147,7 @@ class BuildSpec(BaseModel):
     answer_style: Literal["plain", "tagged"] = "plain"
     wording: Literal["first", "varied"] = "first"
     flaws: Flaws | None = None
+    dialogues: Dialogues | None = None
     corruptions_per_image: int = Field(default=1, ge=1)
     max_quarantined: float = Field(default=0.05, ge=0, le=1)
 
@@ -143,7 +172,8 @@ class BuildSpec(BaseModel):
     def _named_splits(self) -> list[str]:
         in_rows = [split for splits in self.rows.values() for split in splits]
         flawed = self.flaws.splits if self.flaws else []
-        return [*in_rows, *flawed, *self.eval_splits, *self.assign.values()]
+        tested = self.dialogues.test_wording if self.dialogues else []
+        return [*in_rows, *flawed, *tested, *self.eval_splits, *self.assign.values()]
 
     def tasks_of(self, kind: RowKind, split: str) -> dict[Task, HowMany]:
         """How many questions of each task an image of this split gets."""

@@ -13,8 +13,10 @@ from rewards.strict_yaml import InputError
 
 LICENCES = {
     "phantom_chest": "drawn by clinalign; no restriction",
+    "phantom_marrow": "drawn by clinalign; no restriction",
     "lidc_ct": "LIDC-IDRI, CC BY 3.0, doi 10.7937/K9/TCIA.2015.LO9QL9SX; read from installed packages",
     "bccd": "BCCD_Dataset, MIT",
+    "labelled": "not known to clinalign: that of the table and its images",
 }
 
 
@@ -23,6 +25,7 @@ class Tally:
     """What a build has met so far.
 
     ``rows`` by (kind, split, task), ``placed`` rows by (patient, split), ``not_asked`` questions by reason.
+    ``scenarios``: dialogues by scenario. ``paraphrases``: used, and refused by reason.
     """
 
     num_samples: int = 0
@@ -31,6 +34,8 @@ class Tally:
     rule_sets: set[str] = field(default_factory=set[str])
     quarantined: list[Quarantined] = field(default_factory=list[Quarantined])
     not_asked: Counter[str] = field(default_factory=Counter[str])
+    scenarios: Counter[str] = field(default_factory=Counter[str])
+    paraphrases: Counter[str] = field(default_factory=Counter[str])
 
     def check(self, spec: BuildSpec) -> None:
         """Raises InputError if there is nothing, too much is unusable, or a patient is in two splits."""
@@ -67,6 +72,8 @@ def card_of(spec: BuildSpec, folder: Path, tally: Tally) -> dict[str, Any]:
         "patients": dict(Counter(split for _, split in sorted(tally.placed))),
         "quarantined": {"count": len(tally.quarantined), "records": [vars(q) for q in tally.quarantined]},
         "not_asked": dict(tally.not_asked),
+        "scenarios": dict(sorted(tally.scenarios.items())),
+        "paraphrases": dict(sorted(tally.paraphrases.items())),
         "licence": LICENCES[spec.source.name],
         "seed": spec.seed,
         "rule_sets": sorted(tally.rule_sets),

@@ -15,8 +15,10 @@ from typing import Any
 import pyarrow.parquet as pq
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
+from data_builders.dialogues import transcript
 from data_builders.schema import message_text
 from rewards.boxes import parse_boxes
+from rewards.dialogue import read_dialogue
 from rewards.facts import Box, Facts
 
 NUM_IMAGES = 24
@@ -98,7 +100,7 @@ def _shown(row: Row) -> dict[str, Any]:
         "id": row["id"],
         "task": row["task"],
         "question": message_text(row["prompt"]),
-        "answer": message_text(row["completion"]) if row.get("completion") else row.get("answer") or "",
+        "answer": _answer(row),
         "chosen": _marked(chosen, rejected),
         "rejected": _marked(rejected, chosen),
         "weight": row.get("weight"),
@@ -106,6 +108,14 @@ def _shown(row: Row) -> dict[str, Any]:
         "flaw": _flaw(row),
         "corrupted": json.loads(row["provenance"]).get("corrupted", ""),
     }
+
+
+def _answer(row: Row) -> str:
+    if row.get("completion"):
+        return message_text(row["completion"])
+    if row.get("dialogue"):
+        return message_text(transcript(read_dialogue(row["dialogue"]))[1:])
+    return row.get("answer") or ""
 
 
 def _marked(text: str, other: str) -> list[tuple[str, bool]]:

@@ -21,7 +21,8 @@ class Sample:
     """What a source yields: one image with everything known of it.
 
     ``facts`` hold boxes in pixels of ``image``. ``group`` is what must stay in one split (the patient).
-    ``masks`` are not kept here: a source that has them draws them on demand.
+    ``masks`` are not kept here: a source that has them draws them on demand. ``more_images`` follow the first, of
+    which alone boxes speak; ``image_turns``: for each of them, the turn of a dialogue (from 1) that it opens.
     """
 
     id: str
@@ -30,6 +31,13 @@ class Sample:
     image: Image.Image
     facts: Facts
     provenance: dict[str, Any] = field(default_factory=dict[str, Any])
+    more_images: tuple[Image.Image, ...] = ()
+    image_turns: tuple[int, ...] = ()
+
+    @property
+    def images(self) -> tuple[Image.Image, ...]:
+        """All images, in order."""
+        return (self.image, *self.more_images)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Facts: what is true of an image, or what a text claims of it.
 
 A finding that is not listed is *not known*, which is not the same as absent.
-Left out: stages, implications and valid paths; they belong to the rule set, not to one image's facts.
+Left out: stages, implications, answers to questions; they follow from the facts by the rule set.
 """
 
 from typing import Literal
@@ -25,8 +25,13 @@ class Finding(BaseModel):
     boxes: tuple[Box, ...] = ()
 
 
+Scalar = str | bool | int | float
+
+
 class Facts(BaseModel):
     """Findings by name, under one version of one rule set (``"chest_xray@1"``).
+
+    ``values``: labels, measurements and codes by column, from which a rule set derives answers and stages.
 
     >>> facts = Facts(rule_set="chest_xray@1", findings={"nodule": Finding(polarity="present", side="left")})
     >>> Facts.model_validate_json(facts.model_dump_json(exclude_defaults=True)) == facts
@@ -37,6 +42,21 @@ class Facts(BaseModel):
 
     rule_set: str
     findings: dict[str, Finding] = {}
+    values: dict[str, Scalar | list[str]] = {}
+
+    def record(self) -> dict[str, Scalar | list[str]]:
+        """All that is known as columns: ``NAME`` (polarity), ``NAME.side``, ``.size``, ``.count``, and the values.
+
+        >>> Facts(rule_set="x@1", findings={"nodule": Finding(polarity="present", side="left")}).record()
+        {'nodule': 'present', 'nodule.side': 'left'}
+        """
+        columns: dict[str, Scalar | list[str]] = {}
+        for name, finding in self.findings.items():
+            if finding.polarity != "uncertain":
+                columns[name] = finding.polarity
+            stated = {"side": finding.side, "size": finding.size, "count": finding.count}
+            columns |= {f"{name}.{key}": value for key, value in stated.items() if value is not None}
+        return columns | self.values
 
     def without_boxes(self) -> "Facts":
         """The same facts as a report tells them, in words and without coordinates."""

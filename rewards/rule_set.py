@@ -1,8 +1,8 @@
 """Rule sets: one YAML file for one clinical task. What can be found, what it is called, how severe an error is.
 
-First form: findings with lexicon, sides, sizes, severity, and the wording in which facts are written.
-Left out for now: implications, conditional questions, valid paths, stages, referral. They will be further
-sections of the same file, so unknown sections are refused rather than ignored.
+Three sections, each of which may be left out: ``findings`` with lexicon, sides, sizes, severity and the ``wording``
+in which they are written; ``decision``, the questions of a task and which answers hang together; ``staging``, ordered
+scales such as stages and referral. Unknown sections are refused rather than ignored.
 """
 
 from functools import cache
@@ -12,7 +12,12 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from rewards.decision import Decision
+from rewards.rule_faults import Fault, decision_faults, staging_faults
+from rewards.stages import Staging
 from rewards.strict_yaml import InputError, nearest, read_yaml, validated
+from rewards.wording_faults import wording_faults
+from rewards.yaml_lines import line_of
 
 ErrorKind = Literal["invented", "missed", "side", "size", "count"]
 
@@ -49,16 +54,20 @@ class Wording(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    present: list[str] = Field(min_length=1)
-    absent: list[str] = Field(min_length=1)
-    uncertain: list[str] = Field(min_length=1)
+    present: list[str] = []
+    absent: list[str] = []
+    uncertain: list[str] = []
     count: list[str] = []
-    ask_presence: list[str] = Field(min_length=1)
+    ask_presence: list[str] = []
     ask_side: list[str] = []
     ask_size: list[str] = []
     ask_count: list[str] = []
     ask_box: list[str] = []
-    ask_report: list[str] = Field(min_length=1)
+    ask_report: list[str] = []
+
+
+REQUIRED_WORDING = ("present", "absent", "uncertain", "ask_presence", "ask_report")
+"""What a rule set with findings must word."""
 
 
 class RuleSet(BaseModel):
@@ -72,9 +81,20 @@ class RuleSet(BaseModel):
     name: str
     version: int
     modality: str
-    findings: dict[str, FindingRule] = Field(min_length=1)
-    error_weights: dict[ErrorKind, float]
-    wording: Wording
+    findings: dict[str, FindingRule] = {}
+    error_weights: dict[ErrorKind, float] = {}
+    wording: Wording = Wording()
+    decision: Decision | None = None
+    staging: Staging | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> "RuleSet":
+        lacking = [key for key in REQUIRED_WORDING if not getattr(self.wording, key)]
+        if self.findings and lacking:
+            raise ValueError(f"wording: {', '.join(lacking)}: give at least one template, since there are findings.")
+        if not self.findings and self.decision is None and self.staging is None:
+            raise ValueError("nothing is ruled. Give findings (with wording), a decision, or staging.")
+        return self
 
     @model_validator(mode="after")
     def _phrases_are_distinct(self) -> "RuleSet":
@@ -109,6 +129,25 @@ def shipped() -> list[str]:
     )
 
 
+def read_rule_set(path: Path) -> RuleSet:
+    """The rule set in a YAML file.
+
+    Raises: InputError with every fault of the file, one a line, each with its line number and cure.
+    """
+    rules = validated(RuleSet, read_yaml(path), where=str(path))
+    faults = faults_of(rules)
+    if faults:
+        raise InputError("\n".join(f"{path}:{line_of(path, fault.place)}: {fault}" for fault in faults))
+    return rules
+
+
+def faults_of(rules: RuleSet) -> list[Fault]:
+    """Every fault of the decision and the staging of a rule set."""
+    decided = [] if rules.decision is None else decision_faults(rules.decision)
+    worded = [] if rules.decision is None else wording_faults(rules.decision)
+    return [*decided, *worded, *(staging_faults(rules.staging) if rules.staging else ())]
+
+
 @cache
 def load_rule_set(name: str) -> RuleSet:
     """The rule set of a shipped name (``chest_xray``), a versioned id (``chest_xray@1``) or a YAML file.
@@ -119,7 +158,7 @@ def load_rule_set(name: str) -> RuleSet:
     path = Path(bare) if bare.endswith((".yaml", ".yml")) else Path(str(files("rewards.rule_sets") / f"{bare}.yaml"))
     if not path.is_file() and not bare.endswith((".yaml", ".yml")):
         raise InputError(f"no rule set named '{bare}'.{nearest(bare, shipped())} Shipped: {', '.join(shipped())}.")
-    rules = validated(RuleSet, read_yaml(path), where=str(path))
+    rules = read_rule_set(path)
     if version and version != str(rules.version):
         raise InputError(f"rule set '{bare}': version {version} was asked for, version {rules.version} is installed.")
     return rules

@@ -14,6 +14,14 @@ TRUTH = (
     '{"rule_set":"chest_xray@1","findings":{"nodule":{"polarity":"present","side":"left","size":"small"},'
     '"effusion":{"polarity":"absent"}}}'
 )
+DIALOGUE = (
+    '{"rule_set":"bone_marrow@1","scenario":"standard","wording":"train","turns":['
+    '{"node":"quality","gold":"high","question":"?","answer":"The image is of high quality."},'
+    '{"node":"region","gold":"adequate","question":"?","answer":"The region is adequate."},'
+    '{"node":"abnormality","gold":"abnormal","question":"?","answer":"The marrow is abnormal."},'
+    '{"node":"proliferation","gold":"myeloblasts","question":"?","answer":"Myeloblasts are increased."},'
+    '{"node":"diagnosis","gold":"AML","question":"?","answer":"The diagnosis is AML."}]}'
+)
 COLUMNS = {
     "answer": "yes",
     "boxes": [[0, 0, 10, 10]],
@@ -21,7 +29,10 @@ COLUMNS = {
     "options": ["yes", "no"],
     "task": "report",
     "completion_ids": None,
+    "dialogue": DIALOGUE,
 }
+PUBLISHED = ("dialogue_published",)
+"""Published formulas have the floor that they were published with; their own tests hold it."""
 TEXTS = st.one_of(
     st.text(),
     st.sampled_from(["yes", "[[1,2,3,4]]", "nodule", "<answer>", "no effusion"]).map(lambda s: s * 7),
@@ -63,7 +74,7 @@ def test_any_text_scores_within_bounds_twice_the_same(name, response):
     assert reward(response, **columns) == got
 
 
-@pytest.mark.parametrize("name", available())
+@pytest.mark.parametrize("name", [name for name in available() if name not in PUBLISHED])
 def test_an_empty_reply_earns_the_floor(name):
     reward = load_reward(name)
     if reward.bounds[1] <= 0:

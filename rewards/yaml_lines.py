@@ -1,0 +1,30 @@
+"""On which line of a YAML file something stands, so that a fault can be pointed at."""
+
+from pathlib import Path
+
+import yaml
+
+Place = tuple[str | int, ...]
+
+
+def line_of(path: Path, place: Place) -> int:
+    """The line (from 1) of the key or item at ``place``, or of the nearest one above it that the file has."""
+    node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    line = 1
+    for part in place:
+        found = _step(node, part)
+        if found is None:
+            return line
+        line, node = found
+    return line
+
+
+def _step(node: yaml.Node | None, part: str | int) -> tuple[int, yaml.Node] | None:
+    """The line and the value of one key or item of a node."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if key.value == str(part):
+                return key.start_mark.line + 1, value
+    if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+        return node.value[part].start_mark.line + 1, node.value[part]
+    return None
