@@ -56,6 +56,7 @@ TAGS: dict[str, tuple[str, ...]] = {
     "degenerative_spine": ("Thoracic Vertebrae/degenerative", "Spine/degenerative"),
     "tortuous_aorta": ("Aorta/tortuous", "Aorta, Thoracic/tortuous"),
     "pericardial_effusion": ("Pericardial Effusion",),
+    "subcutaneous_emphysema": ("Subcutaneous Emphysema",),
 }
 """For each finding of the rule set, the headings that tag it; ``Heading/qualifier`` asks for that qualifier, too."""
 
@@ -81,7 +82,9 @@ class Report:
         return frozenset(
             name
             for name, wanted in TAGS.items()
-            if any(tag[0] == w[0] and set(w[1:]) <= set(tag[1:]) for tag in tags for w in (s.split("/") for s in wanted))
+            if any(
+                tag[0] == w[0] and set(w[1:]) <= set(tag[1:]) for tag in tags for w in (s.split("/") for s in wanted)
+            )
         )
 
 

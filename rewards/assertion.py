@@ -39,6 +39,7 @@ _CUES: dict[str, str] = {
     r"|no (?:prior|previous|comparison)|not (?:compared|included|imaged|evaluated|assessed)"
     rf"|(?:ha[sd]|have) not {_FULLY}{_GONE}|not {_FULLY}{_GONE}|(?:no|not|without) (?:absen(?:t|ce of)|resolution of)"
     r"|(?:partial|incomplete|near|near complete|nearly complete|improvement/) ?resolution of"
+    r"|(?:compatible|consistent|associated|keeping|correlat\w+) with"
     r"|(?:partially|incompletely|nearly|almost|not) (?:completely )?resolved|more likely than not",
     "possible_after": r"(?:cannot|can not|can't|could not|couldn't|not|never) (?:be )?"
     rf"{_FULLY}(?:be )?{_FULLY}(?:excluded|ruled out)|(?:difficult|hard|impossible) to {_FULLY}(?:exclude|rule out)"
@@ -46,36 +47,40 @@ _CUES: dict[str, str] = {
     r"(?:possible|suspected|likely|questionable|questioned|uncertain|equivocal|unlikely|doubtful|probable|queried)"
     r"(?! (?:to|due|represent\w*|reflect\w*|related|secondary|from|for|because|on|that))"
     rf"|(?:may|might|could) (?:also |still )?(?:be {_SEEN}|persist|exist)|(?:felt |considered )?less likely(?= *[.,)]|$)"
-    r"|(?:not|never|neither) confirmed",
-    "possible_around": r"versus|vs",
+    rf"|(?:not|never|neither) confirmed|suspected(?= *[.,;]|$)"
+    rf"|(?:{_BE}|would be) (?:also )?a (?:possibility|consideration|concern|question)",
+    "possible_around": r"versus|vs\.?",
     "absent_after": rf"{_BE} (?:now |all |also |both )?(?:absent|negative|gone|resolved)"
     rf"|(?:{_BE} )?(?:not|never|no longer) {_FULLY}(?:be )?{_SEEN}|(?:{_BE} )?(?:no longer)"
     rf"|(?:has|have|had) {_SINCE}{_GONE}|{_BE} (?:been )?(?:ruled out|excluded)|(?:have|has) been (?:removed|ruled out|excluded)"
     r"|(?:now|since|interval(?:ly)?) (?:resolved|cleared|gone|absent)|none (?:seen|present|identified|visible)|ruled out"
-    r"|: (?:none|absent|negative|no(?= *(?:[.,;)]|$)))|(?:absent|negative|resolved)(?= *(?:[.,;)]|$))",
+    r"|: (?:none|absent|negative(?! for)|no(?= *(?:[.,;)]|$)))|(?:absent|negative|resolved)(?= *(?:[.,;)]|$))",
     "not_asserted": r"(?:past |prior |previous |known |remote |clinical |medical )*(?:history|hx) (?:of|for)|h/o|hx"
     r"|(?:to |please )?(?:evaluate|assess|evaluation|assessment|look|looking|check|screen|screening) for"
     r"|(?:clinical|any|strong) (?:concern|suspicion) (?:for|of)|risk (?:of|for)|if (?:there|clinical\w*|symptoms)"
     r"|(?:treated|treatment|therapy) for|negative predictive",
     "possible_before": rf"(?:cannot|can not|can't|could not|not|to|unable to|impossible to|difficult to) {_FULLY}"
-    r"(?:exclude|rule out)|rule out|r/o|possibl[ey]|possibility of|probabl[ey]|may|might|could|suspected|suspect"
+    r"(?:exclude|rule out)|rule out|r/o|possibl[ey]|possibility (?:of|for)|probabl[ey]|may|might|could|suspected|suspect"
     r"|suspicious for|suspicion (?:of|for)|questionable|questioned|question|query|uncertain|equivocal|perhaps"
     r"|concern(?:ing)? (?:for|of|about)|worrisome for|worry for|presumed|presumably|unlikely|likely|doubtful"
     r"|suggest(?:s|ing|ed|ive)?(?: of)?|potential(?:ly)?|conceivabl[ey]|either|differential (?:includes|diagnosis)"
-    r"|less likely|cannot be certain",
+    r"|less likely|cannot be certain|consider(?:ations?)?|correlat\w+ (?:clinically )?for|unclear (?:whether|if)"
+    r"|(?:appropriate|proper|right|correct) clinical setting|concern is for|differential",
     "absent_before": r"no|not|without|w/o|nor|neither|never|absence of|absent|lack of|lacks|lacking|free (?:of|from)"
     r"|clear of|negative for|denie[sd]|denying|rather than|instead of|as opposed to|resolution of|disappearance of"
     r"|(?:interval |now |previously )?resolved|(?:interval )?(?:removal|clearing) of|ruled out|rules out|excludes?"
     r"|excluded|(?:cannot|can not|unable to) (?:see|identify|find|detect|appreciate)"
     r"|fail(?:s|ed)? to (?:show|demonstrate|reveal|identify)|argues? against|nonvisuali[sz]ation of|against",
+    "end_of_denial": r"secondary to|due to|related to|because",
     "end": r"but|however|although|though|except(?:ing)?|aside from|apart from|other than|besides|yet|whereas|while"
-    r"|there (?:is|are|was|were|has|have)|with|which|secondary to|due to|related to|because"
+    r"|there (?:is|are|was|were|has|have)|with|which"
     r"|(?:and|then) (?:the|there|a|an|also|stable|unchanged|mild\w*|minimal\w*|moderate\w*|persist\w+|heart|lungs"
     r"|degenerative|old|chronic|cardiomegaly)",
 }
 _LIST_END = (
     r", (?:and )?(?:the|there|this|these|it|stable|unchanged|persist\w+|mild\w*|minimal\w*|moderate\w*|old|chronic"
-    r"|again|heart|lungs?|healed|calcified|otherwise|now|prior|remote|borderline)\b|;| - |\[|\]"
+    r"|again|heart|lungs?|healed|calcified|otherwise|now|prior|remote|borderline)\b|;| - |\[|\]|\("
+    r"|\b(?:seen|identified|noted|demonstrated|evident|appreciated|visuali[sz]ed),(?! (?:and |or )?no\b)"
 )
 _RESTRICTED = re.compile(
     r"\b(?:large|new|acute(?:ly)?|suspicious|displaced|significant|other|additional|further|increasing|enlarging|worsening"
@@ -105,16 +110,29 @@ class _Cue:
     start: int
     end: int
 
-    def holds(self, direction: str) -> bool:
-        return self.kind.endswith((direction, "_around"))
+    @property
+    def opens(self) -> bool:
+        """Whether it holds for what follows."""
+        return self.kind == "not_asserted" or self.kind.endswith(("_before", "_around"))
+
+    @property
+    def closes(self) -> bool:
+        """Whether it holds for what stands before it."""
+        return self.kind.endswith(("_after", "_around"))
+
+
+def _ends(held: _Cue, cue: _Cue) -> bool:
+    """Whether a cue that holds stops holding at ``cue``: an alternative ("versus") is bound to its next neighbours."""
+    if held.kind.endswith("_around") and (cue.kind == "comma" or cue.opens):
+        return True
+    return cue.kind in ("end", "list_end") or (cue.kind == "end_of_denial" and held.kind.startswith("absent"))
 
 
 @cache
 def _pattern() -> re.Pattern[str]:
-    kinds = "|".join(rf"(?P<{kind}>{cues})" for kind, cues in _CUES.items() if kind != "end")
-    return re.compile(
-        rf"(?:\b|(?=[:?]))(?:{kinds}|(?P<end>{_CUES['end']}))(?!\w)|(?P<list_end>{_LIST_END})|(?P<possible_query_around>\?)"
-    )
+    kinds = "|".join(rf"(?P<{kind}>{cues})" for kind, cues in _CUES.items())
+    marks = rf"(?P<list_end>{_LIST_END})|(?P<possible_query_around>\?)|(?P<comma>,)"
+    return re.compile(rf"(?:\b|(?=[:?]))(?:{kinds})(?!\w)|{marks}")
 
 
 def assertions(sentence: str, spans: Sequence[Span]) -> list[Assertion]:
@@ -153,11 +171,11 @@ def _before(text: str, spans: Sequence[Span], cues: list[_Cue]) -> Iterator[_Cue
 
 def _held(text: str, held: _Cue | None, cue: _Cue, last_span: int) -> _Cue | None:
     """The cue that holds after ``cue``; doubt within a negation ("no findings suspicious for") is no doubt."""
-    if cue.kind in ("end", "list_end"):
-        return None
-    if cue.kind == "not_asserted" or cue.holds("_before"):
-        doubt = held and held.kind == "absent_before" and cue.kind != "absent_before" and last_span <= held.start
-        return held if doubt and held and not _comma(text, held.end, cue.start) else cue
+    if held is None or _ends(held, cue):
+        return cue if cue.opens else None
+    if cue.opens:
+        doubt = held.kind == "absent_before" and cue.kind != "absent_before" and last_span <= held.start
+        return held if doubt and not _comma(text, held.end, cue.start) else cue
     return held
 
 
@@ -168,7 +186,10 @@ def _after(spans: Sequence[Span], cues: list[_Cue]) -> list[_Cue | None]:
     k = len(cues) - 1
     for start, end in reversed(spans):
         while k >= 0 and cues[k].start >= end:
-            held = cues[k] if cues[k].holds("_after") else None if cues[k].kind in ("end", "list_end") else held
+            if cues[k].closes:
+                held = cues[k]
+            elif held and _ends(held, cues[k]):
+                held = None
             k -= 1
         while k >= 0 and cues[k].start >= start:
             k -= 1

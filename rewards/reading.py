@@ -17,7 +17,7 @@ from rewards.facts import Box, Facts, Finding, Polarity
 from rewards.rule_set import FindingRule, RuleSet
 from rewards.sections import sentences
 
-OPEN_WORDS = r"(?: (?!(?:normal|with|and|without|or|within|limits|but|no)\b)[\w'/-]+){0,5}? "
+OPEN_WORDS = r"(?: (?!(?:normal|with|and|without|or|within normal|limits|but|no)\b)[\w'/-]+){0,7}? "
 QUOTED = 300
 """Longest evidence, in characters."""
 BILATERAL = "bilateral"
