@@ -1,34 +1,31 @@
 """Reading: a text parsed back into facts, by the phrases of a rule set, with negation and uncertainty.
 
-Sentences are read one by one, in linear time. A cue holds from where it stands to the end of its clause (``but``,
-``however``, a semicolon). Left out: history ("history of"), and findings spread over two sentences.
+Sections that assert nothing (indication, history, comparison, technique) are skipped; sentences are read one by one,
+in linear time, each phrase with the cue that holds for it (`rewards.assertion`). A phrase may leave words open:
+``heart ... enlarged`` is read from "the heart is mildly enlarged". Left out: findings spread over two sentences,
+and what one finding implies for another.
 """
 
 import re
 from dataclasses import dataclass, field
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
-from rewards.boxes import labelled_boxes
+from rewards.assertion import assertions, lowered
+from rewards.boxes import BOX, labelled_boxes
 from rewards.facts import Box, Facts, Finding, Polarity
 from rewards.rule_set import FindingRule, RuleSet
+from rewards.sections import sentences
 
-SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
-CLAUSE_END = re.compile(r";|,?\s\b(?:but|however|although|though)\b", re.IGNORECASE)
-NEGATIVE_BEFORE = re.compile(
-    r"\b(?:no|not|without|absence of|free of|negative for|denies|rather than|resolution of|rules? out|ruled out)\b",
-    re.IGNORECASE,
+OPEN_WORDS = r"(?: (?!(?:normal|with|and|without|or|within normal|limits|but|no)\b)[\w'/-]+){0,7}? "
+QUOTED = 300
+"""Longest evidence, in characters."""
+BILATERAL = "bilateral"
+SIDE = re.compile(
+    r"\b(?:(?P<bilateral>bilateral(?:ly)?|both|bi(?:basilar|basal|apical)|left(?:-sided)? (?:and|or|/) (?:the )?right"
+    r"|right(?:-sided)? (?:and|or|/) (?:the )?left|either)|(?P<left>left|l(?:ul|ll)|lingular?)|(?P<right>right|r(?:ul|ml|ll)))\b"
 )
-NEGATIVE_AFTER = re.compile(
-    r"\b(?:(?:is|are|was|were) (?:absent|not (?:seen|present|identified|visible))"
-    r"|ha(?:s|ve) resolved|ruled out)\b|: none\b",
-    re.IGNORECASE,
-)
-UNCERTAIN = re.compile(
-    r"\b(?:possibl[ey]|probabl[ey]|may|might|could|suspected|suspicious for|questionable|cannot be excluded"
-    r"|not excluded|cannot exclude|uncertain|equivocal)\b|\?",
-    re.IGNORECASE,
-)
+BREAK = re.compile(r"[,;:/]|\b(?:and|or|with|without|but)\b")
 NUMBER_WORDS = {
     word: n
     for n, word in enumerate(
@@ -41,13 +38,16 @@ NUMBER_WORDS = {
 class Reading:
     """Facts read from a text. ``unread``: sentences in which no finding was named.
 
-    ``conflicts``: findings said to be there and not there, or on two sides; their polarity is ``uncertain``.
+    ``evidence``: by finding, the words that each of its mentions was read from; ``cues``: beside each, the cue that
+    decided, empty where it was plainly stated. ``conflicts``: findings said to be there and not there, or on two
+    sides where the rule set knows no ``bilateral``; their polarity is ``uncertain``.
     """
 
     facts: Facts
     evidence: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
     conflicts: frozenset[str] = frozenset()
     unread: tuple[str, ...] = ()
+    cues: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,22 @@ class _Mention:
     name: str
     finding: Finding
     words: str
+    cue: str
+    restricted: bool
+    side: str | None
+
+
+@dataclass(frozen=True)
+class _Lexicon:
+    """Every phrase of a rule set as one pattern on lower-case text, whose n-th group is a phrase of ``owners[n]``."""
+
+    pattern: re.Pattern[str]
+    any_case: re.Pattern[str]
+    owners: tuple[str, ...]
+
+    def owner(self, match: re.Match[str]) -> str:
+        assert match.lastindex is not None
+        return self.owners[match.lastindex - 1]
 
 
 def read(text: str, rules: RuleSet) -> Reading:
@@ -64,83 +80,125 @@ def read(text: str, rules: RuleSet) -> Reading:
     >>> reading = read("No effusion. There is a small nodule on the left.", load_rule_set("chest_xray"))
     >>> reading.facts.findings["effusion"].polarity, reading.facts.findings["nodule"].side
     ('absent', 'left')
+    >>> reading.cues
+    {'effusion': ['no'], 'nodule': ['']}
     """
-    bare, boxes = labelled_boxes(text, phrase_pattern(rules))
-    mentions: list[_Mention] = []
-    unread: list[str] = []
-    for sentence in filter(None, (s.strip() for s in SENTENCE_END.split(bare))):
-        found = _mentions(sentence, rules)
-        mentions += found
-        if not found and re.search(r"\w", sentence):
-            unread.append(sentence)
+    bare, boxes = labelled_boxes(text, phrase_pattern(rules)) if BOX.search(text) else (text, [])
     by_name: dict[str, list[_Mention]] = {}
-    for mention in mentions:
-        by_name.setdefault(mention.name, []).append(mention)
-    merged = {name: _merged([m.finding for m in said]) for name, said in by_name.items()}
+    unread: list[str] = []
+    for sentence in sentences(bare):
+        named, found = _mentions(sentence, rules)
+        for mention in found:
+            by_name.setdefault(mention.name, []).append(mention)
+        if not named and re.search(r"\w", sentence):
+            unread.append(sentence)
+    merged = {name: _merged(said, rules.findings[name]) for name, said in by_name.items()}
     located = _with_boxes({n: f for n, (f, _) in merged.items()}, boxes, rules)
     return Reading(
         facts=Facts(rule_set=rules.id, findings=located),
         evidence={name: [m.words for m in said] for name, said in by_name.items()},
         conflicts=frozenset(name for name, (_, clash) in merged.items() if clash),
         unread=tuple(unread),
+        cues={name: [m.cue for m in said] for name, said in by_name.items()},
     )
 
 
-@cache
-def _names(rules_id: str, phrases: tuple[tuple[str, str], ...]) -> tuple[re.Pattern[str], dict[str, str]]:
-    del rules_id  # part of the cache key
-    longest_first = sorted(phrases, key=lambda pair: -len(pair[0]))
-    pattern = "|".join(re.escape(phrase) for phrase, _ in longest_first)
-    return re.compile(rf"(?<!\w)(?:{pattern})(?!\w)", re.IGNORECASE), {p.casefold(): name for p, name in phrases}
+@dataclass(frozen=True, eq=False)
+class _Key:
+    """A rule set by identity: a cheap key, which keeps it alive."""
+
+    rules: RuleSet
+
+    def __hash__(self) -> int:
+        return id(self.rules)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Key) and other.rules is self.rules
 
 
-def _lexicon(rules: RuleSet) -> tuple[re.Pattern[str], dict[str, str]]:
-    pairs = [
+@lru_cache(maxsize=64)
+def _lexicon(key: _Key) -> _Lexicon:
+    phrases = [
         (phrase, name)
-        for name, rule in rules.findings.items()
+        for name, rule in key.rules.findings.items()
         for phrase in [*rule.phrases, *([rule.plural] if rule.plural else [])]
     ]
-    return _names(rules.id, tuple(pairs))
+    longest_first = sorted(phrases, key=lambda pair: -len(pair[0]))
+    pattern = rf"(?<!\w)(?:{'|'.join(f'({_phrase(phrase)})' for phrase, _ in longest_first)})(?!\w)"
+    return _Lexicon(re.compile(pattern), re.compile(pattern, re.IGNORECASE), tuple(n for _, n in longest_first))
+
+
+def _phrase(phrase: str) -> str:
+    return OPEN_WORDS.join(re.escape(lowered(part)) for part in phrase.split(" ... "))
 
 
 def phrase_pattern(rules: RuleSet) -> re.Pattern[str]:
     """One pattern that matches every phrase of a rule set, on word boundaries, longest first."""
-    return _lexicon(rules)[0]
+    return _lexicon(_Key(rules)).any_case
 
 
-def _mentions(sentence: str, rules: RuleSet) -> list[_Mention]:
-    """The findings named in a sentence, clause by clause."""
+def _mentions(sentence: str, rules: RuleSet) -> tuple[bool, list[_Mention]]:
+    """Whether a sentence names a finding at all, and what it claims of those it names."""
+    lexicon, text = _lexicon(_Key(rules)), lowered(sentence)
+    hits = list(lexicon.pattern.finditer(text))
+    said = assertions(text, [hit.span() for hit in hits]) if hits else []
     found: list[_Mention] = []
-    for clause in CLAUSE_END.split(sentence):
-        pattern, owners = _lexicon(rules)
-        hits = list(pattern.finditer(clause))
-        for k, hit in enumerate(hits):
-            name = owners[hit.group().casefold()]
-            before = clause[hits[k - 1].end() if k else 0 : hit.start()]
-            after = clause[hit.end() : hits[k + 1].start() if k + 1 < len(hits) else len(clause)]
-            polarity = _polarity(clause, hit, hits)
-            found.append(_Mention(name, _finding(rules.findings[name], polarity, before, after), clause.strip()))
-    return found
+    for k, (hit, claim) in enumerate(zip(hits, said, strict=True)):
+        if claim.polarity is None:
+            continue
+        before = text[hits[k - 1].end() if k else 0 : hit.start()]
+        after = text[hit.end() : hits[k + 1].start() if k + 1 < len(hits) else len(text)]
+        near = _near(before, after, last=k + 1 == len(hits))
+        name = lexicon.owner(hit)
+        finding, side = _finding(rules.findings[name], claim.polarity, near)
+        found.append(_Mention(name, finding, _quoted(sentence, hit), claim.cue, claim.restricted, side))
+    return bool(hits), found
 
 
-def _polarity(clause: str, hit: re.Match[str], hits: list[re.Match[str]]) -> Polarity:
-    before, after = clause[: hit.start()], clause[hits[-1].end() :]
-    if UNCERTAIN.search(before) or UNCERTAIN.search(after):
-        return "uncertain"
-    if NEGATIVE_BEFORE.search(before) or NEGATIVE_AFTER.search(after):
-        return "absent"
-    return "present"
+def _quoted(sentence: str, hit: re.Match[str]) -> str:
+    """The sentence, or of a very long one the words around the phrase."""
+    if len(sentence) <= QUOTED:
+        return sentence
+    return sentence[max(0, hit.start() - QUOTED // 2) : hit.start() + QUOTED // 2].strip()
 
 
-def _finding(rule: FindingRule, polarity: Polarity, before: str, after: str) -> Finding:
+@dataclass(frozen=True)
+class _Near:
+    """The words around a phrase: all since the last one and to the next, and those of its own part of the list."""
+
+    before: str
+    after: str
+    own_before: str
+    own_after: str
+
+
+def _near(before: str, after: str, *, last: bool) -> _Near:
+    breaks = [m.span() for m in BREAK.finditer(after)]
+    own_after = after if last or not breaks else after[: breaks[-1][0]]
+    return _Near(before, after, BREAK.split(before)[-1], own_after)
+
+
+def _finding(rule: FindingRule, polarity: Polarity, near: _Near) -> tuple[Finding, str | None]:
+    """The finding, and the side it is claimed or denied on."""
+    side = _side(rule.sides, near) if rule.sides else None
     if polarity == "absent":
-        return Finding(polarity="absent", count=0 if rule.counted else None)
-    count = _count(before, after) if rule.counted else None
+        return Finding(polarity="absent", count=0 if rule.counted else None), side
+    count = _count(near.before, near.after) if rule.counted else None
     if count == 0:
-        return Finding(polarity="absent", count=0)
-    side = _nearest_word(rule.sides, after, before)
-    size = _nearest_word(rule.sizes, before, after) if polarity == "present" else None
-    return Finding(polarity=polarity, side=side, size=size, count=count)
+        return Finding(polarity="absent", count=0), side
+    size = _nearest_word(rule.sizes, near.own_before, near.own_after) if polarity == "present" else None
+    return Finding(polarity=polarity, side=side, size=size, count=count), side
+
+
+def _side(sides: list[str], near: _Near) -> str | None:
+    """The side named in the phrase's own words, before it or else behind it, or else anywhere before it."""
+    if not {"left", "right"} <= set(sides):
+        return _nearest_word(sides, near.own_after, near.before)
+    for text in (near.own_before, near.own_after, near.before):
+        named = {match.lastgroup for match in SIDE.finditer(text)}
+        if named:
+            return next(iter(named)) if len(named) == 1 else BILATERAL
+    return None
 
 
 def _nearest_word(words: list[str], first: str, second: str) -> str | None:
@@ -154,32 +212,45 @@ def _nearest_word(words: list[str], first: str, second: str) -> str | None:
 
 def _count(before: str, after: str) -> int | None:
     """The number right before a phrase ("12 red cells") or after its colon ("red cells: 12")."""
-    match = re.search(r"(\d{1,6}|[a-z]+)\s*$", before, re.IGNORECASE) or re.match(
-        r"\s*:\s*(\d{1,6}|[a-z]+)", after, re.IGNORECASE
-    )
+    match = re.search(r"(\d{1,6}|[a-z]+)\s*$", before[-32:]) or re.match(r"\s*:\s*(\d{1,6}|[a-z]+)", after)
     if not match:
         return None
-    word = match.group(1).casefold()
+    word = match.group(1)
     return int(word) if word.isdigit() else NUMBER_WORDS.get(word)
 
 
-def _merged(said: list[Finding]) -> tuple[Finding, bool]:
+def _merged(said: list[_Mention], rule: FindingRule) -> tuple[Finding, bool]:
     """One finding from all its mentions, and whether they contradict each other."""
-    polarities = {f.polarity for f in said}
-    sides = {f.side for f in said if f.side}
-    clash = {"present", "absent"} <= polarities or len(sides) > 1
-    polarity: Polarity = "uncertain" if clash else "present" if "present" in polarities else said[0].polarity
+    present = [m for m in said if m.finding.polarity == "present"]
+    sides = {m.side for m in said if m.finding.polarity != "absent" and m.side}
+    two_sided = BILATERAL in sides or BILATERAL in rule.sides
+    clash = _denied(said, {m.side for m in present}) or (len(sides) > 1 and not two_sided)
+    doubtful = not present and any(m.finding.polarity == "uncertain" for m in said)
+    polarity: Polarity = "uncertain" if clash or doubtful else "present" if present else "absent"
     first: dict[str, Any] = {
-        key: next((v for f in said if (v := getattr(f, key)) is not None), None) for key in ("side", "size", "count")
+        key: next((v for m in said if (v := getattr(m.finding, key)) is not None), None)
+        for key in ("side", "size", "count")
     }
+    if len(sides) > 1 and two_sided:
+        first["side"] = BILATERAL
     return Finding(polarity=polarity, **first), clash
 
 
+def _denied(said: list[_Mention], sides: set[str | None]) -> bool:
+    """Whether what is said to be there is also denied, and neither only of another kind nor only on another side."""
+    return bool(sides) and any(
+        m.finding.polarity == "absent"
+        and not m.restricted
+        and (m.side is None or m.side == BILATERAL or bool(sides & {m.side, BILATERAL, None}))
+        for m in said
+    )
+
+
 def _with_boxes(findings: dict[str, Finding], boxes: list[tuple[str, Box]], rules: RuleSet) -> dict[str, Finding]:
-    owners = _lexicon(rules)[1]
+    lexicon = _lexicon(_Key(rules))
     for phrase, box in boxes:
-        name = owners[phrase.casefold()]
-        known = findings.get(name)
-        if known is not None:
-            findings[name] = known.model_copy(update={"boxes": (*known.boxes, box)})
+        match = lexicon.pattern.fullmatch(lowered(phrase))
+        known = findings.get(lexicon.owner(match)) if match else None
+        if match and known is not None:
+            findings[lexicon.owner(match)] = known.model_copy(update={"boxes": (*known.boxes, box)})
     return findings
