@@ -13,6 +13,7 @@ import random
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,10 @@ from data_builders.build_spec import BuildSpec
 from data_builders.card import Tally, card_of
 from data_builders.corrupt import corrupt
 from data_builders.gallery import write_gallery
+from data_builders.hallucination_checks import fault_of_rejected
 from data_builders.images import ImageError, decoded, png_bytes
+from data_builders.noised_pairs import NoisedPairs
+from data_builders.preference_set import finished
 from data_builders.render import QuestionAnswer, box_answer, questions, report
 from data_builders.schema import (
     Quarantined,
@@ -47,6 +51,7 @@ IMAGES = pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
 OWN: dict[RowKind, dict[str, pa.DataType]] = {
     "instruction": {"prompt": MESSAGES, "completion": MESSAGES},
     "preference": {
+        "rejected_images": IMAGES,
         "prompt": MESSAGES,
         "chosen": MESSAGES,
         "rejected": MESSAGES,
@@ -116,7 +121,8 @@ def _build_into(folder: Path, spec: BuildSpec, records: Records) -> None:
             else:
                 tally.quarantined.append(Quarantined(id=item.id, reason=reason or ""))
     tally.check(spec)
-    card = card_of(spec, folder, tally)
+    preference = finished(folder, spec, tally)
+    card = card_of(spec, folder, tally, preference)
     (folder / "card.json").write_text(json.dumps(card, indent=2, sort_keys=True), encoding="utf-8")
     write_gallery(folder)
 
@@ -169,7 +175,8 @@ def rows_of(sample: Sample, spec: BuildSpec, split: str, tally: Tally) -> Iterat
     for kind in kinds:
         rng = random.Random(f"{spec.seed}/{kind}/{sample.id}")
         page = _Page(kind=kind, split=split, spec=spec, rules=rules, facts=facts, rng=rng, tally=tally)
-        for task, suffix, own in page.preferences() if kind == "preference" else page.answers():
+        pairs = NoisedPairs(sample, spec, rules, facts, tally.noise) if spec.lesion_noise else ()
+        for task, suffix, own in chain(page.preferences(), pairs) if kind == "preference" else page.answers():
             provenance = json.dumps({**sample.provenance, **own.pop("provenance", {})}, sort_keys=True)
             row_id = f"{sample.id}-{kind}-{suffix}"
             always = row_always(sample, split=split, source=spec.source.name, task=task, row_id=row_id, facts=facts)
@@ -204,6 +211,9 @@ class _Page:
                 continue
             made.append(wrong.facts)
             question, chosen, rejected = self._reports(wrong.facts)
+            if fault := fault_of_rejected(chosen, rejected, truth=self.facts):
+                self.tally.refused[fault] += 1
+                continue
             yield "report", f"{wrong.kind}-{number}", {
                 "prompt": user_turn(question),
                 "chosen": assistant_turn(self._styled(chosen)),
@@ -318,7 +328,8 @@ class _Writers:
         rows = self.waiting.setdefault((kind, split), [])
         rows.append(row)
         # Rows of one image are alike in size, so the last one stands for all.
-        num_bytes = len(rows) * sum(len(image["bytes"]) for image in row["images"])
+        pictures = [*row["images"], *(row.get("rejected_images") or [])]
+        num_bytes = len(rows) * sum(len(image["bytes"]) for image in pictures)
         if len(rows) >= ROWS_A_GROUP or num_bytes >= BYTES_A_GROUP:
             self._flush((kind, split))
 
@@ -339,7 +350,7 @@ def schema_of(kind: RowKind) -> pa.Schema:
     """The Arrow schema of a row kind, with the note by which ``datasets`` decodes the images."""
     columns = {**{name: pa.string() for name in ALWAYS}, "images": IMAGES, **OWN[kind]}
     features = {name: _feature(column) for name, column in columns.items()}
-    features["images"] = {"feature": {"_type": "Image"}, "_type": "List"}
+    features |= {k: {"feature": {"_type": "Image"}, "_type": "List"} for k, v in columns.items() if v == IMAGES}
     return pa.schema(list(columns.items()), metadata={"huggingface": json.dumps({"info": {"features": features}})})
 
 

@@ -9,6 +9,9 @@ from typing import Annotated, Any, Literal, cast, get_args, get_origin, get_type
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, create_model, model_validator
 
+from data_builders.lesion_heat import Mask
+from data_builders.lesion_noise import NoiseSettings
+from data_builders.relevance import Missing, Normalisation
 from data_builders.schema import Quarantined, RowKind, Sample, Task
 from rewards.strict_yaml import InputError, fault_lines, nearest, read_yaml, validated
 
@@ -42,6 +45,11 @@ class Source(BaseModel):
     def function(self) -> Callable[..., Iterator[Sample | Quarantined]]:
         """The generator of samples."""
         return getattr(import_module(f"data_builders.{self.name}"), self.name)
+
+    @property
+    def masks(self) -> Callable[[Sample], dict[str, Mask]] | None:
+        """The source's own ``lesion_masks(sample)``, where it knows more of a lesion than its box."""
+        return getattr(import_module(f"data_builders.{self.name}"), "lesion_masks", None)
 
     def checked_knobs(self) -> dict[str, Any]:
         """The knobs in the types that the function declares.
@@ -92,6 +100,35 @@ class Flaws(BaseModel):
     loose_boxes: float = Field(default=1.0, ge=1, allow_inf_nan=False)
 
 
+class LesionNoise(NoiseSettings):
+    """Preference rows whose rejected side is the same true answer under a noised lesion (MMedPO section 3.1).
+
+    ``tasks``: one such row for each image and task that asks for a finding with a box or a mask. ``findings``: only
+    these are noised (None: all). ``weight``: the severity of the gravest finding that was noised, or the
+    ``confidence`` with which it was located.
+    """
+
+    tasks: list[Task] = Field(default=["report"], min_length=1)
+    findings: list[str] | None = None
+    weight: Literal["severity", "confidence"] = "severity"
+
+
+class Relevance(BaseModel):
+    """How scores become the weights of preference rows, for each kind of pair and split by itself.
+
+    ``reading``: of the paper's normalisation (see ``data_builders/relevance.py``). ``scores``: a JSON file of row
+    ids and scores from 0 to ``scale`` (judges' verdicts), which replace the severities of the ``kinds``.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    reading: Normalisation = "raw"
+    scores: str | None = None
+    scale: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    missing: Missing = "error"
+    kinds: list[str] = ["hallucination"]
+
+
 class BuildSpec(BaseModel):
     """What to build.
 
@@ -99,7 +136,9 @@ class BuildSpec(BaseModel):
     row is written. ``tasks``: questions an image, drawn among those that it can answer; ``prompt_tasks`` for
     prompt rows, and ``eval_tasks`` for every row of the ``eval_splits``. ``box_grid``: boxes are whole units of
     a grid x grid image. ``max_boxes``: boxes of one finding above which they are not asked for (counted in the
-    card). ``max_quarantined``: the share of records above which the build fails.
+    card). ``lesion_noise``: preference rows of the image side, beside those of the text side. ``relevance``: how
+    preference rows are weighted. ``balance_lengths`` drops pairs until the rejected answer is as often longer as
+    shorter. ``max_quarantined``: the share of records above which the build fails.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -119,7 +158,10 @@ class BuildSpec(BaseModel):
     answer_style: Literal["plain", "tagged"] = "plain"
     wording: Literal["first", "varied"] = "first"
     flaws: Flaws | None = None
-    corruptions_per_image: int = Field(default=1, ge=1)
+    corruptions_per_image: int = Field(default=1, ge=0)
+    lesion_noise: LesionNoise | None = None
+    relevance: Relevance = Relevance()
+    balance_lengths: bool = False
     max_quarantined: float = Field(default=0.05, ge=0, le=1)
 
     @model_validator(mode="after")
@@ -135,6 +177,10 @@ class BuildSpec(BaseModel):
     def _every_key_has_an_effect(self) -> "BuildSpec":
         if bool(self.eval_splits) != (self.eval_tasks is not None):
             raise ValueError("eval_splits and eval_tasks: one has no effect without the other. Give both.")
+        if (self.lesion_noise or self.balance_lengths) and not self.rows.get("preference"):
+            raise ValueError(
+                "lesion_noise and balance_lengths need rows.preference: name the splits that get such rows."
+            )
         for split in self.flaws.splits if self.flaws else []:
             if split not in self.rows.get("instruction", []):
                 raise ValueError(f"flaws: split '{split}' has no instruction rows; add it to rows.instruction.")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from data_builders.build_spec import BuildSpec
+from data_builders.lesion_noise import NoiseTally
 from data_builders.schema import Quarantined
 from data_builders.splits import check_disjoint
 from rewards.strict_yaml import InputError
@@ -22,7 +23,8 @@ LICENCES = {
 class Tally:
     """What a build has met so far.
 
-    ``rows`` by (kind, split, task), ``placed`` rows by (patient, split), ``not_asked`` questions by reason.
+    ``rows`` by (kind, split, task), ``placed`` rows by (patient, split), ``not_asked`` questions by reason,
+    ``refused`` rejected answers by reason.
     """
 
     num_samples: int = 0
@@ -31,6 +33,8 @@ class Tally:
     rule_sets: set[str] = field(default_factory=set[str])
     quarantined: list[Quarantined] = field(default_factory=list[Quarantined])
     not_asked: Counter[str] = field(default_factory=Counter[str])
+    refused: Counter[str] = field(default_factory=Counter[str])
+    noise: NoiseTally = field(default_factory=NoiseTally)
 
     def check(self, spec: BuildSpec) -> None:
         """Raises InputError if there is nothing, too much is unusable, or a patient is in two splits."""
@@ -58,8 +62,8 @@ class Tally:
         )
 
 
-def card_of(spec: BuildSpec, folder: Path, tally: Tally) -> dict[str, Any]:
-    """The card of the data set whose Parquet files lie in ``folder``."""
+def card_of(spec: BuildSpec, folder: Path, tally: Tally, preference: dict[str, Any]) -> dict[str, Any]:
+    """The card of the data set whose Parquet files lie in ``folder``. ``preference``: figures of those rows."""
     files = sorted(folder.glob("*/*.parquet"))
     return {
         "counts": _nested(tally.rows),
@@ -67,6 +71,9 @@ def card_of(spec: BuildSpec, folder: Path, tally: Tally) -> dict[str, Any]:
         "patients": dict(Counter(split for _, split in sorted(tally.placed))),
         "quarantined": {"count": len(tally.quarantined), "records": [vars(q) for q in tally.quarantined]},
         "not_asked": dict(tally.not_asked),
+        "refused": dict(tally.refused),
+        "preference": preference,
+        "lesion_noise": tally.noise.report() if spec.lesion_noise else None,
         "licence": LICENCES[spec.source.name],
         "seed": spec.seed,
         "rule_sets": sorted(tally.rule_sets),

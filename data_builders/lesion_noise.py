@@ -1,18 +1,16 @@
 """Lesion noise: the image side of MMedPO's preference data. A lesion is noised, all else stays to the last bit.
 
-A heat map says where the lesion is: ``(image, finding) -> (heat, score)``. A mask policy makes a mask of it, and the
-masked pixels are noised: by the paper's diffusion blend (Zhu et al. 2024, section 3.1), or by the replacement that
-the released code does in its place. Maps made by a model are in ``alignment/heat_maps.py``, so that this file needs
-no torch. Left out: inpainting (a healthy look-alike would need a generator of its own).
+A heat map says where the lesion is (``lesion_heat.py``). A mask policy makes a mask of it, and the masked pixels are
+noised: by the paper's diffusion blend (Zhu et al. 2024, section 3.1), or by the replacement that the released code
+does in its place. Left out: inpainting (a healthy look-alike would need a generator of its own).
 """
 
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +18,8 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from data_builders.images import ImageError
-from rewards.facts import Box, Facts
+from data_builders.lesion_heat import Heat, Mask, checked
 
-Heat = NDArray[np.float32]
-"""One value a pixel (height, width), not negative; 0 where nothing points to the lesion."""
-Mask = NDArray[np.bool_]
 MaskPolicy = Literal["mass", "quantile", "mean_std", "box"]
 LARGEST_SHARE = 0.5
 """Above this share of noised pixels, the noise is no longer local."""
@@ -32,14 +27,6 @@ REPLACEMENT_STD = 10.0
 """Standard deviation of the released code's noise, in units of 0..255."""
 PLAIN_MODES = ("L", "LA", "RGB", "RGBA", "I;16")
 log = logging.getLogger(__name__)
-
-
-class HeatMap(Protocol):
-    """Where a finding is (None: any finding), and how sure that is, in [0, 1]."""
-
-    def __call__(self, image: Image.Image, finding: str | None) -> tuple[Heat, float]:
-        """The heat (height, width) of the image's size, and the score."""
-        ...
 
 
 class NoiseSettings(BaseModel):
@@ -203,21 +190,6 @@ def plain(image: Image.Image) -> Image.Image:
     return image.convert("RGBA" if image.mode in ("PA", "RGBa") or "transparency" in image.info else "RGB")
 
 
-def checked(heat: Heat, *, size: tuple[int, int]) -> Heat:
-    """The same heat map.
-
-    Raises: ImageError if it is not of this size (width, height), not finite, or negative.
-    """
-    if heat.shape != (size[1], size[0]):
-        found = " x ".join(str(side) for side in reversed(heat.shape))
-        raise ImageError(f"its heat map is {found}, but the image is {size[0]} x {size[1]} pixels")
-    if not np.isfinite(heat).all():
-        raise ImageError("its heat map holds values that are not numbers")
-    if heat.min() < 0:
-        raise ImageError("its heat map holds negative values")
-    return heat
-
-
 def mask_of(heat: Heat, settings: NoiseSettings) -> Mask:
     """Which pixels are noised. A flat map points nowhere: none, but for ``mass``, where it means everywhere."""
     return _POLICIES[settings.mask](heat, settings.level)
@@ -261,60 +233,6 @@ def elsewhere(mask: Mask, rng: np.random.Generator, *, tries: int = 16) -> Mask:
     moves = rng.integers(0, mask.shape, size=(tries, 2))
     moved = [np.roll(mask, tuple(move), axis=(0, 1)) & ~mask for move in moves]
     return max(moved, key=lambda other: int(other.sum()))
-
-
-@dataclass(frozen=True)
-class GivenBoxes:
-    """A heat map from known boxes: 1 within the boxes of a finding, 0 outside; sure of it (score 1).
-
-    ``grid``: the boxes are in units of a grid x grid image; None: in pixels. ``findings``: only these (None: all).
-    """
-
-    facts: Facts
-    grid: int | None = None
-    findings: tuple[str, ...] | None = None
-
-    def __call__(self, image: Image.Image, finding: str | None = None) -> tuple[Heat, float]:
-        """The heat of one finding, or of every finding; the score is 0 where there is no box."""
-        boxes = list(self._boxes(finding))
-        scale = (1.0, 1.0) if self.grid is None else (image.width / self.grid, image.height / self.grid)
-        return heat_of_boxes(boxes, size=image.size, scale=scale), float(bool(boxes))
-
-    def _boxes(self, finding: str | None) -> Iterable[Box]:
-        for name, known in self.facts.present().items():
-            if finding in (None, name) and (self.findings is None or name in self.findings):
-                yield from known.boxes
-
-
-@dataclass(frozen=True)
-class GivenMasks:
-    """A heat map from known masks (height, width) by finding, such as a reader's contour; sure of it (score 1)."""
-
-    masks: dict[str, NDArray[Any]]
-
-    def __call__(self, image: Image.Image, finding: str | None = None) -> tuple[Heat, float]:
-        """The mask of one finding, or of all together; the score is 0 where there is none.
-
-        Raises: ImageError if a mask is of another size than the image.
-        """
-        asked = [
-            checked(np.asarray(m, np.float32), size=image.size) for n, m in self.masks.items() if finding in (None, n)
-        ]
-        heat = np.maximum.reduce(asked) if asked else np.zeros((image.height, image.width), np.float32)
-        return heat, float(bool(asked))
-
-
-def heat_of_boxes(boxes: Iterable[Box], *, size: tuple[int, int], scale: tuple[float, float] = (1.0, 1.0)) -> Heat:
-    """1 in every pixel that a box touches, 0 elsewhere; boxes times ``scale`` are in pixels of ``size``.
-
-    >>> heat_of_boxes([(1, 0, 2, 2)], size=(3, 2)).tolist()
-    [[0.0, 1.0, 0.0], [0.0, 1.0, 0.0]]
-    """
-    heat = np.zeros((size[1], size[0]), np.float32)
-    for x1, y1, x2, y2 in boxes:
-        left, top = max(0, int(np.floor(x1 * scale[0]))), max(0, int(np.floor(y1 * scale[1])))
-        heat[top : int(np.ceil(y2 * scale[1])), left : int(np.ceil(x2 * scale[0]))] = 1.0
-    return heat
 
 
 def seeded(*parts: object) -> np.random.Generator:

@@ -9,14 +9,12 @@ from PIL import Image
 from pydantic import ValidationError
 
 from data_builders.images import ImageError
+from data_builders.lesion_heat import GivenBoxes, GivenMasks, heat_of_boxes
 from data_builders.lesion_noise import (
-    GivenBoxes,
-    GivenMasks,
     NoiseSettings,
     NoiseTally,
     alpha_bar,
     elsewhere,
-    heat_of_boxes,
     mask_of,
     noised,
     noised_under,
