@@ -35,8 +35,11 @@ class LengthLimit:
     words: int = 8
 
 
+USUAL_LIMIT = LengthLimit()
+
+
 def fault_of_rejected(
-    chosen: str, rejected: str, *, truth: Facts | None = None, limit: LengthLimit | None = LengthLimit()
+    chosen: str, rejected: str, *, truth: Facts | None = None, limit: LengthLimit | None = USUAL_LIMIT
 ) -> str | None:
     """Why ``rejected`` cannot stand against ``chosen`` under the same image; None if it can.
 
