@@ -112,6 +112,7 @@ def evaluate_command(
     data: Annotated[str, typer.Argument(help="prompt rows, such as data/phantom_chest/prompt/test")],
     out: Annotated[Path | None, typer.Option(help="where to write; RUN/evaluation by default")] = None,
     limit: Annotated[int | None, typer.Option(help="only the first rows")] = None,
+    probe: Annotated[bool, typer.Option(help="also: does the model look? Writes blindness.json")] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Evaluate on held-out prompt rows: metrics with intervals, blind controls, an HTML report with pictures."""
@@ -121,9 +122,18 @@ def evaluate_command(
 
     target = out or Path(run) / "evaluation"
     model, processor = load_for_inference(run)
-    evaluation = evaluate(model, processor, parquet(data), out=target, limit=limit, model_name=run, progress=True)
+    evaluation = evaluate(
+        model, processor, parquet(data), out=target, limit=limit, model_name=run, progress=True, probe=probe
+    )
     figures = {c: {n: m.value for n, m in found.items()} for c, found in evaluation.metrics.items()}
-    _say({"report": str(target / "report.html"), "metrics": figures}, as_json)
+    looked = {"blindness": _drops(target / "blindness.json")} if probe else {}
+    _say({"report": str(target / "report.html"), "metrics": figures, **looked}, as_json)
+
+
+def _drops(file: Path) -> dict[str, dict[str, float]]:
+    """By how much each metric of the blindness probe changes when the image shows less."""
+    content = json.loads(file.read_text(encoding="utf-8"))
+    return {c: {name: m["value"] for name, m in found.items()} for c, found in content["drops"].items()}
 
 
 @app.command()

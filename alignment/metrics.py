@@ -77,6 +77,7 @@ RATIOS: dict[str, tuple[Ratio, ...]] = {
     "f1_at_50": (Ratio(("hits", "hits"), ("boxes", "true_boxes")),),
     "box_parse_failure": (Ratio(("unparsed_boxes",), ("box_answers",)),),
     "boxes_per_answer": (Ratio(("boxes",), ("box_answers",)),),
+    "truth_logp": (Ratio(("truth_logp",), ("truth_tokens",)),),
 }
 """Each metric is the mean of its ratios (balanced accuracy has two: over yes rows and over no rows)."""
 
