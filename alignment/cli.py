@@ -1,4 +1,4 @@
-"""The command line: build, check, train, eval, release, demo, inspect, score, read, rewards.
+"""The command line: build, export, check, train, eval, release, demo, inspect, score, read, rewards.
 
 Each command does one step, says where its output went, and ends with one clear sentence and exit code 2 on bad input.
 """
@@ -68,6 +68,20 @@ def build(
     out = build_data(read_spec(spec, overrides or []))
     card = json.loads((out / "card.json").read_text(encoding="utf-8"))
     _say({"built": str(out), "gallery": str(out / "gallery.html"), "counts": card["counts"]}, as_json)
+
+
+@app.command()
+def export(
+    data: Annotated[str, typer.Argument(help="preference rows, such as data/mmedpo_phantom/preference/align")],
+    shape: Annotated[str, typer.Argument(metavar="FORMAT", help="mmedpo, llava, ms_swift or trl")],
+    out: Annotated[Path, typer.Argument(help="a new folder for the file of pairs and its images")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Write preference pairs in another trainer's shape, and count what is weak in them."""
+    from alignment.recipe import parquet
+    from data_builders.export import export as export_pairs
+
+    _say(export_pairs(parquet(data), shape, out), as_json)
 
 
 @app.command()

@@ -367,7 +367,7 @@ def write_answers(
 
 
 def _answer_line(row: Row, outcome: Outcome, said: dict[str, dict[str, str]], rules: RuleSet | None) -> dict[str, Any]:
-    clean = said["clean"][row["id"]]
+    clean, told = said["clean"][row["id"]], rules or row["rule_set"]
     return {
         "id": row["id"],
         "patient": row["patient"],
@@ -381,7 +381,7 @@ def _answer_line(row: Row, outcome: Outcome, said: dict[str, dict[str, str]], ru
         "responses": {name: answers[row["id"]] for name, answers in said.items() if row["id"] in answers},
         "counts": outcome.counts,
         "boxes": outcome.boxes,
-        "sentences": marked_sentences(clean, outcome, rules or load_rule_set(row["rule_set"])),
+        "sentences": marked_sentences(clean, outcome, rules or load_rule_set(row["rule_set"])) if told else [],
     }
 
 

@@ -33,12 +33,14 @@ from data_builders.schema import (
     Quarantined,
     RowKind,
     Sample,
+    Written,
     assistant_turn,
     facts_on_grid,
     row_always,
     user_turn,
 )
 from data_builders.splits import split_of
+from data_builders.written_rows import fault_of_written, own_split, written_rows
 from rewards.boxes import is_valid
 from rewards.facts import Box, Facts
 from rewards.rule_set import RuleSet, load_rule_set
@@ -65,7 +67,7 @@ BYTES_A_GROUP = 2**26
 HALF_A_PIXEL = 0.5
 """By how much a scaled box may stand out of its image."""
 Row = dict[str, Any]
-Records = Iterable[Sample | Quarantined]
+Records = Iterable[Sample | Written | Quarantined]
 
 
 def build(spec: BuildSpec, *, progress: Callable[[Records], Records] | None = None) -> Path:
@@ -116,7 +118,7 @@ def _build_into(folder: Path, spec: BuildSpec, records: Records) -> None:
         for item in records:
             reason = item.reason if isinstance(item, Quarantined) else _fault(item, seen)
             seen.add(item.id)
-            if isinstance(item, Sample) and reason is None:
+            if not isinstance(item, Quarantined) and reason is None:
                 _write_sample(item, spec, writers, tally)
             else:
                 tally.quarantined.append(Quarantined(id=item.id, reason=reason or ""))
@@ -127,10 +129,12 @@ def _build_into(folder: Path, spec: BuildSpec, records: Records) -> None:
     write_gallery(folder)
 
 
-def _fault(sample: Sample, seen: set[str]) -> str | None:
+def _fault(sample: Sample | Written, seen: set[str]) -> str | None:
     """Why a sample cannot be used, whatever its source has checked; None if it can."""
     if sample.id in seen:
         return "another record has this id"
+    if isinstance(sample, Written):
+        return fault_of_written(sample)
     try:
         decoded(sample.image)
     except ImageError as fault:
@@ -154,12 +158,18 @@ def _fault_of_facts(facts: Facts, rules: RuleSet, size: tuple[int, int]) -> str 
     return None
 
 
-def _write_sample(sample: Sample, spec: BuildSpec, writers: "_Writers", tally: Tally) -> None:
+def _write_sample(sample: Sample | Written, spec: BuildSpec, writers: "_Writers", tally: Tally) -> None:
     split = split_of(sample.patient, spec.splits, key=str(spec.seed), assign=spec.assign)
     tally.num_samples += 1
-    tally.rule_sets.add(sample.facts.rule_set)
+    if isinstance(sample, Written):
+        split = own_split(sample, spec) or split
+        tally.asked[*sample.names, sample.question] += 1
+        rows = written_rows(sample, spec, split)
+    else:
+        tally.rule_sets.add(sample.facts.rule_set)
+        rows = rows_of(sample, spec, split, tally)
     tally.placed[sample.patient, split] += 0
-    for kind, row in rows_of(sample, spec, split, tally):
+    for kind, row in rows:
         writers.write(kind, split, row)
         tally.rows[kind, split, row["task"]] += 1
         tally.placed[sample.patient, split] += 1

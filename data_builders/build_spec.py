@@ -12,10 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, crea
 from data_builders.lesion_heat import Mask
 from data_builders.lesion_noise import NoiseSettings
 from data_builders.relevance import Missing, Normalisation
-from data_builders.schema import Quarantined, RowKind, Sample, Task
+from data_builders.schema import Quarantined, RowKind, Sample, Task, Written
 from rewards.strict_yaml import InputError, fault_lines, nearest, read_yaml, validated
 
-SOURCES = ("phantom_chest", "lidc_ct", "bccd")
+SOURCES = ("phantom_chest", "lidc_ct", "bccd", "vqa_rad", "slake", "path_vqa", "iu_xray", "released_pairs")
 SplitName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 """It names a file, so it holds no path."""
 HowMany = Annotated[int, Field(ge=0)] | Literal["all"]
@@ -42,7 +42,7 @@ class Source(BaseModel):
         return dict(self.model_extra or {})
 
     @property
-    def function(self) -> Callable[..., Iterator[Sample | Quarantined]]:
+    def function(self) -> Callable[..., Iterator[Sample | Written | Quarantined]]:
         """The generator of samples."""
         return getattr(import_module(f"data_builders.{self.name}"), self.name)
 
@@ -64,7 +64,7 @@ class Source(BaseModel):
             raise ValueError(f"'{self.name}': {faults}. Knobs: {', '.join(model.model_fields)}.") from None
         return {knob: getattr(read, knob) for knob in self.knobs}
 
-    def samples(self) -> Iterator[Sample | Quarantined]:
+    def samples(self) -> Iterator[Sample | Written | Quarantined]:
         """What the source yields, in its order."""
         return self.function(**self.checked_knobs())
 
@@ -83,6 +83,8 @@ def _as_yaml(hint: Any) -> Any:
     """The type of a knob as YAML can write it: a path as a string, a collection as a list."""
     if hint is Path:
         return Annotated[Path, Strict(False)]
+    if Path in get_args(hint):
+        return Annotated[Path, Strict(False)] | None
     return list[get_args(hint)] if get_origin(hint) is Collection else hint
 
 
@@ -132,7 +134,8 @@ class Relevance(BaseModel):
 class BuildSpec(BaseModel):
     """What to build.
 
-    ``splits``: share of patients of each; ``assign`` pins patients. ``rows``: the splits in which each kind of
+    ``splits``: share of patients of each; ``assign`` pins patients; ``source_splits`` takes the source's own splits,
+    each under the name of one of ours. ``rows``: the splits in which each kind of
     row is written. ``tasks``: questions an image, drawn among those that it can answer; ``prompt_tasks`` for
     prompt rows, and ``eval_tasks`` for every row of the ``eval_splits``. ``box_grid``: boxes are whole units of
     a grid x grid image. ``max_boxes``: boxes of one finding above which they are not asked for (counted in the
@@ -148,6 +151,7 @@ class BuildSpec(BaseModel):
     seed: int = 0
     splits: dict[SplitName, Annotated[float, Field(ge=0, le=1)]] = Field(min_length=1)
     assign: dict[str, str] = {}
+    source_splits: dict[str, str] = {}
     rows: dict[RowKind, list[str]]
     tasks: dict[Task, HowMany]
     prompt_tasks: dict[Task, HowMany] | None = None
@@ -189,7 +193,7 @@ class BuildSpec(BaseModel):
     def _named_splits(self) -> list[str]:
         in_rows = [split for splits in self.rows.values() for split in splits]
         flawed = self.flaws.splits if self.flaws else []
-        return [*in_rows, *flawed, *self.eval_splits, *self.assign.values()]
+        return [*in_rows, *flawed, *self.eval_splits, *self.assign.values(), *self.source_splits.values()]
 
     def tasks_of(self, kind: RowKind, split: str) -> dict[Task, HowMany]:
         """How many questions of each task an image of this split gets."""

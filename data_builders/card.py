@@ -16,6 +16,11 @@ LICENCES = {
     "phantom_chest": "drawn by clinalign; no restriction",
     "lidc_ct": "LIDC-IDRI, CC BY 3.0, doi 10.7937/K9/TCIA.2015.LO9QL9SX; read from installed packages",
     "bccd": "BCCD_Dataset, MIT",
+    "vqa_rad": "VQA-RAD, CC0 1.0, doi 10.1038/sdata.2018.251; images from MedPix under its own terms",
+    "slake": "SLAKE, CC BY-SA 4.0, arXiv 2102.09542",
+    "path_vqa": "PathVQA, MIT, arXiv 2003.10286; images from textbooks and PEIR under their own terms",
+    "iu_xray": "Indiana University chest X-rays (Open-i), CC BY-NC-ND 4.0",
+    "released_pairs": "as the file that was read",
 }
 
 
@@ -24,7 +29,7 @@ class Tally:
     """What a build has met so far.
 
     ``rows`` by (kind, split, task), ``placed`` rows by (patient, split), ``not_asked`` questions by reason,
-    ``refused`` rejected answers by reason.
+    ``refused`` rejected answers by reason, ``asked`` how often each question of written samples.
     """
 
     num_samples: int = 0
@@ -35,6 +40,7 @@ class Tally:
     not_asked: Counter[str] = field(default_factory=Counter[str])
     refused: Counter[str] = field(default_factory=Counter[str])
     noise: NoiseTally = field(default_factory=NoiseTally)
+    asked: Counter[tuple[str, ...]] = field(default_factory=Counter[tuple[str, ...]])
 
     def check(self, spec: BuildSpec) -> None:
         """Raises InputError if there is nothing, too much is unusable, or a patient is in two splits."""
@@ -72,6 +78,7 @@ def card_of(spec: BuildSpec, folder: Path, tally: Tally, preference: dict[str, A
         "quarantined": {"count": len(tally.quarantined), "records": [vars(q) for q in tally.quarantined]},
         "not_asked": dict(tally.not_asked),
         "refused": dict(tally.refused),
+        "repeated_questions": sum(tally.asked.values()) - len(tally.asked),
         "preference": preference,
         "lesion_noise": tally.noise.report() if spec.lesion_noise else None,
         "licence": LICENCES[spec.source.name],
