@@ -87,7 +87,7 @@ def blindness(
 
 def _mask(row: Row, *, grid: int, noise: NoiseSettings) -> np.ndarray | None:
     """The pixels of the finding that the row asks for (of every finding for a report); None if none is boxed."""
-    if not row["images"] or not row["answer"]:
+    if not row["images"] or not row["answer"] or not row["rule_set"]:
         return None
     facts = Facts.model_validate_json(row["facts"])
     finding = asked_finding(row, load_rule_set(row["rule_set"]))
