@@ -1,4 +1,4 @@
-"""The command line: build, check, train, eval, release, demo, counterparts, inspect, score, read, rewards.
+"""The command line: one command a step of the loop, and filters for any shell.
 
 Each command does one step, says where its output went, and ends with one clear sentence and exit code 2 on bad input.
 """
@@ -71,6 +71,20 @@ def build(
 
 
 @app.command()
+def export(
+    data: Annotated[str, typer.Argument(help="preference rows, such as data/mmedpo_phantom/preference/align")],
+    shape: Annotated[str, typer.Argument(metavar="FORMAT", help="mmedpo, llava, ms_swift or trl")],
+    out: Annotated[Path, typer.Argument(help="a new folder for the file of pairs and its images")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Write preference pairs in another trainer's shape, and count what is weak in them."""
+    from alignment.recipe import parquet
+    from data_builders.export import export as export_pairs
+
+    _say(export_pairs(parquet(data), shape, out), as_json)
+
+
+@app.command()
 def check(recipe: Path, overrides: Overrides = None, as_json: JsonFlag = False) -> None:
     """Read a recipe as `train` would, without training: every fault at once, else steps, tokens, parameters, memory."""
     from alignment.check import check_chain, check_recipe
@@ -112,6 +126,7 @@ def evaluate_command(
     data: Annotated[str, typer.Argument(help="prompt rows, such as data/phantom_chest/prompt/test")],
     out: Annotated[Path | None, typer.Option(help="where to write; RUN/evaluation by default")] = None,
     limit: Annotated[int | None, typer.Option(help="only the first rows")] = None,
+    probe: Annotated[bool, typer.Option(help="also: does the model look? Writes blindness.json")] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Evaluate on held-out prompt rows: metrics with intervals, blind controls, an HTML report with pictures."""
@@ -121,9 +136,18 @@ def evaluate_command(
 
     target = out or Path(run) / "evaluation"
     model, processor = load_for_inference(run)
-    evaluation = evaluate(model, processor, parquet(data), out=target, limit=limit, model_name=run, progress=True)
+    evaluation = evaluate(
+        model, processor, parquet(data), out=target, limit=limit, model_name=run, progress=True, probe=probe
+    )
     figures = {c: {n: m.value for n, m in found.items()} for c, found in evaluation.metrics.items()}
-    _say({"report": str(target / "report.html"), "metrics": figures}, as_json)
+    looked = {"blindness": _drops(target / "blindness.json")} if probe else {}
+    _say({"report": str(target / "report.html"), "metrics": figures, **looked}, as_json)
+
+
+def _drops(file: Path) -> dict[str, dict[str, float]]:
+    """By how much each metric of the blindness probe changes when the image shows less."""
+    content = json.loads(file.read_text(encoding="utf-8"))
+    return {c: {name: m["value"] for name, m in found.items()} for c, found in content["drops"].items()}
 
 
 @app.command()

@@ -97,12 +97,13 @@ def evaluate(
     num_resamples: int = 1000,
     seed: int = 0,
     progress: bool = False,
+    probe: bool = False,
 ) -> Evaluation:
     """The model judged on prompt rows; ``evaluation.json``, ``answers.jsonl``, ``report.html`` go to ``out``.
 
     ``data``: an entry such as ``data/x/prompt/test``. ``limit``: that many rows, drawn at random.
     ``reference``: prompt or instruction rows of another split, whose habits the baselines take.
-    ``grid``: the units in which boxes are stated.
+    ``grid``: the units in which boxes are stated. ``probe``: also does the model look (``blindness.json``)?
     Raises: InputError if the data are missing, empty, or not prompt rows.
     """
     rows = limited(read_rows(data), limit=limit, seed=seed)
@@ -142,6 +143,10 @@ def evaluate(
     evaluation.write(out)
     write_answers(answered, outcomes["clean"], out, rules=rules)
     write_report({name: out}, out / "report.html")
+    if probe:
+        from alignment.blindness import blindness
+
+        blindness(model, processor, rows, grid=grid, batch_size=batch_size, seed=seed).write(out)
     return evaluation
 
 
@@ -362,7 +367,7 @@ def write_answers(
 
 
 def _answer_line(row: Row, outcome: Outcome, said: dict[str, dict[str, str]], rules: RuleSet | None) -> dict[str, Any]:
-    clean = said["clean"][row["id"]]
+    clean, told = said["clean"][row["id"]], rules or row["rule_set"]
     return {
         "id": row["id"],
         "patient": row["patient"],
@@ -376,7 +381,7 @@ def _answer_line(row: Row, outcome: Outcome, said: dict[str, dict[str, str]], ru
         "responses": {name: answers[row["id"]] for name, answers in said.items() if row["id"] in answers},
         "counts": outcome.counts,
         "boxes": outcome.boxes,
-        "sentences": marked_sentences(clean, outcome, rules or load_rule_set(row["rule_set"])),
+        "sentences": marked_sentences(clean, outcome, rules or load_rule_set(row["rule_set"])) if told else [],
     }
 
 

@@ -79,9 +79,13 @@ def _generate_batch(
     return processor.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 
 
-def model_inputs(processor: Any, rows: list[dict[str, Any]]) -> Any:
-    """What the model is given for these prompts: tokens padded on the left, pixels where there are images."""
+def model_inputs(processor: Any, rows: list[dict[str, Any]], *, answers: list[str] | None = None) -> Any:
+    """What the model is given for these prompts: tokens padded on the left, pixels where there are images.
+
+    ``answers``: what stands behind each prompt, such as the truth to be scored.
+    """
     texts = [processor.apply_chat_template(r["prompt"], add_generation_prompt=True, tokenize=False) for r in rows]
+    texts = [text + answer for text, answer in zip(texts, answers or [""] * len(texts), strict=True)]
     images = {"images": [list(r["images"]) for r in rows]} if any(r["images"] for r in rows) else {}
     return processor(
         text=texts, **images, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False

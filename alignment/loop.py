@@ -40,6 +40,7 @@ class Loop(BaseModel):
     test: str
     reference: str | None = None
     limit: int | None = None
+    probe: bool = False
     chain: Chain
     compare: list[Comparison]
     release: str
@@ -136,7 +137,7 @@ def _evaluated(loop: Loop, data: Path, run_folder: Path, out: Path, *, controls:
     evaluate(
         model, processor, data / loop.test, out=out, model_name=str(run_folder), limit=loop.limit,
         reference=data / loop.reference if loop.reference and controls else None,
-        blind_controls=controls, batch_size=128, progress=True,
+        blind_controls=controls, batch_size=128, progress=True, probe=loop.probe,
     )  # fmt: skip
     return out
 

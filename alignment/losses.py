@@ -36,8 +36,14 @@ def weighted_dpo_loss(
 
     ``sum_w`` divides by the sum of weights instead of B, so that weights do not scale the step.
     """
-    losses_B = -F.logsigmoid(margin_B)
+    return weighted_mean(-F.logsigmoid(margin_B), weight_B, reduction=reduction)
+
+
+def weighted_mean(
+    values_B: torch.Tensor, weight_B: torch.Tensor | None = None, *, reduction: Reduction = "mean"
+) -> torch.Tensor:
+    """The scalar sum of w x value over B, or over the sum of weights (0 where all weights are 0)."""
     if weight_B is None:
-        return losses_B.mean()
-    total = (weight_B * losses_B).sum()
-    return total / (len(losses_B) if reduction == "mean" else weight_B.sum().clamp(min=1e-12))
+        return values_B.mean()
+    total = (weight_B * values_B).sum()
+    return total / (len(values_B) if reduction == "mean" else weight_B.sum().clamp(min=1e-12))

@@ -65,6 +65,7 @@ RATIOS: dict[str, tuple[Ratio, ...]] = {
     "side_accuracy": (Ratio(("side_correct",), ("side",)),),
     "size_accuracy": (Ratio(("size_correct",), ("size",)),),
     "count_accuracy": (Ratio(("count_correct",), ("count",)),),
+    "open_recall": (Ratio(("open_recalled",), ("open",)),),
     "finding_precision": (Ratio(("true_claims",), ("claims",)),),
     "finding_recall": (Ratio(("found",), ("true_findings",)),),
     "finding_f1": (Ratio(("true_claims", "found"), ("claims", "true_findings")),),
@@ -77,6 +78,7 @@ RATIOS: dict[str, tuple[Ratio, ...]] = {
     "f1_at_50": (Ratio(("hits", "hits"), ("boxes", "true_boxes")),),
     "box_parse_failure": (Ratio(("unparsed_boxes",), ("box_answers",)),),
     "boxes_per_answer": (Ratio(("boxes",), ("box_answers",)),),
+    "truth_logp": (Ratio(("truth_logp",), ("truth_tokens",)),),
 }
 """Each metric is the mean of its ratios (balanced accuracy has two: over yes rows and over no rows)."""
 
@@ -130,8 +132,10 @@ def asked_finding(row: Mapping[str, Any], rules: RuleSet) -> str | None:
 
 
 def _outcome(row: Mapping[str, Any], answer: str, *, rules: RuleSet | None) -> Outcome:
-    rules = rules or load_rule_set(row["rule_set"])
     task, words = row["task"], final_words(answer)
+    if rules is None and not row["rule_set"]:
+        return Outcome(row["id"], row["patient"], task, None, counts=_written_counts(task, row["answer"], words))
+    rules = rules or load_rule_set(row["rule_set"])
     about: dict[str, Any] = dict(id=row["id"], patient=row["patient"], task=task, finding=asked_finding(row, rules))
     if task == "report":
         return _report_outcome(row, words, rules, about)
@@ -147,6 +151,17 @@ def _closed_counts(task: str, truth: str | None, words: str) -> dict[str, float]
     counts = {"closed": 1.0, "closed_correct": correct}
     key = _folded(truth) if task == "presence" else task
     return counts | {key: 1.0, f"{key}_correct": correct}
+
+
+def _written_counts(task: str, truth: str | None, words: str) -> dict[str, float]:
+    """Rows whose facts are not known: closed questions by equality, open ones by the share of true words recalled."""
+    if task == "closed":
+        return _closed_counts(task, truth, words)
+    wanted = re.findall(r"\w+", (truth or "").casefold())
+    if task != "open" or not wanted:
+        return {}
+    said = set(re.findall(r"\w+", words.casefold()))
+    return {"open": 1.0, "open_recalled": sum(word in said for word in wanted) / len(wanted)}
 
 
 def _folded(words: str) -> str:

@@ -10,8 +10,10 @@ from typing import Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from data_builders.lesion_noise import NoiseSettings
 from rewards.strict_yaml import InputError, fault_lines, nearest, number_trap, read_yaml
 
+PairKind = Literal["own_error", "degraded", "lesion_noise", "look_alike", "llm"]
 Method = Literal["sft", "dpo", "grpo", "pairs"]
 Module = Literal["vision", "projector", "language"]
 
@@ -119,8 +121,17 @@ class CombinationSection(_Strict):
 
 
 class Sampling(_Strict):
-    """How a ``pairs`` run samples the model's own answers."""
+    """How a ``pairs`` run samples the model's own answers, and which kinds of pair it writes (see ``pairs.py``).
 
+    ``noise`` and ``findings``: how lesions are noised, and only which (None: all). ``graded``: weight of the further
+    pairs among several wrong samples (0: only the worst is taken).
+    """
+
+    kinds: list[PairKind] = Field(default=["own_error"], min_length=1)
+    noise: NoiseSettings = NoiseSettings()
+    findings: list[str] | None = None
+    graded: float = Field(default=0.0, ge=0)
+    look_alike_weight: float = Field(default=0.5, ge=0)
     num_samples: int = Field(default=4, ge=1)
     temperature: float = Field(default=1.0, gt=0)
     max_new_tokens: int = Field(default=96, ge=1)

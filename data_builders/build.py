@@ -13,7 +13,7 @@ import random
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +25,23 @@ from data_builders.card import Tally, card_of
 from data_builders.corrupt import corrupt
 from data_builders.dialogues import Paraphraser, Writer, dialogue_fault, drawn_scenario, halves, transcript
 from data_builders.gallery import write_gallery
+from data_builders.hallucination_checks import fault_of_rejected
 from data_builders.images import ImageError, decoded, png_bytes
+from data_builders.noised_pairs import NoisedPairs
+from data_builders.preference_set import finished
 from data_builders.render import QuestionAnswer, box_answer, questions, report
 from data_builders.schema import (
     Quarantined,
     RowKind,
     Sample,
+    Written,
     assistant_turn,
     facts_on_grid,
     row_always,
     user_turn,
 )
 from data_builders.splits import split_of
+from data_builders.written_rows import fault_of_written, own_split, written_rows
 from rewards.boxes import is_valid
 from rewards.dialogue import Dialogue
 from rewards.facts import Box, Facts
@@ -50,6 +55,7 @@ IMAGES = pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
 OWN: dict[RowKind, dict[str, pa.DataType]] = {
     "instruction": {"prompt": MESSAGES, "completion": MESSAGES, "dialogue": pa.string()},
     "preference": {
+        "rejected_images": IMAGES,
         "prompt": MESSAGES,
         "chosen": MESSAGES,
         "rejected": MESSAGES,
@@ -68,7 +74,7 @@ BYTES_A_GROUP = 2**26
 HALF_A_PIXEL = 0.5
 """By how much a scaled box may stand out of its image."""
 Row = dict[str, Any]
-Records = Iterable[Sample | Quarantined]
+Records = Iterable[Sample | Written | Quarantined]
 
 
 def build(
@@ -125,20 +131,23 @@ def _build_into(folder: Path, spec: BuildSpec, records: Records, paraphrase: Par
         for item in records:
             reason = item.reason if isinstance(item, Quarantined) else _fault(item, seen, spec)
             seen.add(item.id)
-            if isinstance(item, Sample) and reason is None:
+            if not isinstance(item, Quarantined) and reason is None:
                 _write_sample(item, spec, writers, tally, paraphrase)
             else:
                 tally.quarantined.append(Quarantined(id=item.id, reason=reason or ""))
     tally.check(spec)
-    card = card_of(spec, folder, tally)
+    preference = finished(folder, spec, tally)
+    card = card_of(spec, folder, tally, preference)
     (folder / "card.json").write_text(json.dumps(card, indent=2, sort_keys=True), encoding="utf-8")
     write_gallery(folder)
 
 
-def _fault(sample: Sample, seen: set[str], spec: BuildSpec) -> str | None:
+def _fault(sample: Sample | Written, seen: set[str], spec: BuildSpec) -> str | None:
     """Why a sample cannot be used, whatever its source has checked; None if it can."""
     if sample.id in seen:
         return "another record has this id"
+    if isinstance(sample, Written):
+        return fault_of_written(sample)
     try:
         for image in sample.images:
             decoded(image)
@@ -166,13 +175,19 @@ def _fault_of_facts(facts: Facts, rules: RuleSet, size: tuple[int, int]) -> str 
 
 
 def _write_sample(
-    sample: Sample, spec: BuildSpec, writers: "_Writers", tally: Tally, paraphrase: Paraphraser | None
+    sample: Sample | Written, spec: BuildSpec, writers: "_Writers", tally: Tally, paraphrase: Paraphraser | None
 ) -> None:
     split = split_of(sample.patient, spec.splits, key=str(spec.seed), assign=spec.assign)
     tally.num_samples += 1
-    tally.rule_sets.add(sample.facts.rule_set)
+    if isinstance(sample, Written):
+        split = own_split(sample, spec) or split
+        tally.asked[*sample.names, sample.question] += 1
+        rows = written_rows(sample, spec, split)
+    else:
+        tally.rule_sets.add(sample.facts.rule_set)
+        rows = rows_of(sample, spec, split, tally, paraphrase)
     tally.placed[sample.patient, split] += 0
-    for kind, row in rows_of(sample, spec, split, tally, paraphrase):
+    for kind, row in rows:
         writers.write(kind, split, row)
         tally.rows[kind, split, row["task"]] += 1
         tally.placed[sample.patient, split] += 1
@@ -190,7 +205,8 @@ def rows_of(
     for kind in kinds:
         rng = random.Random(f"{spec.seed}/{kind}/{sample.id}")
         page = _Page(kind, split, spec, rules, facts, rng, tally, sample, paraphrase)
-        for task, suffix, own in page.preferences() if kind == "preference" else page.answers():
+        pairs = NoisedPairs(sample, spec, rules, facts, tally.noise) if spec.lesion_noise else ()
+        for task, suffix, own in chain(page.preferences(), pairs) if kind == "preference" else page.answers():
             provenance = json.dumps({**sample.provenance, **own.pop("provenance", {})}, sort_keys=True)
             row_id = f"{sample.id}-{kind}-{suffix}"
             always = row_always(sample, split=split, source=spec.source.name, task=task, row_id=row_id, facts=facts)
@@ -262,6 +278,9 @@ class _Page:
                 continue
             made.append(wrong.facts)
             question, chosen, rejected = self._reports(wrong.facts)
+            if fault := fault_of_rejected(chosen, rejected, truth=self.facts):
+                self.tally.refused[fault] += 1
+                continue
             yield "report", f"{wrong.kind}-{number}", {
                 "prompt": user_turn(question, num_images=len(self.sample.images)),
                 "chosen": assistant_turn(self._styled(chosen)),
@@ -387,7 +406,8 @@ class _Writers:
         rows = self.waiting.setdefault((kind, split), [])
         rows.append(row)
         # Rows of one image are alike in size, so the last one stands for all.
-        num_bytes = len(rows) * sum(len(image["bytes"]) for image in row["images"])
+        pictures = [*row["images"], *(row.get("rejected_images") or [])]
+        num_bytes = len(rows) * sum(len(image["bytes"]) for image in pictures)
         if len(rows) >= ROWS_A_GROUP or num_bytes >= BYTES_A_GROUP:
             self._flush((kind, split))
 
@@ -408,7 +428,7 @@ def schema_of(kind: RowKind) -> pa.Schema:
     """The Arrow schema of a row kind, with the note by which ``datasets`` decodes the images."""
     columns = {**{name: pa.string() for name in ALWAYS}, "images": IMAGES, **OWN[kind]}
     features = {name: _feature(column) for name, column in columns.items()}
-    features["images"] = {"feature": {"_type": "Image"}, "_type": "List"}
+    features |= {k: {"feature": {"_type": "Image"}, "_type": "List"} for k, v in columns.items() if v == IMAGES}
     return pa.schema(list(columns.items()), metadata={"huggingface": json.dumps({"info": {"features": features}})})
 
 

@@ -9,11 +9,17 @@ from typing import Annotated, Any, Literal, cast, get_args, get_origin, get_type
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, create_model, model_validator
 
-from data_builders.schema import Quarantined, RowKind, Sample, Task
+from data_builders.lesion_heat import Mask
+from data_builders.lesion_noise import NoiseSettings
+from data_builders.relevance import Missing, Normalisation
+from data_builders.schema import Quarantined, RowKind, Sample, Task, Written
 from rewards.dialogue import Scenario
 from rewards.strict_yaml import InputError, fault_lines, nearest, read_yaml, validated
 
-SOURCES = ("phantom_chest", "phantom_marrow", "lidc_ct", "bccd", "labelled")
+SOURCES = (
+    "phantom_chest", "phantom_marrow", "lidc_ct", "bccd", "labelled",
+    "vqa_rad", "slake", "path_vqa", "iu_xray", "released_pairs",
+)  # fmt: skip
 SplitName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 """It names a file, so it holds no path."""
 HowMany = Annotated[int, Field(ge=0)] | Literal["all"]
@@ -40,9 +46,14 @@ class Source(BaseModel):
         return dict(self.model_extra or {})
 
     @property
-    def function(self) -> Callable[..., Iterator[Sample | Quarantined]]:
+    def function(self) -> Callable[..., Iterator[Sample | Written | Quarantined]]:
         """The generator of samples."""
         return getattr(import_module(f"data_builders.{self.name}"), self.name)
+
+    @property
+    def masks(self) -> Callable[[Sample], dict[str, Mask]] | None:
+        """The source's own ``lesion_masks(sample)``, where it knows more of a lesion than its box."""
+        return getattr(import_module(f"data_builders.{self.name}"), "lesion_masks", None)
 
     def checked_knobs(self) -> dict[str, Any]:
         """The knobs in the types that the function declares.
@@ -57,7 +68,7 @@ class Source(BaseModel):
             raise ValueError(f"'{self.name}': {faults}. Knobs: {', '.join(model.model_fields)}.") from None
         return {knob: getattr(read, knob) for knob in self.knobs}
 
-    def samples(self) -> Iterator[Sample | Quarantined]:
+    def samples(self) -> Iterator[Sample | Written | Quarantined]:
         """What the source yields, in its order."""
         return self.function(**self.checked_knobs())
 
@@ -76,6 +87,8 @@ def _as_yaml(hint: Any) -> Any:
     """The type of a knob as YAML can write it: a path as a string, a collection as a list."""
     if hint is Path:
         return Annotated[Path, Strict(False)]
+    if Path in get_args(hint):
+        return Annotated[Path, Strict(False)] | None
     return list[get_args(hint)] if get_origin(hint) is Collection else hint
 
 
@@ -120,14 +133,46 @@ class Dialogues(BaseModel):
         return self
 
 
+class LesionNoise(NoiseSettings):
+    """Preference rows whose rejected side is the same true answer under a noised lesion (MMedPO section 3.1).
+
+    ``tasks``: one such row for each image and task that asks for a finding with a box or a mask. ``findings``: only
+    these are noised (None: all). ``weight``: the severity of the gravest finding that was noised, or the
+    ``confidence`` with which it was located.
+    """
+
+    tasks: list[Task] = Field(default=["report"], min_length=1)
+    findings: list[str] | None = None
+    weight: Literal["severity", "confidence"] = "severity"
+
+
+class Relevance(BaseModel):
+    """How scores become the weights of preference rows, for each kind of pair and split by itself.
+
+    ``reading``: of the paper's normalisation (see ``data_builders/relevance.py``). ``scores``: a JSON file of row
+    ids and scores from 0 to ``scale`` (judges' verdicts), which replace the severities of the ``kinds``.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    reading: Normalisation = "raw"
+    scores: str | None = None
+    scale: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    missing: Missing = "error"
+    kinds: list[str] = ["hallucination"]
+
+
 class BuildSpec(BaseModel):
     """What to build.
 
-    ``splits``: share of patients of each; ``assign`` pins patients. ``rows``: the splits in which each kind of
+    ``splits``: share of patients of each; ``assign`` pins patients; ``source_splits`` takes the source's own splits,
+    each under the name of one of ours. ``rows``: the splits in which each kind of
     row is written. ``tasks``: questions an image, drawn among those that it can answer; ``prompt_tasks`` for
     prompt rows, and ``eval_tasks`` for every row of the ``eval_splits``. ``box_grid``: boxes are whole units of
     a grid x grid image. ``max_boxes``: boxes of one finding above which they are not asked for (counted in the
-    card). ``max_quarantined``: the share of records above which the build fails.
+    card). ``lesion_noise``: preference rows of the image side, beside those of the text side. ``relevance``: how
+    preference rows are weighted. ``balance_lengths`` drops pairs until the rejected answer is as often longer as
+    shorter. ``max_quarantined``: the share of records above which the build fails.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -137,6 +182,7 @@ class BuildSpec(BaseModel):
     seed: int = 0
     splits: dict[SplitName, Annotated[float, Field(ge=0, le=1)]] = Field(min_length=1)
     assign: dict[str, str] = {}
+    source_splits: dict[str, str] = {}
     rows: dict[RowKind, list[str]]
     tasks: dict[Task, HowMany]
     prompt_tasks: dict[Task, HowMany] | None = None
@@ -148,7 +194,10 @@ class BuildSpec(BaseModel):
     wording: Literal["first", "varied"] = "first"
     flaws: Flaws | None = None
     dialogues: Dialogues | None = None
-    corruptions_per_image: int = Field(default=1, ge=1)
+    corruptions_per_image: int = Field(default=1, ge=0)
+    lesion_noise: LesionNoise | None = None
+    relevance: Relevance = Relevance()
+    balance_lengths: bool = False
     max_quarantined: float = Field(default=0.05, ge=0, le=1)
 
     @model_validator(mode="after")
@@ -164,6 +213,10 @@ class BuildSpec(BaseModel):
     def _every_key_has_an_effect(self) -> "BuildSpec":
         if bool(self.eval_splits) != (self.eval_tasks is not None):
             raise ValueError("eval_splits and eval_tasks: one has no effect without the other. Give both.")
+        if (self.lesion_noise or self.balance_lengths) and not self.rows.get("preference"):
+            raise ValueError(
+                "lesion_noise and balance_lengths need rows.preference: name the splits that get such rows."
+            )
         for split in self.flaws.splits if self.flaws else []:
             if split not in self.rows.get("instruction", []):
                 raise ValueError(f"flaws: split '{split}' has no instruction rows; add it to rows.instruction.")
@@ -173,7 +226,8 @@ class BuildSpec(BaseModel):
         in_rows = [split for splits in self.rows.values() for split in splits]
         flawed = self.flaws.splits if self.flaws else []
         tested = self.dialogues.test_wording if self.dialogues else []
-        return [*in_rows, *flawed, *tested, *self.eval_splits, *self.assign.values()]
+        pinned = [*self.assign.values(), *self.source_splits.values()]
+        return [*in_rows, *flawed, *tested, *self.eval_splits, *pinned]
 
     def tasks_of(self, kind: RowKind, split: str) -> dict[Task, HowMany]:
         """How many questions of each task an image of this split gets."""

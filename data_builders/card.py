@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from data_builders.build_spec import BuildSpec
+from data_builders.lesion_noise import NoiseTally
 from data_builders.schema import Quarantined
 from data_builders.splits import check_disjoint
 from rewards.strict_yaml import InputError
@@ -17,6 +18,11 @@ LICENCES = {
     "lidc_ct": "LIDC-IDRI, CC BY 3.0, doi 10.7937/K9/TCIA.2015.LO9QL9SX; read from installed packages",
     "bccd": "BCCD_Dataset, MIT",
     "labelled": "not known to clinalign: that of the table and its images",
+    "vqa_rad": "VQA-RAD, CC0 1.0, doi 10.1038/sdata.2018.251; images from MedPix under its own terms",
+    "slake": "SLAKE, CC BY-SA 4.0, arXiv 2102.09542",
+    "path_vqa": "PathVQA, MIT, arXiv 2003.10286; images from textbooks and PEIR under their own terms",
+    "iu_xray": "Indiana University chest X-rays (Open-i), CC BY-NC-ND 4.0",
+    "released_pairs": "as the file that was read",
 }
 
 
@@ -24,8 +30,9 @@ LICENCES = {
 class Tally:
     """What a build has met so far.
 
-    ``rows`` by (kind, split, task), ``placed`` rows by (patient, split), ``not_asked`` questions by reason.
     ``scenarios``: dialogues by scenario. ``paraphrases``: used, and refused by reason.
+    ``rows`` by (kind, split, task), ``placed`` rows by (patient, split), ``not_asked`` questions by reason,
+    ``refused`` rejected answers by reason, ``asked`` how often each question of written samples.
     """
 
     num_samples: int = 0
@@ -36,6 +43,9 @@ class Tally:
     not_asked: Counter[str] = field(default_factory=Counter[str])
     scenarios: Counter[str] = field(default_factory=Counter[str])
     paraphrases: Counter[str] = field(default_factory=Counter[str])
+    refused: Counter[str] = field(default_factory=Counter[str])
+    noise: NoiseTally = field(default_factory=NoiseTally)
+    asked: Counter[tuple[str, ...]] = field(default_factory=Counter[tuple[str, ...]])
 
     def check(self, spec: BuildSpec) -> None:
         """Raises InputError if there is nothing, too much is unusable, or a patient is in two splits."""
@@ -63,8 +73,8 @@ class Tally:
         )
 
 
-def card_of(spec: BuildSpec, folder: Path, tally: Tally) -> dict[str, Any]:
-    """The card of the data set whose Parquet files lie in ``folder``."""
+def card_of(spec: BuildSpec, folder: Path, tally: Tally, preference: dict[str, Any]) -> dict[str, Any]:
+    """The card of the data set whose Parquet files lie in ``folder``. ``preference``: figures of those rows."""
     files = sorted(folder.glob("*/*.parquet"))
     return {
         "counts": _nested(tally.rows),
@@ -74,6 +84,10 @@ def card_of(spec: BuildSpec, folder: Path, tally: Tally) -> dict[str, Any]:
         "not_asked": dict(tally.not_asked),
         "scenarios": dict(sorted(tally.scenarios.items())),
         "paraphrases": dict(sorted(tally.paraphrases.items())),
+        "refused": dict(tally.refused),
+        "repeated_questions": sum(tally.asked.values()) - len(tally.asked),
+        "preference": preference,
+        "lesion_noise": tally.noise.report() if spec.lesion_noise else None,
         "licence": LICENCES[spec.source.name],
         "seed": spec.seed,
         "rule_sets": sorted(tally.rule_sets),

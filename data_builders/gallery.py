@@ -96,6 +96,7 @@ def _written(row: Row) -> list[Box]:
 
 def _shown(row: Row) -> dict[str, Any]:
     chosen, rejected = (message_text(row[key]) if row.get(key) else "" for key in ("chosen", "rejected"))
+    notes = json.loads(row["provenance"])
     return {
         "id": row["id"],
         "task": row["task"],
@@ -103,10 +104,13 @@ def _shown(row: Row) -> dict[str, Any]:
         "answer": _answer(row),
         "chosen": _marked(chosen, rejected),
         "rejected": _marked(rejected, chosen),
+        "noised": [base64.b64encode(image["bytes"]).decode() for image in row.get("rejected_images") or []],
         "weight": row.get("weight"),
         "kind": row.get("kind"),
         "flaw": _flaw(row),
-        "corrupted": json.loads(row["provenance"]).get("corrupted", ""),
+        "corrupted": notes.get("corrupted", ""),
+        "noised_findings": ", ".join(notes.get("noised", [])),
+        "noised_share": notes.get("noised_share"),
     }
 
 

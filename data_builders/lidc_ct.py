@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -183,6 +184,20 @@ def _mass(readers: NDArray[np.uint8] | None, crop: Crop) -> Finding | None:
     if not agreed.any():
         return Finding(polarity="uncertain", side="left")
     return Finding(polarity="present", side="left", boxes=(_bounding_box(_cut(region, crop)),))
+
+
+def lesion_masks(sample: Sample) -> dict[str, Mask]:
+    """The contour of the mass (height, width) as three of four readers drew it, where a sample shows it."""
+    readers = _read_once().readers.get(sample.provenance["slice"])
+    if readers is None or "mass" not in sample.facts.present():
+        return {}
+    agreed = Image.fromarray(_cut(readers >= AGREEING_READERS, sample.provenance["crop"]).astype(np.uint8))
+    return {"mass": np.asarray(agreed.resize(sample.image.size, Image.Resampling.NEAREST), dtype=bool)}
+
+
+@cache
+def _read_once() -> Scan:
+    return read_scan()
 
 
 def _organs(scan: Scan, index: int, crop: Crop) -> dict[str, Finding | None]:

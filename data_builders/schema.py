@@ -13,6 +13,7 @@ from rewards.facts import Box, Facts
 
 RowKind = Literal["instruction", "preference", "prompt"]
 Task = Literal["presence", "side", "size", "count", "box", "report"]
+WrittenTask = Literal["closed", "open", "report"]
 Message = dict[str, Any]
 
 
@@ -38,6 +39,29 @@ class Sample:
     def images(self) -> tuple[Image.Image, ...]:
         """All images, in order."""
         return (self.image, *self.more_images)
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a source yields whose words are given and whose facts are not known: a question, its answer, its images.
+
+    ``rejected``: a wrong answer, where the source has one; ``rejected_images``: what it stands under, where that
+    differs. ``names`` of the images tell repeated questions apart. ``split``: the source's own, where it has one.
+    """
+
+    id: str
+    patient: str
+    study: str
+    images: tuple[Image.Image, ...]
+    names: tuple[str, ...]
+    question: str
+    answer: str
+    task: WrittenTask
+    rejected: str | None = None
+    rejected_images: tuple[Image.Image, ...] = ()
+    weight: float = 1.0
+    split: str | None = None
+    provenance: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
 @dataclass(frozen=True)
@@ -94,7 +118,9 @@ def facts_on_grid(facts: Facts, *, width: int, height: int, grid: int) -> Facts:
     return facts.model_copy(update={"findings": moved})
 
 
-def row_always(sample: Sample, *, split: str, source: str, task: str, row_id: str, facts: Facts) -> dict[str, Any]:
+def row_always(
+    sample: Sample | Written, *, split: str, source: str, task: str, row_id: str, facts: Facts
+) -> dict[str, Any]:
     """The columns that every row has, whatever its kind (``facts`` with boxes on the grid)."""
     return {
         "id": row_id,

@@ -53,3 +53,31 @@ def test_weight_two_doubles_the_gradient_and_weight_zero_stops_it():
 def test_weights_of_one_give_plain_dpo(margins):
     d = torch.tensor(margins, dtype=torch.float64)
     assert torch.allclose(weighted_dpo_loss(d, torch.ones_like(d)), weighted_dpo_loss(d))
+
+
+def test_equal_answers_under_one_image_teach_nothing():
+    same = CHOSEN.clone().requires_grad_()
+    weighted_dpo_loss(preference_margin(same, same, REF_CHOSEN, REF_CHOSEN, beta=0.1), WEIGHT).backward()
+    assert same.grad.tolist() == [0.0, 0.0, 0.0]
+
+
+def test_swapping_the_images_of_an_image_side_pair_flips_its_margin():
+    there = preference_margin(CHOSEN, REJECTED, REF_CHOSEN, REF_REJECTED, beta=0.1)
+    back = preference_margin(REJECTED, CHOSEN, REF_REJECTED, REF_CHOSEN, beta=0.1)
+    assert torch.allclose(there, -back)
+
+
+@given(st.lists(st.tuples(st.floats(-5, 5), st.floats(0, 2)), min_size=1, max_size=8))
+def test_a_mixed_batch_is_the_mean_of_its_rows_one_by_one_in_any_order(rows):
+    d, w = (torch.tensor(column, dtype=torch.float64) for column in zip(*rows, strict=True))
+    alone = torch.stack([weighted_dpo_loss(d[k : k + 1], w[k : k + 1]) for k in range(len(d))])
+    assert torch.allclose(weighted_dpo_loss(d, w), alone.mean())
+    assert torch.allclose(weighted_dpo_loss(d.flip(0), w.flip(0)), weighted_dpo_loss(d, w))
+
+
+def test_drawing_rows_by_weight_has_the_gradient_of_the_weighted_loss():
+    """Spec item 18, in expectation exactly: sum_i p_i grad_i with p = w / sum w is the sum_w reduction."""
+    d = margin().clone().requires_grad_()
+    weighted_dpo_loss(d, WEIGHT, reduction="sum_w").backward()
+    grads = torch.sigmoid(-margin()) * -1
+    assert torch.allclose(d.grad, WEIGHT / WEIGHT.sum() * grads)

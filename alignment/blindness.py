@@ -1,0 +1,166 @@
+"""Does the model look? The truth's log-probability and the accuracy under images that show less and less of it.
+
+Five images for each row with a known lesion: the clean one; its lesions noised; as many pixels noised elsewhere
+(background); another patient's (shuffled); and one grey (blank). A model that looks loses most where the lesion is
+gone, and little where only the background is. All five are asked of the same rows, so that every drop is paired.
+Left out: rows without a box (nothing to noise; they are counted), and attention, which is no proof of use.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from PIL import Image
+
+from alignment.evaluate import Row, blinded, generate_answers, pixels
+from alignment.generation import model_inputs
+from alignment.metrics import Metric, Outcome, asked_finding, differences, score_answers, summarise
+from data_builders.lesion_heat import GivenBoxes
+from data_builders.lesion_noise import NoiseSettings, elsewhere, mask_of, noised_under, seeded
+from rewards.facts import Facts
+from rewards.rule_set import load_rule_set
+from rewards.strict_yaml import InputError
+
+Condition = Literal["clean", "background_noised", "lesion_noised", "shuffled", "blank"]
+CONDITIONS: tuple[Condition, ...] = get_args(Condition)
+USUAL_NOISE = NoiseSettings(step=999)
+
+
+@dataclass(frozen=True)
+class Blindness:
+    """Figures of the probe. ``metrics`` by condition, ``drops``: each condition less the clean image, paired.
+
+    ``truth_logp`` is the mean log-probability of a token of the true answer, in nats.
+    """
+
+    num_rows: int
+    without_lesion: int
+    noised_share: float
+    metrics: dict[str, dict[str, Metric]]
+    drops: dict[str, dict[str, Metric]]
+
+    def write(self, folder: Path) -> Path:
+        """``blindness.json`` in the folder."""
+        path = folder / "blindness.json"
+        path.write_text(json.dumps(asdict(self), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        return path
+
+
+def blindness(
+    model: Any,
+    processor: Any,
+    rows: Sequence[Row],
+    *,
+    grid: int = 100,
+    noise: NoiseSettings = USUAL_NOISE,
+    batch_size: int = 32,
+    num_resamples: int = 1000,
+    seed: int = 0,
+) -> Blindness:
+    """The probe on prompt rows. ``grid``: the units of their boxes.
+
+    Raises: InputError if no row shows a lesion with a box.
+    """
+    masks = [_mask(row, grid=grid, noise=noise) for row in rows]
+    seen = [(row, mask) for row, mask in zip(rows, masks, strict=True) if mask is not None]
+    if not seen:
+        raise InputError(f"blindness: none of {len(rows)} rows asks about a finding that is there and has a box.")
+    conditions = {name: shown(seen, name, noise=noise, seed=seed) for name in CONDITIONS}
+    outcomes = {name: _outcomes(model, processor, asked, batch_size=batch_size) for name, asked in conditions.items()}
+    options = {"num_resamples": num_resamples, "seed": seed}
+    return Blindness(
+        num_rows=len(seen),
+        without_lesion=len(rows) - len(seen),
+        noised_share=float(np.mean([mask.mean() for _, mask in seen])),
+        metrics={name: summarise(found, **options) for name, found in outcomes.items()},
+        drops={
+            name: differences(outcomes["clean"], found, **options)
+            for name, found in outcomes.items()
+            if name != "clean"
+        },
+    )
+
+
+def _mask(row: Row, *, grid: int, noise: NoiseSettings) -> np.ndarray | None:
+    """The pixels of the finding that the row asks for (of every finding for a report); None if none is boxed."""
+    if not row["images"] or not row["answer"] or not row["rule_set"]:
+        return None
+    facts = Facts.model_validate_json(row["facts"])
+    finding = asked_finding(row, load_rule_set(row["rule_set"]))
+    heat, score = GivenBoxes(facts, grid=grid)(pixels(row["images"][0]), finding)
+    mask = mask_of(heat, noise) if score else None
+    return mask if mask is not None and mask.any() else None
+
+
+def shown(
+    seen: Sequence[tuple[Row, np.ndarray]], condition: Condition, *, noise: NoiseSettings, seed: int
+) -> list[Row]:
+    """The rows under one condition; seeded, so that every model is shown the same images."""
+    if condition == "clean":
+        return [row for row, _ in seen]
+    if condition == "shuffled":
+        return list(blinded([row for row, _ in seen], "shuffled", seed=seed))
+    return [
+        {
+            **row,
+            "images": [_image(pixels(row["images"][0]), mask, condition, noise, seeded(seed, row["id"], condition))],
+        }
+        for row, mask in seen
+    ]
+
+
+def _image(
+    image: Image.Image, mask: np.ndarray, condition: Condition, noise: NoiseSettings, rng: np.random.Generator
+) -> Image.Image:
+    if condition == "blank":
+        grey = np.asarray(image.convert("L")).mean()
+        return Image.new("RGB", image.size, (round(grey),) * 3)
+    where = mask if condition == "lesion_noised" else elsewhere(mask, rng)
+    return noised_under(image, where, noise, rng).image
+
+
+def _outcomes(model: Any, processor: Any, rows: list[Row], *, batch_size: int) -> list[Outcome]:
+    """The judged answers, with the log-probability of the truth among their counts."""
+    answers = generate_answers(model, processor, rows, batch_size=batch_size)
+    judged = score_answers(rows, answers)
+    logps = truth_logps(model, processor, rows, batch_size=batch_size)
+    return [
+        replace(outcome, counts={**outcome.counts, "truth_logp": logp, "truth_tokens": float(num_tokens)})
+        for outcome, (logp, num_tokens) in zip(judged, logps, strict=True)
+    ]
+
+
+@torch.inference_mode()
+def truth_logps(model: Any, processor: Any, rows: Sequence[Row], *, batch_size: int = 32) -> list[tuple[float, int]]:
+    """For each row the summed log-probability of its ``answer`` and of the end of the turn, and how many tokens.
+
+    Raises: InputError naming a row whose answer is not tokenised the same behind its prompt.
+    """
+    was_training = model.training
+    model.eval()
+    found: list[tuple[float, int]] = []
+    for start in range(0, len(rows), batch_size):
+        found += _batch_logps(model, processor, rows[start : start + batch_size])
+    model.train(was_training)
+    return found
+
+
+def _batch_logps(model: Any, processor: Any, rows: Sequence[Row]) -> list[tuple[float, int]]:
+    end = processor.tokenizer.eos_token
+    answers = [f"{row['answer']}{end}" for row in rows]
+    images = [[pixels(image).convert("RGB") for image in row["images"]] for row in rows]
+    asked = [{"prompt": row["prompt"], "images": own} for row, own in zip(rows, images, strict=True)]
+    inputs = model_inputs(processor, asked, answers=answers).to(model.device)
+    logits = model(**inputs, use_cache=False).logits[:, :-1].float()
+    logps = logits.log_softmax(dim=-1).gather(2, inputs["input_ids"][:, 1:, None])[..., 0]
+    found: list[tuple[float, int]] = []
+    for row, answer, ids, own in zip(rows, answers, inputs["input_ids"], logps, strict=True):
+        tokens = processor.tokenizer(answer, add_special_tokens=False)["input_ids"]
+        if ids[-len(tokens) :].tolist() != tokens:
+            raise InputError(f"row {row['id']}: its answer is tokenised otherwise behind the prompt; rewrite it.")
+        found.append((float(own[-len(tokens) :].sum()), len(tokens)))
+    return found

@@ -1,0 +1,69 @@
+"""A built set of preference pairs in the shape of another trainer: a file of pairs and a folder of images."""
+
+# pyarrow comes without types.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from data_builders.preference_formats import FORMATS, Format, Pair, survey, write_pairs
+from data_builders.schema import Message, message_text
+from rewards.strict_yaml import InputError, nearest
+
+COLUMNS = ("id", "images", "rejected_images", "prompt", "chosen", "rejected", "weight")
+
+
+def export(data: Path, shape: str, out: Path) -> dict[str, Any]:
+    """Writes ``out/pairs.json`` (or ``.jsonl``) and ``out/images``; returns where they are and what is weak in them.
+
+    Image paths in the file start in ``out/images``.
+
+    Raises: InputError if the shape is unknown, the data are no preference rows, or ``out`` holds files already.
+    """
+    if shape not in FORMATS:
+        raise InputError(f"export: no format '{shape}'.{nearest(shape, list(FORMATS))} Known: {', '.join(FORMATS)}.")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"export: {out} is there already; name a new folder.")
+    rows = pq.ParquetFile(data)
+    missing = [name for name in COLUMNS if name not in rows.schema_arrow.names and name != "rejected_images"]
+    if missing:
+        raise InputError(f"export: {data} holds no preference rows: no column {', '.join(missing)}.")
+    (out / "images").mkdir(parents=True)
+    wanted = [name for name in COLUMNS if name in rows.schema_arrow.names]
+    pairs = [_pair(row, out / "images") for batch in rows.iter_batches(64, columns=wanted) for row in batch.to_pylist()]
+    kept: Format = next(known for known in FORMATS if known == shape)
+    file = write_pairs(pairs, out / ("pairs.json" if kept in ("mmedpo", "llava") else "pairs.jsonl"), kept)
+    return {"exported": str(file), "images": str(out / "images"), "survey": survey(pairs)}
+
+
+def _pair(row: dict[str, Any], folder: Path) -> Pair:
+    return Pair(
+        id=row["id"],
+        images=_saved(row["images"], folder),
+        question=_one_turn(row["prompt"], row["id"]),
+        chosen=message_text(row["chosen"]),
+        rejected=message_text(row["rejected"]),
+        weight=row["weight"],
+        rejected_images=_saved(row.get("rejected_images") or [], folder),
+    )
+
+
+def _one_turn(prompt: list[Message], row: str) -> str:
+    if len(prompt) != 1:
+        raise InputError(f"export: row {row} has {len(prompt)} turns before its answer; these formats take one.")
+    return message_text(prompt)
+
+
+def _saved(images: list[dict[str, Any]], folder: Path) -> tuple[str, ...]:
+    """Names of the images, each written once: equal pixels have one file."""
+    names: list[str] = []
+    for image in images:
+        name = f"{hashlib.sha256(image['bytes']).hexdigest()[:20]}.png"
+        if not (folder / name).exists():
+            (folder / name).write_bytes(image["bytes"])
+        names.append(name)
+    return tuple(names)

@@ -1,0 +1,134 @@
+"""Hallucinated answers by an LLM: the most clearly wrong of a model's own samples, or one written to be wrong.
+
+MMedPO (Zhu et al. 2024, section 3.1), with prompts of our own. The LLM is any ``ask(prompts) -> replies``; what it
+says is checked by ``hallucination_checks`` and, where facts are known, read against them. Left out: the client (see
+``rewards/llm.py``), and images: like the paper's, this judge sees text only.
+"""
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from data_builders.hallucination_checks import USUAL_LIMIT, LengthLimit, fault_of_rejected
+from rewards.facts import Facts
+
+Ask = Callable[[list[str]], list[str]]
+"""Replies to prompts, in their order; an empty reply where there is none."""
+OBJECT = re.compile(r"\{.*\}", re.DOTALL)
+
+CHOOSE = """You check answers about a medical image against the true answer.
+Question: {question}
+True answer: {truth}
+Candidates:
+{candidates}
+Which candidate most clearly states something medically false: a finding that is not there, a wrong place, a wrong
+diagnosis? Judge by the true answer alone. If none is clearly false, say null.
+Reply with one line of JSON: {{"number": <number of the candidate or null>}}"""
+
+WRITE = """You write a plausible but false answer about a medical image, to train a model to avoid such errors.
+Question: {question}
+True answer: {truth}
+Change what the image is said to show: a wrong reading, a misleading description or a wrong diagnosis. Keep the style
+and about the length ({words} words) of the true answer. Do not quote the true answer, and do not say that it is
+changed.{again}
+Reply with one line of JSON: {{"answer": "<the false answer>"}}"""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One true answer for which a false one is wanted. ``candidates``: the target model's own samples."""
+
+    id: str
+    question: str
+    truth: str
+    candidates: tuple[str, ...] = ()
+    facts: Facts | None = None
+
+
+@dataclass(frozen=True)
+class Hallucinations:
+    """False answers by request id, those of them that are the model's own, and why others have none."""
+
+    answers: dict[str, str]
+    own: frozenset[str]
+    dropped: dict[str, str]
+
+
+def hallucinated(
+    requests: Sequence[Request], ask: Ask, *, rounds: int = 2, limit: LengthLimit | None = USUAL_LIMIT
+) -> Hallucinations:
+    """A false answer for each request: its own most conflicting sample, else one that the LLM writes.
+
+    A written answer that is refused is asked for again, with the reason, ``rounds`` times in all; then the request
+    is dropped. Each step asks for all requests at once.
+    """
+    own = _chosen([r for r in requests if _usable(r, limit)], ask, limit)
+    answers, dropped = dict(own), dict[str, str]()
+    waiting = [request for request in requests if request.id not in own]
+    for _ in range(rounds):
+        if not waiting:
+            break
+        replies = ask([_write_prompt(request, dropped.get(request.id)) for request in waiting])
+        for request, reply in zip(waiting, replies, strict=True):
+            answer, fault = written(request, reply, limit)
+            if fault is None:
+                answers[request.id] = answer
+                dropped.pop(request.id, None)
+            else:
+                dropped[request.id] = fault
+        waiting = [request for request in waiting if request.id in dropped]
+    return Hallucinations(answers, frozenset(own), dropped)
+
+
+def _usable(request: Request, limit: LengthLimit | None) -> list[str]:
+    """The candidates that are not refused; equal ones once."""
+    return [
+        candidate
+        for candidate in dict.fromkeys(request.candidates)
+        if fault_of_rejected(request.truth, candidate, truth=request.facts, limit=limit) is None
+    ]
+
+
+def _chosen(requests: list[Request], ask: Ask, limit: LengthLimit | None) -> dict[str, str]:
+    if not requests:
+        return {}
+    offered = {request.id: _usable(request, limit) for request in requests}
+    prompts = [
+        CHOOSE.format(
+            question=request.question,
+            truth=request.truth,
+            candidates="\n".join(f"{k}. {text}" for k, text in enumerate(offered[request.id], start=1)),
+        )
+        for request in requests
+    ]
+    numbers = [_field(reply, "number") for reply in ask(prompts)]
+    return {
+        request.id: offered[request.id][number - 1]
+        for request, number in zip(requests, numbers, strict=True)
+        if isinstance(number, int) and 1 <= number <= len(offered[request.id])
+    }
+
+
+def _write_prompt(request: Request, fault: str | None) -> str:
+    again = f"\nAn earlier attempt was refused: {fault}." if fault else ""
+    words = len(request.truth.split())
+    return WRITE.format(question=request.question, truth=request.truth, words=words, again=again)
+
+
+def written(request: Request, reply: str, limit: LengthLimit | None = USUAL_LIMIT) -> tuple[str, str | None]:
+    """The false answer in a reply, and why it cannot be used (None if it can)."""
+    answer = _field(reply, "answer")
+    if not isinstance(answer, str):
+        return "", "no JSON with an answer"
+    return answer.strip(), fault_of_rejected(request.truth, answer, truth=request.facts, limit=limit)
+
+
+def _field(reply: str, name: str) -> object:
+    """A field of the JSON object in a reply; None where there is none."""
+    found = OBJECT.search(reply)
+    try:
+        content = json.loads(found.group()) if found else None
+    except json.JSONDecodeError:
+        return None
+    return content.get(name) if isinstance(content, dict) else None

@@ -1,0 +1,97 @@
+"""The image side of the preference rows of one image: the same true answer, under the image and under noised lesions.
+
+MMedPO (Zhu et al. 2024, section 3.1): what is preferred is not another answer but another look. Left out: noise where
+no lesion is known (such an image has no image side; it is counted).
+"""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from data_builders.build_spec import BuildSpec, LesionNoise
+from data_builders.images import ImageError, png_bytes
+from data_builders.lesion_heat import GivenBoxes, GivenMasks, HeatMap
+from data_builders.lesion_noise import Noised, NoiseTally, noised, seeded
+from data_builders.render import QuestionAnswer, questions
+from data_builders.schema import Sample, assistant_turn, user_turn
+from rewards.facts import Facts
+from rewards.rule_set import RuleSet
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class NoisedPairs:
+    """Task, suffix of the id, and own columns of each image-side pair. ``facts``: with boxes on the grid."""
+
+    sample: Sample
+    spec: BuildSpec
+    rules: RuleSet
+    facts: Facts
+    tally: NoiseTally
+
+    def __iter__(self) -> Iterator[tuple[str, str, Row]]:
+        rng = random.Random(f"{self.spec.seed}/lesion_noise/{self.sample.id}")
+        wording = rng if self.spec.wording == "varied" else None
+        for task in self._settings.tasks:
+            possible = [q for q in questions(self.facts, self.rules, task, rng=wording) if self._findings(q)]
+            if not possible:
+                self.tally.skipped["no lesion"] += 1
+                continue
+            asked = rng.choice(possible)
+            if (pair := self._pair(asked)) is not None:
+                yield task, f"noised-{task}", pair
+
+    @property
+    def _settings(self) -> LesionNoise:
+        assert self.spec.lesion_noise is not None
+        return self.spec.lesion_noise
+
+    def _findings(self, asked: QuestionAnswer) -> list[str]:
+        """The findings that this question is about, that are there, and that can be noised."""
+        wanted = self._settings.findings
+        return [
+            name
+            for name, finding in self.sample.facts.present().items()
+            if finding.boxes and asked.finding in (None, name) and (wanted is None or name in wanted)
+        ]
+
+    def _pair(self, asked: QuestionAnswer) -> Row | None:
+        names = self._findings(asked)
+        result = self._noised(names, asked.task)
+        if result is None:
+            return None
+        other, confidence = result
+        self.tally.shares.append(other.share)
+        answer = assistant_turn(
+            f"<answer>{asked.answer}</answer>" if self.spec.answer_style == "tagged" else asked.answer
+        )
+        severity = max(self.rules.findings[name].severity for name in names)
+        return {
+            "rejected_images": [{"bytes": png_bytes(other.image), "path": f"{self.sample.id}-noised-{asked.task}.png"}],
+            "prompt": user_turn(asked.question),
+            "chosen": answer,
+            "rejected": answer,
+            "weight": severity if self._settings.weight == "severity" else confidence,
+            "kind": "lesion_noise",
+            "provenance": {"noised": names, "noised_share": round(other.share, 6)},
+        }
+
+    def _noised(self, names: list[str], task: str) -> tuple[Noised, float] | None:
+        try:
+            heat, confidence = self._heat_map(names)(self.sample.image, None)
+            rng = seeded(self.spec.seed, self.sample.id, task)
+            result = noised(self.sample.image, heat, self._settings, rng)
+        except ImageError as fault:
+            self.tally.skipped[str(fault)] += 1
+            return None
+        if result is None:
+            self.tally.skipped["no lesion"] += 1
+            return None
+        return result, confidence
+
+    def _heat_map(self, names: list[str]) -> HeatMap:
+        masks = self.spec.source.masks(self.sample) if self.spec.source.masks else {}
+        drawn = {name: masks[name] for name in names if name in masks}
+        return GivenMasks(drawn) if len(drawn) == len(names) else GivenBoxes(self.sample.facts, findings=tuple(names))

@@ -1,0 +1,75 @@
+"""What the published question-answer sets have in common: their files, and what makes a question closed."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from data_builders.images import ImageError, inside, open_image
+from data_builders.schema import Quarantined, Written, WrittenTask
+from rewards.strict_yaml import InputError
+
+YES_NO = ("yes", "no")
+
+
+def needed(root: Path, name: str, *, source: str, where: str) -> Path:
+    """The file or folder ``name`` under ``root``.
+
+    Raises: InputError that names what is missing and where the set is to be had.
+    """
+    path = root / name
+    if not path.exists():
+        raise InputError(f"{source}: {path}: not there. Expected the official files; get them from {where}.")
+    return path
+
+
+def json_list(path: Path, *, source: str) -> list[dict[str, Any]]:
+    """The records of a JSON list.
+
+    Raises: InputError if the file holds something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as fault:
+        raise InputError(f"{source}: {path}: not readable as JSON ({fault}).") from None
+    if not isinstance(content, list) or not all(isinstance(record, dict) for record in content):
+        raise InputError(f"{source}: {path}: expected a list of records.")
+    return content
+
+
+def task_of(answer: str, kind: str | None = None) -> WrittenTask:
+    """``closed`` where the set says so or, where it says nothing, the answer is yes or no."""
+    if kind is not None:
+        return "closed" if kind.strip().upper() == "CLOSED" else "open"
+    return "closed" if answer.strip().casefold() in YES_NO else "open"
+
+
+def written(
+    *,
+    id: str,
+    patient: str,
+    image: str,
+    folder: Path,
+    question: Any,
+    answer: Any,
+    kind: str | None,
+    split: str | None,
+    provenance: dict[str, Any],
+) -> Written | Quarantined:
+    """One question about one image file under ``folder``, or why it cannot be used."""
+    try:
+        picture = open_image(inside(folder, image))
+    except ImageError as fault:
+        return Quarantined(id=id, reason=str(fault))
+    said = str("" if answer is None else answer).strip()
+    return Written(
+        id=id,
+        patient=patient,
+        study=patient,
+        images=(picture,),
+        names=(image,),
+        question=str("" if question is None else question).strip(),
+        answer=said,
+        task=task_of(said, kind),
+        split=split,
+        provenance=provenance,
+    )

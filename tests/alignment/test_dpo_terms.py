@@ -1,0 +1,178 @@
+"""Terms beyond MMedPO: golden numbers derived by hand, and the law that each vanishes with its coefficient."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from alignment.dpo_terms import (
+    anchor_loss,
+    changed_tokens,
+    graded_loss,
+    sequence_kl,
+    span_logps,
+    symmetric_loss,
+    token_kl_margin,
+)
+from alignment.losses import weighted_dpo_loss, weighted_mean
+
+LN2 = math.log(2)
+
+
+def tensor(*values):
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def loss_of(margin):
+    """-log sigmoid."""
+    return math.log1p(math.exp(-margin))
+
+
+LOGPS = tensor([-1.0, -2.0, -3.0, -9.0])
+MASK = tensor([1.0, 1.0, 1.0, 0.0])
+CHANGED = torch.tensor([[False, True, False, True]])
+
+
+def test_changed_words_count_gamma_times_as_in_rlhf_v():
+    # unchanged -1 - 3, changed -2, gamma 5: (-4 - 10) / (2 + 5) = -2; the padded token counts for nothing
+    assert span_logps(LOGPS, MASK, CHANGED, gamma=5.0, average=True).tolist() == [-2.0]
+    assert span_logps(LOGPS, MASK, CHANGED, gamma=5.0).tolist() == [-14.0]
+
+
+def test_gamma_one_is_the_plain_sum_or_the_mean_over_tokens():
+    assert span_logps(LOGPS, MASK, CHANGED).tolist() == [-6.0]
+    assert span_logps(LOGPS, MASK, CHANGED, average=True).tolist() == [-2.0]
+
+
+@given(st.lists(st.tuples(st.floats(-9, 0), st.booleans(), st.booleans()), min_size=1, max_size=12))
+def test_whatever_changed_gamma_one_gives_mmedpos_log_probability(tokens):
+    logps, mask, changed = (torch.tensor([column]) for column in zip(*tokens, strict=True))
+    assert torch.allclose(span_logps(logps, mask.float(), changed), (logps * mask).sum(dim=1))
+
+
+def test_an_answer_without_tokens_has_no_log_probability_and_no_gradient_of_nan():
+    logps = LOGPS.clone().requires_grad_()
+    span_logps(logps, torch.zeros_like(MASK), CHANGED, average=True).sum().backward()
+    assert logps.grad.tolist() == [[0.0] * 4]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "want"),
+    [
+        ([1, 2, 3], [1, 2, 3], [False] * 3),
+        ([1, 2, 3], [], [True] * 3),
+        ([1, 2, 3, 4], [1, 9, 9, 3, 4], [False, True, False, False]),
+        ([], [1], []),
+    ],
+)
+def test_changed_tokens_are_those_outside_the_common_blocks(one, other, want):
+    assert changed_tokens(one, other) == want
+
+
+@given(st.lists(st.integers(0, 5), max_size=12), st.lists(st.integers(0, 5), max_size=12))
+def test_unchanged_tokens_are_the_same_on_both_sides(one, other):
+    kept = [[t for t, c in zip(a, changed_tokens(a, b), strict=True) if not c] for a, b in ((one, other), (other, one))]
+    assert len(kept[0]) <= min(len(one), len(other))
+    assert (one == other) == (not any(changed_tokens(one, other)) and len(one) == len(other))
+
+
+def test_the_anchor_is_the_loss_of_the_chosen_reward_alone():
+    # beta .1: rewards .1, -.2; weights 1, .5: (loss(.1) + .5 loss(-.2)) / 2
+    want = (loss_of(0.1) + 0.5 * loss_of(-0.2)) / 2
+    got = anchor_loss(tensor(-12, -7), tensor(-13, -5), tensor(1.0, 0.5), beta=0.1)
+    assert got.item() == pytest.approx(want, abs=1e-12)
+
+
+def test_delta_asks_for_more_than_standing_still():
+    still = tensor(-5.0)
+    assert anchor_loss(still, still, beta=0.1).item() == pytest.approx(LN2)
+    assert anchor_loss(still, still, beta=0.1, delta=1.0).item() == pytest.approx(loss_of(-1.0))
+
+
+def test_the_anchor_pulls_the_chosen_up_and_a_weight_of_zero_lets_go():
+    chosen = tensor(-5.0, -5.0).requires_grad_()
+    anchor_loss(chosen, tensor(-4.0, -4.0), tensor(1.0, 0.0), beta=0.1).backward()
+    assert chosen.grad[0] < 0
+    assert chosen.grad[1] == 0
+
+
+def test_graded_negatives_are_the_sum_over_all_pairs():
+    rewards = tensor([0.5, 0.2, -0.4])
+    rest = loss_of(0.3) + loss_of(0.6)
+    assert graded_loss(rewards, coefficient=1.0).item() == pytest.approx(loss_of(0.9) + rest)
+    assert graded_loss(rewards, coefficient=0.5).item() == pytest.approx(loss_of(0.9) + 0.5 * rest)
+
+
+REWARDS = st.lists(st.tuples(*[st.floats(-5, 5)] * 4), min_size=1, max_size=5)
+
+
+@given(REWARDS, st.floats(0, 2))
+def test_without_its_coefficient_the_graded_loss_is_mmedpos_on_the_worst(rewards, weight):
+    r = torch.tensor(rewards, dtype=torch.float64)
+    w = torch.full((len(r),), weight, dtype=torch.float64)
+    assert torch.allclose(graded_loss(r, w), weighted_dpo_loss(r[:, 0] - r[:, -1], w))
+    assert torch.allclose(graded_loss(r[:, :2], w, coefficient=1.0), graded_loss(r[:, :2], w))
+
+
+@given(REWARDS, st.floats(0.1, 2))
+def test_graded_rows_of_two_answers_give_the_same_loss(rewards, coefficient):
+    """What ``clinalign train`` does with kind ``graded``: one row a pair, the further ones weighted."""
+    r = torch.tensor(rewards, dtype=torch.float64)
+    pairs = [(a, b) for a in range(4) for b in range(a + 1, 4)]
+    margins = torch.cat([r[:, a] - r[:, b] for a, b in pairs])
+    weights = torch.cat([torch.full((len(r),), 1.0 if pair == (0, 3) else coefficient) for pair in pairs]).double()
+    by_rows = weighted_dpo_loss(margins, weights) * len(pairs)
+    assert torch.allclose(by_rows, graded_loss(r, coefficient=coefficient))
+
+
+def test_symmetric_pairs_have_the_papers_terms():
+    # margins .4 and -.2: .5 (loss(.4) + loss(-.2)) + 1e-4 x .36
+    want = 0.5 * (loss_of(0.4) + loss_of(-0.2)) + 1e-4 * 0.36
+    got = symmetric_loss(tensor(0.4), tensor(-0.2), coefficient=0.5, consistency=1e-4)
+    assert got.item() == pytest.approx(want, abs=1e-12)
+
+
+def test_swapping_the_two_images_changes_nothing():
+    one, two = tensor(0.4, 0.1), tensor(-0.2, 2.0)
+    options = dict(coefficient=0.5, consistency=0.1)
+    assert torch.equal(symmetric_loss(one, two, **options), symmetric_loss(two, one, **options))
+
+
+@given(REWARDS)
+def test_without_coefficients_symmetry_and_token_kl_add_nothing(rewards):
+    r = torch.tensor(rewards, dtype=torch.float64)
+    assert symmetric_loss(r[:, 0], r[:, 1]).item() == 0.0
+    assert torch.equal(token_kl_margin(r[:, 0], r[:, 1], r[:, 2], beta=0.1, coefficient=0.0), r[:, 0])
+
+
+def test_sequence_kl_is_the_hand_worked_one_and_ignores_padding():
+    # reference (1/2, 1/2), policy (1/4, 3/4): .5 ln 2 + .5 ln(2/3)
+    policy = torch.tensor([[[0.25, 0.75], [0.9, 0.1]]]).log()
+    reference = torch.tensor([[[0.5, 0.5], [0.5, 0.5]]]).log()
+    want = 0.5 * math.log(2) + 0.5 * math.log(2 / 3)
+    assert sequence_kl(policy, reference, tensor([1.0, 0.0])).item() == pytest.approx(want, abs=1e-6)
+
+
+@given(st.lists(st.floats(-4, 4), min_size=6, max_size=6), st.lists(st.floats(-4, 4), min_size=6, max_size=6))
+def test_kl_is_never_negative_and_nothing_between_equals(one, two):
+    a, b = (torch.tensor(values).reshape(1, 2, 3) for values in (one, two))
+    mask = torch.ones(1, 2)
+    assert sequence_kl(a, b, mask).item() >= -1e-5
+    assert sequence_kl(a, a, mask).item() == pytest.approx(0.0, abs=1e-6)
+
+
+def test_token_kl_holds_the_rejected_and_leaves_the_chosen_alone():
+    chosen, rejected = tensor(0.3).requires_grad_(), tensor(0.5).requires_grad_()
+    margin = token_kl_margin(tensor(1.0), chosen, rejected, beta=0.1, coefficient=2.0)
+    assert margin.item() == pytest.approx(1.0 - 0.1 * 2 * 0.2)
+    weighted_dpo_loss(margin).backward()
+    assert chosen.grad is None
+    assert rejected.grad.item() > 0
+
+
+def test_weighted_means_of_no_weight_are_zero_and_not_nan():
+    zero = tensor(0.0, 0.0)
+    assert weighted_mean(tensor(1.0, 2.0), zero).item() == 0.0
+    assert weighted_mean(tensor(1.0, 2.0), zero, reduction="sum_w").item() == 0.0
