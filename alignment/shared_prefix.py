@@ -23,8 +23,9 @@ PADDING = -1
 TOKEN_FIELDS = ("token_type_ids", "mm_token_type_ids")
 OWN_FIELDS = ("segments", "answer_positions", "answer_labels", "answer_lengths")
 # Proven equal to the repeated layout by tests/alignment/test_shared_prefix_families.py.
-PROVEN = frozenset(
-    "qwen2_vl qwen2_5_vl qwen3_vl llava llava_next llava_onevision gemma3 idefics3 smolvlm internvl".split()
+PROVEN = (
+    *("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "llava", "llava_next", "llava_onevision"),
+    *("gemma3", "idefics3", "smolvlm", "internvl"),
 )
 MASKED_KERNELS = ("sdpa", "eager")
 logger = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ def refusal(model: Any) -> str | None:
     config = base_model(model).config
     text = config.get_text_config()
     if config.model_type not in PROVEN:
-        return f"{config.model_type} is not among the families proven exact ({', '.join(sorted(PROVEN))})"
+        return f"{config.model_type} is not among the families proven exact ({', '.join(PROVEN)})"
     if text._attn_implementation not in MASKED_KERNELS:
         return f"the attention kernel '{text._attn_implementation}' takes no mask ({' or '.join(MASKED_KERNELS)} does)"
     if getattr(text, "sliding_window", None) and "sliding_attention" not in (getattr(text, "layer_types", None) or ()):
@@ -70,7 +71,7 @@ def packed(
     """The packed batch of prompts (padded on the right, with their pixels) and the token ids of each row's answers.
 
     Gains ``segments`` (B, L): 0 prompt, k answer k of the row, -1 padding; ``answer_positions`` (N): the flat index of
-    the position that predicts a token; ``answer_labels`` (N); ``answer_lengths`` (A): tokens of each answer, row by row.
+    the position that predicts a token; ``answer_labels`` (N); ``answer_lengths`` (A): tokens of every answer in turn.
 
     Args:
         prompt: what the processor gives for the prompts alone.
@@ -144,7 +145,7 @@ def position_ids(model: Any, batch: Batch) -> torch.Tensor:
 
 
 def attention_mask(model: Any, batch: Batch) -> Any:
-    """Who sees whom: boolean (B, 1, L, L) for sdpa, additive for eager; one mask for each kind of layer where they slide.
+    """Who sees whom: boolean (B, 1, L, L) for sdpa, additive for eager; a dict of two where some layers slide.
 
     Causal; an answer sees the prompt and itself; nobody sees padding but itself. Gemma 3's tokens of one image see one
     another, and its sliding layers count the distance in positions, not columns.
@@ -246,6 +247,14 @@ def answer_sums(token_values_N: torch.Tensor, answer_lengths_A: torch.Tensor) ->
         torch.arange(len(answer_lengths_A), device=answer_lengths_A.device), answer_lengths_A
     )
     return token_values_N.new_zeros(len(answer_lengths_A)).index_add(0, answer_N, token_values_N)
+
+
+def by_answer(token_values_N: torch.Tensor, answer_lengths_A: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The values as a table (A, T), padded with 0, and its mask (A, T): for terms that look at single tokens."""
+    parts = token_values_N.split(answer_lengths_A.tolist())
+    table = torch.nn.utils.rnn.pad_sequence(list(parts), batch_first=True)
+    columns = torch.arange(table.shape[1], device=table.device)
+    return table, columns < answer_lengths_A[:, None]
 
 
 def tokens_computed(batch: Batch) -> tuple[int, int]:

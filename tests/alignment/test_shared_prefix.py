@@ -10,6 +10,7 @@ from peft import PrefixTuningConfig, get_peft_model
 
 from alignment.shared_prefix import (
     attention_mask,
+    by_answer,
     model_inputs,
     packed,
     position_ids,
@@ -137,3 +138,9 @@ def test_a_prompt_learning_adapter_is_refused(model):
 def test_off_is_off(model):
     assert resolved("off", model) is False
     assert resolved("on", model) is True
+
+
+def test_values_of_single_tokens_as_a_table():
+    table, mask = by_answer(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2, 0, 1]))
+    assert table.tolist() == [[1, 2], [0, 0], [3, 0]]
+    assert mask.tolist() == [[True, True], [False, False], [True, False]]

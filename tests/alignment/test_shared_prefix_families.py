@@ -7,10 +7,10 @@ full logits, ``log_softmax``.
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from tests.alignment.tiny_families import FAMILIES, PAD, Row, build, prompt_inputs, rows
 from trl.trainer.utils import add_fused_lm_head
 
 from alignment.shared_prefix import answer_outputs, answer_sums, base_model, packed, score_answers_only
+from tests.alignment.tiny_families import FAMILIES, PAD, Row, build, prompt_inputs, rows
 
 pytestmark = pytest.mark.filterwarnings("default")
 
