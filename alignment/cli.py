@@ -1,4 +1,4 @@
-"""The command line: build, check, train, eval, release, demo, inspect, score, read, rewards.
+"""The command line: build, check, train, eval, eval-reader, release, demo, inspect, score, read, rewards.
 
 Each command does one step, says where its output went, and ends with one clear sentence and exit code 2 on bad input.
 """
@@ -200,3 +200,22 @@ def read(rule_set: Annotated[str, typer.Argument(help="a rule set's name or file
 
     for line in read_lines(rule_set, sys.stdin):
         sys.stdout.write(line + "\n")
+
+
+@app.command("eval-reader")
+def eval_reader_command(
+    source: Annotated[
+        Path | None, typer.Argument(help="the archive or folder; the installed package by default")
+    ] = None,
+    half: Annotated[str, typer.Option(help="odd: held out; even: what the rules were tuned on")] = "odd",
+    as_json: JsonFlag = False,
+) -> None:
+    """Read the Open-I reports and score the reading by their tags, beside a keyword matcher.
+
+    Example: clinalign eval-reader
+    """
+    from alignment.eval_reader import eval_reader
+
+    result = eval_reader(source, half=half)
+    findings = result.pop("findings")
+    _say({**result, "findings": findings} if as_json else {**result, **findings}, as_json)

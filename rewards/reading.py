@@ -18,12 +18,15 @@ from rewards.rule_set import FindingRule, RuleSet
 from rewards.sections import sentences
 
 OPEN_WORDS = r"(?: (?!(?:normal|with|and|without|or|within normal|limits|but|no)\b)[\w'/-]+){0,7}? "
+MAX_CHARACTERS = 200_000
+"""What a text may hold; the rest of a longer one is not read, and listed as ``unread``."""
 QUOTED = 300
 """Longest evidence, in characters."""
 BILATERAL = "bilateral"
 SIDE = re.compile(
-    r"\b(?:(?P<bilateral>bilateral(?:ly)?|both|bi(?:basilar|basal|apical)|left(?:-sided)? (?:and|or|/) (?:the )?right"
-    r"|right(?:-sided)? (?:and|or|/) (?:the )?left|either)|(?P<left>left|l(?:ul|ll)|lingular?)|(?P<right>right|r(?:ul|ml|ll)))\b"
+    r"\b(?:(?P<bilateral>bilateral(?:ly)?|both|either|bi(?:basilar|basal|apical)"
+    r"|left(?:-sided)? (?:and|or|/) (?:the )?right|right(?:-sided)? (?:and|or|/) (?:the )?left)"
+    r"|(?P<left>left|l(?:ul|ll)|lingular?)|(?P<right>right|r(?:ul|ml|ll)))\b"
 )
 BREAK = re.compile(r"[,;:/]|\b(?:and|or|with|without|but)\b")
 NUMBER_WORDS = {
@@ -83,6 +86,7 @@ def read(text: str, rules: RuleSet) -> Reading:
     >>> reading.cues
     {'effusion': ['no'], 'nodule': ['']}
     """
+    text, rest = text[:MAX_CHARACTERS], text[MAX_CHARACTERS:]
     bare, boxes = labelled_boxes(text, phrase_pattern(rules)) if BOX.search(text) else (text, [])
     by_name: dict[str, list[_Mention]] = {}
     unread: list[str] = []
@@ -92,6 +96,7 @@ def read(text: str, rules: RuleSet) -> Reading:
             by_name.setdefault(mention.name, []).append(mention)
         if not named and re.search(r"\w", sentence):
             unread.append(sentence)
+    unread += [rest] if rest else []
     merged = {name: _merged(said, rules.findings[name]) for name, said in by_name.items()}
     located = _with_boxes({n: f for n, (f, _) in merged.items()}, boxes, rules)
     return Reading(
@@ -123,13 +128,20 @@ def _lexicon(key: _Key) -> _Lexicon:
         for name, rule in key.rules.findings.items()
         for phrase in [*rule.phrases, *([rule.plural] if rule.plural else [])]
     ]
-    longest_first = sorted(phrases, key=lambda pair: -len(pair[0]))
-    pattern = rf"(?<!\w)(?:{'|'.join(f'({_phrase(phrase)})' for phrase, _ in longest_first)})(?!\w)"
-    return _Lexicon(re.compile(pattern), re.compile(pattern, re.IGNORECASE), tuple(n for _, n in longest_first))
+    by_letter: dict[str, list[tuple[str, str]]] = {}
+    for phrase, name in sorted(phrases, key=lambda pair: -len(pair[0])):
+        by_letter.setdefault(lowered(phrase[0]), []).append((lowered(phrase[1:]), name))
+    pattern = "|".join(
+        rf"{re.escape(letter)}(?<!\w.)(?:{'|'.join(f'({_rest(rest)})' for rest, _ in found)})"
+        for letter, found in by_letter.items()
+    )
+    owners = tuple(name for found in by_letter.values() for _, name in found)
+    pattern = rf"(?:{pattern})(?!\w)"
+    return _Lexicon(re.compile(pattern), re.compile(pattern, re.IGNORECASE), owners)
 
 
-def _phrase(phrase: str) -> str:
-    return OPEN_WORDS.join(re.escape(lowered(part)) for part in phrase.split(" ... "))
+def _rest(phrase: str) -> str:
+    return OPEN_WORDS.join(re.escape(part) for part in phrase.split(" ... "))
 
 
 def phrase_pattern(rules: RuleSet) -> re.Pattern[str]:
