@@ -21,6 +21,7 @@ from rewards.sections import sentences
 from rewards.strict_yaml import InputError
 
 DENIED = re.compile(r"\b(?:no|not|without)\b", re.IGNORECASE)
+SHOWN = 10
 Counts = Counter[tuple[bool, bool]]
 """Numbers of reports by (tagged, read as present)."""
 
@@ -30,6 +31,7 @@ def eval_reader(source: Path | None = None, *, half: str = "odd") -> dict[str, A
 
     Error classes: of the tagged but not read, how they were read (``uncertain``, ``absent``, ``conflict``,
     ``not named``); of the read but not tagged, whether the report is tagged ``normal`` (most likely the tags' fault).
+    ``to_check`` names some of each class for a look by hand, on the even half only, so that the odd one stays unseen.
 
     Raises: InputError if the Open-I reports are not installed, or ``half`` is neither ``odd`` nor ``even``.
     """
@@ -41,7 +43,7 @@ def eval_reader(source: Path | None = None, *, half: str = "odd") -> dict[str, A
     left_out = Counter(r.reason for r in records if isinstance(r, Quarantined))
     by_finding: dict[str, Counts] = {name: Counter() for name in TAGS}
     keywords: Counts = Counter()
-    errors: Counter[str] = Counter()
+    errors: dict[str, list[str]] = {}
     for report in reports:
         reading, named = read(report.text, rules), _keywords(report.text, rules)
         for name, counts in by_finding.items():
@@ -52,16 +54,19 @@ def eval_reader(source: Path | None = None, *, half: str = "odd") -> dict[str, A
             keywords[tagged, name in named] += 1
             if tagged != is_read:
                 polarity = found.polarity if found else None
-                errors[_error(report, polarity, conflict=name in reading.conflicts)] += 1
+                kind = _error(report, polarity, conflict=name in reading.conflicts)
+                errors.setdefault(kind, []).append(f"{report.id} {name}")
     micro = _scores(sum(by_finding.values(), Counter()))
     each = {name: _scores(counts) for name, counts in by_finding.items()}
+    known = [scores["f1"] for scores in each.values() if scores["tagged"]]
     return {
         "rule_set": rules.id,
         "reports": {"half": half, "scored": len(reports), "left out of both halves": dict(left_out)},
         "micro": micro,
-        "macro_f1": round(sum(s["f1"] for s in each.values()) / len(each), 3),
+        "macro_f1": round(sum(known) / len(known), 3) if known else 0.0,
         "keywords_micro": _scores(keywords),
-        "errors": dict(errors.most_common()),
+        "errors": {kind: len(found) for kind, found in errors.items()},
+        "to_check": {kind: found[:SHOWN] for kind, found in errors.items()} if half == "even" else {},
         "findings": each,
     }
 

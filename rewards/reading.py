@@ -14,6 +14,7 @@ from typing import Any
 from rewards.assertion import assertions, lowered
 from rewards.boxes import BOX, labelled_boxes
 from rewards.facts import Box, Facts, Finding, Polarity
+from rewards.laterality import BILATERAL, Near, near_words, nearest_word, side_of
 from rewards.rule_set import FindingRule, RuleSet
 from rewards.sections import sentences
 
@@ -22,13 +23,6 @@ MAX_CHARACTERS = 200_000
 """What a text may hold; the rest of a longer one is not read, and listed as ``unread``."""
 QUOTED = 300
 """Longest evidence, in characters."""
-BILATERAL = "bilateral"
-SIDE = re.compile(
-    r"\b(?:(?P<bilateral>bilateral(?:ly)?|both|either|bi(?:basilar|basal|apical)"
-    r"|left(?:-sided)? (?:and|or|/) (?:the )?right|right(?:-sided)? (?:and|or|/) (?:the )?left)"
-    r"|(?P<left>left|l(?:ul|ll)|lingular?)|(?P<right>right|r(?:ul|ml|ll)))\b"
-)
-BREAK = re.compile(r"[,;:/]|\b(?:and|or|with|without|but)\b")
 NUMBER_WORDS = {
     word: n
     for n, word in enumerate(
@@ -160,7 +154,7 @@ def _mentions(sentence: str, rules: RuleSet) -> tuple[bool, list[_Mention]]:
             continue
         before = text[hits[k - 1].end() if k else 0 : hit.start()]
         after = text[hit.end() : hits[k + 1].start() if k + 1 < len(hits) else len(text)]
-        near = _near(before, after, last=k + 1 == len(hits))
+        near = near_words(before, after, first=not k, last=k + 1 == len(hits))
         name = lexicon.owner(hit)
         finding, side = _finding(rules.findings[name], claim.polarity, near)
         found.append(_Mention(name, finding, _quoted(sentence, hit), claim.cue, claim.restricted, side))
@@ -174,52 +168,16 @@ def _quoted(sentence: str, hit: re.Match[str]) -> str:
     return sentence[max(0, hit.start() - QUOTED // 2) : hit.start() + QUOTED // 2].strip()
 
 
-@dataclass(frozen=True)
-class _Near:
-    """The words around a phrase: all since the last one and to the next, and those of its own part of the list."""
-
-    before: str
-    after: str
-    own_before: str
-    own_after: str
-
-
-def _near(before: str, after: str, *, last: bool) -> _Near:
-    breaks = [m.span() for m in BREAK.finditer(after)]
-    own_after = after if last or not breaks else after[: breaks[-1][0]]
-    return _Near(before, after, BREAK.split(before)[-1], own_after)
-
-
-def _finding(rule: FindingRule, polarity: Polarity, near: _Near) -> tuple[Finding, str | None]:
+def _finding(rule: FindingRule, polarity: Polarity, near: Near) -> tuple[Finding, str | None]:
     """The finding, and the side it is claimed or denied on."""
-    side = _side(rule.sides, near) if rule.sides else None
+    side = side_of(near, rule.sides) if rule.sides else None
     if polarity == "absent":
         return Finding(polarity="absent", count=0 if rule.counted else None), side
     count = _count(near.before, near.after) if rule.counted else None
     if count == 0:
         return Finding(polarity="absent", count=0), side
-    size = _nearest_word(rule.sizes, near.own_before, near.own_after) if polarity == "present" else None
+    size = nearest_word(rule.sizes, near.own_before, near.own_after) if polarity == "present" else None
     return Finding(polarity=polarity, side=side, size=size, count=count), side
-
-
-def _side(sides: list[str], near: _Near) -> str | None:
-    """The side named in the phrase's own words, before it or else behind it, or else anywhere before it."""
-    if not {"left", "right"} <= set(sides):
-        return _nearest_word(sides, near.own_after, near.before)
-    for text in (near.own_before, near.own_after, near.before):
-        named = {match.lastgroup for match in SIDE.finditer(text)}
-        if named:
-            return next(iter(named)) if len(named) == 1 else BILATERAL
-    return None
-
-
-def _nearest_word(words: list[str], first: str, second: str) -> str | None:
-    """The one of ``words`` that stands in the first text, or else in the second."""
-    for text in (first, second):
-        hits = [(m.start(), w) for w in words if (m := re.search(rf"\b{re.escape(w)}\b", text, re.IGNORECASE))]
-        if hits:
-            return min(hits)[1]
-    return None
 
 
 def _count(before: str, after: str) -> int | None:

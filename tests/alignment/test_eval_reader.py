@@ -52,6 +52,11 @@ def test_errors_are_counted_by_class(four):
     assert eval_reader(four, half="even")["errors"] == {"tagged, read as absent": 1}
 
 
+def test_only_errors_of_the_even_half_are_shown(four):
+    assert eval_reader(four)["to_check"] == {}
+    assert eval_reader(four, half="even")["to_check"] == {"tagged, read as absent": ["CXR2 fracture"]}
+
+
 def test_the_keyword_matcher_knows_no_resolution_and_no_doubt(four):
     """It claims the resolved pneumothorax, the possible nodule and the mass, beside the effusion: 2 right of 4."""
     assert eval_reader(four)["keywords_micro"] == {"precision": 0.5, "recall": 1.0, "f1": 0.667, "tagged": 2}
