@@ -263,3 +263,22 @@ def read(rule_set: Annotated[str, typer.Argument(help="a rule set's name or file
 
     for line in read_lines(rule_set, sys.stdin):
         sys.stdout.write(line + "\n")
+
+
+@app.command("eval-reader")
+def eval_reader_command(
+    source: Annotated[
+        Path | None, typer.Argument(help="the archive or folder; the installed package by default")
+    ] = None,
+    half: Annotated[str, typer.Option(help="odd: held out; even: what the rules were tuned on")] = "odd",
+    as_json: JsonFlag = False,
+) -> None:
+    """Read the Open-I reports and score the reading by their tags, beside a keyword matcher.
+
+    Example: clinalign eval-reader
+    """
+    from alignment.eval_reader import eval_reader
+
+    result = eval_reader(source, half=half)
+    findings = result.pop("findings")
+    _say({**result, "findings": findings} if as_json else {**result, **findings}, as_json)

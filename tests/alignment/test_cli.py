@@ -39,7 +39,8 @@ def test_read_adds_facts_and_the_words_they_were_read_from():
     row = json.loads(done.stdout)
     assert row["facts"]["findings"]["effusion"]["polarity"] == "absent"
     assert row["facts"]["findings"]["nodule"] == {"polarity": "present", "side": "left", "size": "small"}
-    assert row["evidence"]["nodule"]
+    assert row["evidence"]["nodule"] == [{"words": "Small nodule on the left.", "cue": ""}]
+    assert row["evidence"]["effusion"] == [{"words": "No effusion.", "cue": "no"}]
 
 
 def test_rewards_prints_one_json_object():
