@@ -85,6 +85,28 @@ def export(
 
 
 @app.command()
+def grounding(
+    out: Annotated[Path, typer.Argument(help="an empty or new folder, such as data/grounding")],
+    source: Annotated[str, typer.Option(help="phantom_chest, or lidc_ct after `make real-data`")] = "phantom_chest",
+    patients: Annotated[int, typer.Option(help="how many phantom patients")] = 200,
+    size: Annotated[int, typer.Option(help="width and height of the images")] = 128,
+    seed: int = 0,
+    as_json: JsonFlag = False,
+) -> None:
+    """Build MedSG-Bench's eight tasks over image sequences (right box on the wrong image is wrong) as rows.
+
+    Example: clinalign grounding data/grounding --patients 60
+    """
+    from data_builders.grounding import build_grounding
+
+    if source not in ("phantom_chest", "lidc_ct"):
+        raise InputError(f"grounding: no source named '{source}'. Known: phantom_chest, lidc_ct.")
+    built = build_grounding(out, source=source, patients=patients, size=size, seed=seed)
+    card = json.loads((built / "card.json").read_text(encoding="utf-8"))
+    _say({"built": str(built), "counts": card["counts"]}, as_json)
+
+
+@app.command()
 def check(recipe: Path, overrides: Overrides = None, as_json: JsonFlag = False) -> None:
     """Read a recipe as `train` would, without training: every fault at once, else steps, tokens, parameters, memory."""
     from alignment.check import check_chain, check_recipe
@@ -236,6 +258,32 @@ def check_rules(
     from alignment.filters import check_rule_set
 
     _say(check_rule_set(rules, data), as_json)
+
+
+@app.command()
+def audit(
+    recipe: Annotated[Path | None, typer.Argument(help="a recipe with rewards, such as recipes/grpo/X.yaml")] = None,
+    overrides: Overrides = None,
+    rows: Annotated[int, typer.Option(help="how many rows of the recipe's data")] = 200,
+    out: Annotated[Path | None, typer.Option(help="the HTML page; OUTPUT/audit.html by default")] = None,
+    boxes: Annotated[bool, typer.Option("--boxes", help="Compare the box rewards under scripted answers.")] = False,
+    fail: Annotated[bool, typer.Option("--fail", help="Exit code 1 if an attack earns more than honesty.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Attack a recipe's rewards on its own data: which scripted policy earns more than an honest answer?
+
+    Example: clinalign audit recipes/grpo/phantom_chest.yaml --fail, or clinalign audit --boxes
+    """
+    from alignment.audit_table import print_audit, print_box_comparison
+
+    if recipe is None and not boxes:
+        raise InputError("audit: name a recipe, or give --boxes to compare the box rewards.")
+    if boxes:
+        print_box_comparison(as_json=as_json and recipe is None)
+    if recipe is not None:
+        found = print_audit(recipe, overrides or [], rows=rows, out=out, as_json=as_json)
+        if fail and found.successful:
+            raise typer.Exit(1)
 
 
 @app.command()
