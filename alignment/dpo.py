@@ -1,51 +1,78 @@
 """Weighted DPO on preference rows with images (MMedPO, Zhu et al. 2024, eq. 3).
 
 A row's ``weight`` scales its loss; ``rejected_images``, where a row has them, are what the rejected answer is
-scored under. Left out: the ``aot`` losses, which sort the batch and so cannot carry weights.
+scored under. Chosen and rejected share one prompt in one forward (``shared_prefix.py``), and the reference's
+log-probabilities are computed once and kept on disk (``reference_cache.py``). Left out: the ``aot`` losses, which sort
+the batch and so cannot carry weights.
 """
 
+import contextlib
+import logging
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from datasets import Dataset
+from peft import PeftModel
 from transformers import ProcessorMixin
 from trl import DPOConfig, DPOTrainer
-from trl.trainer.dpo_trainer import DataCollatorForVisionPreference
+from trl.models.utils import disable_gradient_checkpointing
+from trl.trainer.utils import use_adapter
 
 from alignment.losses import preference_margin, weighted_dpo_loss
+from alignment.prompt_groups import Group, collated, group
 from alignment.recipe import Recipe, Weighting
+from alignment.reference_cache import Logps, read_references, reference_file, row_key, write_references
+from alignment.shared_prefix import (
+    Batch,
+    answer_outputs,
+    answer_sums,
+    resolved,
+    score_answers_only,
+    tokens_computed,
+)
 from rewards.strict_yaml import InputError
 
-OWN_KEYS = ("weight",)
+COLUMNS = ("images", "rejected_images", "prompt", "chosen", "rejected", "weight", "reference_logps")
+LOSS_FIELDS = ("weight", "chosen", "rejected", "reference_logps")
+logger = logging.getLogger(__name__)
 
 
-class WeightedPreferenceCollator(DataCollatorForVisionPreference):
-    """TRL's collator, and beside its batch the weights and the rejected side's own images.
+def preference_groups(processor: Any, row: dict[str, Any]) -> list[Group]:
+    """Chosen and rejected behind one prompt; each behind its own where they are scored under different images."""
+    chosen, rejected, noised = row["chosen"], row["rejected"], row.get("rejected_images")
+    if not noised:
+        return [group(processor, row["images"], row["prompt"], [chosen, rejected])]
+    if len(noised) != len(row["images"]):
+        raise InputError("rejected_images: as many as images are needed; rebuild the data set.")
+    return [
+        group(processor, row["images"], row["prompt"], [chosen]),
+        group(processor, noised, row["prompt"], [rejected]),
+    ]
 
-    The batch is [all chosen ; all rejected]; ``weight`` has one entry a pair.
+
+@dataclass
+class PreferenceCollator:
+    """The packed batch of preference rows; ``chosen`` and ``rejected`` (B) say which answers they are.
+
+    ``weight`` (B); ``reference_logps`` (N), one an answer token, where the rows have them.
     """
 
-    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-        """The batch of these rows."""
-        weights = [float(row.get("weight", 1.0)) for row in examples]
-        rejected = [row.get("rejected_images") or row["images"] for row in examples]
-        differ = any(row.get("rejected_images") for row in examples)
-        batch = super().torch_call(
-            [{k: row[k] for k in ("images", "prompt", "chosen", "rejected")} for row in examples]
-        )
-        if differ:
-            _replace_rejected_pixels(batch, self.processor, rejected)
-        batch["weight"] = torch.tensor(weights)
+    processor: Any
+    shared: bool = True
+    max_length: int | None = None
+
+    def __call__(self, rows: list[dict[str, Any]]) -> Batch:
+        """The batch of these rows; each row's answers stand in turn, the chosen one first."""
+        groups = [g for row in rows for g in preference_groups(self.processor, row)]
+        batch = collated(self.processor, groups, shared=self.shared, max_length=self.max_length)
+        batch["chosen"] = torch.arange(0, 2 * len(rows), 2)
+        batch["rejected"] = batch["chosen"] + 1
+        batch["weight"] = torch.tensor([float(row.get("weight", 1.0)) for row in rows])
+        if "reference_logps" in rows[0]:
+            batch["reference_logps"] = torch.tensor([v for row in rows for v in row["reference_logps"]])
         return batch
-
-
-def _replace_rejected_pixels(batch: dict[str, Any], processor: ProcessorMixin, images: list[list[Any]]) -> None:
-    """Put the rejected side's pixels in the second half of the batch."""
-    pixels = processor.image_processor(images=images, return_tensors="pt")["pixel_values"]
-    half = batch["pixel_values"].shape[0] // 2
-    if pixels.shape != batch["pixel_values"][half:].shape:
-        raise InputError("rejected_images: each must have the size of the image it replaces; rebuild the data set.")
-    batch["pixel_values"] = torch.cat([batch["pixel_values"][:half], pixels])
 
 
 class WeightedDPOTrainer(DPOTrainer):
@@ -58,43 +85,93 @@ class WeightedDPOTrainer(DPOTrainer):
     def __init__(self, *, weighting: Weighting, **kwargs: Any) -> None:
         self.weighting = weighting
         super().__init__(**kwargs)
+        for model in (self.model, self.ref_model):
+            if model is not None:
+                score_answers_only(model)
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
-        self._signature_columns = [*self._signature_columns, "weight", "rejected_images"]
+        self._signature_columns = [*self._signature_columns, *COLUMNS]
 
-    def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
-        weight = inputs.pop("weight")
-        logps, outputs = self._answer_logps(model, inputs)
-        with torch.no_grad():
-            ref_chosen, ref_rejected = self._reference_logps(inputs)
-        chosen, rejected = logps.chunk(2)
+    def _compute_loss(self, model: Any, inputs: Batch, return_outputs: bool) -> Any:
+        batch = {k: v for k, v in inputs.items() if k not in LOSS_FIELDS}
+        outputs = answer_outputs(model, batch)
+        logps_A = answer_sums(outputs.log_probs[0], batch["answer_lengths"])
+        reference_A = answer_sums(self._reference_logps(inputs), batch["answer_lengths"])
+        chosen, rejected = logps_A[inputs["chosen"]], logps_A[inputs["rejected"]]
+        ref_chosen, ref_rejected = reference_A[inputs["chosen"]], reference_A[inputs["rejected"]]
         margin = preference_margin(chosen, rejected, ref_chosen, ref_rejected, beta=self.beta)
-        loss = weighted_dpo_loss(margin, weight if self.weighting.use else None, reduction=self.weighting.reduction)
+        weight = inputs["weight"] if self.weighting.use else None
+        loss = weighted_dpo_loss(margin, weight, reduction=self.weighting.reduction)
         if self.weighting.sft_coefficient:
-            tokens = inputs["completion_mask"].chunk(2)[0].sum()
+            tokens = batch["answer_lengths"][inputs["chosen"]].sum()
             loss = loss - self.weighting.sft_coefficient * chosen.sum() / tokens
-        self._log_pairs(chosen - ref_chosen, rejected - ref_rejected, weight)
+        self._log_pairs(chosen - ref_chosen, rejected - ref_rejected, inputs["weight"])
+        self._log_tokens(batch)
         return (loss, outputs) if return_outputs else loss
 
-    def _answer_logps(self, model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, Any]:
-        """Summed log-probability of each answer (2B), chosen first."""
-        kwargs = {
-            k: v for k, v in inputs.items() if k not in ("completion_mask", "ref_chosen_logps", "ref_rejected_logps")
-        }
-        labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
-        outputs = model(**kwargs, use_cache=False, labels=labels, fused_lm_head=True)
-        width = inputs["completion_mask"].shape[1] - 1
-        return outputs.log_probs[:, -width:].sum(dim=1), outputs
+    def _reference_logps(self, inputs: Batch) -> torch.Tensor:
+        """Log-probability of each answer token under the reference (N): from the rows, or computed now."""
+        if "reference_logps" in inputs:
+            return inputs["reference_logps"]
+        return self.reference_token_logps({k: v for k, v in inputs.items() if k not in LOSS_FIELDS})
 
-    def _reference_logps(self, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
-        if self.precompute_ref_logps:
-            return inputs["ref_chosen_logps"], inputs["ref_rejected_logps"]
-        return self.compute_ref_log_probs(self.ref_model or self.model, inputs)
+    def reference_token_logps(self, batch: Batch) -> torch.Tensor:
+        """One forward of the reference: its own model, or the policy with its adapter off (or as it was)."""
+        policy: Any = self.accelerator.unwrap_model(self.model)
+        adapter = contextlib.nullcontext()
+        if self.ref_model is None:
+            assert isinstance(policy, PeftModel), "the reference model was dropped, but a row has no reference_logps"
+            adapter = use_adapter(policy, adapter_name="ref" if "ref" in policy.peft_config else None)
+        with (
+            torch.no_grad(),
+            disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs),
+            adapter,
+            self.accelerator.autocast(),
+        ):
+            return answer_outputs(self.ref_model or self.model, batch).log_probs[0]
 
-    def compute_ref_log_probs(self, model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
-        """TRL's, without the columns that are ours."""
-        return super().compute_ref_log_probs(model, {k: v for k, v in inputs.items() if k not in OWN_KEYS})
+    def cache_references(self) -> None:
+        """Computes what the cache lacks, gives it to the rows, and lets the reference model go."""
+        collator: Any = self.data_collator
+        data: Any = self.train_dataset
+        file = reference_file(self.ref_model or self.model, collator.processor, collator.max_length)
+        keys = [row_key(row) for row in data]
+        known = read_references(file)
+        missing = list({key: index for index, key in enumerate(keys) if key not in known}.values())
+        if missing:
+            known |= self._computed_references(missing, keys)
+            if self.accelerator.is_main_process:
+                write_references(file, known)
+        logger.info("reference log-probabilities: %d rows, %d computed now, kept in %s", len(keys), len(missing), file)
+        self.train_dataset = data.add_column("reference_logps", [known[key] for key in keys])
+        if self.ref_model is not None:
+            self.accelerator._models.remove(self.ref_model)  # pyright: ignore[reportPrivateUsage]
+            self.ref_model = None
+
+    def _computed_references(self, indices: list[int], keys: list[str]) -> Logps:
+        """Each rank's share, in equally many batches on every rank: a sharded model needs all ranks at every step."""
+        size, ranks = self.args.per_device_train_batch_size, self.accelerator.num_processes
+        rounds = -(-len(indices) // (size * ranks))
+        padded = [indices[k % len(indices)] for k in range(rounds * size * ranks)]
+        mine = padded[self.accelerator.process_index :: ranks]
+        found = [pair for k in range(0, len(mine), size) for pair in self._references_of(mine[k : k + size], keys)]
+        return dict(gather_object(found))
+
+    def _references_of(self, indices: list[int], keys: list[str]) -> list[tuple[str, list[float]]]:
+        data: Any = self.train_dataset
+        inputs: Any = self._prepare_inputs(self.data_collator([data[i] for i in indices]))
+        values = self._reference_logps(inputs).float().cpu()
+        lengths = inputs["answer_lengths"].view(-1, 2).sum(dim=1).tolist()
+        return [(keys[i], v.tolist()) for i, v in zip(indices, values.split(lengths), strict=True)]
+
+    def _log_tokens(self, batch: Batch) -> None:
+        model: Any = self.model
+        counts: Any = torch.tensor([tokens_computed(batch)], device=self.accelerator.device)
+        computed, saved = self.accelerator.gather(counts).sum(dim=0).tolist()
+        metrics = self._metrics["train" if model.training else "eval"]
+        metrics["tokens/computed"].append(computed)
+        metrics["tokens/saved"].append(saved)
 
     def _log_pairs(self, chosen: torch.Tensor, rejected: torch.Tensor, weight: torch.Tensor) -> None:
         model: Any = self.model
@@ -117,20 +194,45 @@ def dpo_trainer(
 ) -> WeightedDPOTrainer:
     """The trainer for this recipe.
 
+    ``trainer.precompute_ref_log_probs`` says whether the reference is computed before training and kept on disk;
+    unsaid, it is where training visits every row.
+
     Raises: InputError for a loss type that has no weighted form here.
     """
-    arguments = DPOConfig(**{"max_length": None, **common["arguments"]})
+    settings = {"max_length": None, **common["arguments"]}
+    precompute = settings.pop("precompute_ref_log_probs", None)
+    arguments = DPOConfig(**settings)
     if list(arguments.loss_type) != ["sigmoid"]:
         raise InputError(f"trainer.loss_type: weighted DPO knows 'sigmoid', got {arguments.loss_type}.")
-    kept = [
-        c for c in ("images", "rejected_images", "prompt", "chosen", "rejected", "weight") if c in data.column_names
-    ]
-    return WeightedDPOTrainer(
+    collator = PreferenceCollator(processor, max_length=arguments.max_length)
+    trainer = WeightedDPOTrainer(
         weighting=recipe.weighting,
         model=model,
         args=arguments,
-        data_collator=WeightedPreferenceCollator(processor=processor, max_length=arguments.max_length),
-        train_dataset=data.select_columns(kept),
+        data_collator=collator,
+        train_dataset=data.select_columns([c for c in COLUMNS if c in data.column_names]),
         processing_class=processor,
         peft_config=common["peft_config"],
     )
+    collator.shared = resolved(recipe.model.shared_prefix, trainer.model)
+    if _precomputes(trainer, precompute):
+        trainer.cache_references()
+    return trainer
+
+
+def _precomputes(trainer: WeightedDPOTrainer, asked: bool | None) -> bool:
+    """Whether the reference is computed up front.
+
+    Raises: InputError where it was asked for but cannot be.
+    """
+    arguments: Any = trainer.args
+    sharded_adapter = trainer.ref_model is None and trainer.is_deepspeed_enabled
+    if asked and (sharded_adapter or arguments.sync_ref_model):
+        raise InputError(
+            "trainer.precompute_ref_log_probs: not with adapters under DeepSpeed, nor beside sync_ref_model."
+        )
+    if asked is not None or sharded_adapter or arguments.sync_ref_model:
+        return bool(asked)
+    rows = len(trainer.train_dataset)  # pyright: ignore[reportArgumentType]
+    visited = arguments.max_steps * arguments.train_batch_size * arguments.gradient_accumulation_steps
+    return arguments.max_steps <= 0 or visited * trainer.accelerator.num_processes >= rows

@@ -28,6 +28,12 @@ TRAINER = {
 TRAIN = {"sft": "instruction/sft", "dpo": "preference/align", "grpo": "prompt/align", "pairs": "prompt/align"}
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    """No test reads or writes the user's cache; a test's runs share one."""
+    monkeypatch.setenv("CLINALIGN_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
 @pytest.fixture(scope="session")
 def data(tmp_path_factory):
     """The folder of a built data set of 24 phantom patients."""

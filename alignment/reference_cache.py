@@ -1,0 +1,79 @@
+"""Log-probabilities under the frozen reference model, computed once for a row and kept on disk.
+
+A file belongs to one model and processor: weights, tokenizer, chat template and image settings make its name. In it,
+a row is known by its images, prompt and answers. Left out: removing old files.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from alignment.shared_prefix import base_model
+
+Logps = dict[str, list[float]]
+
+
+def cache_folder() -> Path:
+    """``CLINALIGN_CACHE``, or ``~/.cache/clinalign``."""
+    return Path(os.environ.get("CLINALIGN_CACHE", Path.home() / ".cache" / "clinalign"))
+
+
+def reference_file(model: Any, processor: Any, max_length: int | None = None) -> Path:
+    """Where the log-probabilities under this reference lie. A fresh adapter, which is switched off, does not count."""
+    digest = hashlib.sha256(f"{base_model(model).config.model_type} {max_length}".encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        if "lora_" in name and ".ref." not in name:
+            continue
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    for text in _settings(processor):
+        digest.update(text.encode())
+    return cache_folder() / "reference_logps" / f"{digest.hexdigest()[:32]}.safetensors"
+
+
+def _settings(processor: Any) -> Iterable[str]:
+    """Everything of the processor that decides what the model is given."""
+    yield processor.tokenizer.backend_tokenizer.to_str()
+    yield str(processor.chat_template)
+    yield json.dumps(processor.image_processor.to_dict(), sort_keys=True, default=str)
+
+
+def row_key(row: dict[str, Any]) -> str:
+    """SHA-256 of a row's pixels and texts."""
+    digest = hashlib.sha256()
+    for name in ("images", "rejected_images"):
+        for image in row.get(name) or []:
+            digest.update(f"{name} {image.mode} {image.size}".encode())
+            digest.update(image.tobytes())
+    texts = {name: row[name] for name in ("prompt", "chosen", "rejected")}
+    digest.update(json.dumps(texts, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def read_references(file: Path) -> Logps:
+    """What is known already: for a row's key, the log-probability of each token of its answers in turn."""
+    if not file.is_file():
+        return {}
+    content = load_file(file)
+    values = content["logps"].split(content["lengths"].tolist())
+    keys = [bytes(k.tolist()).hex() for k in content["keys"]]
+    return {key: value.tolist() for key, value in zip(keys, values, strict=True)}
+
+
+def write_references(file: Path, logps: Logps) -> None:
+    """Replaces the file in one step, so that a killed run leaves a whole one."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    content = {
+        "keys": torch.tensor([list(bytes.fromhex(key)) for key in logps], dtype=torch.uint8),
+        "lengths": torch.tensor([len(values) for values in logps.values()]),
+        "logps": torch.tensor([v for values in logps.values() for v in values], dtype=torch.float32),
+    }
+    unfinished = file.with_suffix(f".{os.getpid()}.tmp")
+    save_file(content, unfinished)
+    unfinished.replace(file)
