@@ -1,6 +1,7 @@
 """GRPO on prompt rows with images (Shao et al. 2024), with rewards by name.
 
-Left out: prefilling a group's prompt once, and scripted multi-turn rollouts.
+A group's prompt is computed once (``shared_grpo.py``) unless ``model.shared_prefix`` is off. Left out: scripted
+multi-turn rollouts.
 """
 
 from typing import Any
@@ -12,6 +13,7 @@ from trl import GRPOConfig, GRPOTrainer
 from alignment.combined_rewards import combined_rewards
 from alignment.generation import unsampled_tokens
 from alignment.recipe import Recipe
+from alignment.shared_grpo import SharedPrefixGRPOTrainer, undecoded
 
 DEFAULTS: dict[str, Any] = {"log_multimodal": False, "log_completions": False}
 
@@ -24,11 +26,12 @@ def grpo_trainer(recipe: Recipe, model: Any, processor: ProcessorMixin, data: Da
         suppressed = {"suppress_tokens": unsampled_tokens(processor)}
         arguments["generation_kwargs"] = {**suppressed, **(arguments.get("generation_kwargs") or {})}
     columns = {"images", "prompt"} | combined.columns
-    return GRPOTrainer(
+    return SharedPrefixGRPOTrainer(
+        shared_prefix=recipe.model.shared_prefix,
         model=model,
         reward_funcs=combined.functions,
         args=GRPOConfig(**arguments),
-        train_dataset=data.select_columns([c for c in data.column_names if c in columns]),
+        train_dataset=undecoded(data.select_columns([c for c in data.column_names if c in columns])),
         processing_class=processor,
         peft_config=common["peft_config"],
         callbacks=combined.callbacks,

@@ -58,10 +58,14 @@ class ModelSection(_Strict):
 
 
 class DataSection(_Strict):
-    """Parquet files of a built data set; ``data/x/instruction/train`` stands for that file."""
+    """Parquet files of a built data set; ``data/x/instruction/train`` stands for that file.
+
+    ``kinds``: only preference rows of these kinds (None: all); ``limit``: only the first of them.
+    """
 
     train: str
     eval: str | None = None
+    kinds: list[str] | None = None
     limit: int | None = Field(default=None, ge=1)
 
 
@@ -343,6 +347,36 @@ NEEDED_COLUMNS: dict[str, tuple[str, ...]] = {
 }
 
 
+def kept_places(recipe: Recipe) -> list[int]:
+    """Places of the training rows that ``data.kinds`` and ``data.limit`` leave."""
+    import pyarrow.parquet as pq
+
+    file = parquet(recipe.data.train)
+    if recipe.data.kinds is None:
+        places = list(range(pq.read_metadata(file).num_rows))
+    else:
+        kinds = pq.read_table(file, columns=["kind"])["kind"].to_pylist()
+        places = [place for place, kind in enumerate(kinds) if kind in recipe.data.kinds]
+    return places[: recipe.data.limit]
+
+
+def kind_faults(recipe: Recipe, names: list[str]) -> list[str]:
+    """Kinds that no row of the data has."""
+    import pyarrow.parquet as pq
+
+    if recipe.data.kinds is None:
+        return []
+    if "kind" not in names:
+        return [f"data.kinds: {recipe.data.train} has no column 'kind'; only preference rows have one."]
+    train = recipe.data.train
+    known = sorted(set(pq.read_table(parquet(train), columns=["kind"])["kind"].to_pylist()))
+    return [
+        f"data.kinds: no row of {train} is of kind '{kind}'.{nearest(kind, known)} There: {', '.join(known)}."
+        for kind in recipe.data.kinds
+        if kind not in known
+    ]
+
+
 def data_faults(recipe: Recipe) -> list[str]:
     """Missing files, empty data sets and missing columns."""
     import pyarrow.parquet as pq
@@ -359,7 +393,7 @@ def data_faults(recipe: Recipe) -> list[str]:
     lacking = [column for column in needed if column not in names]
     if lacking:
         faults.append(f"data.train: {recipe.method} reads {', '.join(lacking)}, but {file} has: {', '.join(names)}.")
-    return faults
+    return faults + kind_faults(recipe, names)
 
 
 def reward_faults(recipe: Recipe) -> list[str]:
