@@ -26,7 +26,7 @@ def models(data, tmp_path_factory):
         recipe = {
             "method": "sft", "output": str(folder / f"m{seed}"), "data": {"train": str(data / "instruction/sft")},
             "model": {"path": "tiny", "image_size": 64, "seed": seed},
-            "trainer": {"max_steps": 1, "per_device_train_batch_size": 4, "gradient_checkpointing": False,
+            "trainer": {"max_steps": 1, "per_device_train_batch_size": 4, "activation_checkpointing": False,
                         "save_strategy": "no", "disable_tqdm": True, "seed": seed},
         }  # fmt: skip
         file = folder / f"{seed}.yaml"
