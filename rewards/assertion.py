@@ -146,7 +146,11 @@ def assertions(sentence: str, spans: Sequence[Span]) -> list[Assertion]:
     >>> [(a.polarity, a.cue) for a in said]
     [('absent', 'no'), ('uncertain', 'possible')]
     """
-    text = lowered(sentence)
+    return lowered_assertions(lowered(sentence), spans)
+
+
+def lowered_assertions(text: str, spans: Sequence[Span]) -> list[Assertion]:
+    """`assertions` for a sentence that `lowered` made."""
     cues = [_Cue(m.lastgroup or "", *m.span()) for m in _pattern().finditer(text)]
     before, after = _before(text, spans, cues), _after(spans, cues)
     last_ends = [0, *(end for _, end in spans)]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from rewards.assertion import assertions, lowered
+from rewards.assertion import lowered, lowered_assertions
 from rewards.box_text import labelled_boxes
 from rewards.facts import Box, Facts, Finding, Polarity
 from rewards.laterality import BILATERAL, Near, near_words, nearest_word, side_of
@@ -86,8 +86,9 @@ def read(text: str, rules: RuleSet) -> Reading:
     bare, boxes = labelled_boxes(text, phrase_pattern(rules)) if BRACKET.search(text) else (text, [])
     by_name: dict[str, list[_Mention]] = {}
     unread: list[str] = []
+    key = _Key(rules)
     for sentence in sentences(bare):
-        named, found = _mentions(sentence, rules)
+        named, found = (_often_read if len(sentence) <= QUOTED else _mentions)(sentence, key)
         for mention in found:
             by_name.setdefault(mention.name, []).append(mention)
         if not named and re.search(r"\w", sentence):
@@ -145,11 +146,11 @@ def phrase_pattern(rules: RuleSet) -> re.Pattern[str]:
     return _lexicon(_Key(rules)).any_case
 
 
-def _mentions(sentence: str, rules: RuleSet) -> tuple[bool, list[_Mention]]:
+def _mentions(sentence: str, key: _Key) -> tuple[bool, tuple[_Mention, ...]]:
     """Whether a sentence names a finding at all, and what it claims of those it names."""
-    lexicon, text = _lexicon(_Key(rules)), lowered(sentence)
+    lexicon, text = _lexicon(key), lowered(sentence)
     hits = list(lexicon.pattern.finditer(text))
-    said = assertions(text, [hit.span() for hit in hits]) if hits else []
+    said = lowered_assertions(text, [hit.span() for hit in hits]) if hits else []
     found: list[_Mention] = []
     for k, (hit, claim) in enumerate(zip(hits, said, strict=True)):
         if claim.polarity is None:
@@ -158,9 +159,13 @@ def _mentions(sentence: str, rules: RuleSet) -> tuple[bool, list[_Mention]]:
         after = text[hit.end() : hits[k + 1].start() if k + 1 < len(hits) else len(text)]
         near = near_words(before, after, first=not k, last=k + 1 == len(hits))
         name = lexicon.owner(hit)
-        finding, side = _finding(rules.findings[name], claim.polarity, near)
+        finding, side = _finding(key.rules.findings[name], claim.polarity, near)
         found.append(_Mention(name, finding, _quoted(sentence, hit), claim.cue, claim.restricted, side))
-    return bool(hits), found
+    return bool(hits), tuple(found)
+
+
+_often_read = lru_cache(maxsize=4096)(_mentions)
+"""The same for short sentences, of which reports and models repeat most."""
 
 
 def _quoted(sentence: str, hit: re.Match[str]) -> str:
