@@ -1,22 +1,40 @@
-"""Boxes: geometry, optimal matching, and boxes out of text.
+"""Boxes: geometry and optimal matching.
 
-All boxes are (x1, y1, x2, y2), half-open. Left out: rotated boxes, and guessing a coordinate space from the numbers.
+All boxes are (x1, y1, x2, y2), half-open. Few boxes are compared in plain Python, many in numpy: to the same float64
+values, but without numpy's cost a call, which is most of what a reward over three boxes costs. Left out: rotated boxes.
 """
 
-import math
-import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
+from itertools import permutations
+from math import hypot
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from rewards.box_text import MAX_BOXES, is_valid, labelled_boxes, parse_boxes
 from rewards.facts import Box
-from rewards.text import answer_region
 
-MAX_BOXES = 100
-_N = r"\s*-?\d{1,12}(?:\.\d{1,12})?(?:[eE][-+]?\d{1,3})?\s*"
-BOX = re.compile(rf"[\[(]({_N}),({_N}),({_N}),({_N})[\])]")
-EMPTY = re.compile(r"\[\s*\]|\bnone\b|\bno (?:box|boxes|finding|findings)\b", re.IGNORECASE)
+__all__ = [
+    "MAX_BOXES",
+    "area",
+    "best_pairs",
+    "clipped",
+    "corner_distance",
+    "giou",
+    "giou_matrix",
+    "iou",
+    "iou_matrix",
+    "is_valid",
+    "labelled_boxes",
+    "match_boxes",
+    "parse_boxes",
+    "table_of",
+]
+FEW = 3
+"""Up to so many boxes on the larger side, trying every assignment is faster than calling scipy."""
+Table = list[list[float]]
+"""One row a predicted box, one column a true box."""
 
 
 def area(box: Box) -> float:
@@ -28,27 +46,52 @@ def area(box: Box) -> float:
     return max(0, box[2] - box[0]) * max(0, box[3] - box[1])
 
 
-def is_valid(box: Box) -> bool:
-    """True if all four numbers are finite and the box has an area."""
-    return all(math.isfinite(v) for v in box) and box[2] > box[0] and box[3] > box[1]
-
-
 def iou(a: Box, b: Box) -> float:
-    """Intersection over union, in [0, 1].
+    """Intersection over union, in [0, 1]; 0 where both are empty.
 
     >>> round(iou((0, 0, 2, 2), (1, 1, 3, 3)), 6)
     0.142857
     """
-    return float(iou_matrix([a], [b])[0, 0])
+    ax1, ay1, ax2, ay2 = a
+    bx1, by1, bx2, by2 = b
+    wide = (ax2 if ax2 < bx2 else bx2) - (ax1 if ax1 > bx1 else bx1)
+    high = (ay2 if ay2 < by2 else by2) - (ay1 if ay1 > by1 else by1)
+    if wide <= 0 or high <= 0:
+        return 0.0
+    overlap = float(wide * high)
+    return overlap / ((ax2 - ax1) * (ay2 - ay1) + (bx2 - bx1) * (by2 - by1) - overlap)
 
 
 def giou(a: Box, b: Box) -> float:
-    """Generalised IoU (Rezatofighi et al. 2019), in [-1, 1]; 1 only for equal boxes.
+    """Generalised IoU (Rezatofighi et al. 2019), in [-1, 1]; 1 only for equal boxes; 0 where both are one point.
 
     >>> round(giou((0, 0, 2, 2), (1, 1, 3, 3)), 6)
     -0.079365
     """
-    return float(giou_matrix([a], [b])[0, 0])
+    overlap = iou(a, b)
+    hull = max(0.0, max(a[2], b[2]) - min(a[0], b[0])) * max(0.0, max(a[3], b[3]) - min(a[1], b[1]))
+    if hull <= 0:
+        return overlap
+    return overlap - (hull - (area(a) + area(b)) / (1 + overlap)) / hull
+
+
+def corner_distance(a: Box, b: Box, *, width: float, height: float) -> float:
+    """L1 distance of the corners over twice the image's diagonal (MedMO's L1 term), >= 0.
+
+    >>> round(corner_distance((0, 0, 1000, 1000), (400, 400, 600, 600), width=1000, height=1000), 4)
+    0.5657
+    """
+    return sum(abs(u - v) for u, v in zip(a, b, strict=True)) / (2 * hypot(width, height))
+
+
+def clipped(box: Box, *, width: float, height: float) -> Box:
+    """The part of a box inside the image; without area where it lies fully outside.
+
+    >>> clipped((-5, 90, 50, 120), width=100, height=100)
+    (0, 90, 50, 100)
+    """
+    x1, y1, x2, y2 = box
+    return min(max(x1, 0), width), min(max(y1, 0), height), min(max(x2, 0), width), min(max(y2, 0), height)
 
 
 def iou_matrix(a: Sequence[Box], b: Sequence[Box]) -> np.ndarray:
@@ -71,7 +114,37 @@ def _areas(a: Sequence[Box], b: Sequence[Box]) -> tuple[np.ndarray, np.ndarray, 
     outer = np.maximum(p[..., 2:], q[..., 2:]) - np.minimum(p[..., :2], q[..., :2])
     overlap = np.clip(inner, 0, None).prod(-1)
     sizes = [np.clip(x[..., 2:] - x[..., :2], 0, None).prod(-1) for x in (p, q)]
-    return overlap, sizes[0] + sizes[1] - overlap, outer.prod(-1)
+    return overlap, sizes[0] + sizes[1] - overlap, np.clip(outer, 0, None).prod(-1)
+
+
+def table_of(measure: Callable[[Box, Box], float], predicted: Sequence[Box], truth: Sequence[Box]) -> Table:
+    """``measure`` of each predicted box (rows) with each true one (columns)."""
+    return [[measure(p, t) for t in truth] for p in predicted]
+
+
+def best_pairs(score: Table) -> list[tuple[int, int]]:
+    """Pairs (row, column), one-to-one, of the greatest total score; each of the shorter side has a partner.
+
+    >>> best_pairs([[0.9, 0.8], [0.8, 0.1]])
+    [(0, 1), (1, 0)]
+    """
+    if not score or not score[0]:
+        return []
+    if len(score) > len(score[0]):
+        return sorted((i, j) for j, i in best_pairs([list(column) for column in zip(*score, strict=True)]))
+    wished = [row.index(max(row)) for row in score]
+    if len(set(wished)) == len(wished):  # each row has its best column: no assignment can be better
+        return list(enumerate(wished))
+    if len(score[0]) > FEW:
+        taken = linear_sum_assignment(np.asarray(score), maximize=True)
+        return list(zip(*(side.tolist() for side in taken), strict=True))
+    chosen = _assignments(len(score), len(score[0]))
+    return list(enumerate(max(chosen, key=lambda columns: sum([row[j] for row, j in zip(score, columns, strict=True)]))))
+
+
+@cache
+def _assignments(few: int, many: int) -> tuple[tuple[int, ...], ...]:
+    return tuple(permutations(range(many), few))
 
 
 def match_boxes(
@@ -80,42 +153,4 @@ def match_boxes(
     """Pairs (index in predicted, index in truth), one-to-one, of the greatest total overlap (IoU by default)."""
     if not predicted or not truth:
         return []
-    score = iou_matrix(predicted, truth) if overlap is None else overlap
-    rows, columns = linear_sum_assignment(-score)
-    return [(int(r), int(c)) for r, c in zip(rows, columns, strict=True)]
-
-
-def parse_boxes(text: str) -> list[Box] | None:
-    """The boxes of a response's answer region, at most 100, in the units as written.
-
-    None: nothing there looks like a box. Empty list: it says that there is none, or every box is invalid.
-
-    >>> parse_boxes("nodule [[12,34,56,78]]")
-    [(12.0, 34.0, 56.0, 78.0)]
-    >>> parse_boxes("[]"), parse_boxes("I cannot see it")
-    ([], None)
-    """
-    region = answer_region(text)
-    found = [_box(match) for match in BOX.finditer(region)]
-    if found:
-        return [box for box in found if is_valid(box)][:MAX_BOXES]
-    return [] if EMPTY.search(region) else None
-
-
-def _box(match: re.Match[str]) -> Box:
-    x1, y1, x2, y2 = (float(v) for v in match.groups())
-    return x1, y1, x2, y2
-
-
-def labelled_boxes(text: str, phrases: re.Pattern[str]) -> tuple[str, list[tuple[str, Box]]]:
-    """The text without its boxes, and each valid box with the last phrase named before it."""
-    labels = [(m.end(), m.group()) for m in phrases.finditer(text)]
-    found: list[tuple[str, Box]] = []
-    place = -1
-    for match in BOX.finditer(text):
-        while place + 1 < len(labels) and labels[place + 1][0] <= match.start():
-            place += 1
-        box = _box(match)
-        if place >= 0 and is_valid(box):
-            found.append((labels[place][1], box))
-    return re.sub(r"[\[(][\[(\]),\s]*[\])]", " ", BOX.sub("[]", text)) if found else text, found[:MAX_BOXES]
+    return best_pairs((iou_matrix(predicted, truth) if overlap is None else overlap).tolist())

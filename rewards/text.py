@@ -1,8 +1,6 @@
 """Which part of a response is its answer."""
 
-import re
-
-TAGGED = re.compile(r"<answer>((?:(?!</?answer>).)*)</answer>\s*\Z", re.DOTALL)
+OPEN, CLOSE = "<answer>", "</answer>"
 
 
 def final_answer(response: str) -> str | None:
@@ -13,15 +11,23 @@ def final_answer(response: str) -> str | None:
     >>> final_answer("<answer>Yes</answer><answer>No</answer>") is None
     True
     """
-    if response.count("<answer>") != 1 or response.count("</answer>") != 1:
+    if response.count(OPEN) != 1 or response.count(CLOSE) != 1:
         return None
-    match = TAGGED.search(response)
-    return match.group(1).strip() if match else None
+    inside, _, after = response.partition(OPEN)[2].partition(CLOSE)
+    ends_it = response.index(OPEN) < response.index(CLOSE) and not after.strip()
+    return inside.strip() if ends_it else None
 
 
 def answer_region(response: str) -> str:
-    """Where an answer may stand: the tagged answer, or what follows the thinking, or the whole response."""
+    """Where an answer may stand: the tagged answer, or what follows the thinking, or the whole response.
+
+    Thinking that never ends holds no answer.
+    """
+    if "<" not in response:
+        return response
     tagged = final_answer(response)
     if tagged is not None:
         return tagged
-    return response.rpartition("</think>")[2] if "</think>" in response else response
+    if "</think>" in response:
+        return response.rpartition("</think>")[2]
+    return response.partition("<think>")[0]
