@@ -21,9 +21,7 @@ MAX_COORDINATE = 1e6
 """A larger number is no coordinate."""
 _S = r"\s{0,40}"
 _N = rf"{_S}(-?(?:\d{{1,7}}(?:\.\d{{0,20}})?|\.\d{{1,20}})(?:[eE][-+]?\d{{1,2}})?){_S}"
-BOX = re.compile(
-    rf"[\[(]{_N}[,,]{_N}(?:[,,]{_N}[,,]{_N}[\])]|\){_S}(?:[,,]{_S})?\({_N}[,,]{_N}\))"
-)
+BOX = re.compile(rf"[\[(]{_N}[,,]{_N}(?:[,,]{_N}[,,]{_N}[\])]|\){_S}(?:[,,]{_S})?\({_N}[,,]{_N}\))")
 NAMED = re.compile(
     rf"""["']?x(?:1|min)["']?{_S}:{_N},{_S}["']?y(?:1|min)["']?{_S}:{_N},"""
     rf"""{_S}["']?x(?:2|max)["']?{_S}:{_N},{_S}["']?y(?:2|max)["']?{_S}:{_N}"""
@@ -31,7 +29,8 @@ NAMED = re.compile(
 LOCATIONS = re.compile(r"<loc(\d{4})>" * 4)
 PATCHES = re.compile(r"<patch_index_(\d{4})><patch_index_(\d{4})>")
 EMPTY = re.compile(
-    r"\[\s{0,40}\]|<box>\s{0,40}</box>|\bnone\b|\bno (?:box|boxes|findings?|lesions?|abnormalit(?:y|ies))\b", re.IGNORECASE
+    r"\[\s{0,40}\]|<box>\s{0,40}</box>|\bnone\b|\bno (?:box|boxes|findings?|lesions?|abnormalit(?:y|ies))\b",
+    re.IGNORECASE,
 )
 BRACKETS = re.compile(r"[\[(\]),\s]+")
 OTHER_MARKS = ("<loc", "<patch", "x1", "xmin")
@@ -119,7 +118,7 @@ def _boxes(text: str) -> list[Box]:
 
 
 def _is_near(box: Box) -> bool:
-    return -MAX_COORDINATE <= min(box) and max(box) <= MAX_COORDINATE
+    return min(box) >= -MAX_COORDINATE and max(box) <= MAX_COORDINATE
 
 
 def box_places(text: str) -> Iterator[Place]:

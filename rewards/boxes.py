@@ -139,7 +139,9 @@ def best_pairs(score: Table) -> list[tuple[int, int]]:
         taken = linear_sum_assignment(np.asarray(score), maximize=True)
         return list(zip(*(side.tolist() for side in taken), strict=True))
     chosen = _assignments(len(score), len(score[0]))
-    return list(enumerate(max(chosen, key=lambda columns: sum([row[j] for row, j in zip(score, columns, strict=True)]))))
+    return list(
+        enumerate(max(chosen, key=lambda columns: sum([row[j] for row, j in zip(score, columns, strict=True)])))
+    )
 
 
 @cache

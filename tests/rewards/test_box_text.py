@@ -1,0 +1,207 @@
+import math
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rewards.box_reading import read_boxes, repair_level
+from rewards.box_space import extent, half_open, in_truth_units, scaled
+from rewards.box_text import as_corners, box_places, labelled_boxes, parse_boxes, sorted_corners, written_boxes
+from rewards.boxes import clipped, iou
+from rewards.reading import phrase_pattern
+from rewards.rule_set import load_rule_set
+from rewards.strict_yaml import InputError
+
+TOKENS = "<loc0002><loc0001><loc0004><loc0003>"
+A, B = (1.0, 2.0, 3.0, 4.0), (5.0, 6.0, 7.0, 8.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "want"),
+    [
+        ("Fracture <box>[[1,2,3,4],[5,6,7,8]]</box>", [A, B]),
+        ("<box>[[1,2,3,4]]</box> and <box>[[5,6,7,8]]</box>", [A, B]),
+        ("<ref>mass</ref><box>[[1, 2, 3, 4]]</box>", [A]),
+        ("<|object_ref_start|>mass<|object_ref_end|><|box_start|>(1,2),(3,4)<|box_end|>", [A]),
+        ("(1,2),(3,4) (5, 6), (7, 8)", [A, B]),
+        ("(1, 2, 3, 4)", [A]),
+        ('```json\n[{"bbox_2d": [1, 2, 3, 4], "label": "mass"}]\n```', [A]),
+        ('{"boxes": [{"Position": [1,2,3,4]}, {"Position": [5,6,7,8]}]}', [A, B]),
+        ("[{'bbox': [1,2,3,4], 'label': 'mass',},]", [A]),
+        ('{"box": [1,2,3,4], "confidence": 0.9}', [A]),
+        ('{"x1": 1, "y1": 2, "x2": 3, "y2": 4}', [A]),
+        ('{"xmin": 1, "ymin": 2, "xmax": 3, "ymax": 4}', [A]),
+        ('```json\n[{"bbox_2d": [1,2,3,4]}, {"bbox_2d": [5, 6', [A]),
+        ('[\n  [\n    1,\n    2,\n    3,\n    4\n  ]\n]', [A]),
+        ("[1,2,3,4]", [A]),
+        ("[-5, 0, 1.5, 10]", [(-5, 0, 1.5, 10)]),
+        ("[.1, .2, .5, 1e0]", [(0.1, 0.2, 0.5, 1.0)]),
+        ("```\n[1,2,3,4]\n```\nbetter:\n```\n[5,6,7,8]\n```", [B]),
+        ("```\n[1,2,3,4]\n```\n```\nprint()\n```", [A]),
+        ("<think>[1,2,3,4]</think><answer>[5,6,7,8]</answer>", [B]),
+        ("<think>[1,2,3,4]</think> [5,6,7,8]", [B]),
+        ("<think>it may be at [1,2,3,4]", None),
+        ("<loc0002><loc0001><loc0004><loc0003> mass", [A]),
+        ("<phrase>mass</phrase><object><patch_index_0000><patch_index_0033></object>", [(16, 16, 48, 48)]),
+        ("<object><patch_index_0000><patch_index_0001></object>", [(0, 0, 64, 32)]),
+        ("[]", []), ("<box></box>", []), ("No finding.", []), ("none", []), ("There are no lesions.", []),
+        ("```json\n[]\n```", []),
+        ("[1,1,1,1]", []), ("[3,4,1,2]", []),
+        ("10, 20, 30, 40 mg", None), ("[1,2,3]", None), ("[1,2,3,4,5]", None), ("[NaN,0,1,1]", None),
+        ("[0,0,inf,1]", None), ("[0,0,1e9,1e9]", None), ("[0,0,99999999,5]", None), ("", None), ("nodule", None),
+    ],
+)  # fmt: skip
+def test_every_convention_is_read(text, want):
+    assert parse_boxes(text) == want
+
+
+def test_invalid_boxes_are_written_but_not_parsed():
+    assert written_boxes("[1,2,3,4] [5,5,5,9]") == [A, (5, 5, 5, 9)]
+    assert parse_boxes("[3,4,1,2]", corners="repair") == [A]
+    assert parse_boxes("[1,2,2,2]", layout="xywh") == [A]
+    assert parse_boxes("[2,3,2,2]", layout="cxcywh") == [A]
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "[" * 2_000_000, "[1," * 500_000, "(1,2)" + " " * 1_000_000, "<loc" * 500_000, "```" * 100_000,
+        "{'x1': " * 200_000, "<answer>" * 300_000, "[1,2,3,4] " + "[" * 1_000_000, "1" * 5_000_000,
+    ],
+    ids=["brackets", "opened", "spaces", "locations", "fences", "names", "tags", "box and brackets", "digits"],
+)  # fmt: skip
+def test_hostile_text_takes_linear_time(hostile):
+    start = time.perf_counter()
+    parse_boxes(hostile)
+    labelled_boxes("nodule " + hostile, phrase_pattern(load_rule_set("chest_xray")))
+    read_boxes(hostile[:1_000_000])
+    assert time.perf_counter() - start < 20
+
+
+def test_twice_the_text_takes_about_twice_the_time():
+    def seconds(size):
+        start = time.perf_counter()
+        parse_boxes("[1, 2 (3, 4) " * size)
+        return time.perf_counter() - start
+
+    seconds(1000)
+    assert min(seconds(80_000) for _ in range(3)) < 16 * min(seconds(10_000) for _ in range(3))
+
+
+@given(st.text(alphabet="[](){}<>loc/answertpik,.:'\"`0123456789-eE x1 \n,", max_size=300))
+def test_hostile_text_never_raises(text):
+    for box in parse_boxes(text) or []:
+        assert all(math.isfinite(v) for v in box)
+        assert box[2] > box[0]
+        assert box[3] > box[1]
+    assert all(b.label is None or b.label == b.label.lower() for b in read_boxes(text).boxes)
+
+
+SIDE = st.floats(0.001, 999, allow_nan=False)
+VALID = st.tuples(SIDE, SIDE, SIDE, SIDE).map(lambda b: (b[0], b[1], b[0] + b[2], b[1] + b[3]))
+RENDERED = {
+    "list": lambda boxes: str([list(b) for b in boxes]),
+    "tags": lambda boxes: "".join(f"mass <box>[[{b[0]}, {b[1]}, {b[2]}, {b[3]}]]</box>" for b in boxes),
+    "pairs": lambda boxes: " ".join(f"<|box_start|>({b[0]},{b[1]}),({b[2]},{b[3]})<|box_end|>" for b in boxes),
+    "json": lambda boxes: "```json\n" + str([{"bbox_2d": list(b), "label": "mass"} for b in boxes]) + "\n```",
+    "tuples": lambda boxes: " ".join(f"({b[0]},{b[1]},{b[2]},{b[3]})" for b in boxes),
+}
+
+
+@pytest.mark.parametrize("form", RENDERED)
+@given(boxes=st.lists(VALID, min_size=1, max_size=5))
+def test_what_is_written_is_read(form, boxes):
+    assert parse_boxes(RENDERED[form](boxes)) == boxes
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 500)] * 4), min_size=1, max_size=4))
+def test_location_tokens_are_read_y_first(boxes):
+    valid = [(a, b, a + c + 1, b + d + 1) for a, b, c, d in boxes]
+    text = " ; ".join(f"<loc{y1:04}><loc{x1:04}><loc{y2:04}><loc{x2:04}> mass" for x1, y1, x2, y2 in valid)
+    assert parse_boxes(text) == valid
+
+
+@pytest.mark.parametrize(
+    ("text", "want"),
+    [
+        ("Fracture <box>[[1,2,3,4],[5,6,7,8]]</box>", [("fracture", None), ("fracture", None)]),
+        ("nodule [[1,2,3,4]] effusion [[5,6,7,8]]", [("nodule", None), ("effusion", None)]),
+        ("<ref>left mass</ref><box>[[1,2,3,4]]</box>", [("left mass", None)]),
+        ("<|object_ref_start|>mass<|object_ref_end|><|box_start|>(1,2),(3,4)<|box_end|>", [("mass", None)]),
+        ('[{"bbox": [1,2,3,4], "label": "Mass"}, {"label": "cyst", "bbox": [5,6,7,8]}]', [("mass", None), ("cyst", None)]),
+        ('[{"image": 2, "bbox": [1,2,3,4]}, {"bbox": [5,6,7,8], "image": 3}]', [(None, 2), (None, 3)]),
+        ("Image 1: [1,2,3,4]. Image 3: [5,6,7,8]", [(None, 1), (None, 3)]),
+        ("<image2> mass [1,2,3,4]", [("mass", 2)]),
+        (f"{TOKENS} mass ; {TOKENS} cyst", [("mass", None), ("cyst", None)]),
+        ("<phrase>mass</phrase><object><patch_index_0000><patch_index_0033></object>", [("mass", None)]),
+    ],
+)  # fmt: skip
+def test_labels_and_images_are_read_beside_the_boxes(text, want):
+    got = [(b.label, b.image) for b in read_boxes(text).boxes]
+    assert [g[1] for g in got] == [w[1] for w in want]
+    assert [g[0] if w[0] else None for g, w in zip(got, want, strict=True)] == [w[0] for w in want]
+
+
+@pytest.mark.parametrize(
+    ("text", "level"),
+    [
+        ("mass [[1,2,3,4]]", 0), ('[{"bbox_2d": [1,2,3,4]}]', 0), ('Here: {"bbox": [1,2,3,4]}', 0),
+        ("[{'bbox': [1,2,3,4]}]", 1), ('[{"bbox": [1,2,3,4],}]', 1),
+        ('[{"bbox": [1,2,3,4]}, {"bbox": [5', 2), ("```json\n[[1,2,3,4]]", 2), ("{" * 5000 + "}" * 5000, 1),
+    ],
+)  # fmt: skip
+def test_how_much_was_repaired_is_told(text, level):
+    assert repair_level(text) == level
+    assert read_boxes(text).repair_level == level
+
+
+def test_invalid_boxes_are_counted():
+    assert read_boxes("mass [[1,1,1,1],[1,2,3,4]]").num_invalid == 1
+
+
+def test_the_boxes_and_the_list_leave_the_text():
+    bare, found = labelled_boxes("nodule [[1,2,3,4],[5,6,7,8]] (left)", phrase_pattern(load_rule_set("chest_xray")))
+    assert [label for label, _ in found] == ["nodule", "nodule"]
+    assert bare.split() == ["nodule", "(left)"]
+
+
+def test_a_place_tells_where_a_box_stands():
+    place = next(box_places("mass [1,2,3,4]!"))
+    assert (place.start, place.end) == (5, 14)
+
+
+@given(st.tuples(*[st.integers(0, 600)] * 2), st.tuples(*[st.integers(1, 400)] * 2))
+def test_a_box_comes_back_from_a_grid_within_a_pixel(corner, size):
+    box = (*corner, corner[0] + size[0], corner[1] + size[1])
+    there = tuple(round(v) for v in scaled(box, (1024, 768), extent("0-1000")))
+    back = scaled(there, extent("0-1000"), (1024, 768))
+    assert all(abs(a - b) <= 1 for a, b in zip(box, back, strict=True))
+
+
+def test_iou_does_not_depend_on_the_space_but_a_wrong_space_shows():
+    a, b = (100, 100, 200, 200), (120, 110, 220, 220)
+    there = [scaled(box, (640, 480), (1000, 1000)) for box in (a, b)]
+    assert iou(*there) == pytest.approx(iou(a, b))
+    assert iou(a, there[0]) < 0.2
+
+
+def test_xywh_read_as_xyxy_overlaps_little():
+    box = (100, 100, 200, 200)
+    assert iou(box, (100, 100, 100 + 200, 100 + 200)) == pytest.approx(0.25)
+    assert as_corners((100, 100, 100, 100), "xywh") == box
+
+
+def test_responses_come_in_the_truths_units():
+    assert in_truth_units("[320,240,640,480]", space="pixels", grid=100, image_size=[640, 480]) == [(50, 50, 100, 100)]
+    assert in_truth_units("[0.5,0.5,1,1]", space="0-1", grid=100) == [(50, 50, 100, 100)]
+    assert in_truth_units("[1,2,3,4]", space=None, grid=100) == [A]
+    assert in_truth_units("nothing", space="0-1", grid=100) is None
+    with pytest.raises(InputError, match="image_size"):
+        in_truth_units("[1,2,3,4]", space="pixels", grid=100)
+
+
+def test_boxes_are_clipped_sorted_and_opened():
+    assert clipped((200, 200, 300, 300), width=100, height=100) == (100, 100, 100, 100)
+    assert sorted_corners((3, 4, 1, 2)) == (1, 2, 3, 4)
+    assert half_open((0, 0, 0, 0)) == (0, 0, 1, 1)
