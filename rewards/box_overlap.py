@@ -24,7 +24,8 @@ def box_overlap(
 ) -> float | None:
     """Sum of matched overlaps / (true boxes + ``false_box_weight`` x unmatched predicted boxes), in [0, 1].
 
-    ``giou`` is scaled as (GIoU + 1) / 2 and, unlike IoU, tells near from far misses. A box without area is a false one.
+    ``giou`` is scaled as (GIoU + 1) / 2 and, unlike IoU, tells near from far misses. A box without area, or said
+    before, is a false one.
     No box where none is true earns 1; unreadable text earns 0; None where the row has no box truth. ``space``,
     ``grid``, ``image_size``: see ``rewards.box_space``; by default response and truth share their units.
 
@@ -39,7 +40,7 @@ def box_overlap(
     truth = true_boxes(boxes)
     if not truth:
         return float(not written)
-    predicted = [box for box in written if is_valid(box)][:MAX_BOXES]
+    predicted = [box for box in dict.fromkeys(written) if is_valid(box)][:MAX_BOXES]
     score = table_of(iou if measure == "iou" else giou, predicted, truth)
     pairs = best_pairs(score)
     total = sum([score[i][j] if measure == "iou" else (score[i][j] + 1) / 2 for i, j in pairs])

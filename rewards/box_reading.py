@@ -34,8 +34,10 @@ class ReadBox:
 
 @dataclass(frozen=True)
 class BoxReading:
-    """What was read. ``num_invalid``: boxes without area. ``repair_level``: 0 as its convention asks, 1 mended
-    (single quotes, trailing comma, swapped quotes), 2 cut off before its end.
+    """What was read.
+
+    ``num_invalid``: boxes without area. ``repair_level``: 0 as its convention asks, 1 mended (single quotes, trailing
+    comma), 2 cut off before its end.
     """
 
     boxes: tuple[ReadBox, ...]

@@ -139,7 +139,7 @@ def _box(pattern: re.Pattern[str], match: re.Match[str]) -> Box:
 
 
 def _between_patches(first: int, last: int) -> Box:
-    """Kosmos-2's box between two patches, in 1024 units: between their centres, or their edges if in one row or column."""
+    """Kosmos-2's box between two patches, in 1024 units: centre to centre, or edge to edge within one row or column."""
     (y1, x1), (y2, x2) = divmod(first, PATCH), divmod(last, PATCH)
     if x1 == x2 or y1 == y2:
         return PATCH * x1, PATCH * y1, PATCH * (x2 + 1), PATCH * (y2 + 1)

@@ -43,7 +43,8 @@ def area(box: Box) -> float:
     >>> area((0, 0, 2, 3))
     6
     """
-    return max(0, box[2] - box[0]) * max(0, box[3] - box[1])
+    wide, high = box[2] - box[0], box[3] - box[1]
+    return wide * high if wide > 0 and high > 0 else 0
 
 
 def iou(a: Box, b: Box) -> float:
@@ -69,9 +70,13 @@ def giou(a: Box, b: Box) -> float:
     -0.079365
     """
     overlap = iou(a, b)
-    hull = max(0.0, max(a[2], b[2]) - min(a[0], b[0])) * max(0.0, max(a[3], b[3]) - min(a[1], b[1]))
-    if hull <= 0:
+    ax1, ay1, ax2, ay2 = a
+    bx1, by1, bx2, by2 = b
+    wide = (ax2 if ax2 > bx2 else bx2) - (ax1 if ax1 < bx1 else bx1)
+    high = (ay2 if ay2 > by2 else by2) - (ay1 if ay1 < by1 else by1)
+    if wide <= 0 or high <= 0:
         return overlap
+    hull = wide * high
     return overlap - (hull - (area(a) + area(b)) / (1 + overlap)) / hull
 
 
@@ -81,7 +86,8 @@ def corner_distance(a: Box, b: Box, *, width: float, height: float) -> float:
     >>> round(corner_distance((0, 0, 1000, 1000), (400, 400, 600, 600), width=1000, height=1000), 4)
     0.5657
     """
-    return sum(abs(u - v) for u, v in zip(a, b, strict=True)) / (2 * hypot(width, height))
+    sides = abs(a[0] - b[0]) + abs(a[1] - b[1]) + abs(a[2] - b[2]) + abs(a[3] - b[3])
+    return sides / (2 * hypot(width, height))
 
 
 def clipped(box: Box, *, width: float, height: float) -> Box:
@@ -91,6 +97,8 @@ def clipped(box: Box, *, width: float, height: float) -> Box:
     (0, 90, 50, 100)
     """
     x1, y1, x2, y2 = box
+    if 0 <= x1 <= width and 0 <= y1 <= height and 0 <= x2 <= width and 0 <= y2 <= height:
+        return box
     return min(max(x1, 0), width), min(max(y1, 0), height), min(max(x2, 0), width), min(max(y2, 0), height)
 
 

@@ -14,6 +14,7 @@ from rewards.rule_set import load_rule_set
 from rewards.strict_yaml import InputError
 
 TOKENS = "<loc0002><loc0001><loc0004><loc0003>"
+MASS_AND_CYST = [("mass", None), ("cyst", None)]
 A, B = (1.0, 2.0, 3.0, 4.0), (5.0, 6.0, 7.0, 8.0)
 
 
@@ -129,11 +130,11 @@ def test_location_tokens_are_read_y_first(boxes):
         ("nodule [[1,2,3,4]] effusion [[5,6,7,8]]", [("nodule", None), ("effusion", None)]),
         ("<ref>left mass</ref><box>[[1,2,3,4]]</box>", [("left mass", None)]),
         ("<|object_ref_start|>mass<|object_ref_end|><|box_start|>(1,2),(3,4)<|box_end|>", [("mass", None)]),
-        ('[{"bbox": [1,2,3,4], "label": "Mass"}, {"label": "cyst", "bbox": [5,6,7,8]}]', [("mass", None), ("cyst", None)]),
+        ('[{"bbox": [1,2,3,4], "label": "Mass"}, {"label": "cyst", "bbox": [5,6,7,8]}]', MASS_AND_CYST),
         ('[{"image": 2, "bbox": [1,2,3,4]}, {"bbox": [5,6,7,8], "image": 3}]', [(None, 2), (None, 3)]),
         ("Image 1: [1,2,3,4]. Image 3: [5,6,7,8]", [(None, 1), (None, 3)]),
         ("<image2> mass [1,2,3,4]", [("mass", 2)]),
-        (f"{TOKENS} mass ; {TOKENS} cyst", [("mass", None), ("cyst", None)]),
+        (f"{TOKENS} mass ; {TOKENS} cyst", MASS_AND_CYST),
         ("<phrase>mass</phrase><object><patch_index_0000><patch_index_0033></object>", [("mass", None)]),
     ],
 )  # fmt: skip

@@ -1,0 +1,76 @@
+"""The field's other box rewards by the name of their formula, as published, for comparison.
+
+Each is gamed in its own way (``clinalign audit --boxes``): IoU and thresholds do not see false boxes.
+Train with ``box_overlap``.
+"""
+
+from typing import Literal
+
+from rewards.box_space import true_boxes
+from rewards.box_text import MAX_BOXES, written_boxes
+from rewards.boxes import Table, best_pairs, iou, is_valid, table_of
+
+BOUNDS = (0.0, 1.0)
+Formula = Literal["iou", "iou_at", "map_odlength", "f_beta_iou", "max_normalised"]
+COCO_THRESHOLDS = tuple(k / 100 for k in range(50, 100, 5))
+
+
+def box_measure(
+    response: str,
+    boxes: list[list[float]] | None,
+    *,
+    formula: Formula = "iou",
+    threshold: float = 0.5,
+    beta: float = 1.0,
+) -> float | None:
+    """A box reward by its formula, in [0, 1]; None where the row has no box truth.
+
+    ``iou``: matched IoU / true boxes. ``iou_at``: true boxes matched at ``threshold`` / true boxes (MedGround-R1 for
+    one box). ``map_odlength``: COCO mAP with all confidences 1, times min(1, true / predicted) (VLM-R1).
+    ``f_beta_iou``: F_beta of the boxes matched at ``threshold`` x their mean IoU. ``max_normalised``: matched IoU /
+    max(true, predicted) (Visual-RFT, second version). Both empty earns 1, one empty 0.
+
+    >>> box_measure("[[0,0,10,10]]", [[0, 0, 10, 20]]), box_measure("[[0,0,10,10]]", [[0, 0, 10, 20]], formula="iou_at")
+    (0.5, 1.0)
+    """
+    if boxes is None:
+        return None
+    written, truth = written_boxes(response), true_boxes(boxes)
+    if not written or not truth:
+        return float(written == [] and not truth)
+    predicted = [box for box in written if is_valid(box)][:MAX_BOXES]
+    ious = table_of(iou, predicted, truth)
+    if formula == "map_odlength":
+        return mean_average_precision(ious, len(truth)) * min(1.0, len(truth) / len(written))
+    matched = [ious[i][j] for i, j in best_pairs(ious)]
+    hits = [value for value in matched if value >= threshold]
+    if formula == "f_beta_iou":
+        return f_beta(len(hits), len(written), len(truth), beta=beta) * sum(hits) / max(1, len(hits))
+    if formula == "iou_at":
+        return len(hits) / len(truth)
+    return sum(matched) / (len(truth) if formula == "iou" else max(len(truth), len(written)))
+
+
+def f_beta(hits: int, num_predicted: int, num_true: int, *, beta: float) -> float:
+    """F_beta of ``hits`` among predicted and true boxes; ``beta`` above 1 weighs recall more.
+
+    >>> f_beta(1, 2, 1, beta=1.0)
+    0.6666666666666666
+    """
+    return (1 + beta**2) * hits / (beta**2 * num_true + num_predicted) if hits else 0.0
+
+
+def mean_average_precision(ious: Table, num_true: int) -> float:
+    """COCO's AP (mean over IoU .50:.05:.95, 101 recall points) of predictions of equal confidence, in their order."""
+    return sum(_average_precision(ious, num_true, at) for at in COCO_THRESHOLDS) / len(COCO_THRESHOLDS)
+
+
+def _average_precision(ious: Table, num_true: int, threshold: float) -> float:
+    points: list[tuple[float, float]] = []
+    taken: set[int] = set()
+    for seen, row in enumerate(ious, start=1):
+        free = [(value, j) for j, value in enumerate(row) if j not in taken and value >= threshold]
+        if free:
+            taken.add(max(free)[1])
+        points.append((len(taken) / num_true, len(taken) / seen))
+    return sum(max((p for r, p in points if r >= k / 100 - 1e-12), default=0.0) for k in range(101)) / 101

@@ -1,0 +1,58 @@
+"""Labelled boxes against facts: a box counts only for the finding that it is named after.
+
+Left out: synonyms beyond the rule set's phrases; a label that the rule set does not know is a false box.
+"""
+
+from rewards.box_reading import read_boxes
+from rewards.boxes import best_pairs, iou, table_of
+from rewards.facts import Box, Facts
+from rewards.reading import phrase_pattern
+from rewards.rule_set import RuleSet, load_rule_set
+
+BOUNDS = (0.0, 1.0)
+
+
+def finding_boxes(response: str, facts: str | None, *, false_box_weight: float = 1.0) -> float | None:
+    """Matched IoU within each finding / (true boxes + ``false_box_weight`` x all other boxes), in [0, 1].
+
+    None without facts. Where the facts hold no box: 1 for a response that says there is none ("[]"), 0 for any box.
+
+    >>> truth = '{"rule_set":"chest_xray@1","findings":{"nodule":{"polarity":"present","boxes":[[0,0,10,10]]}}}'
+    >>> finding_boxes("nodule [[0,0,10,10]]", truth), finding_boxes("effusion [[0,0,10,10]]", truth)
+    (1.0, 0.0)
+    """
+    if not facts:
+        return None
+    truth = Facts.model_validate_json(facts)
+    true = {name: list(f.boxes) for name, f in truth.present().items() if f.boxes}
+    said, num_false = _by_finding(response, load_rule_set(truth.rule_set))
+    earned, num_paired = 0.0, 0
+    for name, boxes in said.items():
+        ious = table_of(iou, boxes, true.get(name, []))
+        pairs = best_pairs(ious)
+        earned += sum(ious[i][j] for i, j in pairs)
+        num_paired += len(pairs)
+    num_false += sum(map(len, said.values())) - num_paired
+    num_true = sum(map(len, true.values()))
+    if not num_true:
+        return float(not num_false and "[]" in response)
+    return earned / (num_true + false_box_weight * num_false)
+
+
+def _by_finding(response: str, rules: RuleSet) -> tuple[dict[str, list[Box]], int]:
+    """The boxes by the finding that their label names, and how many boxes are invalid or name none."""
+    reading = read_boxes(response)
+    owners = {
+        phrase.casefold(): name
+        for name, rule in rules.findings.items()
+        for phrase in [*rule.phrases, *([rule.plural] if rule.plural else [])]
+    }
+    said: dict[str, list[Box]] = {}
+    unknown = reading.num_invalid
+    for found in reading.boxes:
+        named = {owners[m.group().casefold()] for m in phrase_pattern(rules).finditer(found.label or "")}
+        if len(named) == 1:
+            said.setdefault(named.pop(), []).append(found.box)
+        else:
+            unknown += 1
+    return said, unknown

@@ -1,0 +1,90 @@
+"""MedMO's box reward as published: mostly an L1 reward, and known to be gamed. For reproduction and comparison.
+
+A whole-image box earns 0.46 on a lesion of a fifth of the width, boxes that only touch earn 0.81, and without a
+penalty 200 random boxes earn 0.88 on two true ones; ``clinalign audit --boxes`` shows the table. ``medmo_box_safe``
+closes each of these. Left out: MedMO's other three signals (``closed_answer``, ``tag_count``, ``soft_overlong``).
+"""
+
+from rewards.box_space import true_boxes
+from rewards.box_text import MAX_BOXES, written_boxes
+from rewards.boxes import best_pairs, corner_distance, giou, table_of
+from rewards.facts import Box
+
+BOUNDS = (0.0, 1.0)
+L1_WEIGHT, GIOU_WEIGHT = 5.0, 2.0
+
+
+def similarity(a: Box, b: Box, *, width: float, height: float) -> float:
+    """S of one pair, in [0, 1] (MedMO's s_ij): (5 (1 - clip(L1)) + 2 (GIoU + 1) / 2) / 7.
+
+    >>> round(similarity((100, 100, 200, 200), (120, 120, 220, 220), width=1000, height=1000), 3)
+    0.896
+    """
+    return _similarity(corner_distance(a, b, width=width, height=height), giou(a, b))
+
+
+def cost(a: Box, b: Box, *, width: float, height: float) -> float:
+    """What the matching minimises: 5 L1 + 2 (1 - GIoU)."""
+    return -_negative_cost(corner_distance(a, b, width=width, height=height), giou(a, b))
+
+
+def _similarity(distance: float, generalised_iou: float) -> float:
+    near = 1 - distance if distance < 1 else 0.0
+    return (L1_WEIGHT * near + GIOU_WEIGHT * (generalised_iou + 1) / 2) / (L1_WEIGHT + GIOU_WEIGHT)
+
+
+def _negative_cost(distance: float, generalised_iou: float) -> float:
+    return -L1_WEIGHT * distance - GIOU_WEIGHT * (1 - generalised_iou)
+
+
+def medmo_box(
+    response: str,
+    boxes: list[list[float]] | None,
+    *,
+    width: float = 100.0,
+    height: float = 100.0,
+    false_negative: float = 0.0,
+    false_positive: float = 0.0,
+) -> float | None:
+    """R_bbox of MedMO (arXiv 2602.06965, stage 4): matched similarity over true boxes, less the penalties, in [0, 1].
+
+    ``width``, ``height``: extent of the image in the units of the boxes (the ``box_grid`` of a built data set).
+    ``false_negative``, ``false_positive``: lambda_FN and lambda_FP, which the paper leaves open (0 here). It is
+    undefined without true boxes: here no box earns 1, any box 0. None where the row has no box truth.
+
+    >>> round(medmo_box("[[0,0,100,100]]", [[40, 40, 60, 60]]), 3)
+    0.459
+    """
+    if boxes is None:
+        return None
+    written, truth = written_boxes(response), true_boxes(boxes)
+    if not truth:
+        return float(written == [])
+    predicted = (written or [])[:MAX_BOXES]
+    distances = [[corner_distance(p, t, width=width, height=height) for t in truth] for p in predicted]
+    gious = table_of(giou, predicted, truth)
+    pairs = best_pairs([list(map(_negative_cost, *rows)) for rows in zip(distances, gious, strict=True)])
+    matched = sum([_similarity(distances[i][j], gious[i][j]) for i, j in pairs])
+    missed, false = len(truth) - len(pairs), len(written or []) - len(pairs)
+    return min(1.0, max(0.0, (matched - false_negative * missed - false_positive * false) / len(truth)))
+
+
+def components(
+    response: str,
+    boxes: list[list[float]] | None,
+    *,
+    width: float = 100.0,
+    height: float = 100.0,
+    false_negative: float = 0.0,
+    false_positive: float = 0.0,
+) -> dict[str, float]:
+    """Number of boxes, false ones and missed ones, and the largest share of the image that one box covers."""
+    del false_negative, false_positive
+    written, truth = written_boxes(response) or [], true_boxes(boxes or [])
+    shares = [max(0.0, x2 - x1) * max(0.0, y2 - y1) / (width * height) for x1, y1, x2, y2 in written]
+    return {
+        "num_boxes": float(len(written)),
+        "false_boxes": float(max(0, len(written) - len(truth))),
+        "missed_boxes": float(max(0, len(truth) - len(written))),
+        "largest_share": max(shares, default=0.0),
+    }
