@@ -1,6 +1,6 @@
 """Findings of a report against the truth: an F1 over statements, where contradiction costs more than omission.
 
-Left out: place beyond the side, measurements, and implications between findings.
+Left out: place beyond the side and measurements (``factuality`` has them), and implications between findings.
 """
 
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from rewards.compare import compare
 from rewards.facts import Facts, Finding
 from rewards.reading import read
 from rewards.rule_set import load_rule_set
+from rewards.text import answer_region
 
 BOUNDS = (0.0, 1.0)
 
@@ -63,7 +64,7 @@ def components(
     credits = _Credits(side_credit, size_credit, count_credit)
     precision, recall = _precision_recall(response, facts, absent_weight, credits)
     truth = Facts.model_validate_json(facts)
-    found = compare(truth, read(response, load_rule_set(truth.rule_set)).facts)
+    found = compare(truth, read(answer_region(response), load_rule_set(truth.rule_set)).facts)
     return {
         "precision": precision,
         "recall": recall,
@@ -75,7 +76,7 @@ def components(
 
 def _precision_recall(response: str, facts: str, absent_weight: float, credits: _Credits) -> tuple[float, float]:
     truth = Facts.model_validate_json(facts)
-    reading = read(response, load_rule_set(truth.rule_set))
+    reading = read(answer_region(response), load_rule_set(truth.rule_set))
     said = {name: f for name, f in reading.facts.findings.items() if name in truth.findings}
     credit = {n: 0.0 if n in reading.conflicts else _credit(truth.findings[n], f, credits) for n, f in said.items()}
     claimed = {n: absent_weight if f.polarity == "absent" else 1.0 for n, f in said.items()}

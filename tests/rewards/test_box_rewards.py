@@ -44,8 +44,10 @@ def test_no_attack_earns_more_than_an_honest_answer_of_a_safe_reward(name):
     honest = {c.name for c in cases() if c.honest}
     table = {case: row[name] for case, row in comparison().items()}
     worst_honest = min(table[case] for case in honest)
-    attacks = {"edge touching", "far corner", "whole image", "central half", "no area", "nothing written",
-               "none, though one is there", "200 random boxes", "grid of 100 boxes", "one box where none is"}  # fmt: skip
+    attacks = {
+        "edge touching", "far corner", "whole image", "central half", "no area", "nothing written",
+        "none, though one is there", "200 random boxes", "grid of 100 boxes", "one box where none is",
+    }  # fmt: skip
     assert all(table[case] < worst_honest for case in attacks)
     assert table["said twice"] < table["exact"]
 

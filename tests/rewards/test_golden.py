@@ -14,7 +14,14 @@ TRUTH = (
     '{"rule_set":"chest_xray@1","findings":{"nodule":{"polarity":"present","side":"left","size":"small"},'
     '"effusion":{"polarity":"absent"}}}'
 )
-COLUMNS = {"answer": "yes", "boxes": [[0, 0, 10, 10]], "facts": TRUTH}
+COLUMNS = {
+    "answer": "yes",
+    "boxes": [[0, 0, 10, 10]],
+    "facts": TRUTH,
+    "options": ["yes", "no"],
+    "task": "report",
+    "completion_ids": None,
+}
 TEXTS = st.one_of(
     st.text(),
     st.sampled_from(["yes", "[[1,2,3,4]]", "nodule", "<answer>", "no effusion"]).map(lambda s: s * 7),
@@ -59,6 +66,8 @@ def test_any_text_scores_within_bounds_twice_the_same(name, response):
 @pytest.mark.parametrize("name", available())
 def test_an_empty_reply_earns_the_floor(name):
     reward = load_reward(name)
+    if reward.bounds[1] <= 0:
+        pytest.skip("a punishment: an empty reply has done nothing to be punished for")
     assert reward("", **{c: COLUMNS[c] for c in reward.columns}) == reward.bounds[0]
 
 

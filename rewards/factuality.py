@@ -1,0 +1,178 @@
+"""Factuality of a report: findings with polarity, side, size, count, place and measurement against what is true.
+
+Grown from ``finding_f1``: a contradiction is worse than an omission, place and measurements count where the reference
+report states them, and only reports are judged. Left out: what the rule set's phrases do not name, and comparison with
+earlier studies. MedMO's abstract speaks of factuality checks and defines none; this definition is ours.
+"""
+
+import re
+from dataclasses import dataclass
+
+from rewards.facts import Facts, Finding
+from rewards.measurements import Measurement, measurements
+from rewards.reading import Reading, phrase_pattern, read
+from rewards.rule_set import RuleSet, load_rule_set
+from rewards.text import answer_region
+
+BOUNDS = (0.0, 1.0)
+PLACES = {
+    "upper": re.compile(r"\b(?:upper|apex|apical|apices|superior)\b", re.IGNORECASE),
+    "middle": re.compile(r"\b(?:middle|mid|lingula)\b", re.IGNORECASE),
+    "lower": re.compile(r"\b(?:lower|bas(?:e|es|al|ilar)|inferior|costophrenic)\b", re.IGNORECASE),
+    "hilar": re.compile(r"\b(?:hil(?:ar|um|a)|perihilar|central)\b", re.IGNORECASE),
+    "peripheral": re.compile(r"\b(?:peripheral|subpleural)\b", re.IGNORECASE),
+    "retrocardiac": re.compile(r"\bretrocardiac\b", re.IGNORECASE),
+}
+
+
+@dataclass(frozen=True)
+class Details:
+    """What a text says of one finding beside what ``Finding`` holds."""
+
+    places: frozenset[str] = frozenset()
+    sizes: tuple[Measurement, ...] = ()
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Weighted sums over findings: ``earned`` credit, ``claimed`` and ``true`` weight, ``contradicted`` weight."""
+
+    earned: float
+    claimed: float
+    true: float
+    contradicted: float
+
+    def score(self, contradiction_weight: float) -> float:
+        """F1 less the contradicted share of the truth, not below 0."""
+        f1 = 2 * self.earned / (self.claimed + self.true) if self.claimed and self.true else 0.0
+        return max(0.0, f1 - contradiction_weight * self.contradicted / self.true) if self.true else 0.0
+
+
+def factuality(
+    response: str,
+    facts: str | None,
+    answer: str | None,
+    task: str | None,
+    *,
+    contradiction_weight: float = 0.5,
+    absent_weight: float = 0.25,
+    detail_credit: float = 0.5,
+    tolerance: float = 0.2,
+) -> float | None:
+    """F1 over findings less ``contradiction_weight`` x the contradicted share, in [0, 1].
+
+    A finding counts once, however often it is named, and one that is absent weighs ``absent_weight``. Right, it earns
+    1; ``detail_credit`` for each of side, size, count, place or measurement that is wrong or left out (a measurement
+    is right within the relative ``tolerance``); 0.5 if it is there and called possible. The opposite polarity, the
+    opposite side, and both polarities at once are contradictions. So a swapped side earns less than an omission, and a
+    hedge lies between. Place and measurements are true where the reference report ``answer`` states them.
+
+    None without facts, or where ``task`` is given and is not ``report``. An empty response earns 0.
+
+    >>> truth = '{"rule_set":"chest_xray@1","findings":{"nodule":{"polarity":"present","side":"left"}}}'
+    >>> report = "There is a 12 mm nodule in the left upper lobe."
+    >>> factuality(report, truth, report, "report"), factuality("A nodule on the left.", truth, report, "report")
+    (1.0, 0.25)
+    """
+    if not facts or task not in (None, "report"):
+        return None
+    judged = judgement(response, facts, answer, absent_weight, detail_credit, tolerance)
+    return judged.score(contradiction_weight)
+
+
+def components(
+    response: str,
+    facts: str | None,
+    answer: str | None,
+    task: str | None,
+    *,
+    contradiction_weight: float = 0.5,
+    absent_weight: float = 0.25,
+    detail_credit: float = 0.5,
+    tolerance: float = 0.2,
+) -> dict[str, float]:
+    """Precision and recall of credit, and the contradicted share of the truth."""
+    del contradiction_weight
+    if not facts or task not in (None, "report"):
+        return {}
+    judged = judgement(response, facts, answer, absent_weight, detail_credit, tolerance)
+    return {
+        "precision": judged.earned / judged.claimed if judged.claimed else 0.0,
+        "recall": judged.earned / judged.true if judged.true else 0.0,
+        "contradicted": judged.contradicted / judged.true if judged.true else 0.0,
+    }
+
+
+def judgement(
+    response: str, facts: str, answer: str | None, absent_weight: float, detail_credit: float, tolerance: float
+) -> Judgement:
+    """The sums of one response. Findings of which the facts say nothing, or "uncertain", are not judged."""
+    truth = Facts.model_validate_json(facts)
+    rules = load_rule_set(truth.rule_set)
+    known = {name: f for name, f in truth.findings.items() if f.polarity != "uncertain"}
+    reading, reference = read(answer_region(response), rules), read(answer or "", rules)
+    earned = claimed = contradicted = 0.0
+    for name, said in reading.facts.findings.items():
+        if name not in known:
+            continue
+        weight = _weight(known[name], absent_weight)
+        claimed += _weight(said, absent_weight)
+        if name in reading.conflicts or _contradicts(known[name], said):
+            contradicted += max(weight, _weight(said, absent_weight))
+            continue
+        wanted, told = _details(name, reference, rules), _details(name, reading, rules)
+        earned += weight * _credit(known[name], said) * detail_credit ** _num_faults(
+            known[name], said, wanted, told, tolerance
+        )  # fmt: skip
+    return Judgement(earned, claimed, sum(_weight(f, absent_weight) for f in known.values()), contradicted)
+
+
+def _weight(finding: Finding, absent_weight: float) -> float:
+    return absent_weight if finding.polarity == "absent" else 1.0
+
+
+def _contradicts(true: Finding, said: Finding) -> bool:
+    if said.polarity == "uncertain":
+        return False
+    return true.polarity != said.polarity or bool(true.side and said.side and true.side != said.side)
+
+
+def _credit(true: Finding, said: Finding) -> float:
+    if said.polarity == "uncertain":
+        return 0.5 if true.polarity == "present" else 0.0
+    return 1.0
+
+
+def _num_faults(true: Finding, said: Finding, wanted: Details, told: Details, tolerance: float) -> int:
+    """How many stated attributes are wrong or left out."""
+    if true.polarity == "absent":
+        return 0
+    pairs = ((true.side, said.side), (true.size, said.size), (true.count, said.count))
+    measured = all(any(m.agrees(s, tolerance=tolerance) for s in told.sizes) for m in wanted.sizes)
+    stuffed = len(told.sizes) > max(1, len(wanted.sizes)) or len(told.places) > max(1, len(wanted.places))
+    placed = wanted.places <= told.places
+    return sum(a is not None and a != b for a, b in pairs) + (not placed) + (not measured) + stuffed
+
+
+def _details(name: str, reading: Reading, rules: RuleSet) -> Details:
+    """Places and measurements said of a finding: in its clause, between the findings named before and after it."""
+    pattern = phrase_pattern(rules)
+    words = " ".join(
+        _own_words(clause, name, pattern, rules) for clause in dict.fromkeys(reading.evidence.get(name, []))
+    )
+    return Details(
+        places=frozenset(place for place, pattern in PLACES.items() if pattern.search(words)),
+        sizes=tuple(dict.fromkeys(m for m in measurements(words) if m.unit == "mm")),
+    )
+
+
+def _own_words(clause: str, name: str, pattern: re.Pattern[str], rules: RuleSet) -> str:
+    hits = list(pattern.finditer(clause))
+    phrases = {p.casefold() for p in [*rules.findings[name].phrases, rules.findings[name].plural or ""]}
+    own: list[str] = []
+    for k, hit in enumerate(hits):
+        if hit.group().casefold() in phrases:
+            start = hits[k - 1].end() if k else 0
+            end = hits[k + 1].start() if k + 1 < len(hits) else len(clause)
+            own.append(clause[start:end])
+    return " ".join(own)

@@ -1,0 +1,28 @@
+"""Length of an answer in words, within a range that nobody profits from stretching. Mostly to be watched (weight 0)."""
+
+from rewards.text import answer_region
+
+BOUNDS = (0.0, 1.0)
+
+
+def length(response: str, *, min_words: int = 1, max_words: int = 120) -> float:
+    """1 between ``min_words`` and ``max_words`` of the answer, falling linearly to 0 at no word and at twice the most.
+
+    >>> length("one two three"), length("word " * 180), length("word " * 240)
+    (1.0, 0.5, 0.0)
+    """
+    words = len(answer_region(response).split())
+    if words <= max_words:
+        return min(1.0, words / min_words)
+    return max(0.0, 2.0 - words / max_words)
+
+
+def components(response: str, *, min_words: int = 1, max_words: int = 120) -> dict[str, float]:
+    """Words of the answer and of the whole response, and the share of the response's words that are distinct."""
+    del min_words, max_words
+    words = response.split()
+    return {
+        "answer_words": float(len(answer_region(response).split())),
+        "words": float(len(words)),
+        "distinct_share": len(set(words)) / len(words) if words else 1.0,
+    }

@@ -1,0 +1,67 @@
+"""Overlap of reports with references: BLEU (sacrebleu), ROUGE-L (rouge-score), CIDEr-D, METEOR where its data are.
+
+They reward wording and are blind to negation: read ``factuality`` beside them.
+"""
+
+from collections.abc import Sequence
+
+from rewards.cider import cider_d
+
+
+def report_metrics(responses: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+    """Corpus BLEU (0-100), mean ROUGE-L F1 (0-1), CIDEr-D (0-10), and mean METEOR (0-1) where WordNet is installed.
+
+    Raises: ValueError if the two differ in number or are empty.
+
+    >>> sorted(report_metrics(["No effusion. Heart is normal."], ["No effusion. Heart is normal."]))[:2]
+    ['bleu', 'cider_d']
+    """
+    found = {"cider_d": cider_d(responses, references), "bleu": corpus_bleu(responses, references)}
+    scores = [rouge_l_f1(r, t) for r, t in zip(responses, references, strict=True)]
+    found["rouge_l"] = sum(scores) / len(scores)
+    if has_wordnet():
+        found["meteor"] = sum(map(meteor, responses, references)) / len(references)
+    return found
+
+
+def corpus_bleu(responses: Sequence[str], references: Sequence[str]) -> float:
+    """Corpus BLEU with sacrebleu's 13a tokens and exponential smoothing, in lower case, 0-100."""
+    import sacrebleu
+
+    return float(sacrebleu.corpus_bleu(list(responses), [list(references)], lowercase=True).score)
+
+
+def sentence_bleu(response: str, reference: str) -> float:
+    """BLEU of one text with effective order (short texts are not 0 for want of 4-grams), 0-100."""
+    import sacrebleu
+
+    return float(sacrebleu.sentence_bleu(response, [reference], lowercase=True, use_effective_order=True).score)
+
+
+def rouge_l_f1(response: str, reference: str) -> float:
+    """F1 of the longest common subsequence of words, 0-1."""
+    from rouge_score.rouge_scorer import RougeScorer
+
+    return float(RougeScorer(["rougeL"]).score(reference, response)["rougeL"].fmeasure)
+
+
+def has_wordnet() -> bool:
+    """Whether nltk's WordNet, without which METEOR is not METEOR, is installed; nothing is downloaded."""
+    import nltk
+
+    for name in ("corpora/wordnet", "corpora/wordnet.zip"):
+        try:
+            nltk.data.find(name)
+        except LookupError:
+            continue
+        return True
+    return False
+
+
+def meteor(response: str, reference: str) -> float:
+    """METEOR of one text by nltk, 0-1."""
+    from nltk.translate.meteor_score import single_meteor_score
+
+    from rewards.cider import words
+
+    return float(single_meteor_score(words(reference), words(response)))

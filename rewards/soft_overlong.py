@@ -1,0 +1,19 @@
+"""Soft overlong punishment (DAPO, Yu et al. 2025, eq. 13): answers that run towards the limit lose, a bit at a time."""
+
+BOUNDS = (-1.0, 0.0)
+
+
+def soft_overlong(
+    response: str, completion_ids: list[int] | None, *, max_tokens: int = 256, cache_tokens: int = 64
+) -> float:
+    """0 up to ``max_tokens - cache_tokens``, falling linearly to -1 at ``max_tokens``, -1 beyond.
+
+    Tokens are counted in ``completion_ids``, which the trainer gives; where they are None, words are counted.
+
+    >>> [soft_overlong("", [1] * n, max_tokens=100, cache_tokens=20) for n in (80, 90, 100, 101)]
+    [0.0, -0.5, -1.0, -1.0]
+    """
+    length = len(response.split()) if completion_ids is None else len(completion_ids)
+    if length <= max_tokens - cache_tokens:
+        return 0.0
+    return -1.0 if length >= max_tokens else -(length - (max_tokens - cache_tokens)) / cache_tokens

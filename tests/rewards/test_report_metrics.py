@@ -1,0 +1,63 @@
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rewards.cider import cider_d, document_frequency, item_score
+from rewards.loading import load_reward
+from rewards.report_metrics import has_wordnet, report_metrics, rouge_l_f1, sentence_bleu
+
+REFERENCES = ["no effusion is seen on the left", "a small nodule is seen on the right", "the heart is enlarged"]
+
+
+def test_the_references_themselves_get_the_most():
+    found = report_metrics(REFERENCES, REFERENCES)
+    assert found["bleu"] == pytest.approx(100)
+    assert found["rouge_l"] == pytest.approx(1)
+    assert found["cider_d"] == pytest.approx(10)
+
+
+def test_cider_by_hand():
+    # Two references, "a b" and "c d". df of a, b, "a b" is 1: idf = log 2. Response "a x" to "a b": unigrams
+    # said {a: log 2, x: log 2}, true {a: log 2, b: log 2}: cosine 1/2. Bigrams share nothing; no 3- or 4-grams.
+    # So (1/2 + 0 + 0 + 0) / 4 x 10 = 1.25, and "c d" to itself: (1 + 1) / 4 x 10 = 5. Mean 3.125.
+    assert cider_d(["a x", "c d"], ["a b", "c d"]) == pytest.approx(3.125)
+
+
+def test_ciders_length_penalty_by_hand():
+    # "a b" repeated: clipped counts give, for unigrams, dot 2 L^2 over (2 sqrt 2 L)(sqrt 2 L) = 1/2 with L = log 2.
+    # Bigrams said: "a b" twice and "b a" once (df 0 counts as 1, idf log 2): dot L^2 over (sqrt 5 L) L = 1 / sqrt 5.
+    want = 10 * math.exp(-(2**2) / 72) * (1 / 2 + 1 / math.sqrt(5)) / 4
+    assert item_score("a b a b", "a b", document_frequency(["a b", "c d"]), 2) == pytest.approx(want)
+
+
+def test_ngrams_of_every_reference_weigh_nothing():
+    assert cider_d(["the end", "the end"], ["the x", "the y"]) == 0
+
+
+def test_wordings_that_differ_get_less_and_negation_is_not_seen():
+    assert rouge_l_f1("effusion is seen on the left", REFERENCES[0]) > 0.9
+    assert sentence_bleu("something else", REFERENCES[0]) < 10
+
+
+@pytest.mark.parametrize("metric", ["rouge_l", "bleu"])
+def test_overlap_is_a_reward_by_name(metric):
+    reward = load_reward("report_overlap", metric=metric)
+    assert reward(REFERENCES[0], answer=REFERENCES[0]) == pytest.approx(1)
+    assert reward("", answer=REFERENCES[0]) == 0
+    assert reward("word " * 100_000, answer="word") < 0.01
+
+
+@given(st.lists(st.text(alphabet="ab c", max_size=20), min_size=1, max_size=4))
+def test_cider_stays_within_bounds(texts):
+    assert 0 <= cider_d(texts, list(reversed(texts))) <= 10 + 1e-9
+
+
+def test_unequal_numbers_are_refused():
+    with pytest.raises(ValueError, match="2 responses for 1 references"):
+        report_metrics(["a", "b"], ["a"])
+
+
+def test_meteor_is_there_only_with_wordnet():
+    assert ("meteor" in report_metrics(REFERENCES, REFERENCES)) == has_wordnet()
