@@ -71,6 +71,53 @@ class RewardEntry(BaseModel):
         return dict(self.model_extra or {})
 
 
+class GateEntry(_Strict):
+    """``reward`` counts only where the reward ``needs`` gives ``at_least``; with ``multiply``, in its proportion."""
+
+    reward: str
+    needs: str
+    at_least: float = 1.0
+    multiply: bool = False
+
+
+class ScheduleEntry(_Strict):
+    """A knob of ``reward`` that rises from ``start`` to ``end`` as the mean score over ``window`` batches succeeds."""
+
+    reward: str
+    knob: str = "threshold"
+    start: float
+    end: float
+    step: float = Field(default=0.1, gt=0)
+    window: int = Field(default=10, ge=1)
+    success: float = 0.5
+
+
+class DomainEntry(_Strict):
+    """DRPO: advantages over temperatures of the domain that a data column names, and of clusters in it."""
+
+    column: str
+    clusters: int = Field(default=1, ge=1)
+    floor: float = Field(default=0.1, gt=0)
+
+
+class CombinationSection(_Strict):
+    """How several rewards become one advantage. Weights stand with the rewards; ``mode`` goes to TRL by its own name.
+
+    ``sum_then_normalize``: GRPO. ``normalize_then_sum``: GDPO. ``domains``: DRPO, which replaces both.
+    """
+
+    mode: Literal["sum_then_normalize", "normalize_then_sum"] = "sum_then_normalize"
+    gates: list[GateEntry] = []
+    schedules: list[ScheduleEntry] = []
+    domains: DomainEntry | None = None
+
+    @model_validator(mode="after")
+    def _one_normalisation(self) -> "CombinationSection":
+        if self.domains and self.mode != "sum_then_normalize":
+            raise ValueError("'domains' (DRPO) normalises by itself; leave 'mode' out.")
+        return self
+
+
 class Sampling(_Strict):
     """How a ``pairs`` run samples the model's own answers."""
 
@@ -103,6 +150,7 @@ class Recipe(_Strict):
     model: ModelSection
     data: DataSection
     rewards: list[RewardEntry] = []
+    combination: CombinationSection = CombinationSection()
     weighting: Weighting = Weighting()
     sampling: Sampling = Sampling()
     trainer: dict[str, Any] = {}
@@ -111,6 +159,16 @@ class Recipe(_Strict):
     def _method_has_its_sections(self) -> "Recipe":
         if self.method == "grpo" and not self.rewards:
             raise ValueError("grpo needs a 'rewards' section. Name at least one, see `clinalign rewards`.")
+        return self
+
+    @model_validator(mode="after")
+    def _combination_names_its_rewards(self) -> "Recipe":
+        names = [entry.name for entry in self.rewards]
+        asked = [name for gate in self.combination.gates for name in (gate.reward, gate.needs)]
+        for name in [*asked, *(schedule.reward for schedule in self.combination.schedules)]:
+            if names.count(name) != 1:
+                found = f"{names.count(name)} times" if name in names else f"not at all.{nearest(name, names)}"
+                raise ValueError(f"combination: '{name}' must stand once among the rewards, and stands there {found}")
         return self
 
 
@@ -234,6 +292,8 @@ def columns_of(path: str) -> list[str]:
     return pq.read_schema(parquet(path)).names
 
 
+GIVEN_BY_TRAINER = ("completion_ids",)
+"""Columns of rewards that TRL gives beside those of the data."""
 NEEDED_COLUMNS: dict[str, tuple[str, ...]] = {
     "sft": ("images", "prompt", "completion"),
     "dpo": ("images", "prompt", "chosen", "rejected"),
@@ -276,6 +336,26 @@ def reward_faults(recipe: Recipe) -> list[str]:
         faults += [
             f"rewards[{index}]: '{entry.name}' reads column '{c}', but {recipe.data.train} has: {', '.join(names)}."
             for c in reward.columns
-            if c not in names
+            if c not in names and c not in GIVEN_BY_TRAINER
         ]
+    return faults + _combination_faults(recipe)
+
+
+def _combination_faults(recipe: Recipe) -> list[str]:
+    """A schedule's knob that its reward lacks or that takes no number, and a domain column that the data lack."""
+    from rewards.loading import load_reward
+
+    faults: list[str] = []
+    for index, entry in enumerate(recipe.combination.schedules):
+        try:
+            load_reward(entry.reward, **{entry.knob: entry.start})
+        except InputError as fault:
+            faults.append(f"combination.schedules[{index}]: {fault}")
+    domains = recipe.combination.domains
+    owned = "scale_rewards" if domains else "multi_objective_aggregation"
+    if owned in recipe.trainer and (domains or "mode" in recipe.combination.model_fields_set):
+        faults.append(f"trainer.{owned}: 'combination' sets it; leave it out of one of the two.")
+    if domains and domains.column not in (names := columns_of(recipe.data.train)):
+        hint = nearest(domains.column, names) or f" It has: {', '.join(names)}."
+        faults.append(f"combination.domains: {recipe.data.train} has no column '{domains.column}'.{hint}")
     return faults

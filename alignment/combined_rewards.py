@@ -1,0 +1,204 @@
+"""How a recipe's ``combination`` reaches TRL: by its own options where it has them, else in the reward functions.
+
+``mode`` is TRL's ``multi_objective_aggregation``. Gates and schedules wrap single rewards, which keep their names in the
+log. DRPO's domain temperatures need all rewards at once: one function then gives the finished advantage, and TRL is told
+not to scale it. Left out: groups that are split over two processes under DRPO; they are refused.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch.distributed as dist
+from transformers import TrainerCallback
+
+from alignment.recipe import Recipe
+from alignment.reward_functions import TrlReward, trl_rewards
+from rewards.combination import Gate, as_table, domain_advantages
+from rewards.loading import Reward
+from rewards.schedule import ThresholdSchedule
+from rewards.strict_yaml import InputError
+
+Log = Callable[[str, float], None]
+STATE_FILE = "reward_schedules.json"
+
+
+@dataclass
+class CombinedRewards:
+    """What a trainer is given: reward functions, TRL's arguments, callbacks, and the columns that are read."""
+
+    functions: list[Any]
+    arguments: dict[str, Any]
+    columns: set[str]
+    callbacks: list[TrainerCallback] = field(default_factory=list[TrainerCallback])
+
+
+def combined_rewards(recipe: Recipe, *, group_size: int) -> CombinedRewards:
+    """The rewards of a recipe as its ``combination`` asks. ``group_size``: generations of one prompt.
+
+    Raises: InputError under DRPO if a process' batch does not hold whole groups.
+    """
+    functions, weights = trl_rewards(recipe.rewards)
+    schedules = {s.reward: s for s in recipe.combination.schedules}
+    scheduled = [_scheduled(f, schedules[f.reward.name]) if f.reward.name in schedules else f for f in functions]
+    gated = [_gated(f, recipe, functions) for f in scheduled]
+    columns = {column for f in functions for column in f.reward.columns}
+    tightening = [f for f in scheduled if isinstance(f, ScheduledReward)]
+    callbacks: list[TrainerCallback] = [ScheduleStates(tightening)] if tightening else []
+    domains = recipe.combination.domains
+    if domains is None:
+        mode = recipe.trainer.get("multi_objective_aggregation", recipe.combination.mode)
+        arguments = {"reward_weights": weights, "multi_objective_aggregation": mode}
+        return CombinedRewards(list(gated), arguments, columns, callbacks)
+    _check_whole_groups(recipe, group_size)
+    drpo = DomainReward(gated, weights, domains.column, group_size, domains.clusters, domains.floor)
+    arguments = {"reward_weights": [1.0], "scale_rewards": "none"}
+    return CombinedRewards([drpo], arguments, columns | {domains.column}, callbacks)
+
+
+def _check_whole_groups(recipe: Recipe, group_size: int) -> None:
+    batch = int(recipe.trainer.get("per_device_train_batch_size", 8))
+    batch *= int(recipe.trainer.get("steps_per_generation") or recipe.trainer.get("gradient_accumulation_steps", 1))
+    if batch % group_size:
+        raise InputError(
+            f"combination.domains: a process generates {batch} responses at a time, which are no whole groups of "
+            f"{group_size}. Set trainer.per_device_train_batch_size to a multiple of num_generations."
+        )
+
+
+class ScheduledReward(TrlReward):
+    """A reward whose knob follows a schedule; every batch's mean score, over all processes, moves it."""
+
+    def __init__(self, reward: Reward, knob: str, schedule: ThresholdSchedule) -> None:
+        super().__init__(reward)
+        self.knob, self.schedule = knob, schedule
+
+    def __call__(self, completions: list[Any], log_metric: Log | None = None, **columns: Any) -> list[float | None]:
+        """One number a completion, under the knob's value of now."""
+        value = self.schedule.value
+        self.reward = dataclasses.replace(self.reward, knobs={**self.reward.knobs, self.knob: value})
+        scores = super().__call__(completions, log_metric=log_metric, **columns)
+        if log_metric:
+            log_metric(f"{self.reward.name}/{self.knob}", value)
+        self.schedule.update([score for of_process in gathered(scores) for score in of_process])
+        return scores
+
+
+def _scheduled(function: TrlReward, entry: Any) -> ScheduledReward:
+    schedule = ThresholdSchedule(
+        start=entry.start, end=entry.end, step=entry.step, window=entry.window, success=entry.success
+    )
+    return ScheduledReward(function.reward, entry.knob, schedule)
+
+
+class ScheduleStates(TrainerCallback):
+    """Keeps the schedules in each checkpoint, and takes them from the checkpoint that a run goes on from."""
+
+    def __init__(self, functions: list[ScheduledReward]) -> None:
+        self.functions = functions
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Writes the state beside the weights."""
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        if state.is_world_process_zero and folder.is_dir():
+            states = {f.reward.name: f.schedule.state() for f in self.functions}
+            (folder / STATE_FILE).write_text(json.dumps(states), encoding="utf-8")
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Restores the state of the checkpoint at the present step, if there is one."""
+        file = Path(args.output_dir) / f"checkpoint-{state.global_step}" / STATE_FILE
+        if state.global_step and file.is_file():
+            states = json.loads(file.read_text(encoding="utf-8"))
+            for function in self.functions:
+                function.schedule.restore(states[function.reward.name])
+
+
+class GatedReward(TrlReward):
+    """A reward that counts only where others do. What it was before the gate is logged as ``NAME/before_gate``."""
+
+    def __init__(self, inner: TrlReward, gates: Sequence[tuple[Gate, Reward]]) -> None:
+        super().__init__(inner.reward)
+        self.inner, self.gates = inner, gates
+
+    def __call__(self, completions: list[Any], log_metric: Log | None = None, **columns: Any) -> list[float | None]:
+        """One number a completion, after its gates."""
+        scores = self.inner(completions, log_metric=log_metric, **columns)
+        judged = [score for score in scores if score is not None]
+        if log_metric and judged:
+            log_metric(f"{self.reward.name}/before_gate", sum(judged) / len(judged))
+        for gate, needs in self.gates:
+            needed = TrlReward(needs)(completions, **columns)
+            floor = self.reward.bounds[0]
+            scores = [gate.applied(s, n, floor=floor) for s, n in zip(scores, needed, strict=True)]
+        return scores
+
+
+def _gated(function: TrlReward, recipe: Recipe, functions: list[TrlReward]) -> TrlReward:
+    by_name = {f.reward.name: f.reward for f in functions}
+    gates = [
+        (Gate(g.reward, g.needs, g.at_least, g.multiply), by_name[g.needs])
+        for g in recipe.combination.gates
+        if g.reward == function.reward.name
+    ]
+    return GatedReward(function, gates) if gates else function
+
+
+class DomainReward:
+    """DRPO: all rewards of a batch as one finished advantage a response; the rewards' own means are logged by name."""
+
+    __name__ = "drpo"
+
+    def __init__(
+        self,
+        functions: Sequence[TrlReward],
+        weights: Sequence[float],
+        column: str,
+        group_size: int,
+        clusters: int,
+        floor: float,
+    ) -> None:
+        self.functions, self.weights, self.column = functions, weights, column
+        self.group_size, self.clusters, self.floor = group_size, clusters, floor
+
+    def __call__(self, completions: list[Any], log_metric: Log | None = None, **columns: Any) -> list[float | None]:
+        """The advantage of each completion, over the batch of all processes; None where no reward judges it."""
+        scores = [f(completions, log_metric=log_metric, **columns) for f in self.functions]
+        if log_metric:
+            self._log_means(scores, log_metric)
+        mine = as_table(scores)
+        parts = gathered((mine, [str(domain) for domain in columns[self.column]]))
+        found = domain_advantages(
+            np.vstack([table for table, _ in parts]),
+            self.weights,
+            [domain for _, domains in parts for domain in domains],
+            group_size=self.group_size,
+            clusters=self.clusters,
+            floor=self.floor,
+        )
+        start = sum(len(table) for table, _ in parts[: process_index()])
+        unjudged = np.isnan(mine).all(axis=1)
+        own = found[start : start + len(mine)]
+        return [None if no else float(a) for no, a in zip(unjudged, own, strict=True)]
+
+    def _log_means(self, scores: list[list[float | None]], log: Log) -> None:
+        for function, column in zip(self.functions, scores, strict=True):
+            judged = [s for s in column if s is not None]
+            log(f"{function.reward.name}/mean", sum(judged) / len(judged) if judged else 0.0)
+
+
+def process_index() -> int:
+    """The rank of this process; 0 where training is not distributed."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def gathered(mine: Any) -> list[Any]:
+    """One value of each process, in the order of their ranks."""
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return [mine]
+    found: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(found, mine)
+    return found
