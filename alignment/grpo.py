@@ -9,26 +9,27 @@ from datasets import Dataset
 from transformers import ProcessorMixin
 from trl import GRPOConfig, GRPOTrainer
 
+from alignment.combined_rewards import combined_rewards
 from alignment.generation import unsampled_tokens
 from alignment.recipe import Recipe
-from alignment.reward_functions import trl_rewards
 
 DEFAULTS: dict[str, Any] = {"log_multimodal": False, "log_completions": False}
 
 
 def grpo_trainer(recipe: Recipe, model: Any, processor: ProcessorMixin, data: Dataset, **common: Any) -> GRPOTrainer:
     """TRL's GRPOTrainer for this recipe."""
-    functions, weights = trl_rewards(recipe.rewards)
-    arguments = {**DEFAULTS, **common["arguments"], "reward_weights": weights}
+    combined = combined_rewards(recipe, group_size=common["arguments"].get("num_generations", 8))
+    arguments = {**DEFAULTS, **common["arguments"], **combined.arguments}
     if not arguments.get("use_vllm"):
         suppressed = {"suppress_tokens": unsampled_tokens(processor)}
         arguments["generation_kwargs"] = {**suppressed, **(arguments.get("generation_kwargs") or {})}
-    columns = {"images", "prompt"} | {c for f in functions for c in f.reward.columns}
+    columns = {"images", "prompt"} | combined.columns
     return GRPOTrainer(
         model=model,
-        reward_funcs=list(functions),  # pyright: ignore[reportArgumentType]
+        reward_funcs=combined.functions,
         args=GRPOConfig(**arguments),
         train_dataset=data.select_columns([c for c in data.column_names if c in columns]),
         processing_class=processor,
         peft_config=common["peft_config"],
+        callbacks=combined.callbacks,
     )
