@@ -1,8 +1,8 @@
 """How a recipe's ``combination`` reaches TRL: by its own options where it has them, else in the reward functions.
 
-``mode`` is TRL's ``multi_objective_aggregation``. Gates and schedules wrap single rewards, which keep their names in the
-log. DRPO's domain temperatures need all rewards at once: one function then gives the finished advantage, and TRL is told
-not to scale it. Left out: groups that are split over two processes under DRPO; they are refused.
+``mode`` is TRL's ``multi_objective_aggregation``. Gates and schedules wrap single rewards, which keep their names in
+the log. DRPO's domain temperatures need all rewards at once: one function then gives the finished advantage, and TRL is
+told not to scale it. Left out: groups that are split over two processes under DRPO; they are refused.
 """
 
 import dataclasses

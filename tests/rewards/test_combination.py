@@ -18,6 +18,7 @@ from rewards.combination import (
 from rewards.schedule import ThresholdSchedule
 
 MODES = ["sum_then_normalize", "normalize_then_sum"]
+GATE = Gate("a", "b")
 HALF = 1 / math.sqrt(2)
 SCORES = st.lists(st.lists(st.one_of(st.none(), st.floats(-5, 5)), min_size=8, max_size=8), min_size=1, max_size=3)
 
@@ -97,8 +98,8 @@ def test_normalised_columns_are_independent():
 @pytest.mark.parametrize(
     ("gate", "score", "needed", "want"),
     [
-        (Gate("a", "b"), 0.8, 1.0, 0.8), (Gate("a", "b"), 0.8, 0.5, 0.0), (Gate("a", "b", at_least=0.5), 0.8, 0.5, 0.8),
-        (Gate("a", "b", multiply=True), 0.8, 0.5, 0.4), (Gate("a", "b"), None, 0.0, None), (Gate("a", "b"), 0.8, None, 0.8),
+        (GATE, 0.8, 1.0, 0.8), (GATE, 0.8, 0.5, 0.0), (Gate("a", "b", at_least=0.5), 0.8, 0.5, 0.8),
+        (Gate("a", "b", multiply=True), 0.8, 0.5, 0.4), (GATE, None, 0.0, None), (GATE, 0.8, None, 0.8),
     ],
 )  # fmt: skip
 def test_gates(gate, score, needed, want):

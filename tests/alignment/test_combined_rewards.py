@@ -1,0 +1,144 @@
+import json
+
+import pytest
+
+from alignment.combined_rewards import STATE_FILE, combined_rewards
+from alignment.recipe import read_recipe
+from alignment.train import make_trainer, run
+from rewards.combination import advantages, as_table
+from rewards.strict_yaml import InputError
+
+pytestmark = pytest.mark.filterwarnings("default")  # third-party deprecations of trl and accelerate
+GOOD, BARE = "<think>a</think><answer>nodule [[0,0,10,10]]</answer>", "nodule [[0,0,10,10]]"
+GATED = [{"name": "box_overlap"}, {"name": "think_format", "weight": 0.2}]
+
+
+def of_recipe(write_recipe, **changes):
+    return read_recipe(write_recipe("grpo", **changes))
+
+
+def fault_of(write_recipe, **changes):
+    with pytest.raises(InputError) as caught:
+        of_recipe(write_recipe, **changes)
+    return str(caught.value)
+
+
+def test_mode_and_weights_reach_trl_by_its_own_names(write_recipe):
+    recipe = of_recipe(write_recipe, combination={"mode": "normalize_then_sum"})
+    assert combined_rewards(recipe, group_size=2).arguments == {
+        "reward_weights": [1.0, 1.0],
+        "multi_objective_aggregation": "normalize_then_sum",
+    }
+
+
+def test_a_shut_gate_costs_the_box_reward_and_logs_what_it_was(write_recipe):
+    gates = {"gates": [{"reward": "box_overlap", "needs": "think_format"}]}
+    combined = combined_rewards(of_recipe(write_recipe, rewards=GATED, combination=gates), group_size=2)
+    logged = {}
+    boxes = [[[0, 0, 10, 10]]] * 2
+    scores = combined.functions[0]([GOOD, BARE], log_metric=logged.__setitem__, boxes=boxes)
+    assert scores == [1.0, 0.0]
+    assert logged["box_overlap/before_gate"] == 1.0
+    assert combined.functions[0].__name__ == "box_overlap"
+    assert combined.functions[1]([GOOD, BARE]) == [1.0, 0.0]
+
+
+def test_a_schedule_tightens_the_threshold_as_the_model_succeeds_and_is_kept_in_the_checkpoint(write_recipe, tmp_path):
+    schedule = {"reward": "box_measure", "start": 0.3, "end": 0.5, "step": 0.1, "window": 1, "success": 0.9}
+    rewards = [{"name": "box_measure", "formula": "iou_at"}]
+
+    def fresh():
+        recipe = of_recipe(write_recipe, rewards=rewards, combination={"schedules": [schedule]})
+        return combined_rewards(recipe, group_size=2)
+
+    class Arguments:
+        output_dir = str(tmp_path)
+
+    class State:
+        global_step, is_world_process_zero = 4, True
+
+    first, second = fresh(), fresh()
+    (tmp_path / "checkpoint-4").mkdir()
+    said = "[[0,0,10,10]]"
+    assert first.functions[0]([said], boxes=[[[0, 0, 10, 25]]]) == [1.0]  # IoU .4 at threshold .3
+    assert first.functions[0]([said], boxes=[[[0, 0, 10, 10]]]) == [1.0]
+    assert first.functions[0]([said], boxes=[[[0, 0, 10, 25]]]) == [0.0]  # the threshold is .5 now
+    first.callbacks[0].on_save(Arguments, State, None)
+    second.callbacks[0].on_train_begin(Arguments, State, None)
+    assert json.loads((tmp_path / "checkpoint-4" / STATE_FILE).read_text()) == {
+        "box_measure": {"value": 0.5, "recent": []}
+    }
+    assert second.functions[0]([said], boxes=[[[0, 0, 10, 25]]]) == [0.0]
+
+
+def test_drpo_is_one_finished_advantage(write_recipe):
+    recipe = of_recipe(write_recipe, rewards=GATED, combination={"domains": {"column": "task"}})
+    combined = combined_rewards(recipe, group_size=2)
+    assert combined.arguments == {"reward_weights": [1.0], "scale_rewards": "none"}
+    assert "task" in combined.columns
+    scores = combined.functions[0](
+        [GOOD, "", BARE, BARE], boxes=[[[0, 0, 10, 10]]] * 4, task=["box", "box", "report", "report"]
+    )
+    assert scores[0] == -scores[1] > 0
+    assert scores[2:] == [0.0, 0.0]
+
+
+def test_split_groups_under_drpo_are_refused(write_recipe):
+    recipe = of_recipe(write_recipe, combination={"domains": {"column": "task"}})
+    with pytest.raises(InputError, match="no whole groups of 3"):
+        combined_rewards(recipe, group_size=3)
+
+
+@pytest.mark.parametrize(
+    ("combination", "says"),
+    [
+        ({"gates": [{"reward": "box_overlp", "needs": "finding_f1"}]}, "Did you mean 'box_overlap'"),
+        ({"schedules": [{"reward": "box_overlap", "start": 0.1, "end": 0.5}]}, "no knob 'threshold'"),
+        ({"domains": {"column": "taks"}}, "Did you mean 'task'"),
+        ({"domains": {"column": "task"}, "mode": "normalize_then_sum"}, "leave 'mode' out"),
+        ({"mod": "normalize_then_sum"}, "Did you mean 'mode'"),
+    ],
+)
+def test_faults_are_told_with_their_cure(write_recipe, combination, says):
+    assert says in fault_of(write_recipe, combination=combination)
+
+
+def test_the_mode_is_said_once(write_recipe):
+    changes = {"combination": {"mode": "normalize_then_sum"}, "trainer": {"multi_objective_aggregation": "x"}}
+    assert "leave it out of one of the two" in fault_of(write_recipe, **changes)
+
+
+def test_soft_overlong_reads_what_the_trainer_gives(write_recipe):
+    recipe = of_recipe(write_recipe, rewards=[{"name": "soft_overlong", "max_tokens": 10, "cache_tokens": 5}])
+    assert combined_rewards(recipe, group_size=2).functions[0](["x"], completion_ids=[[1] * 10]) == [-1.0]
+
+
+@pytest.fixture
+def sft_model(write_recipe):
+    return run(read_recipe(write_recipe()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["sum_then_normalize", "normalize_then_sum"])
+def test_advantages_match_those_of_trl(write_recipe, sft_model, mode, tmp_path):
+    trainer = {"max_steps": 1, "per_device_train_batch_size": 8, "num_generations": 4, "max_completion_length": 12}
+    rewards = [{"name": "length", "min_words": 20, "weight": 1.0}, {"name": "report_overlap", "weight": 0.3}]
+    recipe = of_recipe(
+        write_recipe, model={"path": str(sft_model)}, trainer=trainer, rewards=rewards, combination={"mode": mode}
+    )
+    made = make_trainer(recipe, tmp_path)
+    made.train()
+    table = as_table([list(made._logs["rewards"][name]) for name in ("length", "report_overlap")])
+    want = list(made._logs["advantages"])
+    assert max(map(abs, want)) > 0.1
+    assert advantages(table, [1.0, 0.3], group_size=4, mode=mode) == pytest.approx(want, abs=1e-3)
+
+
+@pytest.mark.slow
+def test_drpo_trains_and_logs_each_reward(write_recipe, sft_model):
+    recipe = of_recipe(
+        write_recipe, model={"path": str(sft_model)}, rewards=GATED, combination={"domains": {"column": "task"}}
+    )
+    log = (run(recipe) / "log.jsonl").read_text()
+    assert "think_format/mean" in log
+    assert "box_overlap/mean" in log
