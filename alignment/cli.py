@@ -1,4 +1,4 @@
-"""The command line: build, check, train, eval, release, demo, inspect, score, read, rewards.
+"""The command line: build, check, train, eval, release, demo, inspect, score, read, rewards, audit.
 
 Each command does one step, says where its output went, and ends with one clear sentence and exit code 2 on bad input.
 """
@@ -173,6 +173,32 @@ def rewards(as_json: JsonFlag = False) -> None:
         {r.name: {"columns": list(r.columns), "bounds": list(r.bounds), "says": r.summary} for r in listed},
         as_json,
     )
+
+
+@app.command()
+def audit(
+    recipe: Annotated[Path | None, typer.Argument(help="a recipe with rewards, such as recipes/grpo/X.yaml")] = None,
+    overrides: Overrides = None,
+    rows: Annotated[int, typer.Option(help="how many rows of the recipe's data")] = 200,
+    out: Annotated[Path | None, typer.Option(help="the HTML page; OUTPUT/audit.html by default")] = None,
+    boxes: Annotated[bool, typer.Option("--boxes", help="Compare the box rewards under scripted answers.")] = False,
+    fail: Annotated[bool, typer.Option("--fail", help="Exit code 1 if an attack earns more than honesty.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Attack a recipe's rewards on its own data: which scripted policy earns more than an honest answer?
+
+    Example: clinalign audit recipes/grpo/phantom_chest.yaml --fail, or clinalign audit --boxes
+    """
+    from alignment.audit_table import print_audit, print_box_comparison
+
+    if recipe is None and not boxes:
+        raise InputError("audit: name a recipe, or give --boxes to compare the box rewards.")
+    if boxes:
+        print_box_comparison(as_json=as_json and recipe is None)
+    if recipe is not None:
+        found = print_audit(recipe, overrides or [], rows=rows, out=out, as_json=as_json)
+        if fail and found.successful:
+            raise typer.Exit(1)
 
 
 @app.command()

@@ -13,6 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from rewards.strict_yaml import InputError, fault_lines, nearest, number_trap, read_yaml
 
 Method = Literal["sft", "dpo", "grpo", "pairs"]
+CanaryStatistic = Literal[
+    "words", "empty_rate", "distinct_words", "tag_rate", "boxes_per_answer", "largest_box_share", "whole_image_rate",
+    "false_boxes_on_empty",
+]  # fmt: skip
 Module = Literal["vision", "projector", "language"]
 
 
@@ -118,6 +122,29 @@ class CombinationSection(_Strict):
         return self
 
 
+CANARY_LIMITS = {
+    "boxes_per_answer": 20.0,
+    "whole_image_rate": 0.5,
+    "false_boxes_on_empty": 2.0,
+    "empty_rate": 0.5,
+    "distinct_words": 0.2,
+}
+
+
+class CanarySection(_Strict):
+    """Signs of reward hacking, logged every ``every`` batches; with ``stop``, an alarm ends the run.
+
+    ``limits``: a statistic beyond its limit for ``patience`` observations in a row is an alarm (``distinct_words`` and
+    ``tag_rate`` below it, the others above). ``grid``: the ``box_grid`` of the data.
+    """
+
+    every: int = Field(default=10, ge=1)
+    stop: bool = False
+    patience: int = Field(default=3, ge=1)
+    grid: int = Field(default=100, ge=1)
+    limits: dict[CanaryStatistic, float] = CANARY_LIMITS  # pyright: ignore[reportAssignmentType]
+
+
 class Sampling(_Strict):
     """How a ``pairs`` run samples the model's own answers."""
 
@@ -151,6 +178,7 @@ class Recipe(_Strict):
     data: DataSection
     rewards: list[RewardEntry] = []
     combination: CombinationSection = CombinationSection()
+    canaries: CanarySection | None = None
     weighting: Weighting = Weighting()
     sampling: Sampling = Sampling()
     trainer: dict[str, Any] = {}
@@ -341,6 +369,15 @@ def reward_faults(recipe: Recipe) -> list[str]:
     return faults + _combination_faults(recipe)
 
 
+def _canary_faults(recipe: Recipe) -> list[str]:
+    needed = ("task", "facts", "rule_set", "answer", "boxes") if recipe.canaries else ()
+    try:
+        names = columns_of(recipe.data.train)
+    except InputError:
+        return []
+    return [f"canaries: read column '{name}', which {recipe.data.train} lacks." for name in needed if name not in names]
+
+
 def _combination_faults(recipe: Recipe) -> list[str]:
     """A schedule's knob that its reward lacks or that takes no number, and a domain column that the data lack."""
     from rewards.loading import load_reward
@@ -355,6 +392,7 @@ def _combination_faults(recipe: Recipe) -> list[str]:
     owned = "scale_rewards" if domains else "multi_objective_aggregation"
     if owned in recipe.trainer and (domains or "mode" in recipe.combination.model_fields_set):
         faults.append(f"trainer.{owned}: 'combination' sets it; leave it out of one of the two.")
+    faults += _canary_faults(recipe)
     if domains and domains.column not in (names := columns_of(recipe.data.train)):
         hint = nearest(domains.column, names) or f" It has: {', '.join(names)}."
         faults.append(f"combination.domains: {recipe.data.train} has no column '{domains.column}'.{hint}")
