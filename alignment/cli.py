@@ -71,6 +71,28 @@ def build(
 
 
 @app.command()
+def grounding(
+    out: Annotated[Path, typer.Argument(help="an empty or new folder, such as data/grounding")],
+    source: Annotated[str, typer.Option(help="phantom_chest, or lidc_ct after `make real-data`")] = "phantom_chest",
+    patients: Annotated[int, typer.Option(help="how many phantom patients")] = 200,
+    size: Annotated[int, typer.Option(help="width and height of the images")] = 128,
+    seed: int = 0,
+    as_json: JsonFlag = False,
+) -> None:
+    """Build MedSG-Bench's eight tasks over image sequences (right box on the wrong image is wrong) as rows.
+
+    Example: clinalign grounding data/grounding --patients 60
+    """
+    from data_builders.grounding import build_grounding
+
+    if source not in ("phantom_chest", "lidc_ct"):
+        raise InputError(f"grounding: no source named '{source}'. Known: phantom_chest, lidc_ct.")
+    built = build_grounding(out, source=source, patients=patients, size=size, seed=seed)
+    card = json.loads((built / "card.json").read_text(encoding="utf-8"))
+    _say({"built": str(built), "counts": card["counts"]}, as_json)
+
+
+@app.command()
 def check(recipe: Path, overrides: Overrides = None, as_json: JsonFlag = False) -> None:
     """Read a recipe as `train` would, without training: every fault at once, else steps, tokens, parameters, memory."""
     from alignment.check import check_chain, check_recipe
