@@ -15,8 +15,8 @@ import numpy as np
 from transformers import TrainerCallback
 
 from alignment.audit import Scorer, asked_of
-from alignment.recipe import CanarySection
 from alignment.reward_functions import TrlReward, response_text
+from alignment.reward_sections import CanarySection
 from rewards.attacks import ATTACKS
 from rewards.boxes import area, clipped, parse_boxes
 from rewards.combination import weighted_sum

@@ -4,7 +4,8 @@ import pytest
 
 from alignment.canaries import Canaries, statistics
 from alignment.combined_rewards import combined_rewards
-from alignment.recipe import CANARY_LIMITS, CanarySection, read_recipe
+from alignment.recipe import read_recipe
+from alignment.reward_sections import CANARY_LIMITS, CanarySection
 from alignment.train import run
 from rewards.strict_yaml import InputError
 
