@@ -1,4 +1,4 @@
-"""The command line: build, check, train, eval, release, demo, counterparts, inspect, score, read, rewards.
+"""The command line: build, check, train, eval, release, demo, counterparts, winrate, inspect, score, read, rewards.
 
 Each command does one step, says where its output went, and ends with one clear sentence and exit code 2 on bad input.
 """
@@ -169,6 +169,25 @@ def counterparts(
     if len(named) < len(model) or not all(named.values()):
         raise InputError(f"--model {' '.join(model)}: expected different NAME=MODEL, such as sft=runs/x/sft.")
     _say(write_counterparts(data, out, named, tasks=task, limit=limit, max_new_tokens=max_new_tokens), as_json)
+
+
+@app.command()
+def winrate(
+    pool: Annotated[
+        str, typer.Argument(help="rows with the column `counterparts`, as `clinalign counterparts` writes")
+    ],
+    judge: Annotated[str, typer.Option(help="`facts`, or a YAML file that names a judge")] = "facts",
+    model: Annotated[list[str] | None, typer.Option(help="who plays; all by default")] = None,
+    trained_against: Annotated[list[str] | None, typer.Option(help="who must not play: a training opponent")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Win rates and Elo ratings, with intervals, between the models whose answers a pool holds.
+
+    Example: clinalign winrate data/x/pool/test --model crpo --model base --trained-against sft
+    """
+    from alignment.counterparts import pool_tournament
+
+    _say(pool_tournament(pool, judge=judge, models=model, trained_against=trained_against or []), as_json)
 
 
 @app.command()

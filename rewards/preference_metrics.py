@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import expit, gammaln
-from scipy.stats import spearmanr
+from scipy.stats import rankdata
 
 from rewards.agreement import wilson
 
@@ -96,7 +96,7 @@ def length_bias(
     """Whether scores follow length rather than preference. A model without bias has two like accuracies."""
     margins, lead = _margins(chosen, rejected), _margins(chosen_lengths, rejected_lengths)
     varies = len(margins) > 1 and np.ptp(margins) > 0 and np.ptp(lead) > 0
-    correlation = float(spearmanr(margins, lead)[0]) if varies else math.nan
+    correlation = float(np.corrcoef(rankdata(margins), rankdata(lead))[0, 1]) if varies else math.nan
     return LengthBias(correlation, _share(margins[lead > 0]), _share(margins[lead < 0]))
 
 

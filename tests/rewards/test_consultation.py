@@ -18,9 +18,10 @@ from rewards.consultation import (
     replay,
     transcript,
 )
-from rewards.consultation_judge import Tally, consultation_pairs, judge_consultations, tally
+from rewards.consultation_judge import consultation_pairs, judge_consultations
 from rewards.judging import DIMENSIONS
 from rewards.strict_yaml import InputError
+from rewards.tally import Tally, tally
 
 FIGURE = (
     "Patient: My chest hurts. <image1,2>\nSince Monday.\nDoctor: Do you cough?\nPatient: Yes <image3>.\nDoctor: Rest."
