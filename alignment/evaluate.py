@@ -21,10 +21,11 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from alignment.generation import generate
-from alignment.metrics import Metric, Outcome, asked_finding, score_answers, summarise
+from alignment.metrics import Metric, Outcome, asked_finding, final_words, score_answers, summarise
 from alignment.recipe import parquet
 from alignment.report import NUM_PICTURES, write_report
 from data_builders.schema import message_text
+from rewards.boxes import parse_boxes
 from rewards.facts import Facts
 from rewards.reading import read
 from rewards.rule_set import RuleSet, load_rule_set
@@ -100,7 +101,7 @@ def evaluate(
     """The model judged on prompt rows; ``evaluation.json``, ``answers.jsonl``, ``report.html`` go to ``out``.
 
     ``data``: an entry such as ``data/x/prompt/test``. ``limit``: that many rows, drawn at random.
-    ``reference``: prompt rows of another split (training), whose habits the baselines take.
+    ``reference``: prompt or instruction rows of another split, whose habits the baselines take.
     ``grid``: the units in which boxes are stated.
     Raises: InputError if the data are missing, empty, or not prompt rows.
     """
@@ -121,7 +122,7 @@ def evaluate(
         )
         answered[blind or "clean"] = (rows, answers)
     if reference is not None:
-        answered |= baselines(rows, read_rows(reference), rules=rules)
+        answered |= baselines(rows, read_reference(reference), rules=rules)
     outcomes = {name: score_answers(*pair, rules=rules) for name, pair in answered.items()}
     name = model_name or str(getattr(model.config, "name_or_path", "")) or "model"
     evaluation = Evaluation(
@@ -157,6 +158,24 @@ def read_rows(data: Path) -> list[Row]:
     if not rows:
         raise InputError(f"{file}: holds no rows to evaluate. Check the split's share in the spec.")
     return rows
+
+
+def read_reference(data: Path) -> list[Row]:
+    """Prompt rows as they are, or instruction rows with what their completions say: habits of the annotators too.
+
+    Raises: InputError if the entry holds neither.
+    """
+    file = parquet(str(data))
+    names = pq.read_schema(file).names
+    if "completion" not in names:
+        return read_rows(data)
+    rows = pq.read_table(file, columns=[c for c in (*COLUMNS, "completion") if c in names]).to_pylist()
+    return [row | _as_taught(row) for row in rows]
+
+
+def _as_taught(row: Row) -> Row:
+    words = final_words(message_text(row["completion"]))
+    return {"answer": words, "boxes": parse_boxes(words) if row["task"] == "box" else None}
 
 
 def limited(rows: list[Row], *, limit: int | None, seed: int) -> list[Row]:

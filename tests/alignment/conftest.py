@@ -46,7 +46,7 @@ def write_recipe(data, tmp_path):
             "model": {"path": "tiny", "image_size": 64},
             "data": {"train": str(data / TRAIN[method])},
             "trainer": {
-                "max_steps": 2, "per_device_train_batch_size": 4, "gradient_checkpointing": False,
+                "max_steps": 2, "per_device_train_batch_size": 4, "activation_checkpointing": False,
                 "save_strategy": "no", "logging_steps": 1, "disable_tqdm": True, **TRAINER.get(method, {}),
             },
         }  # fmt: skip

@@ -21,11 +21,12 @@ from alignment.evaluate import (
     limited,
     pictured,
     pixels,
+    read_reference,
     read_rows,
 )
 from alignment.models import load_processor
 from alignment.tiny import build_tiny
-from data_builders.schema import user_turn
+from data_builders.schema import assistant_turn, user_turn
 from rewards.facts import Facts, Finding
 from rewards.strict_yaml import InputError
 
@@ -106,6 +107,16 @@ def test_generation_leaves_the_model_in_the_mode_it_was(tiny):
     model.train()
     generate_answers(model, processor, some_rows(1)[:1])
     assert model.training
+
+
+def test_baselines_take_the_habits_of_instruction_rows_from_what_their_completions_say(tmp_path):
+    row = {k: v for k, v in rows_of("p0", 1)[1].items() if k not in ("answer", "boxes")}
+    taught = row | {"completion": assistant_turn("nodule [[0,0,50,50]]")}
+    (learnt,) = read_reference(save([taught], tmp_path / "instruction"))
+    assert learnt["boxes"] == [(0, 0, 50, 50)]
+    asked, said = baselines(rows_of("p1", 3), [learnt])["mean_box_true_side"]
+    assert [r["task"] for r in asked] == ["box"]
+    assert json.loads(said[0]) == [[0, 0, 50, 50]]
 
 
 def test_noise_has_the_size_of_the_image_and_is_the_same_every_time():

@@ -1,0 +1,67 @@
+"""Every shipped recipe reads strictly, names what exists, and says how to run it. Nothing is built or trained here."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from alignment.loop import Loop
+from alignment.recipe import Recipe, config_class, trainer_faults
+from data_builders.build_spec import read_spec
+from rewards.loading import load_reward
+from rewards.strict_yaml import read_yaml, validated
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+FILES = sorted(RECIPES.glob("*/*.yaml"))
+RUNS = [file for file in FILES if "method" in yaml.safe_load(file.read_text())]
+LOOPS = sorted(RECIPES.glob("loops/*.yaml"))
+
+
+def name(file):
+    return str(file.relative_to(RECIPES))
+
+
+@pytest.mark.parametrize("file", FILES, ids=name)
+def test_the_header_says_how_to_run_it_and_what_it_needs(file):
+    comments = [line for line in file.read_text().splitlines() if line.startswith("#")]
+    assert any(line.startswith("# Run: ") for line in comments)
+    assert any(line.startswith("# Needs: ") for line in comments)
+
+
+@pytest.mark.parametrize("file", RUNS, ids=name)
+def test_a_run_reads_strictly_and_its_trainer_section_builds(file, tmp_path):
+    recipe = validated(Recipe, read_yaml(file), where=str(file))
+    assert trainer_faults(read_yaml(file)) == []
+    assert file.parent.name == recipe.method
+    for entry in recipe.rewards:
+        load_reward(entry.name, **entry.knobs)
+    if recipe.method != "pairs":
+        config_class(recipe.method)(output_dir=str(tmp_path), report_to="none", bf16=False, **recipe.trainer)
+
+
+@pytest.mark.parametrize("file", sorted(RECIPES.glob("data/*.yaml")), ids=name)
+def test_a_data_spec_reads_strictly(file):
+    assert Path(read_spec(file, []).output).name == file.stem
+
+
+@pytest.mark.parametrize("file", LOOPS, ids=name)
+def test_a_loop_reads_strictly_and_its_stages_exist(file):
+    loop = validated(Loop, read_yaml(file), where=str(file))
+    stages = {stage.name for stage in loop.chain.stages}
+    assert all((file.parent / stage.recipe).is_file() for stage in loop.chain.stages)
+    assert Path(loop.spec).name in {spec.name for spec in RECIPES.glob("data/*.yaml")}
+    assert loop.release in stages
+    for comparison in loop.compare:
+        for side in (comparison.before, comparison.after):
+            assert side.partition("/")[0] in stages | {"untrained"}
+
+
+@pytest.mark.parametrize("file", sorted(RECIPES.glob("deepspeed/*.json")), ids=name)
+def test_a_deepspeed_file_loads_and_names_its_stage(file):
+    assert str(json.loads(file.read_text())["zero_optimization"]["stage"]) in file.stem
+
+
+@pytest.mark.parametrize("file", sorted(RECIPES.glob("launch/*.sh")), ids=name)
+def test_a_launch_script_stops_at_the_first_fault(file):
+    assert "set -euo pipefail" in file.read_text()
