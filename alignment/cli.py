@@ -218,6 +218,25 @@ def counterparts(
 
 
 @app.command()
+def winrate(
+    pool: Annotated[
+        str, typer.Argument(help="rows with the column `counterparts`, as `clinalign counterparts` writes")
+    ],
+    judge: Annotated[str, typer.Option(help="`facts`, or a YAML file that names a judge")] = "facts",
+    model: Annotated[list[str] | None, typer.Option(help="who plays; all by default")] = None,
+    trained_against: Annotated[list[str] | None, typer.Option(help="who must not play: a training opponent")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Win rates and Elo ratings, with intervals, between the models whose answers a pool holds.
+
+    Example: clinalign winrate data/x/pool/test --model crpo --model base --trained-against sft
+    """
+    from alignment.counterparts import pool_tournament
+
+    _say(pool_tournament(pool, judge=judge, models=model, trained_against=trained_against or []), as_json)
+
+
+@app.command()
 def inspect(
     data: str,
     row: Annotated[int, typer.Option(help="which row")] = 0,
