@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping
 from itertools import product
 from string import Formatter
 
-from rewards.decision import Decision, Node, Pool
+from rewards.decision import Decision
+from rewards.nodes import Node, Pool
 from rewards.rule_faults import Fault
 from rewards.symbols import read_symbol
 from rewards.yaml_lines import Place
