@@ -105,12 +105,24 @@ class Weighting(_Strict):
     """How a preference row's ``weight`` enters the loss (MMedPO eq. 3).
 
     ``use`` false trains plain DPO. ``reduction``: ``mean`` divides by the batch size as the paper does, ``sum_w`` by
-    the sum of weights.
+    the sum of weights. What goes beyond the paper (``dpo_terms.py``) is off by default: ``anchor_coefficient`` and
+    ``anchor_delta`` (mDPO); ``changed_weight``, how often the tokens that differ between chosen and rejected count,
+    and ``length_average`` (RLHF-V); ``token_kl_coefficient`` (CHiP), which takes a second forward of both models.
     """
 
     use: bool = True
     reduction: Literal["mean", "sum_w"] = "mean"
     sft_coefficient: float = Field(default=0.0, ge=0)
+    anchor_coefficient: float = Field(default=0.0, ge=0)
+    anchor_delta: float = 0.0
+    changed_weight: float = Field(default=1.0, ge=0)
+    length_average: bool = False
+    token_kl_coefficient: float = Field(default=0.0, ge=0)
+
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether an answer's log-probability is anything but the plain sum over its tokens."""
+        return self.changed_weight != 1.0 or self.length_average
 
 
 class Recipe(_Strict):
@@ -320,7 +332,24 @@ def data_faults(recipe: Recipe) -> list[str]:
     lacking = [column for column in needed if column not in names]
     if lacking:
         faults.append(f"data.train: {recipe.method} reads {', '.join(lacking)}, but {file} has: {', '.join(names)}.")
+    elif "weight" in needed:
+        faults += weight_faults(recipe)
     return faults + kind_faults(recipe, names)
+
+
+def weight_faults(recipe: Recipe) -> list[str]:
+    """Weights that are missing, not finite or negative."""
+    import pyarrow.parquet as pq
+
+    train = recipe.data.train
+    table = pq.read_table(parquet(train), columns=["weight"])["weight"].to_pylist()
+    wrong = [place for place, weight in enumerate(table) if weight is None or not 0 <= weight < float("inf")]
+    if not wrong:
+        return []
+    return [
+        f"data.train: row {wrong[0]} of {train} has weight {table[wrong[0]]} ({len(wrong)} such); expected a number "
+        "of at least 0. Rebuild it, or train without weights: weighting.use=false."
+    ]
 
 
 def reward_faults(recipe: Recipe) -> list[str]:
