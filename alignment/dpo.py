@@ -36,6 +36,7 @@ from alignment.shared_prefix import (
     score_answers_only,
     tokens_computed,
 )
+from alignment.token_counts import with_lengths
 from data_builders.schema import message_text
 from rewards.strict_yaml import InputError
 
@@ -282,12 +283,13 @@ def dpo_trainer(
         raise InputError(f"trainer.loss_type: weighted DPO knows 'sigmoid', got {arguments.loss_type}.")
     marks = recipe.weighting.counts_tokens
     collator = PreferenceCollator(processor, max_length=arguments.max_length, mark_changed=marks)
+    data = data.select_columns([c for c in COLUMNS if c in data.column_names])
     trainer = WeightedDPOTrainer(
         weighting=recipe.weighting,
         model=model,
         args=arguments,
         data_collator=collator,
-        train_dataset=data.select_columns([c for c in COLUMNS if c in data.column_names]),
+        train_dataset=with_lengths(data, processor, arguments, ["chosen", "rejected"]),
         processing_class=processor,
         peft_config=common["peft_config"],
     )
