@@ -1,4 +1,4 @@
-"""The command line: build, check, train, eval, release, demo, bench, inspect, score, read, rewards.
+"""The command line: build, check, train, eval, release, demo, inspect, score, read, rewards.
 
 Each command does one step, says where its output went, and ends with one clear sentence and exit code 2 on bad input.
 """

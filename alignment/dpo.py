@@ -24,6 +24,7 @@ from alignment.losses import preference_margin, weighted_dpo_loss
 from alignment.prompt_groups import Group, collated, group
 from alignment.recipe import Recipe, Weighting
 from alignment.reference_cache import Logps, read_references, reference_file, row_key, write_references
+from alignment.row_tokens import with_lengths
 from alignment.shared_prefix import (
     Batch,
     answer_outputs,
@@ -32,7 +33,6 @@ from alignment.shared_prefix import (
     score_answers_only,
     tokens_computed,
 )
-from alignment.token_counts import with_lengths
 from rewards.strict_yaml import InputError
 
 COLUMNS = ("images", "rejected_images", "prompt", "chosen", "rejected", "weight", "reference_logps")
@@ -200,19 +200,19 @@ def dpo_trainer(
 
     Raises: InputError for a loss type that has no weighted form here.
     """
+    kept = [c for c in COLUMNS if c in data.column_names]
     settings = {"max_length": None, **common["arguments"]}
     precompute = settings.pop("precompute_ref_log_probs", None)
     arguments = DPOConfig(**settings)
     if list(arguments.loss_type) != ["sigmoid"]:
         raise InputError(f"trainer.loss_type: weighted DPO knows 'sigmoid', got {arguments.loss_type}.")
     collator = PreferenceCollator(processor, max_length=arguments.max_length)
-    data = data.select_columns([c for c in COLUMNS if c in data.column_names])
     trainer = WeightedDPOTrainer(
         weighting=recipe.weighting,
         model=model,
         args=arguments,
         data_collator=collator,
-        train_dataset=with_lengths(data, processor, arguments, ["chosen", "rejected"]),
+        train_dataset=with_lengths(data.select_columns(kept), processor, arguments, ("chosen", "rejected")),
         processing_class=processor,
         peft_config=common["peft_config"],
     )
