@@ -7,6 +7,7 @@ import json
 import resource
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -57,14 +58,14 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
         trainer._prepare_inputs = timed
     trainer.add_callback(Clock())
     trainer.train()
-    steps = [b - a for a, b in zip(clock, clock[1:], strict=False)]
+    steps = [b - a for a, b in pairwise(clock)]
     updates = [step - spent for step, spent in zip(steps, preparing[1:], strict=True)] if preparing else steps
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     return {"step_s": steps, "update_s": updates, "peak_mib": peak_mib() - before, "losses": losses}
 
 
 def ours(settings: dict[str, Any]) -> Any:
-    """clinalign's trainer."""
+    """The trainer of clinalign."""
     from alignment.recipe import Recipe
     from alignment.train import make_trainer
 

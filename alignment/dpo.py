@@ -26,6 +26,7 @@ from alignment.losses import preference_margin, weighted_dpo_loss
 from alignment.prompt_groups import Group, collated, group
 from alignment.recipe import Recipe, Weighting
 from alignment.reference_cache import Logps, read_references, reference_file, row_key, write_references
+from alignment.row_tokens import with_lengths
 from alignment.shared_prefix import (
     Batch,
     answer_outputs,
@@ -36,7 +37,6 @@ from alignment.shared_prefix import (
     score_answers_only,
     tokens_computed,
 )
-from alignment.token_counts import with_lengths
 from data_builders.schema import message_text
 from rewards.strict_yaml import InputError
 
@@ -276,6 +276,7 @@ def dpo_trainer(
 
     Raises: InputError for a loss type that has no weighted form here.
     """
+    kept = [c for c in COLUMNS if c in data.column_names]
     settings = {"max_length": None, **common["arguments"]}
     precompute = settings.pop("precompute_ref_log_probs", None)
     arguments = DPOConfig(**settings)
@@ -289,7 +290,7 @@ def dpo_trainer(
         model=model,
         args=arguments,
         data_collator=collator,
-        train_dataset=with_lengths(data, processor, arguments, ["chosen", "rejected"]),
+        train_dataset=with_lengths(data.select_columns(kept), processor, arguments, ("chosen", "rejected")),
         processing_class=processor,
         peft_config=common["peft_config"],
     )

@@ -10,7 +10,7 @@ from transformers import ProcessorMixin
 from trl import SFTConfig, SFTTrainer
 
 from alignment.recipe import Recipe
-from alignment.token_counts import with_lengths
+from alignment.row_tokens import with_lengths
 
 
 def sft_trainer(recipe: Recipe, model: Any, processor: ProcessorMixin, data: Dataset, **common: Any) -> SFTTrainer:

@@ -6,8 +6,8 @@ from datasets import Dataset
 from alignment.models import built_texts, load_processor
 from alignment.prompt_groups import collated, group
 from alignment.recipe import parquet, read_recipe
+from alignment.row_tokens import token_counts
 from alignment.tiny import build_tiny
-from alignment.token_counts import token_counts
 from alignment.train import make_trainer
 
 pytestmark = pytest.mark.filterwarnings("default")
