@@ -173,6 +173,6 @@ def test_rows_are_scored_by_a_batch_reward_from_a_shell():
         "counterparts": [{"model": "a", "text": "No nodule."}],
     }  # fmt: skip
     (line,) = score_lines("crpo", ["preset=published", "judge=facts"], [json.dumps(row)])
-    assert json.loads(line)["score"] == 0.75  # language is a tie, which the published form does not pay
+    assert json.loads(line)["score"] == 0.75  # language is a tie, which the paper pays like a loss
     with pytest.raises(InputError, match="line 1: 'crpo' reads counterparts"):
         list(score_lines("crpo", [], [json.dumps({"response": "x", "prompt": "y", "facts": None})]))
