@@ -1,7 +1,8 @@
 """clinalign beside stock trl: same model, data and seed; time, peak memory, their ratios, and both losses.
 
-Every run is a pair of processes, one after the other, and a ratio is taken within the pair, so that a busy machine
-slows both. Left out: vLLM, and more than one device.
+Every method has a process of its own, which takes one step when it is told to: the methods take turns, and a ratio is
+taken within a turn, so that a busy machine slows both. The first step, which pays for what is paid once, is left out.
+Left out: vLLM, and more than one device.
 """
 
 import json
@@ -9,6 +10,7 @@ import os
 import statistics
 import subprocess
 import sys
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -38,7 +40,6 @@ class Shape:
     prompts: int = 2
     hidden_size: int = 256
     num_layers: int = 4
-    steps: int = 4
     gradient_checkpointing: bool = False
 
 
@@ -61,24 +62,72 @@ def spread(values: list[float]) -> Spread:
 
 
 def bench(kind: Kind, shape: Shape, *, runs: int, folder: Path) -> dict[str, Any]:
-    """Runs the methods of ``kind`` in turn, ``runs`` times, and sets them side by side.
+    """Lets the methods of ``kind`` take ``runs`` measured steps in turn, and sets them side by side.
 
-    Returns for each method its times (s) and peak memory (MiB); for each of ours the ratios stock / ours, the
-    theoretical ratio from token counts, and the largest difference of a loss.
+    Returns for each method its times (s) and peak memory (MiB, beyond what the libraries take); for each of ours the
+    ratios stock / ours, the theoretical ratio from token counts, and the largest difference of a loss.
 
-    Raises: InputError for an image-token count that is no square, or a run that failed.
+    Raises: InputError for an image-token count that is no square, or a method that failed.
     """
-    settings = prepared(kind, shape, folder)
+    settings = prepared(kind, shape, folder, steps=runs + 1)
     found: dict[str, list[dict[str, Any]]] = {method: [] for method in METHODS[kind]}
-    for k in range(runs):
-        for method in METHODS[kind]:
-            found[method].append(_measured({**settings, "method": method}, folder / f"{method}_{k}"))
+    with ExitStack() as stack:
+        workers = {method: stack.enter_context(Worker(settings, method, folder)) for method in found}
+        for _ in range(runs + 1):
+            for method, worker in workers.items():
+                found[method].append(worker.step())
     result: dict[str, Any] = {"kind": kind, "shape": asdict(shape), "runs": runs}
-    result["methods"] = {method: _figures(runs_of) for method, runs_of in found.items()}
+    result["methods"] = {method: _figures(steps) for method, steps in found.items()}
     if "stock" in found:
         result["stock_over_ours"] = {m: _ratios(found["stock"], found[m]) for m in found if m != "stock"}
         result["theoretical"] = theoretical_ratios(kind, settings["prompt_tokens"], shape)
     return result
+
+
+class Worker:
+    """The process of one method."""
+
+    def __init__(self, settings: dict[str, Any], method: str, folder: Path) -> None:
+        self.method, self.folder = method, folder / method
+        self.folder.mkdir(parents=True)
+        content = {**settings, "method": method, "output": str(self.folder / "run")}
+        (self.folder / "settings.json").write_text(json.dumps(content), encoding="utf-8")
+
+    def __enter__(self) -> "Worker":
+        told, self._tell = os.pipe()
+        hear, says = os.pipe()
+        command = [sys.executable, "-m", "alignment.bench_worker", str(self.folder / "settings.json")]
+        env = {**os.environ, "CLINALIGN_CACHE": str(self.folder / "cache")}
+        self._log = (self.folder / "log.txt").open("w", encoding="utf-8")
+        self._process = subprocess.Popen(
+            [*command, str(told), str(says)], env=env, pass_fds=(told, says), stdout=self._log, stderr=self._log
+        )
+        os.close(told)
+        os.close(says)
+        self._hear = os.fdopen(hear, encoding="utf-8")
+        self._steps = 0
+        return self
+
+    def step(self) -> dict[str, Any]:
+        """What the next step took.
+
+        Raises: InputError with the process's last lines if it ended instead.
+        """
+        if self._steps:
+            os.write(self._tell, b"go\n")
+        self._steps += 1
+        line = self._hear.readline()
+        if not line:
+            last = (self.folder / "log.txt").read_text(encoding="utf-8")[-1500:]
+            raise InputError(f"bench: '{self.method}' failed; its last lines:\n{last}")
+        return json.loads(line)
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._tell)
+        self._process.kill()
+        self._process.wait()
+        self._hear.close()
+        self._log.close()
 
 
 def theoretical_ratios(kind: Kind, prompt_tokens: int, shape: Shape) -> dict[str, float]:
@@ -92,39 +141,24 @@ def theoretical_ratios(kind: Kind, prompt_tokens: int, shape: Shape) -> dict[str
     return {"ours": tokens * 4 / 3, "ours_reference_each_step": tokens} if kind == "dpo" else {"ours": tokens}
 
 
-def _figures(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    figures: dict[str, Any] = {
-        name: asdict(spread([statistics.median(run[name]) for run in runs])) for name in ("step_s", "update_s")
-    }
-    return figures | {"peak_mib": asdict(spread([run["peak_mib"] for run in runs])), "losses": runs[0]["losses"]}
+def _figures(steps: list[dict[str, Any]]) -> dict[str, Any]:
+    figures: dict[str, Any] = {n: asdict(spread([step[n] for step in steps[1:]])) for n in ("step_s", "update_s")}
+    return figures | {"peak_mib": steps[-1]["peak_mib"], "losses": [step["loss"] for step in steps]}
 
 
 def _ratios(stock: list[dict[str, Any]], ours: list[dict[str, Any]]) -> dict[str, Any]:
-    pairs = list(zip(stock, ours, strict=True))
+    turns = list(zip(stock, ours, strict=True))
     ratios: dict[str, Any] = {
-        name: asdict(spread([statistics.median(s[name]) / statistics.median(o[name]) for s, o in pairs]))
-        for name in ("step_s", "update_s")
+        name: asdict(spread([s[name] / o[name] for s, o in turns[1:]])) for name in ("step_s", "update_s")
     }
-    ratios["peak_mib"] = asdict(spread([s["peak_mib"] / o["peak_mib"] for s, o in pairs]))
-    differences = [abs(a - b) for s, o in pairs for a, b in zip(s["losses"], o["losses"], strict=True)]
-    return ratios | {"largest_loss_difference": max(differences)}
+    ratios["peak_mib"] = stock[-1]["peak_mib"] / ours[-1]["peak_mib"]
+    return ratios | {"largest_loss_difference": max(abs(s["loss"] - o["loss"]) for s, o in turns)}
 
 
-def _measured(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "settings.json").write_text(json.dumps({**settings, "output": str(folder / "run")}), encoding="utf-8")
-    command = [sys.executable, "-m", "alignment.bench_worker", str(folder / "settings.json"), str(folder / "out.json")]
-    env = {**os.environ, "CLINALIGN_CACHE": str(folder.parent / "cache")}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise InputError(f"bench: a run of '{settings['method']}' failed; its last lines:\n{done.stderr[-1500:]}")
-    return json.loads((folder / "out.json").read_text(encoding="utf-8"))
-
-
-def prepared(kind: Kind, shape: Shape, folder: Path) -> dict[str, Any]:
+def prepared(kind: Kind, shape: Shape, folder: Path, *, steps: int) -> dict[str, Any]:
     """Model and rows on disk, and the settings that every method shares."""
     if kind == "build":
-        return {"kind": kind, "spec": SPEC}
+        return {"kind": kind, "spec": SPEC, "steps": steps}
     from alignment.models import load_processor
     from alignment.tiny import build_tiny
 
@@ -135,17 +169,17 @@ def prepared(kind: Kind, shape: Shape, folder: Path) -> dict[str, Any]:
     texts = [" ".join(WORDS), "Where is the lesion?"]
     model = build_tiny(texts, folder / "model", vision_hidden_size=shape.hidden_size // 2, **sizes)
     processor = load_processor(str(model))
-    rows = [_row(k, kind, shape, processor) for k in range(shape.prompts * shape.steps)]
+    rows = [_row(k, kind, shape, processor) for k in range(shape.prompts * (1 if kind == "reward" else steps))]
     data = _written(rows, folder / "rows.parquet")
     prompt_tokens = len(_prompt_ids(processor, rows[0]))
-    trainer = _trainer_settings(kind, shape)
+    trainer = _trainer_settings(kind, shape, steps)
     return {"kind": kind, "model": str(model), "data": str(data), "trainer": trainer, "prompt_tokens": prompt_tokens}
 
 
-def _trainer_settings(kind: Kind, shape: Shape) -> dict[str, Any]:
+def _trainer_settings(kind: Kind, shape: Shape, steps: int) -> dict[str, Any]:
     batch = shape.prompts * (shape.answers if kind == "grpo" else 1)
     settings: dict[str, Any] = {
-        "max_steps": shape.steps, "per_device_train_batch_size": batch, "learning_rate": 1e-4, "seed": 7,
+        "max_steps": steps, "per_device_train_batch_size": batch, "learning_rate": 1e-4, "seed": 7,
         "gradient_checkpointing": shape.gradient_checkpointing, "lr_scheduler_type": "constant",
         "save_strategy": "no", "logging_steps": 1, "disable_tqdm": True,
     }  # fmt: skip
@@ -200,9 +234,9 @@ def table(result: dict[str, Any]) -> str:
     ]
     for method, figures in result["methods"].items():
         ratios = result.get("stock_over_ours", {}).get(method)
-        cells = [_cell(figures[name]) for name in ("step_s", "update_s", "peak_mib")]
+        cells = [_cell(figures["step_s"]), _cell(figures["update_s"]), f"{figures['peak_mib']:.0f}"]
         if ratios:
-            cells += [_cell(ratios[name], "x") for name in ("step_s", "update_s", "peak_mib")]
+            cells += [_cell(ratios["step_s"], "x"), _cell(ratios["update_s"], "x"), f"{ratios['peak_mib']:.2f}x"]
             cells += [f"{result['theoretical'][method]:.2f}x", f"{ratios['largest_loss_difference']:.0e}"]
         lines.append(f"| {method} | " + " | ".join(cells + [""] * (8 - len(cells))) + " |")
     return "\n".join(lines)

@@ -1,27 +1,42 @@
-"""One measured run of one method, in a process of its own so that its peak memory is its own.
+"""One method, measured in a process of its own so that its peak memory is its own; it takes a step when it is told to.
 
-``python -m alignment.bench_worker SETTINGS.json OUT.json``; started by ``bench.py``.
+``python -m alignment.bench_worker SETTINGS.json TOLD SAYS`` with two open file descriptors; started by ``bench.py``.
 """
 
 import json
+import os
 import resource
 import sys
 import time
-from itertools import pairwise
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from alignment.engine import stay_offline
 
-SEED = 7
+Step = Callable[[dict[str, Any]], None]
 
 
 def main() -> None:
-    """Reads the settings, runs, writes what was measured."""
+    """Reads the settings, and measures step by step."""
     stay_offline()
     settings = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    measured = MEASURED[settings["kind"]](settings)
-    Path(sys.argv[2]).write_text(json.dumps(measured), encoding="utf-8")
+    with os.fdopen(int(sys.argv[2])) as told, os.fdopen(int(sys.argv[3]), "w") as says:
+
+        def step_done(measured: dict[str, Any]) -> None:
+            """Tells what a step took, and waits until the next may begin."""
+            says.write(json.dumps({**measured, "peak_mib": peak_mib() - before}) + "\n")
+            says.flush()
+            told.readline()
+
+        before = _memory_of_libraries()
+        MEASURED[settings["kind"]](settings, step_done)
+
+
+def _memory_of_libraries() -> float:
+    import trl  # noqa: F401
+
+    return peak_mib()
 
 
 def peak_mib() -> float:
@@ -33,18 +48,20 @@ def peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def train(settings: dict[str, Any]) -> dict[str, Any]:
-    """Some steps of DPO or GRPO. The first is left out of the times: it pays for what is paid once."""
-    import trl  # noqa: F401
+def train(settings: dict[str, Any], step_done: Step) -> None:
+    """Steps of DPO or GRPO, each with its loss; ``update_s`` leaves out GRPO's generating and judging."""
     from transformers import TrainerCallback
 
-    before = peak_mib()
     trainer = (ours if settings["method"].startswith("ours") else stock)(settings)
-    clock, preparing = [], []
+    spent = {"begun": time.perf_counter(), "preparing": 0.0}
 
     class Clock(TrainerCallback):
-        def on_step_end(self, *_: Any, **__: Any) -> None:
-            clock.append(time.perf_counter())
+        def on_log(self, *_: Any, logs: dict[str, Any] | None = None, **__: Any) -> None:
+            """The step's loss is logged at its end; the next batch is made after this."""
+            if logs and "loss" in logs:
+                took = time.perf_counter() - spent["begun"]
+                step_done({"step_s": took, "update_s": took - spent["preparing"], "loss": float(logs["loss"])})
+                spent.update(begun=time.perf_counter(), preparing=0.0)
 
     if settings["kind"] == "grpo":
         prepare = trainer._prepare_inputs
@@ -52,16 +69,12 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
         def timed(batch: Any) -> Any:
             begun = time.perf_counter()
             inputs = prepare(batch)
-            preparing.append(time.perf_counter() - begun)
+            spent["preparing"] = time.perf_counter() - begun
             return inputs
 
         trainer._prepare_inputs = timed
     trainer.add_callback(Clock())
     trainer.train()
-    steps = [b - a for a, b in pairwise(clock)]
-    updates = [step - spent for step, spent in zip(steps, preparing[1:], strict=True)] if preparing else steps
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    return {"step_s": steps, "update_s": updates, "peak_mib": peak_mib() - before, "losses": losses}
 
 
 def ours(settings: dict[str, Any]) -> Any:
@@ -122,39 +135,42 @@ def _pay_for_variety(trainer: Any) -> Any:
     return trainer
 
 
-def likelihood(settings: dict[str, Any]) -> dict[str, Any]:
+def likelihood(settings: dict[str, Any], step_done: Step) -> None:
     """Scoring several answers to each prompt, as a reward over candidates or an evaluation by likelihood does."""
     from datasets import Dataset
 
     from alignment.models import load_for_inference
     from alignment.prompt_groups import answer_logprobs
 
-    before = peak_mib()
     model, processor = load_for_inference(settings["model"])
-    rows = [dict(row) for row in Dataset.from_parquet(settings["data"])]
+    data: Any = Dataset.from_parquet(settings["data"])
     shared = "on" if settings["method"] == "ours" else "off"
-    steps, scores = [], []
     for _ in range(settings["trainer"]["max_steps"]):
         begun = time.perf_counter()
-        scores = answer_logprobs(model, processor, rows, shared_prefix=shared)
-        steps.append(time.perf_counter() - begun)
-    mean = sum(map(sum, scores)) / sum(map(len, scores))
-    return {"step_s": steps[1:], "update_s": steps[1:], "peak_mib": peak_mib() - before, "losses": [-mean]}
+        scores = answer_logprobs(model, processor, [dict(row) for row in data], shared_prefix=shared)
+        took = time.perf_counter() - begun
+        mean = sum(map(sum, scores)) / sum(map(len, scores))
+        step_done({"step_s": took, "update_s": took, "loss": -mean})
 
 
-def build(settings: dict[str, Any]) -> dict[str, Any]:
+def build(settings: dict[str, Any], step_done: Step) -> None:
     """Building the phantom data set; there is nothing in TRL to set beside it."""
     from data_builders.build import build as build_data
     from data_builders.build_spec import read_spec
 
-    before = peak_mib()
-    begun = time.perf_counter()
-    build_data(read_spec(Path(settings["spec"]), [f"output={settings['output']}"]))
-    spent = time.perf_counter() - begun
-    return {"step_s": [spent], "update_s": [spent], "peak_mib": peak_mib() - before, "losses": []}
+    for k in range(settings["steps"]):
+        begun = time.perf_counter()
+        build_data(read_spec(Path(settings["spec"]), [f"output={settings['output']}_{k}"]))
+        took = time.perf_counter() - begun
+        step_done({"step_s": took, "update_s": took, "loss": 0.0})
 
 
-MEASURED = {"dpo": train, "grpo": train, "reward": likelihood, "build": build}
+MEASURED: dict[str, Callable[[dict[str, Any], Step], None]] = {
+    "dpo": train,
+    "grpo": train,
+    "reward": likelihood,
+    "build": build,
+}
 
 if __name__ == "__main__":
     main()

@@ -245,7 +245,7 @@ def bench(
     prompts: Annotated[int, typer.Option(help="prompts of a step")] = 2,
     hidden_size: Annotated[int, typer.Option(help="width of the language model")] = 256,
     layers: Annotated[int, typer.Option(help="layers of the language model and of the eyes")] = 4,
-    runs: Annotated[int, typer.Option(help="pairs of runs; the spread needs five")] = 5,
+    runs: Annotated[int, typer.Option(help="measured steps of each method, in turn")] = 5,
     as_json: JsonFlag = False,
 ) -> None:
     """Set clinalign beside stock trl: same model, data and seed; time, peak memory, ratios with spread, both losses.

@@ -122,7 +122,7 @@ class WeightedDPOTrainer(DPOTrainer):
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
-        self._signature_columns = [*self._signature_columns, *COLUMNS]
+        self._signature_columns = [*self._signature_columns, *COLUMNS, self.args.length_column_name]
 
     def _compute_loss(self, model: Any, inputs: Batch, return_outputs: bool) -> Any:
         batch = {k: v for k, v in inputs.items() if k not in LOSS_FIELDS}

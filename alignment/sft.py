@@ -17,6 +17,8 @@ def sft_trainer(recipe: Recipe, model: Any, processor: ProcessorMixin, data: Dat
     """TRL's SFTTrainer for this recipe. ``common``: ``arguments`` and ``peft_config``."""
     arguments = SFTConfig(**{"max_length": None, **common["arguments"]})
     data = data.select_columns(["images", "prompt", "completion"])
+    if arguments.train_sampling_strategy == "group_by_length":
+        arguments.remove_unused_columns = False  # or the lengths are gone before rows are grouped by them
     return SFTTrainer(
         model=model,
         args=arguments,

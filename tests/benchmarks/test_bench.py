@@ -9,7 +9,7 @@ from alignment.prompt_groups import collated, group
 from rewards.strict_yaml import InputError
 
 pytestmark = pytest.mark.filterwarnings("default")
-TINY = Shape(image_tokens=4, answer_tokens=8, prompts=1, hidden_size=32, num_layers=1, steps=3)
+TINY = Shape(image_tokens=4, answer_tokens=8, prompts=1, hidden_size=32, num_layers=1)
 
 
 def test_the_theoretical_ratio_of_dpo_by_hand():
@@ -24,11 +24,11 @@ def test_the_theoretical_ratio_of_grpo_by_hand():
 
 def test_an_image_token_count_that_is_no_square_is_refused(tmp_path):
     with pytest.raises(InputError, match="no square; try 225 or 256"):
-        prepared("dpo", Shape(image_tokens=250), tmp_path)
+        prepared("dpo", Shape(image_tokens=250), tmp_path, steps=1)
 
 
 def test_rows_have_the_asked_numbers_of_tokens_and_answers(tmp_path):
-    settings = prepared("reward", Shape(image_tokens=9, answer_tokens=12, answers=3, hidden_size=32), tmp_path)
+    settings = prepared("reward", Shape(image_tokens=9, answer_tokens=12, answers=3, hidden_size=32), tmp_path, steps=1)
     processor = load_processor(settings["model"])
     row = Dataset.from_parquet(settings["data"])[0]
     batch = collated(processor, [group(processor, row["images"], row["prompt"], row["answers"])], shared=True)
@@ -43,8 +43,8 @@ def test_rows_have_the_asked_numbers_of_tokens_and_answers(tmp_path):
 @pytest.mark.parametrize("kind", ["dpo", "grpo", "reward"])
 def test_ours_and_stock_lose_the_same(tmp_path, kind):
     shape = TINY if kind == "dpo" else Shape(**{**vars(TINY), "answers": 3})
-    result = bench(kind, shape, runs=1, folder=tmp_path)
+    result = bench(kind, shape, runs=2, folder=tmp_path)
     for ratios in result["stock_over_ours"].values():
         assert ratios["largest_loss_difference"] <= 1e-4
-        assert ratios["peak_mib"]["median"] > 0
+        assert ratios["peak_mib"] > 0
     assert table(result).count("\n") == len(result["methods"]) + 1
