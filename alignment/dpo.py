@@ -284,7 +284,6 @@ def dpo_trainer(
         raise InputError(f"trainer.loss_type: weighted DPO knows 'sigmoid', got {arguments.loss_type}.")
     marks = recipe.weighting.counts_tokens
     collator = PreferenceCollator(processor, max_length=arguments.max_length, mark_changed=marks)
-    data = data.select_columns([c for c in COLUMNS if c in data.column_names])
     trainer = WeightedDPOTrainer(
         weighting=recipe.weighting,
         model=model,
