@@ -36,9 +36,7 @@ def facts_for(rules, full):
     return Facts(rule_set=rules.id, values=dict(full) | {"troponin_value": 1.0}), bare
 
 
-CASES = st.sampled_from(DECIDED).flatmap(
-    lambda rules: st.tuples(st.just(rules), st.sampled_from(rules.decision.tuples))
-)
+CASES = st.sampled_from([(rules, full) for rules in DECIDED for full in rules.decision.tuples])
 
 
 @settings(deadline=None, max_examples=50)
