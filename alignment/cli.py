@@ -174,6 +174,38 @@ def demo(
 
 
 @app.command()
+def bench(
+    kind: Annotated[str, typer.Argument(help="dpo, grpo, reward or build")],
+    image_tokens: Annotated[int, typer.Option(help="image tokens of a prompt, a square number")] = 256,
+    answer_tokens: Annotated[int, typer.Option(help="tokens of an answer")] = 20,
+    answers: Annotated[int, typer.Option(help="answers to a prompt; DPO has two")] = 8,
+    prompts: Annotated[int, typer.Option(help="prompts of a step")] = 2,
+    hidden_size: Annotated[int, typer.Option(help="width of the language model")] = 256,
+    layers: Annotated[int, typer.Option(help="layers of the language model and of the eyes")] = 4,
+    runs: Annotated[int, typer.Option(help="measured steps of each method, in turn")] = 5,
+    as_json: JsonFlag = False,
+) -> None:
+    """Set clinalign beside stock trl: same model, data and seed; time, peak memory, ratios with spread, both losses.
+
+    Example: clinalign bench dpo --image-tokens 256 --answer-tokens 20
+    """
+    import tempfile
+
+    from alignment.bench import METHODS, Shape, table
+    from alignment.bench import bench as run_bench
+
+    if kind not in METHODS:
+        raise InputError(f"bench: no kind '{kind}'; there are {', '.join(METHODS)}.")
+    shape = Shape(image_tokens, answer_tokens, 2 if kind == "dpo" else answers, prompts, hidden_size, layers)
+    with tempfile.TemporaryDirectory() as folder:
+        result = run_bench(kind, shape, runs=runs, folder=Path(folder))  # pyright: ignore[reportArgumentType]
+    if as_json:
+        _say(result, as_json)
+    else:
+        Console().print(table(result), highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
 def inspect(
     data: str,
     row: Annotated[int, typer.Option(help="which row")] = 0,

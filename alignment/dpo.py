@@ -26,6 +26,7 @@ from alignment.losses import preference_margin, weighted_dpo_loss
 from alignment.prompt_groups import Group, collated, group
 from alignment.recipe import Recipe, Weighting
 from alignment.reference_cache import Logps, read_references, reference_file, row_key, write_references
+from alignment.row_tokens import with_lengths
 from alignment.shared_prefix import (
     Batch,
     answer_outputs,
@@ -121,7 +122,7 @@ class WeightedDPOTrainer(DPOTrainer):
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
-        self._signature_columns = [*self._signature_columns, *COLUMNS]
+        self._signature_columns = [*self._signature_columns, *COLUMNS, self.args.length_column_name]
 
     def _compute_loss(self, model: Any, inputs: Batch, return_outputs: bool) -> Any:
         batch = {k: v for k, v in inputs.items() if k not in LOSS_FIELDS}
@@ -275,6 +276,7 @@ def dpo_trainer(
 
     Raises: InputError for a loss type that has no weighted form here.
     """
+    kept = [c for c in COLUMNS if c in data.column_names]
     settings = {"max_length": None, **common["arguments"]}
     precompute = settings.pop("precompute_ref_log_probs", None)
     arguments = DPOConfig(**settings)
@@ -287,7 +289,7 @@ def dpo_trainer(
         model=model,
         args=arguments,
         data_collator=collator,
-        train_dataset=data.select_columns([c for c in COLUMNS if c in data.column_names]),
+        train_dataset=with_lengths(data.select_columns(kept), processor, arguments, ("chosen", "rejected")),
         processing_class=processor,
         peft_config=common["peft_config"],
     )

@@ -1,4 +1,7 @@
-"""Supervised fine-tuning on instruction rows; the loss is on the completion only."""
+"""Supervised fine-tuning on instruction rows; the loss is on the completion only.
+
+``trainer.train_sampling_strategy: group_by_length`` batches rows of like token count, image tokens among them.
+"""
 
 from typing import Any
 
@@ -7,14 +10,19 @@ from transformers import ProcessorMixin
 from trl import SFTConfig, SFTTrainer
 
 from alignment.recipe import Recipe
+from alignment.row_tokens import with_lengths
 
 
 def sft_trainer(recipe: Recipe, model: Any, processor: ProcessorMixin, data: Dataset, **common: Any) -> SFTTrainer:
     """TRL's SFTTrainer for this recipe. ``common``: ``arguments`` and ``peft_config``."""
+    arguments = SFTConfig(**{"max_length": None, **common["arguments"]})
+    data = data.select_columns(["images", "prompt", "completion"])
+    if arguments.train_sampling_strategy == "group_by_length":
+        arguments.remove_unused_columns = False  # or the lengths are gone before rows are grouped by them
     return SFTTrainer(
         model=model,
-        args=SFTConfig(**{"max_length": None, **common["arguments"]}),
-        train_dataset=data.select_columns(["images", "prompt", "completion"]),
+        args=arguments,
+        train_dataset=with_lengths(data, processor, arguments, ["completion"]),
         processing_class=processor,
         peft_config=common["peft_config"],
     )

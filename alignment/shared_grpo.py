@@ -42,6 +42,8 @@ class ProcessedOnce:
         self.made: dict[str, Any] | None = None
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "_processor":  # a copy asks before it has one
+            raise AttributeError(name)
         return getattr(self._processor, name)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

@@ -1,5 +1,6 @@
 """GRPO with the shared prefix on and off: one trajectory; a group's images handled once."""
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -170,3 +171,4 @@ def test_what_was_made_is_handed_out_and_otherwise_the_processor_works():
     assert processor("a") == "A"
     processor.made = {"pixel_values": 1}
     assert processor("a") == {"pixel_values": 1}
+    assert copy.copy(processor)("a") == {"pixel_values": 1}

@@ -1,0 +1,176 @@
+"""One method, measured in a process of its own so that its peak memory is its own; it takes a step when it is told to.
+
+``python -m alignment.bench_worker SETTINGS.json TOLD SAYS`` with two open file descriptors; started by ``bench.py``.
+"""
+
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from alignment.engine import stay_offline
+
+Step = Callable[[dict[str, Any]], None]
+
+
+def main() -> None:
+    """Reads the settings, and measures step by step."""
+    stay_offline()
+    settings = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    with os.fdopen(int(sys.argv[2])) as told, os.fdopen(int(sys.argv[3]), "w") as says:
+
+        def step_done(measured: dict[str, Any]) -> None:
+            """Tells what a step took, and waits until the next may begin."""
+            says.write(json.dumps({**measured, "peak_mib": peak_mib() - before}) + "\n")
+            says.flush()
+            told.readline()
+
+        before = _memory_of_libraries()
+        MEASURED[settings["kind"]](settings, step_done)
+
+
+def _memory_of_libraries() -> float:
+    import trl  # noqa: F401
+
+    return peak_mib()
+
+
+def peak_mib() -> float:
+    """Peak memory so far, in MiB: the accelerator's where there is one, else the process's."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def train(settings: dict[str, Any], step_done: Step) -> None:
+    """Steps of DPO or GRPO, each with its loss; ``update_s`` leaves out GRPO's generating and judging."""
+    from transformers import TrainerCallback
+
+    trainer = (ours if settings["method"].startswith("ours") else stock)(settings)
+    spent = {"begun": time.perf_counter(), "preparing": 0.0}
+
+    class Clock(TrainerCallback):
+        def on_log(self, *_: Any, logs: dict[str, Any] | None = None, **__: Any) -> None:
+            """The step's loss is logged at its end; the next batch is made after this."""
+            if logs and "loss" in logs:
+                took = time.perf_counter() - spent["begun"]
+                step_done({"step_s": took, "update_s": took - spent["preparing"], "loss": float(logs["loss"])})
+                spent.update(begun=time.perf_counter(), preparing=0.0)
+
+    if settings["kind"] == "grpo":
+        prepare = trainer._prepare_inputs
+
+        def timed(batch: Any) -> Any:
+            begun = time.perf_counter()
+            inputs = prepare(batch)
+            spent["preparing"] = time.perf_counter() - begun
+            return inputs
+
+        trainer._prepare_inputs = timed
+    trainer.add_callback(Clock())
+    trainer.train()
+
+
+def ours(settings: dict[str, Any]) -> Any:
+    """The trainer of clinalign."""
+    from alignment.recipe import Recipe
+    from alignment.train import make_trainer
+
+    trainer: dict[str, Any] = dict(settings["trainer"])
+    if settings["kind"] == "dpo":
+        trainer["precompute_ref_log_probs"] = settings["method"] == "ours"
+    recipe = Recipe.model_validate(
+        {
+            "method": settings["kind"],
+            "output": settings["output"],
+            "model": {"path": settings["model"], "shared_prefix": "on"},
+            "data": {"train": settings["data"]},
+            "rewards": [{"name": "box_overlap"}] if settings["kind"] == "grpo" else [],
+            "weighting": {"use": False},
+            "trainer": trainer,
+        }
+    )
+    made = make_trainer(recipe, Path(settings["output"]))
+    if settings["kind"] == "grpo":
+        _pay_for_variety(made)
+    return made
+
+
+def stock(settings: dict[str, Any]) -> Any:
+    """TRL's trainer on the same model, data and seed."""
+    import trl
+    from datasets import Dataset
+
+    from alignment.generation import unsampled_tokens
+    from alignment.models import load_processor
+
+    processor = load_processor(settings["model"])
+    options = {"output_dir": settings["output"], "report_to": "none", "bf16": False, **settings["trainer"]}
+    options["model_init_kwargs"] = {"dtype": "float32", "attn_implementation": "sdpa"}
+    data = Dataset.from_parquet(settings["data"])
+    common: dict[str, Any] = {"model": settings["model"], "train_dataset": data, "processing_class": processor}
+    if settings["kind"] == "dpo":
+        return trl.DPOTrainer(args=trl.DPOConfig(**options, max_length=None), **common)
+    suppressed = {"suppress_tokens": unsampled_tokens(processor)}
+    options["generation_kwargs"] = {**suppressed, **options["generation_kwargs"]}
+    return _pay_for_variety(trl.GRPOTrainer(args=trl.GRPOConfig(**options), reward_funcs=[variety], **common))
+
+
+def variety(completions: list[Any], **_: Any) -> list[float]:
+    """A reward in which the answers of any model differ: different letters."""
+    return [len(set(c[0]["content"])) / 10 for c in completions]
+
+
+def _pay_for_variety(trainer: Any) -> Any:
+    import torch
+
+    trainer.reward_funcs, trainer.reward_func_names = [variety], ["variety"]
+    trainer.reward_weights, trainer.reward_processing_classes = torch.ones(1), [None]
+    return trainer
+
+
+def likelihood(settings: dict[str, Any], step_done: Step) -> None:
+    """Scoring several answers to each prompt, as a reward over candidates or an evaluation by likelihood does."""
+    from datasets import Dataset
+
+    from alignment.models import load_for_inference
+    from alignment.prompt_groups import answer_logprobs
+
+    model, processor = load_for_inference(settings["model"])
+    data: Any = Dataset.from_parquet(settings["data"])
+    shared = "on" if settings["method"] == "ours" else "off"
+    for _ in range(settings["trainer"]["max_steps"]):
+        begun = time.perf_counter()
+        scores = answer_logprobs(model, processor, [dict(row) for row in data], shared_prefix=shared)
+        took = time.perf_counter() - begun
+        mean = sum(map(sum, scores)) / sum(map(len, scores))
+        step_done({"step_s": took, "update_s": took, "loss": -mean})
+
+
+def build(settings: dict[str, Any], step_done: Step) -> None:
+    """Building the phantom data set; there is nothing in TRL to set beside it."""
+    from data_builders.build import build as build_data
+    from data_builders.build_spec import read_spec
+
+    for k in range(settings["steps"]):
+        begun = time.perf_counter()
+        build_data(read_spec(Path(settings["spec"]), [f"output={settings['output']}_{k}"]))
+        took = time.perf_counter() - begun
+        step_done({"step_s": took, "update_s": took, "loss": 0.0})
+
+
+MEASURED: dict[str, Callable[[dict[str, Any], Step], None]] = {
+    "dpo": train,
+    "grpo": train,
+    "reward": likelihood,
+    "build": build,
+}
+
+if __name__ == "__main__":
+    main()

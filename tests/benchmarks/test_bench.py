@@ -1,0 +1,50 @@
+"""The side-by-side benchmark: its arithmetic, its rows, and one real pair of tiny runs. No time is asserted."""
+
+import pytest
+from datasets import Dataset
+
+from alignment.bench import Shape, bench, prepared, table, theoretical_ratios
+from alignment.models import load_processor
+from alignment.prompt_groups import collated, group
+from rewards.strict_yaml import InputError
+
+pytestmark = pytest.mark.filterwarnings("default")
+TINY = Shape(image_tokens=4, answer_tokens=8, prompts=1, hidden_size=32, num_layers=1)
+
+
+def test_the_theoretical_ratio_of_dpo_by_hand():
+    # prompt 100, answers of 50: stock 2 x 150 tokens, ours 100 + 2 x 50; with the reference 4 forwards, without 3
+    ratios = theoretical_ratios("dpo", 100, Shape(answer_tokens=50))
+    assert ratios == pytest.approx({"ours_reference_each_step": 1.5, "ours": 2.0})
+
+
+def test_the_theoretical_ratio_of_grpo_by_hand():
+    assert theoretical_ratios("grpo", 100, Shape(answer_tokens=50, answers=4)) == {"ours": 2.0}
+
+
+def test_an_image_token_count_that_is_no_square_is_refused(tmp_path):
+    with pytest.raises(InputError, match="no square; try 225 or 256"):
+        prepared("dpo", Shape(image_tokens=250), tmp_path, steps=1)
+
+
+def test_rows_have_the_asked_numbers_of_tokens_and_answers(tmp_path):
+    settings = prepared("reward", Shape(image_tokens=9, answer_tokens=12, answers=3, hidden_size=32), tmp_path, steps=1)
+    processor = load_processor(settings["model"])
+    row = Dataset.from_parquet(settings["data"])[0]
+    batch = collated(processor, [group(processor, row["images"], row["prompt"], row["answers"])], shared=True)
+    image = processor.tokenizer.convert_tokens_to_ids("<image>")
+    assert int((batch["input_ids"] == image).sum()) == 9
+    assert len(batch["answer_lengths"]) == 3
+    assert all(abs(int(n) - 12) <= 2 for n in batch["answer_lengths"])
+    assert int((batch["segments"] == 0).sum()) == settings["prompt_tokens"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["dpo", "grpo", "reward"])
+def test_ours_and_stock_lose_the_same(tmp_path, kind):
+    shape = TINY if kind == "dpo" else Shape(**{**vars(TINY), "answers": 3})
+    result = bench(kind, shape, runs=2, folder=tmp_path)
+    for ratios in result["stock_over_ours"].values():
+        assert ratios["largest_loss_difference"] <= 1e-4
+        assert ratios["peak_mib"] > 0
+    assert table(result).count("\n") == len(result["methods"]) + 1
