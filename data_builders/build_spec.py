@@ -85,10 +85,9 @@ def _knobs_of(function: Callable[..., Any]) -> type[BaseModel]:
 
 def _as_yaml(hint: Any) -> Any:
     """The type of a knob as YAML can write it: a path as a string, a collection as a list."""
-    if hint is Path:
-        return Annotated[Path, Strict(False)]
-    if Path in get_args(hint):
-        return Annotated[Path, Strict(False)] | None
+    path: Any = Annotated[Path, Strict(False)]
+    if hint is Path or Path in get_args(hint):
+        return path if hint is Path else path | None
     return list[get_args(hint)] if get_origin(hint) is Collection else hint
 
 
