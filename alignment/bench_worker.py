@@ -25,9 +25,13 @@ def main() -> None:
 
         def step_done(measured: dict[str, Any]) -> None:
             """Tells what a step took, and waits until the next may begin."""
-            says.write(json.dumps({**measured, "peak_mib": peak_mib() - before}) + "\n")
+            own = {"cpu_s": time.process_time() - spent["cpu_s"], "peak_mib": peak_mib() - before}
+            says.write(json.dumps(measured | own) + "\n")
             says.flush()
             told.readline()
+            spent["cpu_s"] = time.process_time()
+
+        spent = {"cpu_s": time.process_time()}
 
         before = _memory_of_libraries()
         MEASURED[settings["kind"]](settings, step_done)

@@ -8,7 +8,8 @@ from datasets import Dataset
 from trl import DPOConfig, DPOTrainer
 
 from alignment.dpo import PreferenceCollator, preference_groups
-from alignment.models import load_processor
+from alignment.models import load_for_inference, load_processor
+from alignment.prompt_groups import answer_logprobs
 from alignment.recipe import parquet, read_recipe
 from alignment.reference_cache import cache_folder, read_references, reference_file, row_key
 from alignment.train import make_trainer, run
@@ -175,3 +176,13 @@ def test_the_references_read_back_are_those_that_were_written(tmp_path):
     write_references(tmp_path / "a" / "x.safetensors", values)
     assert read_references(tmp_path / "a" / "x.safetensors") == values
     assert read_references(tmp_path / "none.safetensors") == {}
+
+
+def test_likelihoods_of_several_answers_are_those_of_each_answer_alone(recipe, start):
+    model, processor = load_for_inference(str(start))
+    rows = [{**row, "answers": [row["chosen"], row["rejected"], row["chosen"]]} for row in rows_of(recipe("l"), 2)]
+    together = answer_logprobs(model, processor, rows, shared_prefix="on")
+    for row, scores in zip(rows, together, strict=True):
+        assert scores[0] == pytest.approx(scores[2], abs=1e-4)
+        alone = [answer_logprobs(model, processor, [{**row, "answers": [a]}])[0][0] for a in row["answers"]]
+        assert scores == pytest.approx(alone, abs=2e-4)
