@@ -17,7 +17,7 @@ import torch.distributed as dist
 from transformers import TrainerCallback
 
 from alignment.recipe import Recipe
-from alignment.reward_functions import TrlReward, trl_rewards
+from alignment.reward_functions import TrlBatchReward, TrlReward, trl_rewards
 from rewards.combination import Gate, as_table, domain_advantages
 from rewards.loading import Reward
 from rewards.schedule import ThresholdSchedule
@@ -44,12 +44,14 @@ def combined_rewards(recipe: Recipe, *, group_size: int) -> CombinedRewards:
 
     Raises: InputError under DRPO if a process' batch does not hold whole groups.
     """
-    functions, weights = gated_rewards(recipe)
+    loaded, weights = trl_rewards(recipe.rewards)
+    wraps = recipe.canaries or recipe.combination.gates or recipe.combination.schedules or recipe.combination.domains
+    functions = gated_rewards(recipe)[0] if wraps else []
     tightening = [f for f in map(_ungated, functions) if isinstance(f, ScheduledReward)]
     found = CombinedRewards(
-        functions=list(functions),
+        functions=list(functions or loaded),
         arguments={"reward_weights": weights},
-        columns={column for f in functions for column in f.reward.columns},
+        columns={column for f in loaded for column in f.reward.columns},
         callbacks=[ScheduleStates(tightening)] if tightening else [],
     )
     if recipe.combination.domains is None:
@@ -86,8 +88,17 @@ def _with_canaries(
 
 
 def gated_rewards(recipe: Recipe) -> tuple[list[TrlReward], list[float]]:
-    """The rewards of a recipe one by one, with their schedules and gates, and their weights."""
-    functions, weights = trl_rewards(recipe.rewards)
+    """The rewards of a recipe one by one, with their schedules and gates, and their weights.
+
+    Raises: InputError for a reward that is judged in batches (a judge): only plain functions can be wrapped.
+    """
+    loaded, weights = trl_rewards(recipe.rewards)
+    functions = [f for f in loaded if isinstance(f, TrlReward)]
+    if batched := [f.reward.name for f in loaded if isinstance(f, TrlBatchReward)]:
+        raise InputError(
+            f"rewards: '{batched[0]}' is judged in batches; gates, schedules, domains, canaries and audits take "
+            "rewards that are plain functions. Leave one of the two out."
+        )
     schedules = {s.reward: s for s in recipe.combination.schedules}
     scheduled = [_scheduled(f, schedules[f.reward.name]) if f.reward.name in schedules else f for f in functions]
     return [_gated(f, recipe, functions) for f in scheduled], weights

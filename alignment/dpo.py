@@ -187,18 +187,20 @@ class WeightedDPOTrainer(DPOTrainer):
     @contextlib.contextmanager
     def _as_reference(self) -> Generator[Any]:
         """The reference, without gradients: its own model, or the policy with its adapter off (or as it was)."""
-        policy: Any = self.accelerator.unwrap_model(self.model)
+        model: Any = self.model
+        arguments: Any = self.args
+        policy: Any = self.accelerator.unwrap_model(model)
         adapter = contextlib.nullcontext()
         if self.ref_model is None:
             assert isinstance(policy, PeftModel), "the reference model was dropped, but a row has no reference_logps"
             adapter = use_adapter(policy, adapter_name="ref" if "ref" in policy.peft_config else None)
         with (
             torch.no_grad(),
-            disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs),
+            disable_gradient_checkpointing(model, arguments.gradient_checkpointing_kwargs),
             adapter,
             self.accelerator.autocast(),
         ):
-            yield self.ref_model or self.model
+            yield self.ref_model or model
 
     def cache_references(self) -> None:
         """Computes what the cache lacks, gives it to the rows, and lets the reference model go."""
@@ -237,7 +239,8 @@ class WeightedDPOTrainer(DPOTrainer):
     def _log_tokens(self, batch: Batch) -> None:
         model: Any = self.model
         counts: Any = torch.tensor([tokens_computed(batch)], device=self.accelerator.device)
-        computed, saved = self.accelerator.gather(counts).sum(dim=0).tolist()
+        everywhere: Any = self.accelerator.gather(counts)
+        computed, saved = everywhere.sum(dim=0).tolist()
         metrics = self._metrics["train" if model.training else "eval"]
         metrics["tokens/computed"].append(computed)
         metrics["tokens/saved"].append(saved)

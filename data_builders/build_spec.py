@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Collection, Iterator
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Optional, cast, get_args, get_origin, get_type_hints
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, create_model, model_validator
@@ -87,7 +87,7 @@ def _as_yaml(hint: Any) -> Any:
     """The type of a knob as YAML can write it: a path as a string, a collection as a list."""
     path: Any = Annotated[Path, Strict(False)]
     if hint is Path or Path in get_args(hint):
-        return path if hint is Path else path | None
+        return path if hint is Path else Optional[path]  # noqa: UP045 (no union of a variable in a type position)
     return list[get_args(hint)] if get_origin(hint) is Collection else hint
 
 

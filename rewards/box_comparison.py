@@ -29,17 +29,23 @@ class Case:
 def contenders() -> Mapping[str, Reward]:
     """The rewards under comparison, by the name of their column."""
     return {
-        "medmo published": load_reward("medmo_box", **EXTENT),
-        "medmo lambda .1": load_reward("medmo_box", **EXTENT, false_positive=0.1, false_negative=0.1),
-        "medmo safe": load_reward("medmo_box_safe", **EXTENT),
-        "box_overlap": load_reward("box_overlap"),
-        "box_overlap giou": load_reward("box_overlap", measure="giou"),
-        "iou": load_reward("box_measure", formula="iou"),
-        "iou@.5": load_reward("box_measure", formula="iou_at"),
-        "mAP odLength": load_reward("box_measure", formula="map_odlength"),
-        "F1 x IoU": load_reward("box_measure", formula="f_beta_iou"),
-        "max(n)": load_reward("box_measure", formula="max_normalised"),
+        "medmo published": _plain("medmo_box", **EXTENT),
+        "medmo lambda .1": _plain("medmo_box", **EXTENT, false_positive=0.1, false_negative=0.1),
+        "medmo safe": _plain("medmo_box_safe", **EXTENT),
+        "box_overlap": _plain("box_overlap"),
+        "box_overlap giou": _plain("box_overlap", measure="giou"),
+        "iou": _plain("box_measure", formula="iou"),
+        "iou@.5": _plain("box_measure", formula="iou_at"),
+        "mAP odLength": _plain("box_measure", formula="map_odlength"),
+        "F1 x IoU": _plain("box_measure", formula="f_beta_iou"),
+        "max(n)": _plain("box_measure", formula="max_normalised"),
     }
+
+
+def _plain(name: str, **knobs: Any) -> Reward:
+    reward = load_reward(name, **knobs)
+    assert isinstance(reward, Reward)
+    return reward
 
 
 def cases() -> list[Case]:
