@@ -165,7 +165,7 @@ def prepared(kind: Kind, shape: Shape, folder: Path, *, steps: int) -> dict[str,
     side = int(shape.image_tokens**0.5)
     if side**2 != shape.image_tokens:
         raise InputError(f"--image-tokens: {shape.image_tokens} is no square; try {side**2} or {(side + 1) ** 2}.")
-    sizes = dict(image_size=32 * side, hidden_size=shape.hidden_size, num_layers=shape.num_layers)
+    sizes: dict[str, Any] = dict(image_size=32 * side, hidden_size=shape.hidden_size, num_layers=shape.num_layers)
     texts = [" ".join(WORDS), "Where is the lesion?"]
     model = build_tiny(texts, folder / "model", vision_hidden_size=shape.hidden_size // 2, **sizes)
     processor = load_processor(str(model))

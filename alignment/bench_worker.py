@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def _memory_of_libraries() -> float:
-    import trl  # noqa: F401
+    import trl  # noqa: F401  # pyright: ignore[reportUnusedImport]
 
     return peak_mib()
 
@@ -123,7 +123,7 @@ def stock(settings: dict[str, Any]) -> Any:
         return trl.DPOTrainer(args=trl.DPOConfig(**options, max_length=None), **common)
     suppressed = {"suppress_tokens": unsampled_tokens(processor)}
     options["generation_kwargs"] = {**suppressed, **options["generation_kwargs"]}
-    return _pay_for_variety(trl.GRPOTrainer(args=trl.GRPOConfig(**options), reward_funcs=[variety], **common))
+    return _pay_for_variety(trl.GRPOTrainer(args=trl.GRPOConfig(**options), reward_funcs=[variety], **common))  # pyright: ignore[reportArgumentType]
 
 
 def variety(completions: list[Any], **_: Any) -> list[float]:

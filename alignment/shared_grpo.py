@@ -65,18 +65,27 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         """TRL's, without its shuffle where that changes nothing but which rows share a forward."""
-        due = self._step % (self.args.steps_per_generation * self.num_iterations) == 0
-        if not (self.model.training and (due or self._buffered_inputs is None) and self._order_is_immaterial()):
+        steps, model, buffered = self._arguments.steps_per_generation, self._model, self._buffered_inputs
+        due = self._step % (steps * self.num_iterations) == 0
+        if not (model.training and (due or not buffered) and self._order_is_immaterial()):
             return super()._prepare_inputs(generation_batch)
-        batch = split_pixel_values_by_grid(self._generate_and_score_completions(generation_batch))
+        batch: Any = split_pixel_values_by_grid(self._generate_and_score_completions(generation_batch))
         torch.randperm(len(batch["prompt_ids"]))  # TRL draws here: the random stream stays in step with its own
-        parts = split_tensor_dict(batch, self.args.steps_per_generation)
+        parts: Any = split_tensor_dict(batch, steps)
         self._buffered_inputs = [unsplit_pixel_values_by_grid(part) for part in parts]
-        return self._buffered_inputs[self._step % self.args.steps_per_generation]
+        return self._buffered_inputs[self._step % steps]
+
+    @property
+    def _arguments(self) -> Any:
+        return self.args
+
+    @property
+    def _model(self) -> Any:
+        return self.model
 
     def _order_is_immaterial(self) -> bool:
         """One optimizer step takes all rows of a generation, and the loss is a sum over rows."""
-        arguments = self.args
+        arguments = self._arguments
         whole = arguments.gradient_accumulation_steps == arguments.steps_per_generation
         plain = self.top_entropy_quantile == 1.0 and not self._entropy_bonus_enabled
         return self.shared and whole and plain and arguments.loss_type in ORDERLESS_LOSSES
@@ -173,12 +182,12 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
         prompt["input_ids"] = _padded(ids, "right")
         prompt["attention_mask"] = _padded([torch.ones_like(i) for i in ids], "right")
         packed_answers = [[answers[k] for k in group] for group in groups]
-        batch = packed(prompt, packed_answers, pad_token_id=self._tokenizer.pad_token_id)
+        batch = packed(prompt, packed_answers, pad_token_id=int(self._tokenizer.pad_token_id))  # pyright: ignore[reportArgumentType]
         return {name: values.to(self.accelerator.device) for name, values in batch.items()}
 
     def _log_tokens(self, batch: Batch) -> None:
         computed, saved = tokens_computed(batch)
-        metrics = self._metrics["train" if self.model.training else "eval"]
+        metrics = self._metrics["train" if self._model.training else "eval"]
         metrics["tokens/computed"].append(computed)
         metrics["tokens/saved"].append(saved)
 

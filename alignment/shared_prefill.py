@@ -4,7 +4,7 @@ Rests on two steps of ``GenerationMixin`` that have no public hook (``_prefill``
 a model without them generates as ever. Left out: beams, and restarts from a filled cache.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,7 +16,7 @@ ENCODE = "_prepare_multimodal_encoder_kwargs_for_generation"
 
 
 @contextmanager
-def shared_prefill(model: Any, groups: Sequence[Sequence[int]] | None, rows: Sequence[Fields]) -> Iterator[None]:
+def shared_prefill(model: Any, groups: Sequence[Sequence[int]] | None, rows: Sequence[Fields]) -> Generator[None]:
     """Within it, ``model.generate`` prefills each group of its batch once and copies the cache.
 
     Args:

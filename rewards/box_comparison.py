@@ -6,6 +6,7 @@
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from rewards.facts import Box
 from rewards.loading import Reward, load_reward
