@@ -12,6 +12,9 @@ from alignment.audit import Audit, audit
 from alignment.recipe import read_recipe
 from rewards.box_comparison import comparison, contenders
 
+WIDTH = 140
+"""Columns that the comparison needs; a narrower terminal wraps it."""
+
 
 def print_audit(recipe: Path, overrides: list[str], *, rows: int, out: Path | None, as_json: bool) -> Audit:
     """Audits a recipe, writes its page, and prints what was found."""
@@ -47,10 +50,12 @@ def print_box_comparison(*, as_json: bool) -> None:
         _write_json(found)
         return
     names = list(contenders())
-    table = Table("answer", *names, title="Box rewards under scripted answers")
+    table = Table("answer", title="Box rewards under scripted answers")
+    for name in names:
+        table.add_column(name, no_wrap=False, justify="right", min_width=max(map(len, name.split())))
     for case, scores in found.items():
         table.add_row(case, *[_figure(scores[name]) for name in names])
-    Console().print(table)
+    Console(width=max(Console().width, WIDTH)).print(table)
 
 
 def _figure(value: float | None) -> str:
