@@ -12,7 +12,8 @@ from rewards.loading import BatchReward, Reward, load_reward
 from rewards.reading import read
 from rewards.rule_faults import label_faults
 from rewards.rule_set import RuleSet, load_rule_set
-from rewards.strict_yaml import InputError, nearest_file
+from rewards.strict_yaml import InputError, nearest, nearest_file
+from rewards.symbols import read_symbol
 from rewards.valid_sets import space_size
 
 
@@ -51,15 +52,30 @@ def _score_batch(reward: BatchReward, rows: list[dict[str, Any]]) -> Iterator[st
 
 
 def read_lines(rule_set: str, lines: Iterable[str]) -> Iterator[str]:
-    """Each row with the ``facts`` read from its ``text``, the words they were read from, and what was not read."""
+    """Each row with the ``facts`` read from its ``text``, the words they were read from, and what was not read.
+
+    A row with a ``node`` is an answer to that question of the decision: its ``symbol`` is read instead.
+    """
     rules = load_rule_set(rule_set)
     for number, row in _rows(lines):
         if "text" not in row:
             raise InputError(f"line {number}: a row needs a 'text'.")
+        if "node" in row or not rules.findings:
+            yield json.dumps({**row, **_symbol(row["text"], str(row.get("node", "")), rules, number)})
+            continue
         reading = read(row["text"], rules)
         facts = reading.facts.model_dump(exclude_defaults=True)
         found = {"facts": facts, "evidence": reading.evidence, "conflicts": sorted(reading.conflicts)}
         yield json.dumps({**row, **found, "unread": list(reading.unread)})
+
+
+def _symbol(text: str, node: str, rules: RuleSet, number: int) -> dict[str, Any]:
+    nodes = rules.decision.nodes if rules.decision else {}
+    if node not in nodes:
+        hint = nearest(node, list(nodes)) or f" Known: {', '.join(nodes) or 'none'}."
+        raise InputError(f"line {number}: {rules.id} has no node '{node}'.{hint}")
+    reading = read_symbol(text, nodes[node])
+    return {"reading": reading.kind, "symbol": reading.symbol, "words": list(reading.words)}
 
 
 def check_rule_set(name: str, data: Path | None) -> dict[str, Any]:

@@ -43,10 +43,10 @@ def dialogue_fault(facts: Facts, rules: RuleSet) -> str | None:
     """
     if rules.decision is None:
         return f"rule set {rules.id} has no decision section, so it gives no dialogues"
-    symbols = symbols_of(facts, rules.decision)
-    fault = rules.decision.fault_of(symbols)
+    fault = rules.decision.record_fault(facts.record())
     if fault is not None:
         return fault
+    symbols = symbols_of(facts, rules.decision)
     known = {name: symbol for name, symbol in symbols.items() if symbol is not None}
     for context in rules.decision.context:
         if met(context.when, known) and _filled(context.text, facts.record()) is None:

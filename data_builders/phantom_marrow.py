@@ -145,8 +145,9 @@ def _cells(disease: Disease, rng: np.random.Generator) -> tuple[Cell, ...]:
     number = int(rng.integers(15, 20))
     kinds: list[Kind] = []
     for kind in COUNTED:
-        kinds += [kind] * round(rng.uniform(*FRACTIONS[disease][kind]) * number)
-    kinds += ["granulocyte" if rng.random() < 0.6 else "erythroblast" for _ in range(number - len(kinds))]
+        least, greatest = FRACTIONS[disease][kind]
+        kinds.extend(kind for _ in range(round(rng.uniform(least, greatest) * number)))
+    kinds.extend("granulocyte" if rng.random() < 0.6 else "erythroblast" for _ in range(number - len(kinds)))
     placed: list[Cell] = []
     for kind in kinds:
         radius = rng.uniform(*RADII[kind])

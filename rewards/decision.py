@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from rewards.evidence import Clause as EvidenceClause
-from rewards.evidence import Evidence, Truth, every, holds
+from rewards.evidence import Evidence, Truth, Value, every, holds
 from rewards.strict_yaml import nearest
 from rewards.valid_sets import MAX_LISTED, Assignment, largest_agreement, solutions, space_size
 
@@ -239,6 +239,23 @@ class Decision(_Strict):
                 return f"node '{name}': no answer '{symbol}'.{nearest(symbol, list(domain))}"
         known = {name: symbol for name, symbol in symbols.items() if symbol is not None}
         return None if self.is_valid(known) else f"no valid path: {', '.join(known[n] for n in self.order)}"
+
+    def record_fault(self, record: Evidence) -> str | None:
+        """Why a record gives no valid answers, with the labels that decide nothing; None if it gives some."""
+        symbols = self.derived(record)
+        fault = self.fault_of(symbols)
+        undecided = next((name for name in self.nodes if symbols[name] is None), None)
+        if fault is None or undecided is None:
+            return fault
+        columns = sorted({c for rule in self.derive.get(undecided, ()) for c in rule.when} or {undecided})
+        return f"{fault} (from {', '.join(_shown(c, record.get(c)) for c in columns)})"
+
+
+def _shown(column: str, value: Value) -> str:
+    """A column as a fault names it: labels by name, since alike faults are counted together; numbers only as given."""
+    if value is None:
+        return f"{column}: not given"
+    return f"{column}: '{value}'" if isinstance(value, str) else f"{column}: given"
 
 
 def met(clause: Clause, partial: Mapping[str, str]) -> Truth:

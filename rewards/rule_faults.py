@@ -171,7 +171,8 @@ def _cycles(decision: Decision) -> Iterator[Fault]:
 def _found_cycles(edges: Mapping[str, set[str]]) -> Iterator[tuple[str, ...]]:
     """Each cycle once, from its first node by name."""
     for start in edges:
-        trail, found = [(start, (start,))], False
+        trail: list[tuple[str, tuple[str, ...]]] = [(start, (start,))]
+        found = False
         while trail and not found:
             name, path = trail.pop()
             for after in sorted(edges.get(name, ())):
@@ -248,7 +249,7 @@ def label_faults(decision: Decision, records: Iterable[tuple[str, Evidence]]) ->
     """Records whose labels the rules do not allow: one line for each kind of fault, with how many and which."""
     found: dict[str, list[str]] = {}
     for name, record in records:
-        fault = decision.fault_of(decision.derived(record))
+        fault = decision.record_fault(record)
         if fault is not None:
             found.setdefault(fault, []).append(name)
     return [

@@ -160,10 +160,19 @@ def _clauses(text: str, node: Node) -> Iterator[_Clause]:
         elif kind in ("end", "turn"):
             clause.hedged |= match.group() == "?"
             yield _heard(clause)
-            clause = _Clause()
+            clause = _following(clause, match.group())
         else:
             _cue(clause, kind or "", text)
     yield _heard(clause)
+
+
+def _following(clause: _Clause, sign: str) -> _Clause:
+    """The next clause. What comes before a colon or comma without naming anything speaks of what follows."""
+    if not clause.hits and sign == ":":
+        return _Clause(negating=clause.negating, hedged=clause.hedged, refused=clause.refused, quoted=clause.quoted)
+    if not clause.hits and sign == ",":
+        return _Clause(hedged=clause.hedged, refused=clause.refused)
+    return _Clause()
 
 
 def _heard(clause: _Clause) -> _Clause:

@@ -92,7 +92,9 @@ def test_labels_that_the_rules_do_not_allow_are_counted_and_named():
     records = [(f"r{k}", {"field": "unknown"}) for k in range(7)]
     records += [("good", {"field": "clot"}), ("odd", {"field": "clot", "blast_fraction": 0.9})]
     lines = label_faults(marrow, records)
-    assert lines == ["7 records: node 'quality' has no answer. Records: r0, r1, r2, r3, r4, ..."]
+    assert lines == [
+        "7 records: node 'quality' has no answer (from field: 'unknown'). Records: r0, r1, r2, r3, r4, ..."
+    ]
     crossed = Decision.model_validate(marrow.model_dump() | {"derive": {}})
     stated = {
         "quality": "low",

@@ -1,0 +1,109 @@
+"""Metrics of dialogues, as Dr-LLaVA (arXiv 2405.19567) names them, from gold symbols and what was read.
+
+A_Q: share of questions answered rightly. A_C: share of dialogues with every answer right. A_D: share with the right
+final answer, of those that ask for it. H_cc: share whose answers are no valid path; an answer that is not understood is
+on none. Left out: intervals, which need patients and belong to the evaluation; it resamples the ``Outcome``s.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from rewards.dialogue import Dialogue, Responses, readings
+from rewards.dialogue_consistency import contradictions, yields
+from rewards.symbols import SymbolReading
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one dialogue, in counts that add up over dialogues.
+
+    ``final_right``: None where the final node was not asked. ``contradicts``: the answers that were understood
+    cannot all be true. ``confusion``: (node, gold, said), where an answer without a symbol is its kind in brackets.
+    """
+
+    scenario: str
+    num_turns: int
+    num_right: int
+    num_parsed: int
+    final_right: bool | None
+    valid_path: bool
+    contradicts: bool
+    num_wrong_claims: int
+    num_yielded: int
+    confusion: tuple[tuple[str, str, str], ...]
+
+    @property
+    def all_right(self) -> bool:
+        """Whether every answer is right."""
+        return self.num_right == self.num_turns
+
+
+def outcome(response: Responses, dialogue: Dialogue) -> Outcome:
+    """The model's turns in one dialogue, judged by its gold symbols; the texts of the dialogue play no part."""
+    heard = readings(response, dialogue)
+    pairs = list(zip(dialogue.turns, heard, strict=True))
+    misled = [yields(dialogue.decision, t, r) for t, r in pairs if t.claim is not None and not t.claim.right]
+    final = [r.stated == t.gold for t, r in pairs if t.node == dialogue.decision.final]
+    num_parsed = sum(r.stated is not None for r in heard)
+    contradicts = contradictions(dialogue, heard) > 0
+    known = all(r.stated in dialogue.decision.domains[t.node] for t, r in pairs)
+    return Outcome(
+        scenario=dialogue.scenario,
+        num_turns=len(pairs),
+        num_right=sum(r.stated == t.gold for t, r in pairs),
+        num_parsed=num_parsed,
+        final_right=final[0] if final else None,
+        valid_path=known and not contradicts,
+        contradicts=contradicts,
+        num_wrong_claims=len(misled),
+        num_yielded=sum(misled),
+        confusion=tuple((t.node, t.gold, _label(r)) for t, r in pairs),
+    )
+
+
+def _label(reading: SymbolReading) -> str:
+    return reading.stated if reading.stated is not None else f"({reading.kind})"
+
+
+def dialogue_metrics(outcomes: Sequence[Outcome]) -> dict[str, float]:
+    """A_Q, A_C, A_D, H_cc, parse rate, share of contradictory dialogues, yield-to-wrong-hint rate; all in [0, 1].
+
+    A metric without cases (no final question, no wrong claim) is left out. Empty for no outcomes.
+    """
+    if not outcomes:
+        return {}
+    turns = sum(o.num_turns for o in outcomes)
+    asked_final = [o.final_right for o in outcomes if o.final_right is not None]
+    claims = sum(o.num_wrong_claims for o in outcomes)
+    return {
+        "A_Q": sum(o.num_right for o in outcomes) / turns,
+        "A_C": _share(o.all_right for o in outcomes),
+        **({"A_D": _share(asked_final)} if asked_final else {}),
+        "H_cc": _share(not o.valid_path for o in outcomes),
+        "contradictions": _share(o.contradicts for o in outcomes),
+        "parsed": sum(o.num_parsed for o in outcomes) / turns,
+        **({"yielded": sum(o.num_yielded for o in outcomes) / claims} if claims else {}),
+    }
+
+
+def by_scenario(outcomes: Iterable[Outcome]) -> dict[str, dict[str, float]]:
+    """The metrics of each scenario by itself, in the order in which they are met."""
+    grouped: dict[str, list[Outcome]] = defaultdict(list)
+    for found in outcomes:
+        grouped[found.scenario].append(found)
+    return {scenario: dialogue_metrics(found) for scenario, found in grouped.items()}
+
+
+def confusions(outcomes: Iterable[Outcome]) -> Mapping[str, Mapping[str, Mapping[str, int]]]:
+    """How often each gold symbol of each node was answered by what: ``table[node][gold][said]``."""
+    counts = Counter(entry for found in outcomes for entry in found.confusion)
+    table: dict[str, dict[str, dict[str, int]]] = {}
+    for (node, gold, said), number in sorted(counts.items()):
+        table.setdefault(node, {}).setdefault(gold, {})[said] = number
+    return table
+
+
+def _share(truths: Iterable[bool]) -> float:
+    found = list(truths)
+    return sum(found) / len(found)
