@@ -1,7 +1,7 @@
 """Where the turns of a dialogue begin and end under a model's chat template.
 
-Everything is taken from what the template renders, so that training and rollouts see the very tokens that it would put.
-Left out: templates that rewrite earlier turns when a later one is added (some drop earlier reasoning); they are refused.
+Everything is taken from what the template renders, so that training and rollouts see the tokens that it would put.
+Left out: templates that rewrite earlier turns when a later one is added (some drop earlier reasoning); refused.
 """
 
 from collections.abc import Sequence

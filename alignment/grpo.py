@@ -1,8 +1,9 @@
 """GRPO on prompt rows with images (Shao et al. 2024), with rewards by name.
 
-Left out: prefilling a group's prompt once, and scripted multi-turn rollouts.
+With a ``dialogue`` section, over whole dialogues (``dialogue_grpo.py``). Left out: prefilling a group's prompt once.
 """
 
+from functools import partial
 from typing import Any
 
 from datasets import Dataset
@@ -10,6 +11,8 @@ from transformers import ProcessorMixin
 from trl import GRPOConfig, GRPOTrainer
 
 from alignment.combined_rewards import combined_rewards
+from alignment.dialogue_checks import dialogues_that_fit, max_context
+from alignment.dialogue_grpo import DialogueTrainer
 from alignment.generation import unsampled_tokens
 from alignment.recipe import Recipe
 
@@ -24,7 +27,11 @@ def grpo_trainer(recipe: Recipe, model: Any, processor: ProcessorMixin, data: Da
         suppressed = {"suppress_tokens": unsampled_tokens(processor)}
         arguments["generation_kwargs"] = {**suppressed, **(arguments.get("generation_kwargs") or {})}
     columns = {"images", "prompt"} | combined.columns
-    return GRPOTrainer(
+    make: Any = GRPOTrainer
+    if recipe.dialogue:
+        columns, data = columns | {"dialogue"}, dialogues_that_fit(recipe, model, processor, data)
+        make = partial(DialogueTrainer, dialogue=recipe.dialogue, max_context=max_context(model))
+    return make(
         model=model,
         reward_funcs=combined.functions,
         args=GRPOConfig(**arguments),

@@ -1,0 +1,152 @@
+"""What is checked before a model is trained on dialogues: the recipe, and each row.
+
+A row whose reference dialogue does not fit is left out, with its reason, and counted in the log; what has no meaning
+here at all (an image that first appears in a later turn, a row without a dialogue) stops the run.
+"""
+
+import logging
+from collections import Counter
+from typing import Any
+
+from datasets import Dataset
+
+from alignment.dialogue_turns import rendered
+from alignment.recipe import DialogueSection, Recipe, columns_of
+from data_builders.dialogues import transcript
+from rewards.dialogue import Dialogue, read_dialogue
+from rewards.loading import BatchReward, Reward, load_reward
+from rewards.strict_yaml import InputError
+
+logger = logging.getLogger(__name__)
+UNFIT_LOSSES = ("vespo", "luspo")
+"""Losses of TRL that need one advantage a response."""
+
+
+def dialogue_faults(recipe: Recipe) -> list[str]:
+    """What stands against training on dialogues in a recipe, one line each."""
+    try:
+        names = columns_of(recipe.data.train)
+        rewards = [load_reward(entry.name, **entry.knobs) for entry in recipe.rewards]
+    except InputError:  # said already by the checks of data and rewards
+        return []
+    if recipe.dialogue is None:
+        whole = [r.name for r in rewards if "dialogue" in r.columns] if recipe.method == "grpo" else []
+        return [f"rewards: '{name}' judges whole dialogues; add a section such as dialogue: {{}}." for name in whole]
+    if recipe.method != "grpo":
+        return [f"dialogue: {recipe.method} has no such section; it is for grpo."]
+    faults = [] if "dialogue" in names else [f"dialogue: {recipe.data.train} has no column 'dialogue'."]
+    faults += _trainer_faults(recipe, recipe.dialogue)
+    return faults + (_credit_faults(recipe, rewards) if recipe.dialogue.credit == "turn" else [])
+
+
+def _trainer_faults(recipe: Recipe, section: DialogueSection) -> list[str]:
+    faults = [
+        f"trainer.{key}: dialogues are rolled out with the model itself; leave it out."
+        for key in ("use_vllm", "use_transformers_continuous_batching")
+        if recipe.trainer.get(key)
+    ]
+    whole = recipe.trainer.get("max_completion_length", 256)
+    if isinstance(whole, int) and whole < section.max_answer_tokens:
+        faults.append(
+            f"dialogue.max_answer_tokens: one answer may have {section.max_answer_tokens} tokens, but a whole dialogue "
+            f"only {whole} (trainer.max_completion_length)."
+        )
+    return faults
+
+
+def _credit_faults(recipe: Recipe, rewards: list[Reward | BatchReward]) -> list[str]:
+    """Credit by turn is a plain weighted sum of rewards that judge turns."""
+    faults = [
+        f"rewards[{k}]: '{reward.name}' does not judge single turns, so 'credit: turn' cannot use it. Give it weight 0."
+        for k, (reward, entry) in enumerate(zip(rewards, recipe.rewards, strict=True))
+        if entry.weight and not (isinstance(reward, Reward) and reward.judges_turns)
+    ]
+    combined = recipe.combination
+    if combined.gates or combined.schedules or combined.domains or combined.mode != "sum_then_normalize":
+        faults.append("combination: beside 'credit: turn' rewards are only summed; leave the section out.")
+    odd = {
+        "scale_rewards": recipe.trainer.get("scale_rewards") in ("batch",),
+        "multi_objective_aggregation": "multi_objective_aggregation" in recipe.trainer,
+        "loss_type": recipe.trainer.get("loss_type") in UNFIT_LOSSES,
+        "off_policy_mask_threshold": recipe.trainer.get("off_policy_mask_threshold") is not None,
+    }
+    return faults + [
+        f"trainer.{key}: {recipe.trainer[key]} has no meaning beside 'credit: turn'; leave it out."
+        for key, is_odd in odd.items()
+        if is_odd
+    ]
+
+
+def max_context(model: Any) -> int | None:
+    """The most tokens that a model (or the checkpoint at a path) was made for, where it says so."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(model) if isinstance(model, str) else model.config
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
+
+
+def dialogues_that_fit(recipe: Recipe, model: Any, processor: Any, data: Dataset) -> Dataset:
+    """The rows to train on.
+
+    Raises: InputError if a row holds no dialogue, one opens a later turn with an image, images are missing, or no
+    dialogue fits.
+    """
+    whole = recipe.trainer.get("max_completion_length", 256)
+    context = max_context(model)
+    named = data["id"] if "id" in data.column_names else [str(k) for k in range(len(data))]
+    reasons: Counter[str] = Counter()
+    kept: list[int] = []
+    images = _images_of(data)
+    for k, (name, column) in enumerate(zip(named, data["dialogue"], strict=True)):
+        dialogue = _dialogue(name, column, images[k])
+        reason = _unfit(processor, dialogue, whole=whole, context=context)
+        reasons[reason] += 1
+        if not reason:
+            kept.append(k)
+    for reason, count in reasons.items():
+        if reason:
+            logger.warning("%d of %d dialogues left out: %s.", count, len(data), reason)
+    if not kept:
+        raise InputError(f"data.train: no dialogue is left: {', '.join(filter(None, reasons))}.")
+    return data.select(kept)
+
+
+def _images_of(data: Dataset) -> list[int]:
+    """How many images each row has, without decoding them."""
+    from datasets import Image, List
+
+    encoded = data.select_columns(["images"]).cast_column("images", List(Image(decode=False)))
+    return [len(row or []) for row in encoded["images"]]
+
+
+def _dialogue(name: str, column: str | None, num_images: int) -> Dialogue:
+    """The dialogue of a row, whose images all open its first turn."""
+    if not column:
+        raise InputError(f"data.train: row {name} holds no dialogue. Build a set of dialogues only (tasks: {{}}).")
+    dialogue = read_dialogue(column)
+    later = [k for k, turn in enumerate(dialogue.turns[1:], start=2) if turn.images]
+    if later:
+        raise InputError(
+            f"data.train: row {name}: turn {later[0]} opens with an image; in GRPO over dialogues all images must "
+            "open the first turn. Rebuild with image_turns of 1."
+        )
+    opening = dialogue.turns[0].images
+    if opening != num_images:
+        raise InputError(f"data.train: row {name}: its dialogue opens with {opening} images, but it has {num_images}.")
+    return dialogue
+
+
+def _unfit(processor: Any, dialogue: Dialogue, *, whole: int, context: int | None) -> str:
+    """Why the reference dialogue does not fit, or nothing. Tokens of images are counted only in the rollout."""
+    messages = transcript(dialogue)
+    opening = _num_tokens(processor, rendered(processor, messages[:1], ask=True))
+    everything = _num_tokens(processor, rendered(processor, messages))
+    if context is not None and everything > context:
+        return f"with its true answers longer than the model's context of {context} tokens"
+    if everything - opening > whole:
+        return f"with its true answers longer than trainer.max_completion_length ({whole} tokens)"
+    return ""
+
+
+def _num_tokens(processor: Any, text: str) -> int:
+    return len(processor.tokenizer.encode(text, add_special_tokens=False))
