@@ -9,19 +9,14 @@ import copy
 import warnings
 from typing import Any
 
-import numpy as np
 import torch
 from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
-from trl.trainer.utils import pad
 
 from alignment.dialogue_credit import over_tokens, turn_advantages, turn_returns
-from alignment.dialogue_rollout import Conversation, Sampled, roll_out
+from alignment.dialogue_rollout import Conversation, Sampled, inputs_so_far, num_sampled, opened, roll_out
 from alignment.recipe import DialogueSection
 from rewards.dialogue import read_dialogue
-
-PER_TOKEN = ("token_type_ids", "mm_token_type_ids")
-"""What some processors give for each token of the prompt; the tokens of a dialogue after it have 0."""
 
 
 class DialogueTrainer(GRPOTrainer):
@@ -36,8 +31,8 @@ class DialogueTrainer(GRPOTrainer):
         self.num_turns = max(len(script.turns) for script in scripts)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        """TRL's, with the scripts at hand, and with advantages of turns where these are asked for."""
-        self._scripts = [read_dialogue(row["dialogue"]) for row in inputs]
+        """TRL's, with the rows at hand for the rollout, and with advantages of turns where these are asked for."""
+        self._rows = inputs
         output = super()._generate_and_score_completions(inputs)
         if self.dialogue.credit == "turn":
             output["advantages"] = self._advantages(inputs, output["completion_ids"])
@@ -57,20 +52,16 @@ class DialogueTrainer(GRPOTrainer):
         turns = [row["turn_of_token"] for row in inputs]
         return over_tokens(found[start : start + len(inputs)], turns, completion_ids.shape[1])
 
-    def _dialogues(self, prompts: list[Any], _: GRPOTrainer) -> dict[str, list[Any]]:
+    def _dialogues(self, _prompts: list[Any], _trainer: GRPOTrainer) -> dict[str, list[Any]]:
         """What TRL's ``rollout_func`` gives back, and for the rewards the model's turns and whether there was room."""
-        prompt_ids = self._tokenize_prompts(prompts)[0]
-        talks = [
-            Conversation(prompt, script, list(ids))
-            for prompt, script, ids in zip(prompts, self._scripts, prompt_ids, strict=True)
-        ]
+        talks = opened(self.processing_class, self._rows)
         roll_out(
             talks,
             self._answers,
             self.processing_class,
             max_answer_tokens=self.dialogue.max_answer_tokens,
             max_tokens=self._room,
-            num_rounds=self._num_rounds(),
+            num_rounds=self._num_rounds(talks),
         )
         self._log_metric("dialogue/overlong", sum(talk.overlong for talk in talks) / len(talks))
         return {
@@ -88,14 +79,14 @@ class DialogueTrainer(GRPOTrainer):
         context = self.max_context - len(talk.prompt_ids) if self.max_context else self.max_completion_length
         return min(self.max_completion_length, context)
 
-    def _num_rounds(self) -> int:
+    def _num_rounds(self, talks: list[Conversation]) -> int:
         """The longest script of any process: under ZeRO-3 all must generate equally often."""
-        longest = torch.tensor(max(len(s.turns) for s in self._scripts), device=self.accelerator.device)
-        return int(self.accelerator.gather(longest[None]).max())
+        longest = torch.tensor([max(len(talk.script.turns) for talk in talks)], device=self.accelerator.device)
+        return int(self.accelerator.gather(longest).max())
 
     def _answers(self, talks: list[Conversation]) -> list[Sampled]:
         """One sampled answer to each conversation as it stands."""
-        inputs = self._model_inputs(talks)
+        inputs = super(GRPOTrainer, self)._prepare_inputs(inputs_so_far(self.processing_class, talks))
         config = copy.copy(self.generation_config)
         config.update(max_new_tokens=self.dialogue.max_answer_tokens, return_dict_in_generate=True, output_logits=True)
         with (
@@ -111,30 +102,10 @@ class DialogueTrainer(GRPOTrainer):
         ):
             out = model.generate(**inputs, generation_config=config)
         sampled = out.sequences[:, inputs["input_ids"].shape[1] :]
-        logps = [(step.float() / self.temperature).log_softmax(-1) for step in out.logits]
-        chosen = torch.stack([step.gather(1, sampled[:, k, None])[:, 0] for k, step in enumerate(logps)], dim=1)
-        return [self._to_the_end(ids, own) for ids, own in zip(sampled.tolist(), chosen.tolist(), strict=True)]
-
-    def _to_the_end(self, token_ids: list[int], logprobs: list[float]) -> Sampled:
-        """An answer without what generation puts after its end."""
-        end = next((k for k, token in enumerate(token_ids, start=1) if token in self.eos_token_ids), len(token_ids))
-        return token_ids[:end], logprobs[:end]
-
-    def _model_inputs(self, talks: list[Conversation]) -> dict[str, Any]:
-        """Tokens padded on the left, and the pixels of the prompts."""
-        _, _, fields = self._tokenize_prompts([talk.prompt for talk in talks])
-        after = [[0] * len(talk.completion_ids) for talk in talks]
-        inputs = {key: _tensor(value) for key, value in fields.items() if key not in PER_TOKEN}
-        for key in set(fields) & set(PER_TOKEN):
-            inputs[key] = _left([[*row, *zeros] for row, zeros in zip(fields[key], after, strict=True)], 0)
-        inputs["input_ids"] = _left([talk.token_ids for talk in talks], self._tokenizer.pad_token_id)
-        inputs["attention_mask"] = _left([[1] * len(talk.token_ids) for talk in talks], 0)
-        return super(GRPOTrainer, self)._prepare_inputs(inputs)
-
-
-def _tensor(value: Any) -> torch.Tensor:
-    return value if isinstance(value, torch.Tensor) else torch.tensor(np.array(value))
-
-
-def _left(rows: list[list[int]], value: int) -> torch.Tensor:
-    return pad([torch.tensor(row) for row in rows], padding_value=value, padding_side="left")
+        logps = [
+            (step.float() / self.temperature).log_softmax(-1).gather(1, sampled[:, k, None])
+            for k, step in enumerate(out.logits)
+        ]
+        lengths = [num_sampled(ids, self.eos_token_ids) for ids in sampled.tolist()]
+        both = zip(sampled.tolist(), torch.cat(logps, dim=1).tolist(), lengths, strict=True)
+        return [(ids[:length], own[:length]) for ids, own, length in both]

@@ -8,17 +8,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from alignment.dialogue_turns import after_answer
+from alignment.generation import model_inputs
 from data_builders.schema import Message, assistant_turn, user_turn
-from rewards.dialogue import Dialogue, clinician_says, readings
+from rewards.dialogue import Dialogue, clinician_says, read_dialogue, readings
 
 CLINICIAN = -1
 """In ``turn_of_token``: a token that the model did not sample."""
+PER_TOKEN = ("token_type_ids", "mm_token_type_ids")
+"""What some processors give for each token of the prompt; the tokens of a dialogue after it have 0."""
 
 
 @dataclass
 class Conversation:
-    """One dialogue as it grows. ``prompt`` is the clinician's first turn, its images in place.
+    """One dialogue as it grows. ``prompt`` is the clinician's first turn, which ``images`` open.
 
     ``turn_of_token``: for each token of the completion, the turn (from 0) whose answer it belongs to, or ``CLINICIAN``.
     ``overlong``: there was no room for the next turn, so the dialogue stopped; nothing of it is cut off.
@@ -27,6 +32,7 @@ class Conversation:
     prompt: list[Message]
     script: Dialogue
     prompt_ids: list[int]
+    images: list[Any] = field(default_factory=list[Any])
     completion_ids: list[int] = field(default_factory=list[int])
     logprobs: list[float] = field(default_factory=list[float])
     turn_of_token: list[int] = field(default_factory=list[int])
@@ -111,3 +117,38 @@ def roll_out(
 
 def _open(conversations: Sequence[Conversation]) -> list[Conversation]:
     return [talk for talk in conversations if not talk.is_over]
+
+
+def opened(processor: Any, rows: Sequence[dict[str, Any]]) -> list[Conversation]:
+    """The conversations of rows (``prompt``, ``images``, ``dialogue``), none of them answered yet."""
+    inputs = model_inputs(processor, list(rows))
+    return [
+        Conversation(row["prompt"], read_dialogue(row["dialogue"]), ids[kept.bool()].tolist(), list(row["images"]))
+        for row, ids, kept in zip(rows, inputs["input_ids"], inputs["attention_mask"], strict=True)
+    ]
+
+
+def inputs_so_far(processor: Any, talks: Sequence[Conversation]) -> Any:
+    """What the model is given to go on: all tokens so far, padded on the left, and the pixels of the prompts."""
+    inputs = model_inputs(processor, [{"prompt": talk.prompt, "images": talk.images} for talk in talks])
+    known = inputs["attention_mask"].bool()
+    for key in set(PER_TOKEN) & inputs.keys():
+        rows = [row[kept].tolist() for row, kept in zip(inputs[key], known, strict=True)]
+        inputs[key] = _left([row + [0] * len(t.completion_ids) for row, t in zip(rows, talks, strict=True)], 0)
+    inputs["input_ids"] = _left([talk.token_ids for talk in talks], processor.tokenizer.pad_token_id)
+    inputs["attention_mask"] = _left([[1] * len(talk.token_ids) for talk in talks], 0)
+    return inputs
+
+
+def _left(rows: Sequence[list[int]], value: int) -> torch.Tensor:
+    width = max(map(len, rows))
+    return torch.tensor([[value] * (width - len(row)) + row for row in rows])
+
+
+def num_sampled(token_ids: Sequence[int], ends: Sequence[int]) -> int:
+    """How many tokens an answer has, its end included: what generation puts after it is padding.
+
+    >>> num_sampled([7, 8, 2, 0, 0], [2]), num_sampled([7, 8, 9], [2])
+    (3, 3)
+    """
+    return next((k for k, token in enumerate(token_ids, start=1) if token in ends), len(token_ids))

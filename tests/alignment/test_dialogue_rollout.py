@@ -19,9 +19,7 @@ LAB = Told(when={"troponin": "order"}, text="Troponin is 2.1 ng/ml.")
 
 
 def script(num_turns=4):
-    turns = [
-        Turn(node=n, gold=g, question=q, answer=a, told=(LAB,) if n == "diagnosis" else ()) for n, g, q, a in ECG
-    ]
+    turns = [Turn(node=n, gold=g, question=q, answer=a, told=(LAB,) if n == "diagnosis" else ()) for n, g, q, a in ECG]
     return Dialogue(rule_set="ecg_mi@1", scenario="standard", wording="train", turns=tuple(turns[-num_turns:]))
 
 
@@ -103,7 +101,9 @@ def test_what_the_clinician_tells_follows_from_what_the_model_said(processor):
 
 def test_a_dialogue_without_room_is_flagged_and_masked_never_cut(processor):
     whole, said = rolled(processor, script(), ANSWERS)
-    short, _ = rolled(processor, script(), ANSWERS, max_tokens=len(whole.completion_ids) - 1, max_answer_tokens=len(said[-1]))
+    short, _ = rolled(
+        processor, script(), ANSWERS, max_tokens=len(whole.completion_ids) - 1, max_answer_tokens=len(said[-1])
+    )
     assert short.overlong
     assert short.answers == ANSWERS[:3]
     assert short.completion_ids == whole.completion_ids[: len(short.completion_ids)]
