@@ -1,7 +1,7 @@
 """GRPO over whole dialogues: one completion holds the model's answers and, masked, the clinician's further turns.
 
 Goes through TRL's ``rollout_func``, whose ``env_mask`` keeps the clinician's tokens out of the loss and of every mean.
-Dr-LLaVA (arXiv 2405.19567, sec. 3.3) gives every token the reward of the dialogue (``credit: dialogue``); beside it
+Dr-LLaVA (arXiv 2405.19567) gives every token the reward of the dialogue (``credit: dialogue``); beside it
 ``credit: turn`` gives each answer its own. Left out: vLLM, and keeping the cache from one turn to the next.
 """
 
