@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from alignment.recipe import Recipe, parquet, read_recipe
+from alignment.recipe import Recipe, kept_places, parquet, read_recipe
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 2}
 
@@ -34,10 +34,8 @@ def plan(recipe: Recipe) -> dict[str, Any]:
 
     Memory: weights, gradients and AdamW's two moments of what is trained, in bytes; activations are not in it.
     """
-    import pyarrow.parquet as pq
-
-    rows = pq.read_metadata(parquet(recipe.data.train)).num_rows
-    rows = min(rows, recipe.data.limit or rows)
+    places = kept_places(recipe)
+    rows = len(places)
     steps, per_step = num_steps(recipe, rows)
     trainable, total = count_parameters(recipe)
     size = BYTES[recipe.model.dtype]
@@ -49,7 +47,21 @@ def plan(recipe: Recipe) -> dict[str, Any]:
         "parameters": total,
         "trainable_parameters": trainable,
         "memory_gb_without_activations": round((total * size + trainable * (size + 8)) / 1e9, 3),
+        **(weight_figures(recipe, places) if recipe.method == "dpo" else {}),
     }
+
+
+def weight_figures(recipe: Recipe, places: list[int]) -> dict[str, Any]:
+    """Effective sample size (Kish) of the pairs' weights, and the pairs that teach nothing for a weight of 0."""
+    import pyarrow.parquet as pq
+
+    from data_builders.relevance import effective_sample_size
+
+    if not recipe.weighting.use:
+        return {"effective_sample_size": float(len(places)), "zero_weights": 0}
+    column = pq.read_table(parquet(recipe.data.train), columns=["weight"])["weight"].to_pylist()
+    weights = [column[place] for place in places]
+    return {"effective_sample_size": round(effective_sample_size(weights), 1), "zero_weights": weights.count(0.0)}
 
 
 def num_steps(recipe: Recipe, rows: int) -> tuple[int, int]:

@@ -85,6 +85,28 @@ def export(
 
 
 @app.command()
+def grounding(
+    out: Annotated[Path, typer.Argument(help="an empty or new folder, such as data/grounding")],
+    source: Annotated[str, typer.Option(help="phantom_chest, or lidc_ct after `make real-data`")] = "phantom_chest",
+    patients: Annotated[int, typer.Option(help="how many phantom patients")] = 200,
+    size: Annotated[int, typer.Option(help="width and height of the images")] = 128,
+    seed: int = 0,
+    as_json: JsonFlag = False,
+) -> None:
+    """Build MedSG-Bench's eight tasks over image sequences (right box on the wrong image is wrong) as rows.
+
+    Example: clinalign grounding data/grounding --patients 60
+    """
+    from data_builders.grounding import build_grounding
+
+    if source not in ("phantom_chest", "lidc_ct"):
+        raise InputError(f"grounding: no source named '{source}'. Known: phantom_chest, lidc_ct.")
+    built = build_grounding(out, source=source, patients=patients, size=size, seed=seed)
+    card = json.loads((built / "card.json").read_text(encoding="utf-8"))
+    _say({"built": str(built), "counts": card["counts"]}, as_json)
+
+
+@app.command()
 def check(recipe: Path, overrides: Overrides = None, as_json: JsonFlag = False) -> None:
     """Read a recipe as `train` would, without training: every fault at once, else steps, tokens, parameters, memory."""
     from alignment.check import check_chain, check_recipe
@@ -196,6 +218,57 @@ def counterparts(
 
 
 @app.command()
+def winrate(
+    pool: Annotated[
+        str, typer.Argument(help="rows with the column `counterparts`, as `clinalign counterparts` writes")
+    ],
+    judge: Annotated[str, typer.Option(help="`facts`, or a YAML file that names a judge")] = "facts",
+    model: Annotated[list[str] | None, typer.Option(help="who plays; all by default")] = None,
+    trained_against: Annotated[list[str] | None, typer.Option(help="who must not play: a training opponent")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Win rates and Elo ratings, with intervals, between the models whose answers a pool holds.
+
+    Example: clinalign winrate data/x/pool/test --model crpo --model base --trained-against sft
+    """
+    from alignment.counterparts import pool_tournament
+
+    _say(pool_tournament(pool, judge=judge, models=model, trained_against=trained_against or []), as_json)
+
+
+@app.command()
+def bench(
+    kind: Annotated[str, typer.Argument(help="dpo, grpo, reward or build")],
+    image_tokens: Annotated[int, typer.Option(help="image tokens of a prompt, a square number")] = 256,
+    answer_tokens: Annotated[int, typer.Option(help="tokens of an answer")] = 20,
+    answers: Annotated[int, typer.Option(help="answers to a prompt; DPO has two")] = 8,
+    prompts: Annotated[int, typer.Option(help="prompts of a step")] = 2,
+    hidden_size: Annotated[int, typer.Option(help="width of the language model")] = 256,
+    layers: Annotated[int, typer.Option(help="layers of the language model and of the eyes")] = 4,
+    runs: Annotated[int, typer.Option(help="pairs of runs; the spread needs five")] = 5,
+    as_json: JsonFlag = False,
+) -> None:
+    """Set clinalign beside stock trl: same model, data and seed; time, peak memory, ratios with spread, both losses.
+
+    Example: clinalign bench dpo --image-tokens 256 --answer-tokens 20
+    """
+    import tempfile
+
+    from alignment.bench import METHODS, Shape, table
+    from alignment.bench import bench as run_bench
+
+    if kind not in METHODS:
+        raise InputError(f"bench: no kind '{kind}'; there are {', '.join(METHODS)}.")
+    shape = Shape(image_tokens, answer_tokens, 2 if kind == "dpo" else answers, prompts, hidden_size, layers)
+    with tempfile.TemporaryDirectory() as folder:
+        result = run_bench(kind, shape, runs=runs, folder=Path(folder))  # pyright: ignore[reportArgumentType]
+    if as_json:
+        _say(result, as_json)
+    else:
+        Console().print(table(result), highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
 def inspect(
     data: str,
     row: Annotated[int, typer.Option(help="which row")] = 0,
@@ -239,6 +312,32 @@ def check_rules(
 
 
 @app.command()
+def audit(
+    recipe: Annotated[Path | None, typer.Argument(help="a recipe with rewards, such as recipes/grpo/X.yaml")] = None,
+    overrides: Overrides = None,
+    rows: Annotated[int, typer.Option(help="how many rows of the recipe's data")] = 200,
+    out: Annotated[Path | None, typer.Option(help="the HTML page; OUTPUT/audit.html by default")] = None,
+    boxes: Annotated[bool, typer.Option("--boxes", help="Compare the box rewards under scripted answers.")] = False,
+    fail: Annotated[bool, typer.Option("--fail", help="Exit code 1 if an attack earns more than honesty.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Attack a recipe's rewards on its own data: which scripted policy earns more than an honest answer?
+
+    Example: clinalign audit recipes/grpo/phantom_chest.yaml --fail, or clinalign audit --boxes
+    """
+    from alignment.audit_table import print_audit, print_box_comparison
+
+    if recipe is None and not boxes:
+        raise InputError("audit: name a recipe, or give --boxes to compare the box rewards.")
+    if boxes:
+        print_box_comparison(as_json=as_json and recipe is None)
+    if recipe is not None:
+        found = print_audit(recipe, overrides or [], rows=rows, out=out, as_json=as_json)
+        if fail and found.successful:
+            raise typer.Exit(1)
+
+
+@app.command()
 def score(
     reward: Annotated[str, typer.Argument(help="a reward's name, see `clinalign rewards`")],
     knobs: Annotated[list[str] | None, typer.Argument(help="knob=value")] = None,
@@ -263,3 +362,22 @@ def read(rule_set: Annotated[str, typer.Argument(help="a rule set's name or file
 
     for line in read_lines(rule_set, sys.stdin):
         sys.stdout.write(line + "\n")
+
+
+@app.command("eval-reader")
+def eval_reader_command(
+    source: Annotated[
+        Path | None, typer.Argument(help="the archive or folder; the installed package by default")
+    ] = None,
+    half: Annotated[str, typer.Option(help="odd: held out; even: what the rules were tuned on")] = "odd",
+    as_json: JsonFlag = False,
+) -> None:
+    """Read the Open-I reports and score the reading by their tags, beside a keyword matcher.
+
+    Example: clinalign eval-reader
+    """
+    from alignment.eval_reader import eval_reader
+
+    result = eval_reader(source, half=half)
+    findings = result.pop("findings")
+    _say({**result, "findings": findings} if as_json else {**result, **findings}, as_json)

@@ -38,26 +38,63 @@ class CombinedRewards:
 
 
 def combined_rewards(recipe: Recipe, *, group_size: int) -> CombinedRewards:
-    """The rewards of a recipe as its ``combination`` asks. ``group_size``: generations of one prompt.
+    """The rewards of a recipe as its ``combination`` asks, watched by its ``canaries``.
+
+    ``group_size``: generations of one prompt.
 
     Raises: InputError under DRPO if a process' batch does not hold whole groups.
     """
+    functions, weights = gated_rewards(recipe)
+    tightening = [f for f in map(_ungated, functions) if isinstance(f, ScheduledReward)]
+    found = CombinedRewards(
+        functions=list(functions),
+        arguments={"reward_weights": weights},
+        columns={column for f in functions for column in f.reward.columns},
+        callbacks=[ScheduleStates(tightening)] if tightening else [],
+    )
+    if recipe.combination.domains is None:
+        mode = recipe.trainer.get("multi_objective_aggregation", recipe.combination.mode)
+        found.arguments["multi_objective_aggregation"] = mode
+    else:
+        _with_domains(found, recipe, functions, weights, group_size)
+    if recipe.canaries:
+        _with_canaries(found, recipe, functions, weights, group_size)
+    return found
+
+
+def _with_domains(
+    found: CombinedRewards, recipe: Recipe, functions: list[TrlReward], weights: list[float], group_size: int
+) -> None:
+    domains = recipe.combination.domains
+    assert domains is not None
+    _check_whole_groups(recipe, group_size)
+    found.functions = [DomainReward(functions, weights, domains.column, group_size, domains.clusters, domains.floor)]
+    found.arguments = {"reward_weights": [1.0], "scale_rewards": "none"}
+    found.columns.add(domains.column)
+
+
+def _with_canaries(
+    found: CombinedRewards, recipe: Recipe, functions: list[TrlReward], weights: list[float], group_size: int
+) -> None:
+    from alignment.canaries import COLUMNS, Canaries, Watched
+
+    assert recipe.canaries is not None
+    canaries = Canaries(recipe.canaries, functions, weights, group_size=group_size, gather=gathered)
+    found.functions[0] = Watched(found.functions[0], canaries)
+    found.columns |= set(COLUMNS)
+    found.callbacks.append(canaries)
+
+
+def gated_rewards(recipe: Recipe) -> tuple[list[TrlReward], list[float]]:
+    """The rewards of a recipe one by one, with their schedules and gates, and their weights."""
     functions, weights = trl_rewards(recipe.rewards)
     schedules = {s.reward: s for s in recipe.combination.schedules}
     scheduled = [_scheduled(f, schedules[f.reward.name]) if f.reward.name in schedules else f for f in functions]
-    gated = [_gated(f, recipe, functions) for f in scheduled]
-    columns = {column for f in functions for column in f.reward.columns}
-    tightening = [f for f in scheduled if isinstance(f, ScheduledReward)]
-    callbacks: list[TrainerCallback] = [ScheduleStates(tightening)] if tightening else []
-    domains = recipe.combination.domains
-    if domains is None:
-        mode = recipe.trainer.get("multi_objective_aggregation", recipe.combination.mode)
-        arguments = {"reward_weights": weights, "multi_objective_aggregation": mode}
-        return CombinedRewards(list(gated), arguments, columns, callbacks)
-    _check_whole_groups(recipe, group_size)
-    drpo = DomainReward(gated, weights, domains.column, group_size, domains.clusters, domains.floor)
-    arguments = {"reward_weights": [1.0], "scale_rewards": "none"}
-    return CombinedRewards([drpo], arguments, columns | {domains.column}, callbacks)
+    return [_gated(f, recipe, functions) for f in scheduled], weights
+
+
+def _ungated(function: TrlReward) -> TrlReward:
+    return function.inner if isinstance(function, GatedReward) else function
 
 
 def _check_whole_groups(recipe: Recipe, group_size: int) -> None:
@@ -71,7 +108,10 @@ def _check_whole_groups(recipe: Recipe, group_size: int) -> None:
 
 
 class ScheduledReward(TrlReward):
-    """A reward whose knob follows a schedule; every batch's mean score, over all processes, moves it."""
+    """A reward whose knob follows a schedule; each training batch's mean score, over all processes, moves it.
+
+    A batch without ``log_metric`` is none of training's (an audit, a canary) and moves nothing.
+    """
 
     def __init__(self, reward: Reward, knob: str, schedule: ThresholdSchedule) -> None:
         super().__init__(reward)
@@ -84,7 +124,7 @@ class ScheduledReward(TrlReward):
         scores = super().__call__(completions, log_metric=log_metric, **columns)
         if log_metric:
             log_metric(f"{self.reward.name}/{self.knob}", value)
-        self.schedule.update([score for of_process in gathered(scores) for score in of_process])
+            self.schedule.update([score for of_process in gathered(scores) for score in of_process])
         return scores
 
 
@@ -180,9 +220,9 @@ class DomainReward:
             floor=self.floor,
         )
         start = sum(len(table) for table, _ in parts[: process_index()])
-        unjudged = np.isnan(mine).all(axis=1)
+        unjudged: Any = np.isnan(mine).all(axis=1)
         own = found[start : start + len(mine)]
-        return [None if no else float(a) for no, a in zip(unjudged, own, strict=True)]
+        return [None if no else float(a) for no, a in zip(unjudged.tolist(), own.tolist(), strict=True)]
 
     def _log_means(self, scores: list[list[float | None]], log: Log) -> None:
         for function, column in zip(self.functions, scores, strict=True):

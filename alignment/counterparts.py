@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,14 @@ from alignment.generation import generate
 from alignment.models import load_for_inference, model_folder
 from alignment.recipe import parquet
 from alignment.reward_functions import local_backend
-from rewards.cases import image_bytes, prompt_text
+from rewards.cases import cases, image_bytes, prompt_text
+from rewards.judge_spec import JudgeSpec, open_judge
 from rewards.llm import Completion, LlmClient, ask
 from rewards.llm_cache import ReplyCache
 from rewards.llm_spec import LlmSpec, open_llm
 from rewards.strict_yaml import InputError, read_yaml, validated
+from rewards.tally import Tally
+from rewards.tournament import tournament
 
 COLUMN = List({"model": Value("string"), "text": Value("string")})
 CHUNK = 8
@@ -137,3 +141,35 @@ def _keys(version: str, rows: Any, max_new_tokens: int) -> Iterator[str]:
         for image in row["images"]:
             digest.update(hashlib.sha256(image["bytes"]).digest())
         yield digest.hexdigest()
+
+
+def pool_tournament(
+    pool: str, *, judge: str = "facts", models: list[str] | None = None, trained_against: list[str] | None = None
+) -> dict[str, Any]:
+    """Win rates and ratings between the models of a pool, as the command line shows them.
+
+    ``judge``: ``facts`` or a YAML file that holds a ``JudgeSpec``. Raises: InputError as ``tournament`` does.
+    """
+    columns = ["prompt", "counterparts", "facts" if judge == "facts" else "images"]
+    rows: Any = Dataset.from_parquet(str(parquet(pool)))
+    if lacking := [column for column in columns if column not in rows.column_names]:
+        raise InputError(f"{pool}: no column {', '.join(lacking)}. A pool is written with: clinalign counterparts.")
+    spec = "facts" if judge == "facts" else validated(JudgeSpec, read_yaml(Path(judge)), where=judge)
+    opened = open_judge(spec, local=local_backend)
+    content = rows.select_columns(columns).to_dict()
+    found = asyncio.run(
+        tournament(
+            opened, cases(content), content["counterparts"], models=models, trained_against=trained_against or []
+        )
+    )
+    tallies = {f"{a} against {b}": _figures(own) for (a, b), own in found.tallies.items()}
+    elo = {name: [round(v, 1) for v in (r.value, r.low, r.high)] for name, r in found.elo.items()}
+    return {
+        "rows": len(rows), "judge": judge, "tallies": tallies, "elo (95 % interval)": elo,
+        "position_bias": round(found.position_bias[0], 4), "intransitive_share": found.intransitive,
+    }  # fmt: skip
+
+
+def _figures(own: Tally) -> dict[str, Any]:
+    score, low, high = (round(v, 4) for v in own.score)
+    return {**asdict(own), "win_rate": round(own.win_rate, 4), "score": score, "interval": [low, high]}

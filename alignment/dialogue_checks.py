@@ -12,6 +12,7 @@ from datasets import Dataset
 
 from alignment.dialogue_turns import rendered
 from alignment.recipe import DialogueSection, Recipe, columns_of
+from alignment.shared_grpo import undecoded
 from data_builders.dialogues import transcript
 from rewards.dialogue import Dialogue, read_dialogue
 from rewards.loading import BatchReward, Reward, load_reward
@@ -36,6 +37,8 @@ def dialogue_faults(recipe: Recipe) -> list[str]:
         return [f"dialogue: {recipe.method} has no such section; it is for grpo."]
     faults = [] if "dialogue" in names else [f"dialogue: {recipe.data.train} has no column 'dialogue'."]
     faults += _trainer_faults(recipe, recipe.dialogue)
+    if recipe.canaries:
+        faults.append("canaries: they attack with single responses, not with dialogues; leave the section out.")
     return faults + (_credit_faults(recipe, rewards) if recipe.dialogue.credit == "turn" else [])
 
 
@@ -96,7 +99,7 @@ def dialogues_that_fit(recipe: Recipe, model: Any, processor: Any, data: Dataset
     named = data["id"] if "id" in data.column_names else [str(k) for k in range(len(data))]
     reasons: Counter[str] = Counter()
     kept: list[int] = []
-    images = _images_of(data)
+    images = [len(row or []) for row in undecoded(data.select_columns(["images"]))["images"]]
     for k, (name, column) in enumerate(zip(named, data["dialogue"], strict=True)):
         dialogue = _dialogue(name, column, images[k])
         reason = _unfit(processor, dialogue, whole=whole, context=context)
@@ -109,14 +112,6 @@ def dialogues_that_fit(recipe: Recipe, model: Any, processor: Any, data: Dataset
     if not kept:
         raise InputError(f"data.train: no dialogue is left: {', '.join(filter(None, reasons))}.")
     return data.select(kept)
-
-
-def _images_of(data: Dataset) -> list[int]:
-    """How many images each row has, without decoding them."""
-    from datasets import Image, List
-
-    encoded = data.select_columns(["images"]).cast_column("images", List(Image(decode=False)))
-    return [len(row or []) for row in encoded["images"]]
 
 
 def _dialogue(name: str, column: str | None, num_images: int) -> Dialogue:

@@ -8,6 +8,7 @@ the batch and so cannot carry weights.
 
 import contextlib
 import logging
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from trl import DPOConfig, DPOTrainer
 from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import use_adapter
 
+from alignment.dpo_terms import anchor_loss, changed_tokens, span_logps, token_kl, token_kl_margin
 from alignment.losses import preference_margin, weighted_dpo_loss
 from alignment.prompt_groups import Group, collated, group
 from alignment.recipe import Recipe, Weighting
@@ -28,20 +30,29 @@ from alignment.shared_prefix import (
     Batch,
     answer_outputs,
     answer_sums,
+    by_answer,
+    model_inputs,
     resolved,
     score_answers_only,
     tokens_computed,
 )
+from alignment.token_counts import with_lengths
+from data_builders.schema import message_text
 from rewards.strict_yaml import InputError
 
 COLUMNS = ("images", "rejected_images", "prompt", "chosen", "rejected", "weight", "reference_logps")
-LOSS_FIELDS = ("weight", "chosen", "rejected", "reference_logps")
+LOSS_FIELDS = ("weight", "chosen", "rejected", "reference_logps", "changed", "truncated")
 logger = logging.getLogger(__name__)
 
 
 def preference_groups(processor: Any, row: dict[str, Any]) -> list[Group]:
-    """Chosen and rejected behind one prompt; each behind its own where they are scored under different images."""
+    """Chosen and rejected behind one prompt; each behind its own where they are scored under different images.
+
+    Raises: InputError for an empty answer, or as many rejected images as there are not images.
+    """
     chosen, rejected, noised = row["chosen"], row["rejected"], row.get("rejected_images")
+    if empty := [name for name in ("chosen", "rejected") if not message_text(row[name]).strip()]:
+        raise InputError(f"{empty[0]}: a row's answer is empty; rebuild the data set.")
     if not noised:
         return [group(processor, row["images"], row["prompt"], [chosen, rejected])]
     if len(noised) != len(row["images"]):
@@ -56,12 +67,15 @@ def preference_groups(processor: Any, row: dict[str, Any]) -> list[Group]:
 class PreferenceCollator:
     """The packed batch of preference rows; ``chosen`` and ``rejected`` (B) say which answers they are.
 
-    ``weight`` (B); ``reference_logps`` (N), one an answer token, where the rows have them.
+    ``weight`` (B); ``reference_logps`` (N), one an answer token, where the rows have them; ``changed`` (N), whether a
+    token differs between the two answers, where ``mark_changed``; ``truncated`` (2B), whether an answer lost its end
+    to ``max_length``, which cuts both sides by the same rule.
     """
 
     processor: Any
     shared: bool = True
     max_length: int | None = None
+    mark_changed: bool = False
 
     def __call__(self, rows: list[dict[str, Any]]) -> Batch:
         """The batch of these rows; each row's answers stand in turn, the chosen one first."""
@@ -70,16 +84,33 @@ class PreferenceCollator:
         batch["chosen"] = torch.arange(0, 2 * len(rows), 2)
         batch["rejected"] = batch["chosen"] + 1
         batch["weight"] = torch.tensor([float(row.get("weight", 1.0)) for row in rows])
+        if self.mark_changed:
+            batch["changed"] = _changed(batch)
+        if self.max_length is not None:
+            whole = [
+                len(self.processor.tokenizer(a, add_special_tokens=False)["input_ids"])
+                for g in groups
+                for a in g.answers
+            ]
+            batch["truncated"] = batch["answer_lengths"] < torch.tensor(whole)
         if "reference_logps" in rows[0]:
             batch["reference_logps"] = torch.tensor([v for row in rows for v in row["reference_logps"]])
         return batch
+
+
+def _changed(batch: Batch) -> torch.Tensor:
+    """Whether each answer token (N) is outside what its answer has in common with the other one of its pair."""
+    answers = [part.tolist() for part in batch["answer_labels"].split(batch["answer_lengths"].tolist())]
+    pairs = [(answers[k], answers[k + 1]) for k in range(0, len(answers), 2)]
+    marks = [mark for a, b in pairs for one, other in ((a, b), (b, a)) for mark in changed_tokens(one, other)]
+    return torch.tensor(marks, dtype=torch.bool)
 
 
 class WeightedDPOTrainer(DPOTrainer):
     """DPOTrainer whose loss is MMedPO's weighted one. Logged rewards and margins are unweighted.
 
     With ``weighting.use`` false every weight is 1: plain DPO. ``sft_coefficient`` adds the mean negative
-    log-likelihood of a chosen token.
+    log-likelihood of a chosen token; for the other terms see ``dpo_terms.py``.
     """
 
     def __init__(self, *, weighting: Weighting, **kwargs: Any) -> None:
@@ -96,19 +127,51 @@ class WeightedDPOTrainer(DPOTrainer):
     def _compute_loss(self, model: Any, inputs: Batch, return_outputs: bool) -> Any:
         batch = {k: v for k, v in inputs.items() if k not in LOSS_FIELDS}
         outputs = answer_outputs(model, batch)
-        logps_A = answer_sums(outputs.log_probs[0], batch["answer_lengths"])
-        reference_A = answer_sums(self._reference_logps(inputs), batch["answer_lengths"])
+        reference_N = self._reference_logps(inputs)
+        logps_A, reference_A = (self._answer_logps(values, inputs) for values in (outputs.log_probs[0], reference_N))
         chosen, rejected = logps_A[inputs["chosen"]], logps_A[inputs["rejected"]]
         ref_chosen, ref_rejected = reference_A[inputs["chosen"]], reference_A[inputs["rejected"]]
         margin = preference_margin(chosen, rejected, ref_chosen, ref_rejected, beta=self.beta)
-        weight = inputs["weight"] if self.weighting.use else None
-        loss = weighted_dpo_loss(margin, weight, reduction=self.weighting.reduction)
+        loss = self._loss(self._with_token_kl(margin, model, batch, inputs), chosen, ref_chosen, inputs)
         if self.weighting.sft_coefficient:
+            own_A = answer_sums(outputs.log_probs[0], batch["answer_lengths"])
             tokens = batch["answer_lengths"][inputs["chosen"]].sum()
-            loss = loss - self.weighting.sft_coefficient * chosen.sum() / tokens
-        self._log_pairs(chosen - ref_chosen, rejected - ref_rejected, inputs["weight"])
+            loss = loss - self.weighting.sft_coefficient * own_A[inputs["chosen"]].sum() / tokens
+        self._log_pairs(chosen - ref_chosen, rejected - ref_rejected, inputs)
         self._log_tokens(batch)
         return (loss, outputs) if return_outputs else loss
+
+    def _answer_logps(self, values_N: torch.Tensor, inputs: Batch) -> torch.Tensor:
+        """The log-probability of each answer (A): the sum over its tokens, or as ``weighting`` counts them."""
+        if not self.weighting.counts_tokens:
+            return answer_sums(values_N, inputs["answer_lengths"])
+        values, mask = by_answer(values_N, inputs["answer_lengths"])
+        changed, _ = by_answer(inputs["changed"], inputs["answer_lengths"])
+        gamma, average = self.weighting.changed_weight, self.weighting.length_average
+        return span_logps(values, mask, changed, gamma=gamma, average=average)
+
+    def _loss(
+        self, margin_B: torch.Tensor, chosen_B: torch.Tensor, ref_chosen_B: torch.Tensor, inputs: Batch
+    ) -> torch.Tensor:
+        """The weighted loss of the pairs and, where it is on, the anchor of their chosen answers."""
+        options = self.weighting
+        weight = inputs["weight"] if options.use else None
+        loss = weighted_dpo_loss(margin_B, weight, reduction=options.reduction)
+        if options.anchor_coefficient:
+            how: Any = dict(beta=self.beta, delta=options.anchor_delta, reduction=options.reduction)
+            loss = loss + options.anchor_coefficient * anchor_loss(chosen_B, ref_chosen_B, weight, **how)
+        return loss
+
+    def _with_token_kl(self, margin_B: torch.Tensor, model: Any, batch: Batch, inputs: Batch) -> torch.Tensor:
+        """The margin less the token-level KL, for which both models are asked for every token's whole distribution."""
+        coefficient = self.weighting.token_kl_coefficient
+        if not coefficient:
+            return margin_B
+        with self._as_reference() as reference:
+            ref_logits = _answer_logits(reference, batch)
+        kl_A = answer_sums(token_kl(_answer_logits(model, batch), ref_logits), batch["answer_lengths"])
+        chosen, rejected = kl_A[inputs["chosen"]], kl_A[inputs["rejected"]]
+        return token_kl_margin(margin_B, chosen, rejected, beta=self.beta, coefficient=coefficient)
 
     def _reference_logps(self, inputs: Batch) -> torch.Tensor:
         """Log-probability of each answer token under the reference (N): from the rows, or computed now."""
@@ -117,7 +180,13 @@ class WeightedDPOTrainer(DPOTrainer):
         return self.reference_token_logps({k: v for k, v in inputs.items() if k not in LOSS_FIELDS})
 
     def reference_token_logps(self, batch: Batch) -> torch.Tensor:
-        """One forward of the reference: its own model, or the policy with its adapter off (or as it was)."""
+        """One forward of the reference."""
+        with self._as_reference() as reference:
+            return answer_outputs(reference, batch).log_probs[0]
+
+    @contextlib.contextmanager
+    def _as_reference(self) -> Generator[Any]:
+        """The reference, without gradients: its own model, or the policy with its adapter off (or as it was)."""
         policy: Any = self.accelerator.unwrap_model(self.model)
         adapter = contextlib.nullcontext()
         if self.ref_model is None:
@@ -129,7 +198,7 @@ class WeightedDPOTrainer(DPOTrainer):
             adapter,
             self.accelerator.autocast(),
         ):
-            return answer_outputs(self.ref_model or self.model, batch).log_probs[0]
+            yield self.ref_model or self.model
 
     def cache_references(self) -> None:
         """Computes what the cache lacks, gives it to the rows, and lets the reference model go."""
@@ -173,7 +242,7 @@ class WeightedDPOTrainer(DPOTrainer):
         metrics["tokens/computed"].append(computed)
         metrics["tokens/saved"].append(saved)
 
-    def _log_pairs(self, chosen: torch.Tensor, rejected: torch.Tensor, weight: torch.Tensor) -> None:
+    def _log_pairs(self, chosen: torch.Tensor, rejected: torch.Tensor, inputs: Batch) -> None:
         model: Any = self.model
         mode = "train" if model.training else "eval"
         figures = {
@@ -182,11 +251,19 @@ class WeightedDPOTrainer(DPOTrainer):
             "rewards/margins": self.beta * (chosen - rejected),
             "rewards/accuracies": (chosen > rejected).float(),
             "logps/chosen_drift": chosen,
-            "weight": weight,
+            "weight": inputs["weight"],
         }
+        if "truncated" in inputs:
+            figures["truncated"] = inputs["truncated"].view(-1, 2).any(dim=1)
         for name, values in figures.items():
             everywhere: Any = self.accelerator.gather_for_metrics(values.detach().float())
             self._metrics[mode][name].append(everywhere.mean().item())
+
+
+def _answer_logits(model: Any, batch: Batch) -> torch.Tensor:
+    """The logits that predict each answer token (N, V)."""
+    inputs = model_inputs(model, batch)
+    return model(**inputs, use_cache=False, answer_positions=batch["answer_positions"]).logits[0]
 
 
 def dpo_trainer(
@@ -204,13 +281,15 @@ def dpo_trainer(
     arguments = DPOConfig(**settings)
     if list(arguments.loss_type) != ["sigmoid"]:
         raise InputError(f"trainer.loss_type: weighted DPO knows 'sigmoid', got {arguments.loss_type}.")
-    collator = PreferenceCollator(processor, max_length=arguments.max_length)
+    marks = recipe.weighting.counts_tokens
+    collator = PreferenceCollator(processor, max_length=arguments.max_length, mark_changed=marks)
+    data = data.select_columns([c for c in COLUMNS if c in data.column_names])
     trainer = WeightedDPOTrainer(
         weighting=recipe.weighting,
         model=model,
         args=arguments,
         data_collator=collator,
-        train_dataset=data.select_columns([c for c in COLUMNS if c in data.column_names]),
+        train_dataset=with_lengths(data, processor, arguments, ["chosen", "rejected"]),
         processing_class=processor,
         peft_config=common["peft_config"],
     )
@@ -226,6 +305,10 @@ def _precomputes(trainer: WeightedDPOTrainer, asked: bool | None) -> bool:
     Raises: InputError where it was asked for but cannot be.
     """
     arguments: Any = trainer.args
+    if trainer.weighting.token_kl_coefficient:
+        if asked:
+            raise InputError("trainer.precompute_ref_log_probs: token_kl_coefficient needs the reference itself.")
+        return False
     sharded_adapter = trainer.ref_model is None and trainer.is_deepspeed_enabled
     if asked and (sharded_adapter or arguments.sync_ref_model):
         raise InputError(

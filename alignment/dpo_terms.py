@@ -95,11 +95,10 @@ def symmetric_loss(
     return coefficient * both + consistency * weighted_mean((margin_B - mirrored_B) ** 2, weight_B)
 
 
-def sequence_kl(logits_BTV: torch.Tensor, ref_logits_BTV: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
-    """Sum over an answer's tokens of KL(reference || policy) over the vocabulary (B), in nats, not negative."""
-    logps_BTV, ref_BTV = (F.log_softmax(logits.float(), dim=-1) for logits in (logits_BTV, ref_logits_BTV))
-    kl_BT = (ref_BTV.exp() * (ref_BTV - logps_BTV)).sum(dim=-1)
-    return (kl_BT * mask_BT).sum(dim=1)
+def token_kl(logits_TV: torch.Tensor, ref_logits_TV: torch.Tensor) -> torch.Tensor:
+    """KL(reference || policy) over the vocabulary at each token (T), in nats, not negative."""
+    logps_TV, ref_TV = (F.log_softmax(logits.float(), dim=-1) for logits in (logits_TV, ref_logits_TV))
+    return (ref_TV.exp() * (ref_TV - logps_TV)).sum(dim=-1)
 
 
 def token_kl_margin(
@@ -107,6 +106,6 @@ def token_kl_margin(
 ) -> torch.Tensor:
     """The margin less beta x coefficient x (KL of the rejected - stop-gradient of the KL of the chosen) (B).
 
-    The token level of CHiP (arXiv 2501.16629, as its released code has it).
+    The KLs are sums over an answer's tokens. The token level of CHiP (arXiv 2501.16629, as its released code has it).
     """
     return margin_B - beta * coefficient * (kl_rejected_B - kl_chosen_B.detach())

@@ -163,7 +163,8 @@ def read_rows(data: Path) -> list[Row]:
     names = pq.read_schema(file).names
     if missing := [column for column in COLUMNS if column not in names]:
         raise InputError(f"{file}: not prompt rows: no column {', '.join(missing)} among {', '.join(names)}.")
-    rows = pq.read_table(file, columns=[*COLUMNS, *({"dialogue"} & set(names))]).to_pylist()
+    more = [name for name in ("box_images", "dialogue") if name in names]
+    rows = pq.read_table(file, columns=[*COLUMNS, *more]).to_pylist()
     if not rows:
         raise InputError(f"{file}: holds no rows to evaluate. Check the split's share in the spec.")
     return rows
@@ -248,7 +249,8 @@ def _decoded(row: Row) -> Row:
 def _batches(rows: Sequence[Row], batch_size: int) -> Iterator[tuple[str, list[int]]]:
     alike: defaultdict[tuple[str, bool], list[int]] = defaultdict(list)
     for place, row in enumerate(rows):
-        alike[_kind(row["task"]), bool(row["images"])].append(place)
+        kind = "report" if row.get("box_images") else _kind(row["task"])  # boxes of several images take as much room
+        alike[kind, bool(row["images"])].append(place)
     for (kind, _), places in alike.items():
         for start in range(0, len(places), batch_size):
             yield kind, places[start : start + batch_size]

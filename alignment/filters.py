@@ -52,7 +52,7 @@ def _score_batch(reward: BatchReward, rows: list[dict[str, Any]]) -> Iterator[st
 
 
 def read_lines(rule_set: str, lines: Iterable[str]) -> Iterator[str]:
-    """Each row with the ``facts`` read from its ``text``, the words they were read from, and what was not read.
+    """Each row with the ``facts`` read from its ``text``, the evidence (words, and the cue that decided), the rest.
 
     A row with a ``node`` is an answer to that question of the decision: its ``symbol`` is read instead.
     """
@@ -65,7 +65,11 @@ def read_lines(rule_set: str, lines: Iterable[str]) -> Iterator[str]:
             continue
         reading = read(row["text"], rules)
         facts = reading.facts.model_dump(exclude_defaults=True)
-        found = {"facts": facts, "evidence": reading.evidence, "conflicts": sorted(reading.conflicts)}
+        evidence = {
+            name: [{"words": words, "cue": cue} for words, cue in zip(said, reading.cues[name], strict=True)]
+            for name, said in reading.evidence.items()
+        }
+        found = {"facts": facts, "evidence": evidence, "conflicts": sorted(reading.conflicts)}
         yield json.dumps({**row, **found, "unread": list(reading.unread)})
 
 

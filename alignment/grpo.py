@@ -1,9 +1,9 @@
 """GRPO on prompt rows with images (Shao et al. 2024), with rewards by name.
 
-With a ``dialogue`` section, over whole dialogues (``dialogue_grpo.py``). Left out: prefilling a group's prompt once.
+A group's prompt is computed once (``shared_grpo.py``) unless ``model.shared_prefix`` is off. With a ``dialogue``
+section, over whole dialogues (``dialogue_grpo.py``), each of which is computed by itself.
 """
 
-from functools import partial
 from typing import Any
 
 from datasets import Dataset
@@ -15,6 +15,7 @@ from alignment.dialogue_checks import dialogues_that_fit, max_context
 from alignment.dialogue_grpo import DialogueTrainer
 from alignment.generation import unsampled_tokens
 from alignment.recipe import Recipe
+from alignment.shared_grpo import SharedPrefixGRPOTrainer, undecoded
 
 DEFAULTS: dict[str, Any] = {"log_multimodal": False, "log_completions": False}
 
@@ -26,17 +27,18 @@ def grpo_trainer(recipe: Recipe, model: Any, processor: ProcessorMixin, data: Da
     if not arguments.get("use_vllm"):
         suppressed = {"suppress_tokens": unsampled_tokens(processor)}
         arguments["generation_kwargs"] = {**suppressed, **(arguments.get("generation_kwargs") or {})}
-    columns = {"images", "prompt"} | combined.columns
-    make: Any = GRPOTrainer
+    read = {"images", "prompt"} | combined.columns
     if recipe.dialogue:
-        columns, data = columns | {"dialogue"}, dialogues_that_fit(recipe, model, processor, data)
-        make = partial(DialogueTrainer, dialogue=recipe.dialogue, max_context=max_context(model))
-    return make(
+        data, read = dialogues_that_fit(recipe, model, processor, data), read | {"dialogue"}
+    rows = data.select_columns([c for c in data.column_names if c in read])
+    settings: dict[str, Any] = dict(
         model=model,
         reward_funcs=combined.functions,
         args=GRPOConfig(**arguments),
-        train_dataset=data.select_columns([c for c in data.column_names if c in columns]),
         processing_class=processor,
         peft_config=common["peft_config"],
         callbacks=combined.callbacks,
     )
+    if recipe.dialogue:
+        return DialogueTrainer(dialogue=recipe.dialogue, max_context=max_context(model), train_dataset=rows, **settings)
+    return SharedPrefixGRPOTrainer(shared_prefix=recipe.model.shared_prefix, train_dataset=undecoded(rows), **settings)

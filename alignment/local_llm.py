@@ -57,8 +57,9 @@ class LocalModel:
             raise InputError(f"model '{self.path}' has no chat template, so it cannot be asked.")
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
-        model: Any = AutoModelForCausalLM.from_pretrained(**source, dtype="auto").eval()
-        return model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer
+        device, dtype = ("cuda", "auto") if torch.cuda.is_available() else ("cpu", torch.float32)
+        model: Any = AutoModelForCausalLM.from_pretrained(**source, dtype=dtype).eval()
+        return model.to(device), tokenizer
 
     @asynccontextmanager
     async def session(self) -> AsyncGenerator[Reply, None]:
@@ -119,15 +120,21 @@ class LocalModel:
 
     @torch.inference_mode()
     def _choice(self, request: Request, prompt: str) -> Completion:
-        model, tokenizer = self.loaded
+        tokenizer = self.loaded[1]
         start = tokenizer(prompt, add_special_tokens=False)["input_ids"]
-        scores: list[float] = []
-        for choice in request.choices:
-            ids = tokenizer(choice, add_special_tokens=False)["input_ids"]
-            logits = model(torch.tensor([start + ids], device=model.device)).logits[0, len(start) - 1 : -1].float()
-            logps = logits.log_softmax(-1).gather(1, torch.tensor(ids, device=model.device)[:, None])
-            scores.append(float(logps.mean()))
+        choices = [tokenizer(choice, add_special_tokens=False)["input_ids"] for choice in request.choices]
+        first = self._logps(start, choices[0][:1])
+        scores = [
+            float(first[0, ids[0]]) if len(ids) == 1 else float(self._logps(start, ids)[range(len(ids)), ids].mean())
+            for ids in choices
+        ]
         return Completion(request.choices[scores.index(max(scores))], len(start), 1)
+
+    def _logps(self, start: list[int], ids: list[int]) -> torch.Tensor:
+        """Log-probabilities (len(ids), vocabulary) of what stands where ``ids`` do, after ``start``."""
+        model = self.loaded[0]
+        tokens = torch.tensor([start + ids], device=model.device)
+        return model(tokens).logits[0, len(start) - 1 : -1].float().log_softmax(-1)
 
 
 def _kind(request: Request) -> tuple[bool, int, float, int]:

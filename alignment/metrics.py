@@ -21,6 +21,7 @@ from rewards.compare import compare
 from rewards.facts import Facts
 from rewards.reading import read
 from rewards.rule_set import RuleSet, load_rule_set
+from rewards.sequence_boxes import components as sequence_components
 
 CLOSED_TASKS = ("presence", "side", "size", "count")
 HIT_IOU = 0.5
@@ -147,6 +148,8 @@ def _outcome(row: Mapping[str, Any], answer: str | list[str], *, rules: RuleSet 
         return Outcome(row["id"], row["patient"], task, None, counts=_written_counts(task, row["answer"], words))
     rules = rules or load_rule_set(row["rule_set"])
     about: dict[str, Any] = dict(id=row["id"], patient=row["patient"], task=task, finding=asked_finding(row, rules))
+    if row.get("box_images"):
+        return _sequence_outcome(row, words, about)
     if task == "report":
         return _report_outcome(row, words, rules, about)
     if task == "box":
@@ -218,6 +221,22 @@ def _box_outcome(row: Mapping[str, Any], words: str, about: dict[str, Any]) -> O
     if about["finding"]:
         counts |= {f"{key}[{about['finding']}]": counts[key] for key in ("iou", "true_boxes")}
     return Outcome(**about, counts=counts, boxes=tuple(boxes))
+
+
+def _sequence_outcome(row: Mapping[str, Any], words: str, about: dict[str, Any]) -> Outcome:
+    """Boxes over several images: as in one image, but a box on the wrong image is a miss; by grounding task."""
+    said, num_true = parse_boxes(words), len(row["boxes"])
+    parts = sequence_components(words, row["boxes"], row["box_images"])
+    counts = {
+        "box_answers": 1.0,
+        "unparsed_boxes": float(said is None),
+        "boxes": float(len(said or [])),
+        "true_boxes": float(num_true),
+        "iou": parts["mean_iou"] * num_true,
+        "hits": parts["found_at_50"] * num_true,
+    }
+    counts |= {f"{key}[{row['task']}]": counts[key] for key in ("iou", "true_boxes")}
+    return Outcome(**{**about, "task": "box", "finding": row["task"]}, counts=counts)
 
 
 def ratios_in(outcomes: Sequence[Outcome]) -> dict[str, tuple[Ratio, ...]]:

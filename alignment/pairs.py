@@ -55,33 +55,34 @@ class PairTally:
     noise: NoiseTally = field(default_factory=NoiseTally)
 
 
+def errors_of(truth: Facts, response: str) -> tuple[int, int] | None:
+    """How many findings a report invents (or misplaces) and leaves out; None if it is right or cannot be read."""
+    claimed = read(response, load_rule_set(truth.rule_set)).facts
+    found = compare(truth, claimed)
+    errors = len(found.hallucinations), len(found.omissions)
+    return errors if claimed.findings and any(errors) else None
+
+
 def conflict(truth: Facts, response: str, sampling: Sampling) -> float | None:
     """How heavily a report conflicts with the truth; None if it does not, or cannot be read.
 
-    ``invented_weight`` for a report that claims what is not there, ``omitted_weight`` for one that only leaves out.
+    ``invented_weight`` for each finding that is not there, ``omitted_weight`` for each that is left out.
     """
-    claimed = read(response, load_rule_set(truth.rule_set)).facts
-    if not claimed.findings:
-        return None
-    found = compare(truth, claimed)
-    if found.hallucinations:
-        return sampling.invented_weight
-    return sampling.omitted_weight if found.omissions else None
+    errors = errors_of(truth, response)
+    return errors and sampling.invented_weight * errors[0] + sampling.omitted_weight * errors[1]
 
 
 def worst_of(truth: Facts, responses: list[str], sampling: Sampling) -> tuple[str, float] | None:
-    """The most clearly conflicting response and its weight; None if every response is right or unreadable."""
-    judged = [(w, r) for r in responses if (w := conflict(truth, r, sampling)) is not None]
+    """The response with most errors, among equals the one that leaves out most, and its weight.
+
+    None if every response is right or unreadable. Taking inventions first would spend recall: a model that is only
+    ever shown its inventions learns to claim less.
+    """
+    judged = [(sum(errors), errors[1], response) for response in responses if (errors := errors_of(truth, response))]
     if not judged:
         return None
-    weight, response = max(judged, key=lambda pair: pair[0])
-    return response, weight
-
-
-def num_errors(truth: Facts, response: str) -> int:
-    """How many findings a report invents, misplaces or leaves out."""
-    found = compare(truth, read(response, load_rule_set(truth.rule_set)).facts)
-    return len(found.hallucinations) + len(found.omissions)
+    response = max(judged, key=lambda one: one[:2])[2]
+    return response, conflict(truth, response, sampling) or 0.0
 
 
 def graded(truth: Facts, chosen: str, responses: list[str], sampling: Sampling) -> list[tuple[str, str, float]]:
@@ -96,7 +97,7 @@ def graded(truth: Facts, chosen: str, responses: list[str], sampling: Sampling) 
     wrong = {r: w for r in responses if (w := conflict(truth, r, sampling)) is not None and worst and r != worst[0]}
     pairs = [(chosen, response, sampling.graded * weight) for response, weight in wrong.items()]
     everything = {**wrong, **({worst[0]: worst[1]} if worst else {})}
-    errors = {response: num_errors(truth, response) for response in everything}
+    errors = {response: sum(errors_of(truth, response) or ()) for response in everything}
     ranked = sorted(everything, key=lambda response: errors[response])
     return pairs + [
         (better, worse, sampling.graded * everything[worse])

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from alignment.reward_sections import CanarySection, CombinationSection
 from data_builders.lesion_noise import NoiseSettings
 from rewards.strict_yaml import InputError, fault_lines, nearest, number_trap, read_yaml
 
@@ -54,10 +55,14 @@ class ModelSection(_Strict):
 
 
 class DataSection(_Strict):
-    """Parquet files of a built data set; ``data/x/instruction/train`` stands for that file."""
+    """Parquet files of a built data set; ``data/x/instruction/train`` stands for that file.
+
+    ``kinds``: only preference rows of these kinds (None: all); ``limit``: only the first of them.
+    """
 
     train: str
     eval: str | None = None
+    kinds: list[str] | None = None
     limit: int | None = Field(default=None, ge=1)
 
 
@@ -73,53 +78,6 @@ class RewardEntry(BaseModel):
     def knobs(self) -> dict[str, Any]:
         """The further keys of the entry."""
         return dict(self.model_extra or {})
-
-
-class GateEntry(_Strict):
-    """``reward`` counts only where the reward ``needs`` gives ``at_least``; with ``multiply``, in its proportion."""
-
-    reward: str
-    needs: str
-    at_least: float = 1.0
-    multiply: bool = False
-
-
-class ScheduleEntry(_Strict):
-    """A knob of ``reward`` that rises from ``start`` to ``end`` as the mean score over ``window`` batches succeeds."""
-
-    reward: str
-    knob: str = "threshold"
-    start: float
-    end: float
-    step: float = Field(default=0.1, gt=0)
-    window: int = Field(default=10, ge=1)
-    success: float = 0.5
-
-
-class DomainEntry(_Strict):
-    """DRPO: advantages over temperatures of the domain that a data column names, and of clusters in it."""
-
-    column: str
-    clusters: int = Field(default=1, ge=1)
-    floor: float = Field(default=0.1, gt=0)
-
-
-class CombinationSection(_Strict):
-    """How several rewards become one advantage. Weights stand with the rewards; ``mode`` goes to TRL by its own name.
-
-    ``sum_then_normalize``: GRPO. ``normalize_then_sum``: GDPO. ``domains``: DRPO, which replaces both.
-    """
-
-    mode: Literal["sum_then_normalize", "normalize_then_sum"] = "sum_then_normalize"
-    gates: list[GateEntry] = []
-    schedules: list[ScheduleEntry] = []
-    domains: DomainEntry | None = None
-
-    @model_validator(mode="after")
-    def _one_normalisation(self) -> "CombinationSection":
-        if self.domains and self.mode != "sum_then_normalize":
-            raise ValueError("'domains' (DRPO) normalises by itself; leave 'mode' out.")
-        return self
 
 
 class DialogueSection(_Strict):
@@ -158,12 +116,24 @@ class Weighting(_Strict):
     """How a preference row's ``weight`` enters the loss (MMedPO eq. 3).
 
     ``use`` false trains plain DPO. ``reduction``: ``mean`` divides by the batch size as the paper does, ``sum_w`` by
-    the sum of weights.
+    the sum of weights. What goes beyond the paper (``dpo_terms.py``) is off by default: ``anchor_coefficient`` and
+    ``anchor_delta`` (mDPO); ``changed_weight``, how often the tokens that differ between chosen and rejected count,
+    and ``length_average`` (RLHF-V); ``token_kl_coefficient`` (CHiP), which takes a second forward of both models.
     """
 
     use: bool = True
     reduction: Literal["mean", "sum_w"] = "mean"
     sft_coefficient: float = Field(default=0.0, ge=0)
+    anchor_coefficient: float = Field(default=0.0, ge=0)
+    anchor_delta: float = 0.0
+    changed_weight: float = Field(default=1.0, ge=0)
+    length_average: bool = False
+    token_kl_coefficient: float = Field(default=0.0, ge=0)
+
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether an answer's log-probability is anything but the plain sum over its tokens."""
+        return self.changed_weight != 1.0 or self.length_average
 
 
 class Recipe(_Strict):
@@ -176,6 +146,7 @@ class Recipe(_Strict):
     rewards: list[RewardEntry] = []
     combination: CombinationSection = CombinationSection()
     dialogue: DialogueSection | None = None
+    canaries: CanarySection | None = None
     weighting: Weighting = Weighting()
     sampling: Sampling = Sampling()
     trainer: dict[str, Any] = {}
@@ -329,6 +300,36 @@ NEEDED_COLUMNS: dict[str, tuple[str, ...]] = {
 }
 
 
+def kept_places(recipe: Recipe) -> list[int]:
+    """Places of the training rows that ``data.kinds`` and ``data.limit`` leave."""
+    import pyarrow.parquet as pq
+
+    file = parquet(recipe.data.train)
+    if recipe.data.kinds is None:
+        places = list(range(pq.read_metadata(file).num_rows))
+    else:
+        kinds = pq.read_table(file, columns=["kind"])["kind"].to_pylist()
+        places = [place for place, kind in enumerate(kinds) if kind in recipe.data.kinds]
+    return places[: recipe.data.limit]
+
+
+def kind_faults(recipe: Recipe, names: list[str]) -> list[str]:
+    """Kinds that no row of the data has."""
+    import pyarrow.parquet as pq
+
+    if recipe.data.kinds is None:
+        return []
+    if "kind" not in names:
+        return [f"data.kinds: {recipe.data.train} has no column 'kind'; only preference rows have one."]
+    train = recipe.data.train
+    known = sorted(set(pq.read_table(parquet(train), columns=["kind"])["kind"].to_pylist()))
+    return [
+        f"data.kinds: no row of {train} is of kind '{kind}'.{nearest(kind, known)} There: {', '.join(known)}."
+        for kind in recipe.data.kinds
+        if kind not in known
+    ]
+
+
 def data_faults(recipe: Recipe) -> list[str]:
     """Missing files, empty data sets and missing columns."""
     import pyarrow.parquet as pq
@@ -345,7 +346,24 @@ def data_faults(recipe: Recipe) -> list[str]:
     lacking = [column for column in needed if column not in names]
     if lacking:
         faults.append(f"data.train: {recipe.method} reads {', '.join(lacking)}, but {file} has: {', '.join(names)}.")
-    return faults
+    elif "weight" in needed:
+        faults += weight_faults(recipe)
+    return faults + kind_faults(recipe, names)
+
+
+def weight_faults(recipe: Recipe) -> list[str]:
+    """Weights that are missing, not finite or negative."""
+    import pyarrow.parquet as pq
+
+    train = recipe.data.train
+    table = pq.read_table(parquet(train), columns=["weight"])["weight"].to_pylist()
+    wrong = [place for place, weight in enumerate(table) if weight is None or not 0 <= weight < float("inf")]
+    if not wrong:
+        return []
+    return [
+        f"data.train: row {wrong[0]} of {train} has weight {table[wrong[0]]} ({len(wrong)} such); expected a number "
+        "of at least 0. Rebuild it, or train without weights: weighting.use=false."
+    ]
 
 
 def reward_faults(recipe: Recipe) -> list[str]:
@@ -368,6 +386,15 @@ def reward_faults(recipe: Recipe) -> list[str]:
     return faults + _combination_faults(recipe)
 
 
+def _canary_faults(recipe: Recipe) -> list[str]:
+    needed = ("task", "facts", "rule_set", "answer", "boxes") if recipe.canaries else ()
+    try:
+        names = columns_of(recipe.data.train)
+    except InputError:
+        return []
+    return [f"canaries: read column '{name}', which {recipe.data.train} lacks." for name in needed if name not in names]
+
+
 def _combination_faults(recipe: Recipe) -> list[str]:
     """A schedule's knob that its reward lacks or that takes no number, and a domain column that the data lack."""
     from rewards.loading import load_reward
@@ -382,6 +409,7 @@ def _combination_faults(recipe: Recipe) -> list[str]:
     owned = "scale_rewards" if domains else "multi_objective_aggregation"
     if owned in recipe.trainer and (domains or "mode" in recipe.combination.model_fields_set):
         faults.append(f"trainer.{owned}: 'combination' sets it; leave it out of one of the two.")
+    faults += _canary_faults(recipe)
     if domains and domains.column not in (names := columns_of(recipe.data.train)):
         hint = nearest(domains.column, names) or f" It has: {', '.join(names)}."
         faults.append(f"combination.domains: {recipe.data.train} has no column '{domains.column}'.{hint}")

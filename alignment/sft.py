@@ -1,4 +1,7 @@
-"""Supervised fine-tuning on instruction rows; the loss is on the completion only, of a dialogue on the answers only."""
+"""Supervised fine-tuning on instruction rows; the loss is on the completion only, in a dialogue on the answers only.
+
+``trainer.train_sampling_strategy: group_by_length`` batches rows of like token count, image tokens among them.
+"""
 
 from typing import Any
 
@@ -8,18 +11,19 @@ from trl import SFTConfig, SFTTrainer
 
 from alignment.dialogue_sft import DialogueCollator
 from alignment.recipe import Recipe
+from alignment.token_counts import with_lengths
 
 
 def sft_trainer(recipe: Recipe, model: Any, processor: ProcessorMixin, data: Dataset, **common: Any) -> SFTTrainer:
     """TRL's SFTTrainer for this recipe. ``common``: ``arguments`` and ``peft_config``."""
     arguments = SFTConfig(**{"max_length": None, **common["arguments"]})
-    rows = data.select_columns(["images", "prompt", "completion"])
+    data = data.select_columns(["images", "prompt", "completion"])
     whole = any(len(completion) > 1 for completion in data["completion"])
     collator = DialogueCollator(processor, max_length=arguments.max_length, completion_only_loss=True)
     return SFTTrainer(
         model=model,
         args=arguments,
-        train_dataset=rows,
+        train_dataset=with_lengths(data, processor, arguments, ["completion"]),
         data_collator=collator if whole else None,
         processing_class=processor,
         peft_config=common["peft_config"],

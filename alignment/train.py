@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from alignment.engine import is_main_process, prepare_deepspeed, stay_offline
-from alignment.recipe import Chain, Recipe, Stage, parquet, read_recipe
+from alignment.recipe import Chain, Recipe, Stage, kept_places, parquet, read_recipe
 from rewards.strict_yaml import InputError, read_yaml, validated
 
 PACKAGES = ("clinalign", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "deepspeed")
@@ -172,9 +172,7 @@ def make_trainer(recipe: Recipe, folder: Path) -> Any:
 
     arguments = trainer_arguments(recipe, folder)
     path = prepared_model(recipe)
-    data = Dataset.from_parquet(str(parquet(recipe.data.train)))
-    if recipe.data.limit:
-        data = data.select(range(min(recipe.data.limit, len(data))))
+    data = Dataset.from_parquet(str(parquet(recipe.data.train))).select(kept_places(recipe))
     is_adapter = (Path(path) / "adapter_config.json").is_file()
     model: Any = (
         load_model(path, dtype=recipe.model.dtype, attention=recipe.model.attention, trainable=True)

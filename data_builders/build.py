@@ -13,7 +13,7 @@ import random
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain, product
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ import pyarrow.parquet as pq
 from data_builders.build_spec import BuildSpec
 from data_builders.card import Tally, card_of
 from data_builders.corrupt import corrupt
-from data_builders.dialogues import Paraphraser, Writer, dialogue_fault, drawn_scenario, halves, transcript
+from data_builders.dialogue_rows import DialogueRows
+from data_builders.dialogues import Paraphraser, dialogue_fault
 from data_builders.gallery import write_gallery
 from data_builders.hallucination_checks import fault_of_rejected
 from data_builders.images import ImageError, decoded, png_bytes
@@ -43,7 +44,6 @@ from data_builders.schema import (
 from data_builders.splits import split_of
 from data_builders.written_rows import fault_of_written, own_split, written_rows
 from rewards.boxes import is_valid
-from rewards.dialogue import Dialogue
 from rewards.facts import Box, Facts
 from rewards.rule_set import RuleSet, load_rule_set
 from rewards.strict_yaml import InputError
@@ -241,33 +241,14 @@ class _Page:
         yield from self._dialogues()
 
     def _dialogues(self) -> Iterator[tuple[str, str, Row]]:
-        """Task, suffix and own columns of each dialogue. Every epoch draws its own from the seed."""
-        settings = self.spec.dialogues
-        if settings is None:
+        if self.spec.dialogues is None:
             return
-        tested = self.split in settings.test_wording
-        for epoch, number in product(range(1 if tested else settings.epochs), range(self._dialogues_an_epoch())):
-            rng = random.Random(f"{self.spec.seed}/dialogue/{self.kind}/{self.sample.id}/{epoch}/{number}")
-            fixed = settings.eval_mixture if tested else []
-            scenario = fixed[number] if fixed else drawn_scenario(settings.mixture, rng)
-            dialogue = self._writer(rng, tested).dialogue(scenario)
-            self.tally.scenarios[scenario] += 1
-            for suffix, own in _dialogue_rows(dialogue, self.kind, by_turn=settings.sft_rows == "turns"):
-                yield "dialogue", f"dialogue-{epoch}-{number}{suffix}", own
-
-    def _dialogues_an_epoch(self) -> int:
-        settings = self.spec.dialogues
-        assert settings is not None
-        return (
-            len(settings.eval_mixture)
-            if self.split in settings.test_wording and settings.eval_mixture
-            else settings.per_image
-        )
-
-    def _writer(self, rng: random.Random, tested: bool) -> Writer:
         turns = (1, *(self.sample.image_turns or (1,) * len(self.sample.more_images)))
-        wording = "test" if tested else "train"
-        return Writer(self.facts, self.rules, wording, rng, turns, self.paraphrase, self.tally.paraphrases)
+        rows = DialogueRows(self.spec.dialogues, self.facts, self.rules, turns, self.paraphrase, self.tally)
+        for suffix, own in rows.of(
+            self.kind, self.split, key=f"{self.spec.seed}/dialogue/{self.kind}/{self.sample.id}"
+        ):
+            yield "dialogue", f"dialogue-{suffix}", own
 
     def preferences(self) -> Iterator[tuple[str, str, Row]]:
         """Task, suffix of the id, and own columns of each pair: the true report and a corrupted one."""
@@ -349,17 +330,6 @@ class _Page:
         loose = tuple(_loose(box, factor, self.spec.box_grid) for box in finding.boxes)
         answer = box_answer(finding.model_copy(update={"boxes": loose}), self.rules.findings[name])
         return answer, {"flaw": f"boxes {factor:g} times too large"}
-
-
-def _dialogue_rows(dialogue: Dialogue, kind: RowKind, *, by_turn: bool) -> Iterator[tuple[str, Row]]:
-    """Suffix of the id and own columns: one prompt row, or the instruction rows of one dialogue."""
-    messages, column = transcript(dialogue), dialogue.to_json()
-    if kind == "prompt":
-        yield "", {"prompt": messages[:1], "answer": None, "boxes": None, "dialogue": column}
-        return
-    for number, (prompt, completion) in enumerate(halves(messages, by_turn=by_turn)):
-        suffix = f"-{number}" if by_turn else ""
-        yield suffix, {"prompt": prompt, "completion": completion, "dialogue": column}
 
 
 def _truth(asked: QuestionAnswer) -> Row:

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from data_builders.schema import Message, assistant_turn, user_turn
-from rewards.decision import NOT_APPLICABLE, Decision, WordingSplit, met
+from rewards.decision import Decision, met
 from rewards.dialogue import Claim, Dialogue, Scenario, Told, Turn, clinician_says
 from rewards.evidence import Value
 from rewards.facts import Facts
+from rewards.nodes import NOT_APPLICABLE, WordingSplit
 from rewards.rule_set import RuleSet
 from rewards.symbols import read_symbol
 

@@ -46,21 +46,25 @@ _CUES: dict[str, str] = {
     rf"(?= *[.,]|$)|{_BE} (?:also |still |thought |felt |considered )?(?:not )?(?:less |more |most )?"
     r"(?:possible|suspected|likely|questionable|questioned|uncertain|equivocal|unlikely|doubtful|probable|queried)"
     r"(?! (?:to|due|represent\w*|reflect\w*|related|secondary|from|for|because|on|that))"
-    rf"|(?:may|might|could) (?:also |still )?(?:be {_SEEN}|persist|exist)|(?:felt |considered )?less likely(?= *[.,)]|$)"
+    rf"|(?:may|might|could) (?:also |still )?(?:be {_SEEN}|persist|exist)"
+    r"|(?:felt |considered )?less likely(?= *[.,)]|$)"
     rf"|(?:not|never|neither) confirmed|suspected(?= *[.,;]|$)"
     rf"|(?:{_BE}|would be) (?:also )?a (?:possibility|consideration|concern|question)",
     "possible_around": r"versus|vs\.?",
     "absent_after": rf"{_BE} (?:now |all |also |both )?(?:absent|negative|gone|resolved)"
     rf"|(?:{_BE} )?(?:not|never|no longer) {_FULLY}(?:be )?{_SEEN}|(?:{_BE} )?(?:no longer)"
-    rf"|(?:has|have|had) {_SINCE}{_GONE}|{_BE} (?:been )?(?:ruled out|excluded)|(?:have|has) been (?:removed|ruled out|excluded)"
-    r"|(?:now|since|interval(?:ly)?) (?:resolved|cleared|gone|absent)|none (?:seen|present|identified|visible)|ruled out"
+    rf"|(?:has|have|had) {_SINCE}{_GONE}|{_BE} (?:been )?(?:ruled out|excluded)"
+    r"|(?:have|has) been (?:removed|ruled out|excluded)"
+    r"|(?:now|since|interval(?:ly)?) (?:resolved|cleared|gone|absent)|none (?:seen|present|identified|visible)"
+    r"|ruled out"
     r"|: (?:none|absent|negative(?! for)|no(?= *(?:[.,;)]|$)))|(?:absent|negative|resolved)(?= *(?:[.,;)]|$))",
     "not_asserted": r"(?:past |prior |previous |known |remote |clinical |medical )*(?:history|hx) (?:of|for)|h/o|hx"
     r"|(?:to |please )?(?:evaluate|assess|evaluation|assessment|look|looking|check|screen|screening) for"
     r"|(?:clinical|any|strong) (?:concern|suspicion) (?:for|of)|risk (?:of|for)|if (?:there|clinical\w*|symptoms)"
     r"|(?:treated|treatment|therapy) for|negative predictive",
     "possible_before": rf"(?:cannot|can not|can't|could not|not|to|unable to|impossible to|difficult to) {_FULLY}"
-    r"(?:exclude|rule out)|rule out|r/o|possibl[ey]|possibility (?:of|for)|probabl[ey]|may|might|could|suspected|suspect"
+    r"(?:exclude|rule out)|rule out|r/o|possibl[ey]|possibility (?:of|for)|probabl[ey]|may|might|could"
+    r"|suspect(?:ed)?"
     r"|suspicious for|suspicion (?:of|for)|questionable|questioned|question|query|uncertain|equivocal|perhaps"
     r"|concern(?:ing)? (?:for|of|about)|worrisome for|worry for|presumed|presumably|unlikely|likely|doubtful"
     r"|suggest(?:s|ing|ed|ive)?(?: of)?|potential(?:ly)?|conceivabl[ey]|either|differential (?:includes|diagnosis)"
@@ -142,16 +146,24 @@ def assertions(sentence: str, spans: Sequence[Span]) -> list[Assertion]:
     >>> [(a.polarity, a.cue) for a in said]
     [('absent', 'no'), ('uncertain', 'possible')]
     """
-    text = lowered(sentence)
+    return lowered_assertions(lowered(sentence), spans)
+
+
+def lowered_assertions(text: str, spans: Sequence[Span]) -> list[Assertion]:
+    """`assertions` for a sentence that `lowered` made."""
     cues = [_Cue(m.lastgroup or "", *m.span()) for m in _pattern().finditer(text)]
     before, after = _before(text, spans, cues), _after(spans, cues)
-    return [_decided(text, *pair) for pair in zip(spans, before, after, strict=True)]
+    last_ends = [0, *(end for _, end in spans)]
+    return [
+        _decided(text, span, _own(text, last_end, span[0]), *pair)
+        for span, last_end, *pair in zip(spans, last_ends, before, after, strict=False)
+    ]
 
 
 def lowered(text: str) -> str:
-    """The text in lower case with every character in its place, blanks as spaces.
+    r"""The text in lower case with every character in its place, blanks as spaces.
 
-    >>> lowered("NO\\tNodule")
+    >>> lowered("NO\tNodule")
     'no nodule'
     """
     return text.replace("\u0130", "I").lower().replace("\n", " ").replace("\t", " ").replace("\u2019", "'")
@@ -173,6 +185,8 @@ def _held(text: str, held: _Cue | None, cue: _Cue, last_span: int) -> _Cue | Non
     """The cue that holds after ``cue``; doubt within a negation ("no findings suspicious for") is no doubt."""
     if held is None or _ends(held, cue):
         return cue if cue.opens else None
+    if held.kind == "not_asserted" and cue.kind.startswith("possible"):
+        return held
     if cue.opens:
         doubt = held.kind == "absent_before" and cue.kind != "absent_before" and last_span <= held.start
         return held if doubt and not _comma(text, held.end, cue.start) else cue
@@ -197,7 +211,12 @@ def _after(spans: Sequence[Span], cues: list[_Cue]) -> list[_Cue | None]:
     return found[::-1]
 
 
-def _decided(text: str, span: Span, before: _Cue | None, after: _Cue | None) -> Assertion:
+def _own(text: str, last_end: int, start: int) -> str:
+    """The words before a phrase that belong to it alone: since the phrase before and the last comma."""
+    return text[max(last_end, start - NEAR) : start].rpartition(",")[2]
+
+
+def _decided(text: str, span: Span, own: str, before: _Cue | None, after: _Cue | None) -> Assertion:
     if before and before.kind == "not_asserted":
         return Assertion(None, _words(text, before))
     denied = before is not None and before.kind == "absent_before"
@@ -213,7 +232,6 @@ def _decided(text: str, span: Span, before: _Cue | None, after: _Cue | None) -> 
         return Assertion()
     if not denied:
         return Assertion("uncertain", _words(text, before))
-    own = text[max(before.end, span[0] - NEAR) : span[0]]
     return Assertion("absent", _words(text, before), restricted=_RESTRICTED.search(own) is not None)
 
 

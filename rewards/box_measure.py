@@ -66,11 +66,21 @@ def mean_average_precision(ious: Table, num_true: int) -> float:
 
 
 def _average_precision(ious: Table, num_true: int, threshold: float) -> float:
-    points: list[tuple[float, float]] = []
+    """Precision at 101 recalls, each the best at that recall or beyond."""
     taken: set[int] = set()
+    precisions: list[float] = []  # of the first hit, the second, ...
     for seen, row in enumerate(ious, start=1):
-        free = [(value, j) for j, value in enumerate(row) if j not in taken and value >= threshold]
+        free = [(value, -j) for j, value in enumerate(row) if value >= threshold and j not in taken]
         if free:
-            taken.add(max(free)[1])
-        points.append((len(taken) / num_true, len(taken) / seen))
-    return sum(max((p for r, p in points if r >= k / 100 - 1e-12), default=0.0) for k in range(101)) / 101
+            taken.add(-max(free)[1])
+            precisions.append(len(taken) / seen)
+    total, best = 0.0, 0.0
+    for hits in range(len(precisions), 0, -1):
+        best = max(best, precisions[hits - 1])
+        total += best * (_recalls_up_to(hits, num_true) - (_recalls_up_to(hits - 1, num_true) if hits > 1 else 0))
+    return total / 101
+
+
+def _recalls_up_to(hits: int, num_true: int) -> int:
+    """How many of the recalls 0, .01, ... 1 are reached with so many hits."""
+    return 100 * hits // num_true + 1

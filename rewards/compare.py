@@ -9,6 +9,7 @@ from rewards.facts import Facts
 class Comparison:
     """Names of findings. Only what the truth knows (present or absent) is judged.
 
+    A claim of one side is right where the truth is ``bilateral``; a claim of both sides is not where it is one.
     ``claims``: said to be there. ``hallucinations``: claims that the truth denies, or places on the other side.
     ``true_findings``: are there. ``found``: are there and claimed, on the right side.
     ``omissions``: are there and denied or left out (a wrong side is a hallucination and no find, but no omission).
@@ -25,7 +26,7 @@ def compare(truth: Facts, claimed: Facts) -> Comparison:
     """The claims of ``claimed`` judged by ``truth``."""
     known = {name: f for name, f in truth.findings.items() if f.polarity != "uncertain"}
     claims = {name: f for name, f in claimed.present().items() if name in known}
-    wrong_side = {n for n, f in claims.items() if known[n].side and f.side and f.side != known[n].side}
+    wrong_side = {n for n, f in claims.items() if known[n].side not in (None, f.side, "bilateral") and f.side}
     false = {n for n in claims if known[n].polarity == "absent"} | wrong_side
     true = [n for n, f in known.items() if f.polarity == "present"]
     return Comparison(

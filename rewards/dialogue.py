@@ -11,7 +11,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rewards.decision import Clause, Decision, WordingSplit, met
+from rewards.decision import Decision, met
+from rewards.nodes import Clause, WordingSplit
 from rewards.rule_set import load_rule_set
 from rewards.strict_yaml import InputError
 from rewards.symbols import SymbolReading, read_symbol

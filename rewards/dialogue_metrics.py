@@ -22,6 +22,7 @@ class Outcome:
     cannot all be true. ``confusion``: (node, gold, said), where an answer without a symbol is its kind in brackets.
     """
 
+    rule_set: str
     scenario: str
     num_turns: int
     num_right: int
@@ -49,6 +50,7 @@ def outcome(response: Responses, dialogue: Dialogue) -> Outcome:
     contradicts = contradictions(dialogue, heard) > 0
     known = all(r.stated in dialogue.decision.domains[t.node] for t, r in pairs)
     return Outcome(
+        rule_set=dialogue.rule_set,
         scenario=dialogue.scenario,
         num_turns=len(pairs),
         num_right=sum(r.stated == t.gold for t, r in pairs),

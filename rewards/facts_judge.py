@@ -1,8 +1,10 @@
 """Rules in place of a judge: both answers are read and compared with the case's facts. Free, exact, offline."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from types import MappingProxyType
 
 from rewards.facts import Facts
 from rewards.finding_f1 import components as finding_components
@@ -47,7 +49,8 @@ class FactsJudge:
         return 0.5 if abs(difference) <= self.margin else float(difference > 0)
 
 
-def marks(response: str, facts: str) -> dict[str, float]:
+@lru_cache(maxsize=10_000)  # a group's answers meet the same opponents again and again
+def marks(response: str, facts: str) -> Mapping[str, float]:
     """What the rules make of one answer, by dimension; larger is better."""
     truth = Facts.model_validate_json(facts)
     reading = read(response, load_rule_set(truth.rule_set))
@@ -56,9 +59,10 @@ def marks(response: str, facts: str) -> dict[str, float]:
     rightly = sum(truth.findings[name].polarity == "absent" for name in denied)
     sentences = [s.casefold() for s in re.split(r"(?<=[.!?])\s+|\n+", response.strip()) if s.strip()]
     read_ones = {s for s in sentences if re.search(r"\w", s)} - {s.casefold() for s in reading.unread}
-    return {
+    found = {
         "proactiveness": float(2 * rightly - len(denied)),
         "accuracy": parts["precision"],
         "usefulness": parts["recall"],
         "language": len(read_ones) / len(sentences) if sentences else 0.0,
     }
+    return MappingProxyType(found)

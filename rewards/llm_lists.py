@@ -143,7 +143,7 @@ def _leaves(value: Any) -> Iterator[dict[str, Any]]:
 
 def _value(entry: dict[str, Any], keys: tuple[str, ...]) -> str | None:
     for name, value in entry.items():
-        if name.strip().casefold().rstrip("0123456789") in keys and value is not None:
+        if str(name).strip().casefold().rstrip("0123456789") in keys and value is not None:
             return str(value)
     return None
 

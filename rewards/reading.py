@@ -11,21 +11,18 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from rewards.assertion import assertions, lowered
+from rewards.assertion import lowered, lowered_assertions
 from rewards.box_text import labelled_boxes
 from rewards.facts import Box, Facts, Finding, Polarity
+from rewards.laterality import BILATERAL, Near, near_words, nearest_word, side_of
 from rewards.rule_set import FindingRule, RuleSet
 from rewards.sections import sentences
 
 OPEN_WORDS = r"(?: (?!(?:normal|with|and|without|or|within normal|limits|but|no)\b)[\w'/-]+){0,7}? "
+MAX_CHARACTERS = 200_000
+"""What a text may hold; the rest of a longer one is not read, and listed as ``unread``."""
 QUOTED = 300
 """Longest evidence, in characters."""
-BILATERAL = "bilateral"
-SIDE = re.compile(
-    r"\b(?:(?P<bilateral>bilateral(?:ly)?|both|bi(?:basilar|basal|apical)|left(?:-sided)? (?:and|or|/) (?:the )?right"
-    r"|right(?:-sided)? (?:and|or|/) (?:the )?left|either)|(?P<left>left|l(?:ul|ll)|lingular?)|(?P<right>right|r(?:ul|ml|ll)))\b"
-)
-BREAK = re.compile(r"[,;:/]|\b(?:and|or|with|without|but)\b")
 NUMBER_WORDS = {
     word: n
     for n, word in enumerate(
@@ -85,15 +82,18 @@ def read(text: str, rules: RuleSet) -> Reading:
     >>> reading.cues
     {'effusion': ['no'], 'nodule': ['']}
     """
+    text, rest = text[:MAX_CHARACTERS], text[MAX_CHARACTERS:]
     bare, boxes = labelled_boxes(text, phrase_pattern(rules)) if BRACKET.search(text) else (text, [])
     by_name: dict[str, list[_Mention]] = {}
     unread: list[str] = []
+    key = _Key(rules)
     for sentence in sentences(bare):
-        named, found = _mentions(sentence, rules)
+        named, found = (_often_read if len(sentence) <= QUOTED else _mentions)(sentence, key)
         for mention in found:
             by_name.setdefault(mention.name, []).append(mention)
         if not named and re.search(r"\w", sentence):
             unread.append(sentence)
+    unread += [rest] if rest else []
     merged = {name: _merged(said, rules.findings[name]) for name, said in by_name.items()}
     located = _with_boxes({n: f for n, (f, _) in merged.items()}, boxes, rules)
     return Reading(
@@ -125,13 +125,20 @@ def _lexicon(key: _Key) -> _Lexicon:
         for name, rule in key.rules.findings.items()
         for phrase in [*rule.phrases, *([rule.plural] if rule.plural else [])]
     ]
-    longest_first = sorted(phrases, key=lambda pair: -len(pair[0]))
-    pattern = rf"(?<!\w)(?:{'|'.join(f'({_phrase(phrase)})' for phrase, _ in longest_first)})(?!\w)"
-    return _Lexicon(re.compile(pattern), re.compile(pattern, re.IGNORECASE), tuple(n for _, n in longest_first))
+    by_letter: dict[str, list[tuple[str, str]]] = {}
+    for phrase, name in sorted(phrases, key=lambda pair: -len(pair[0])):
+        by_letter.setdefault(lowered(phrase[0]), []).append((lowered(phrase[1:]), name))
+    pattern = "|".join(
+        rf"{re.escape(letter)}(?<!\w.)(?:{'|'.join(f'({_rest(rest)})' for rest, _ in found)})"
+        for letter, found in by_letter.items()
+    )
+    owners = tuple(name for found in by_letter.values() for _, name in found)
+    pattern = rf"(?:{pattern})(?!\w)"
+    return _Lexicon(re.compile(pattern), re.compile(pattern, re.IGNORECASE), owners)
 
 
-def _phrase(phrase: str) -> str:
-    return OPEN_WORDS.join(re.escape(lowered(part)) for part in phrase.split(" ... "))
+def _rest(phrase: str) -> str:
+    return OPEN_WORDS.join(re.escape(part) for part in phrase.split(" ... "))
 
 
 def phrase_pattern(rules: RuleSet) -> re.Pattern[str]:
@@ -139,22 +146,26 @@ def phrase_pattern(rules: RuleSet) -> re.Pattern[str]:
     return _lexicon(_Key(rules)).any_case
 
 
-def _mentions(sentence: str, rules: RuleSet) -> tuple[bool, list[_Mention]]:
+def _mentions(sentence: str, key: _Key) -> tuple[bool, tuple[_Mention, ...]]:
     """Whether a sentence names a finding at all, and what it claims of those it names."""
-    lexicon, text = _lexicon(_Key(rules)), lowered(sentence)
+    lexicon, text = _lexicon(key), lowered(sentence)
     hits = list(lexicon.pattern.finditer(text))
-    said = assertions(text, [hit.span() for hit in hits]) if hits else []
+    said = lowered_assertions(text, [hit.span() for hit in hits]) if hits else []
     found: list[_Mention] = []
     for k, (hit, claim) in enumerate(zip(hits, said, strict=True)):
         if claim.polarity is None:
             continue
         before = text[hits[k - 1].end() if k else 0 : hit.start()]
         after = text[hit.end() : hits[k + 1].start() if k + 1 < len(hits) else len(text)]
-        near = _near(before, after, last=k + 1 == len(hits))
+        near = near_words(before, after, first=not k, last=k + 1 == len(hits))
         name = lexicon.owner(hit)
-        finding, side = _finding(rules.findings[name], claim.polarity, near)
+        finding, side = _finding(key.rules.findings[name], claim.polarity, near)
         found.append(_Mention(name, finding, _quoted(sentence, hit), claim.cue, claim.restricted, side))
-    return bool(hits), found
+    return bool(hits), tuple(found)
+
+
+_often_read = lru_cache(maxsize=4096)(_mentions)
+"""The same for short sentences, of which reports and models repeat most."""
 
 
 def _quoted(sentence: str, hit: re.Match[str]) -> str:
@@ -164,52 +175,16 @@ def _quoted(sentence: str, hit: re.Match[str]) -> str:
     return sentence[max(0, hit.start() - QUOTED // 2) : hit.start() + QUOTED // 2].strip()
 
 
-@dataclass(frozen=True)
-class _Near:
-    """The words around a phrase: all since the last one and to the next, and those of its own part of the list."""
-
-    before: str
-    after: str
-    own_before: str
-    own_after: str
-
-
-def _near(before: str, after: str, *, last: bool) -> _Near:
-    breaks = [m.span() for m in BREAK.finditer(after)]
-    own_after = after if last or not breaks else after[: breaks[-1][0]]
-    return _Near(before, after, BREAK.split(before)[-1], own_after)
-
-
-def _finding(rule: FindingRule, polarity: Polarity, near: _Near) -> tuple[Finding, str | None]:
+def _finding(rule: FindingRule, polarity: Polarity, near: Near) -> tuple[Finding, str | None]:
     """The finding, and the side it is claimed or denied on."""
-    side = _side(rule.sides, near) if rule.sides else None
+    side = side_of(near, rule.sides) if rule.sides else None
     if polarity == "absent":
         return Finding(polarity="absent", count=0 if rule.counted else None), side
     count = _count(near.before, near.after) if rule.counted else None
     if count == 0:
         return Finding(polarity="absent", count=0), side
-    size = _nearest_word(rule.sizes, near.own_before, near.own_after) if polarity == "present" else None
+    size = nearest_word(rule.sizes, near.own_before, near.own_after) if polarity == "present" else None
     return Finding(polarity=polarity, side=side, size=size, count=count), side
-
-
-def _side(sides: list[str], near: _Near) -> str | None:
-    """The side named in the phrase's own words, before it or else behind it, or else anywhere before it."""
-    if not {"left", "right"} <= set(sides):
-        return _nearest_word(sides, near.own_after, near.before)
-    for text in (near.own_before, near.own_after, near.before):
-        named = {match.lastgroup for match in SIDE.finditer(text)}
-        if named:
-            return next(iter(named)) if len(named) == 1 else BILATERAL
-    return None
-
-
-def _nearest_word(words: list[str], first: str, second: str) -> str | None:
-    """The one of ``words`` that stands in the first text, or else in the second."""
-    for text in (first, second):
-        hits = [(m.start(), w) for w in words if (m := re.search(rf"\b{re.escape(w)}\b", text, re.IGNORECASE))]
-        if hits:
-            return min(hits)[1]
-    return None
 
 
 def _count(before: str, after: str) -> int | None:

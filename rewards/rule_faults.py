@@ -8,8 +8,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from rewards.decision import NOT, NOT_APPLICABLE, Clause, Decision, Node, met, named
+from rewards.decision import Decision, met, named
 from rewards.evidence import Asked, Evidence
+from rewards.nodes import NOT, NOT_APPLICABLE, Clause, Node
 from rewards.stages import Staging
 from rewards.strict_yaml import nearest
 from rewards.yaml_lines import Place

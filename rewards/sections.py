@@ -1,6 +1,6 @@
 """Sections of a report: which of them assert findings, and where their sentences end.
 
-An indication, a history or a comparison names findings that are asked for or were; none of them asserts that one is there.
+An indication, a history or a comparison names findings that are asked for or were; none asserts that one is there.
 Left out: sections without a heading.
 """
 
@@ -22,7 +22,8 @@ HEADING = re.compile(
 )
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 OPEN_END = re.compile(
-    r"(\b(?:of|or|and|no|the|a|an|in|for|with|without|to|is|are|any|from|by|at|on|nor)|,)[ \t]*\n[ \t]*(?=\w)",
+    r"(?:(\b(?:of|or|and|no|the|a|an|in|for|with|without|to|is|are|any|from|by|at|on|nor)|,)[ \t]*\n[ \t]*(?=\w)"
+    r"|\n[ \t]*(?=(?:or|and|nor)\b))",
     re.IGNORECASE,
 )
 WRAPPED = re.compile(r"^(.{50,}[\w,)])[ \t]*\n[ \t]*(?=[a-z])", re.MULTILINE)
@@ -43,13 +44,17 @@ def asserting(text: str) -> Iterator[str]:
         yield text[start:]
 
 
-def sentences(text: str) -> Iterator[str]:
-    """The sentences of a text, in order; a line ends one unless it was only wrapped there.
+def _joined(wrapped: re.Match[str]) -> str:
+    return f"{wrapped.group(1) or ''} "
 
-    >>> list(sentences("No evidence of\\neffusion. Nodule\\nNo mass"))
+
+def sentences(text: str) -> Iterator[str]:
+    r"""The sentences of a text, in order; a line ends one unless it was only wrapped there.
+
+    >>> list(sentences("No evidence of\neffusion. Nodule\nNo mass"))
     ['No evidence of effusion.', 'Nodule', 'No mass']
     """
     if "\n" in text:
-        text = WRAPPED.sub(r"\1 ", OPEN_END.sub(r"\1 ", text))
+        text = WRAPPED.sub(r"\1 ", OPEN_END.sub(_joined, text))
     for part in asserting(text):
         yield from filter(None, (s.strip() for s in SENTENCE_END.split(part)))

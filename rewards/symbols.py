@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal
 
-from rewards.decision import Node
+from rewards.nodes import Node
 from rewards.text import answer_region
 
 Kind = Literal["symbol", "not", "ambiguous", "hedged", "refused", "empty", "unparsed"]

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping
 from itertools import product
 from string import Formatter
 
-from rewards.decision import Decision, Node, Pool
+from rewards.decision import Decision
+from rewards.nodes import Node, Pool
 from rewards.rule_faults import Fault
 from rewards.symbols import read_symbol
 from rewards.yaml_lines import Place
@@ -28,7 +29,10 @@ def wording_faults(decision: Decision) -> Iterator[Fault]:
     for k, context in enumerate(decision.context):
         if _fields(context.text) is None:
             place = ("decision", "context", k, "text")
-            yield Fault(place, f"'{context.text}': a brace is open or empty. Write {{column}}, or {{{{ for a brace.")
+            yield Fault(
+                place,
+                f"'{context.text}': a brace is open, or holds no plain name. Write {{column}}, or {{{{ for a brace.",
+            )
 
 
 def _phrase_faults(node: Node, at: Place) -> Iterator[Fault]:
@@ -91,9 +95,9 @@ def _claim_faults(pool: Pool, at: Place) -> Iterator[Fault]:
 
 
 def _fields(template: str) -> set[str] | None:
-    """The placeholders of a template; None if it is not well formed."""
+    """The placeholders of a template, which are plain names; None if it is not well formed."""
     try:
         fields = [field for _, field, _, _ in Formatter().parse(template) if field is not None]
     except ValueError:
         return None
-    return set(fields) if all(fields) else None
+    return set(fields) if all(field.isidentifier() for field in fields) else None

@@ -25,6 +25,7 @@ def main() -> None:
         "zero_stage": wrapped.zero_optimization_stage() if hasattr(wrapped, "zero_optimization_stage") else None,
         "processes": trainer.accelerator.num_processes,
         "losses": [entry["loss"] for entry in trainer.state.log_history if "loss" in entry],
+        "tokens_saved": [entry.get("tokens/saved", 0) for entry in trainer.state.log_history if "loss" in entry],
         "held": held,
         "whole": whole,
     }

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib import resources
 
 import pytest
 from PIL import Image
@@ -39,7 +40,46 @@ def test_read_adds_facts_and_the_words_they_were_read_from():
     row = json.loads(done.stdout)
     assert row["facts"]["findings"]["effusion"]["polarity"] == "absent"
     assert row["facts"]["findings"]["nodule"] == {"polarity": "present", "side": "left", "size": "small"}
-    assert row["evidence"]["nodule"]
+    assert row["evidence"]["nodule"] == [{"words": "Small nodule on the left.", "cue": ""}]
+    assert row["evidence"]["effusion"] == [{"words": "No effusion.", "cue": "no"}]
+
+
+def test_read_gives_the_symbol_of_an_answer_to_a_node():
+    done = clinalign("read", "ecg_mi", stdin='{"text": "Not a STEMI.", "node": "diagnosis"}\n')
+    row = json.loads(done.stdout)
+    assert (row["reading"], row["symbol"], row["words"]) == ("not", "stemi", ["STEMI"])
+
+
+def test_score_judges_the_turns_of_a_dialogue():
+    turn = {"node": "region", "gold": "clot", "question": "Which region?", "answer": "A clot."}
+    dialogue = {"rule_set": "bone_marrow@1", "scenario": "single", "wording": "train", "turns": [turn]}
+    row = {"response": ["It is a clot."], "dialogue": json.dumps(dialogue)}
+    done = clinalign("score", "dialogue_consistency", stdin=json.dumps(row) + "\n")
+    assert json.loads(done.stdout)["score"] == pytest.approx(0.8)
+
+
+def test_check_rules_prints_what_a_sound_file_rules():
+    shown = json.loads(clinalign("check-rules", "bone_marrow", "--json").stdout)
+    assert (shown["valid_tuples"], shown["all_tuples"]) == (5, 288)
+
+
+def test_check_rules_names_every_fault_with_its_line(tmp_path):
+    text = (resources.files("rewards.rule_sets") / "ecg_mi.yaml").read_text(encoding="utf-8")
+    broken = tmp_path / "ecg.yaml"
+    broken.write_text(
+        text.replace("final: diagnosis", "final: diagnose").replace("may_contain: [stemi]", "may_contain: []")
+    )
+    lines = refused("check-rules", broken).splitlines()
+    assert any("ecg.yaml:9: decision.final: no node named 'diagnose'" in line for line in lines)
+    assert any("'nstemi' contains 'stemi'" in line for line in lines)
+
+
+def test_check_rules_counts_labels_outside_the_valid_set(tmp_path):
+    data = tmp_path / "labels.jsonl"
+    data.write_text('{"id": "a", "field": "clot"}\n{"id": "b", "field": "blod"}\n')
+    assert "1 records: node 'quality' has no answer (from field: 'blod'). Records: b" in refused(
+        "check-rules", "bone_marrow", "--data", data
+    )
 
 
 def test_rewards_prints_one_json_object():
@@ -54,6 +94,9 @@ def test_rewards_prints_one_json_object():
         (("score", "box_overlap"), '{"response": "x"}\n', "line 1: 'box_overlap' reads boxes"),
         (("score", "box_overlap"), "{oops\n", "line 1: not JSON"),
         (("read", "chest_xry"), "", "Did you mean 'chest_xray'?"),
+        (("read", "ecg_mi"), '{"text": "x", "node": "diagnose"}\n', "Did you mean 'diagnosis'?"),
+        (("check-rules", "none.yaml"), "", "no such file"),
+        (("check-rules", "chest_xray", "--data", "none.jsonl"), "", "has no decision section"),
         (("train", "recipes/sft/none.yaml"), "", "no such file"),
         (("build", "recipes/data/phantom_chset.yaml"), "", "Did you mean 'phantom_chest.yaml'?"),
         (("eval", "runs/none", "data/none/prompt/test"), "", "no folder runs/none"),

@@ -57,18 +57,21 @@ def test_a_schedule_tightens_the_threshold_as_the_model_succeeds_and_is_kept_in_
     class State:
         global_step, is_world_process_zero = 4, True
 
+    def score(combined, height, **more):
+        return combined.functions[0](["[[0,0,10,10]]"], boxes=[[[0, 0, 10, height]]], **more)
+
     first, second = fresh(), fresh()
     (tmp_path / "checkpoint-4").mkdir()
-    said = "[[0,0,10,10]]"
-    assert first.functions[0]([said], boxes=[[[0, 0, 10, 25]]]) == [1.0]  # IoU .4 at threshold .3
-    assert first.functions[0]([said], boxes=[[[0, 0, 10, 10]]]) == [1.0]
-    assert first.functions[0]([said], boxes=[[[0, 0, 10, 25]]]) == [0.0]  # the threshold is .5 now
+    training = {"log_metric": lambda name, value: None}
+    assert score(first, 25, **training) == [1.0]  # IoU .4 at threshold .3
+    assert score(first, 10) == [1.0]  # no training batch: nothing moves
+    assert score(first, 10, **training) == [1.0]
+    assert score(first, 25, **training) == [0.0]  # the threshold is .5 now
     first.callbacks[0].on_save(Arguments, State, None)
     second.callbacks[0].on_train_begin(Arguments, State, None)
-    assert json.loads((tmp_path / "checkpoint-4" / STATE_FILE).read_text()) == {
-        "box_measure": {"value": 0.5, "recent": []}
-    }
-    assert second.functions[0]([said], boxes=[[[0, 0, 10, 25]]]) == [0.0]
+    kept = json.loads((tmp_path / "checkpoint-4" / STATE_FILE).read_text())
+    assert kept == {"box_measure": {"value": 0.5, "recent": []}}
+    assert score(second, 25) == [0.0]
 
 
 def test_drpo_is_one_finished_advantage(write_recipe):

@@ -2,12 +2,15 @@
 
 import asyncio
 import json
+import subprocess
+import sys
 
 import pytest
 import yaml
 from datasets import Dataset
 
 from alignment.counterparts import weights_version, write_counterparts
+from alignment.filters import score_lines
 from alignment.recipe import RewardEntry, read_recipe
 from alignment.reward_functions import TrlBatchReward, trl_rewards
 from alignment.train import run
@@ -26,7 +29,7 @@ def models(data, tmp_path_factory):
         recipe = {
             "method": "sft", "output": str(folder / f"m{seed}"), "data": {"train": str(data / "instruction/sft")},
             "model": {"path": "tiny", "image_size": 64, "seed": seed},
-            "trainer": {"max_steps": 1, "per_device_train_batch_size": 4, "gradient_checkpointing": False,
+            "trainer": {"max_steps": 1, "per_device_train_batch_size": 4, "activation_checkpointing": False,
                         "save_strategy": "no", "disable_tqdm": True, "seed": seed},
         }  # fmt: skip
         file = folder / f"{seed}.yaml"
@@ -139,3 +142,37 @@ def test_a_judge_that_fails_gives_none_to_the_trainer(server):
         )
     )  # fmt: skip
     assert (found, weights, reward.__name__, logged) == ([None], [2.0], "crpo", {"crpo/failure_rate": 1.0})
+
+
+def test_a_pool_is_played_out_from_the_command_line(data, models, tmp_path):
+    pool = written(data, tmp_path / "pool" / "align", models)["written"]
+    command = [sys.executable, "-m", "alignment", "winrate", pool, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    assert set(found["elo (95 % interval)"]) == {"m1", "m2"}
+    assert sum(found["tallies"]["m1 against m2"][k] for k in ("won", "tied", "lost", "failed")) == found["rows"]
+    leaked = subprocess.run(
+        [*command, "--model", "m1", "--model", "m2", "--trained-against", "m2"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert leaked.returncode == 2
+    assert "m2 was trained against" in leaked.stderr
+
+
+def test_the_command_wants_different_names(data, tmp_path):
+    command = [sys.executable, "-m", "alignment", "counterparts", str(data / "prompt/align"), str(tmp_path / "x")]
+    done = subprocess.run([*command, "--model", "runs/x"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "expected different NAME=MODEL" in done.stderr
+
+
+def test_rows_are_scored_by_a_batch_reward_from_a_shell():
+    row = {
+        "response": "There is a nodule on the left.", "prompt": "Describe.",
+        "facts": '{"rule_set":"chest_xray@1","findings":{"nodule":{"polarity":"present","side":"left"}}}',
+        "counterparts": [{"model": "a", "text": "No nodule."}],
+    }  # fmt: skip
+    (line,) = score_lines("crpo", ["preset=published", "judge=facts"], [json.dumps(row)])
+    assert json.loads(line)["score"] == 0.75  # language is a tie, which the published form does not pay
+    with pytest.raises(InputError, match="line 1: 'crpo' reads counterparts"):
+        list(score_lines("crpo", [], [json.dumps({"response": "x", "prompt": "y", "facts": None})]))

@@ -59,10 +59,27 @@ def test_two_ranks_under_zero_train_like_one_process(write_recipe, start, tmp_pa
     if stage == 3:
         assert all(seen["held"] <= 0.6 * seen["whole"] for seen in ranks)
     assert len(ranks[0]["losses"]) == STEPS["max_steps"]
+    if method != "sft":  # chosen and rejected, or a group's answers, behind one prompt
+        assert all(saved > 0 for seen in ranks for saved in seen["tokens_saved"])
     if method != "grpo":  # sampling differs with the number of processes
         one = recipe_for(write_recipe, method, start, tmp_path, "one", per_device_train_batch_size=4)
         alone = launched(one, tmp_path / "seen1", 1)
         assert ranks[0]["losses"] == pytest.approx(alone[0]["losses"], abs=2e-4)
+
+
+@pytest.mark.parametrize("method", ["dpo", "grpo"])
+@pytest.mark.parametrize("stage", [2, 3])
+def test_shared_prefix_on_and_off_train_alike_under_zero(write_recipe, start, tmp_path, method, stage):
+    settings = {"per_device_train_batch_size": 2, "deepspeed": str(ROOT / f"recipes/deepspeed/zero{stage}.json")}
+    losses = {}
+    for shared in ("on", "off"):
+        model = {"path": str(start), "shared_prefix": shared}
+        trainer = {**STEPS, **settings, "max_steps": 2, "precompute_ref_log_probs": False}
+        if method == "grpo":
+            del trainer["precompute_ref_log_probs"]
+        recipe = write_recipe(method, model=model, trainer=trainer, output=str(tmp_path / shared))
+        losses[shared] = [seen["losses"] for seen in launched(recipe, tmp_path / f"seen_{shared}", 2)]
+    assert losses["on"][0] == pytest.approx(losses["off"][0], abs=1e-4)
 
 
 def test_use_cpu_beside_deepspeed_is_refused(write_recipe, start, tmp_path):

@@ -176,3 +176,15 @@ def test_every_metric_can_be_written_as_json():
     metrics = summarise(score_answers(rows, ["left", "right"]))
     assert json.loads(json.dumps({name: vars(m) for name, m in metrics.items()}))["side_accuracy"]["num_rows"] == 2
     assert set(metrics) <= set(RATIOS)
+
+
+def test_a_right_box_on_the_wrong_image_is_a_miss():
+    row = {
+        "id": "a", "patient": "p", "task": "referring", "rule_set": "chest_xray@1", "facts": "",
+        "prompt": [{"role": "user", "content": [{"type": "text", "text": "Which image shows a nodule?"}]}],
+        "answer": "image 2: nodule [[0,0,10,10]]", "boxes": [[0, 0, 10, 10]], "box_images": [2],
+    }  # fmt: skip
+    right, wrong = score_answers([row, row], [row["answer"], row["answer"].replace("2", "1", 1)])
+    assert summarise([right])["mean_iou[referring]"].value == 1
+    assert summarise([right])["f1_at_50"].value == 1
+    assert summarise([wrong])["mean_iou"].value == 0

@@ -29,8 +29,13 @@ OMITS = "No nodule. No effusion."
 INVENTS = "There is a small nodule on the left. There is a large effusion on the left."
 
 
-def test_the_invention_is_taken_over_the_omission():
-    assert worst_of(TRUTH, [RIGHT, OMITS, INVENTS], Sampling()) == (INVENTS, 1.5)
+def test_the_response_with_most_errors_is_taken_and_its_errors_add_up():
+    both = "No nodule. There is a large effusion on the left."
+    assert worst_of(TRUTH, [RIGHT, INVENTS, both, OMITS], Sampling()) == (both, 1.5 + 0.75)
+
+
+def test_among_equals_the_one_that_leaves_out_most_is_taken():
+    assert worst_of(TRUTH, [RIGHT, INVENTS, OMITS], Sampling()) == (OMITS, 0.75)
 
 
 def test_an_omission_weighs_less():
@@ -66,7 +71,7 @@ def test_without_its_weight_nothing_but_the_worst_is_taken():
 
 def test_fewer_errors_are_preferred_to_more_and_the_truth_to_all():
     pairs = graded(THREE, TRUE, [TWO_WRONG, ONE_WRONG], Sampling(graded=0.5))
-    assert pairs == [(TRUE, ONE_WRONG, 0.75), (ONE_WRONG, TWO_WRONG, 0.75)]
+    assert pairs == [(TRUE, ONE_WRONG, 0.75), (ONE_WRONG, TWO_WRONG, 1.5)]
 
 
 def test_equally_wrong_samples_are_not_ranked():

@@ -1,6 +1,7 @@
 import pytest
 
-from alignment.recipe import read_recipe
+from alignment.check import weight_figures
+from alignment.recipe import kept_places, read_recipe
 from rewards.strict_yaml import InputError
 
 
@@ -55,3 +56,26 @@ def test_grpo_without_rewards_is_refused(write_recipe):
 
 def test_overrides_replace_nested_keys(write_recipe):
     assert read_recipe(write_recipe(), ["trainer.seed=7"]).trainer["seed"] == 7
+
+
+def test_only_rows_of_the_named_kinds_are_trained_on(write_recipe, data):
+    import pyarrow.parquet as pq
+
+    recipe = read_recipe(write_recipe("dpo", model={"path": "tiny"}, data={"kinds": ["hallucination"], "limit": 3}))
+    assert kept_places(recipe) == [0, 1, 2]
+    every = read_recipe(write_recipe("dpo", model={"path": "tiny"}))
+    assert len(kept_places(every)) == pq.read_metadata(data / "preference" / "align.parquet").num_rows
+
+
+def test_a_kind_that_no_row_has_is_told(write_recipe):
+    with pytest.raises(InputError, match="Did you mean 'hallucination'"):
+        read_recipe(write_recipe("dpo", model={"path": "tiny"}, data={"kinds": ["halucination"]}))
+    with pytest.raises(InputError, match="has no column 'kind'"):
+        read_recipe(write_recipe("sft", data={"kinds": ["hallucination"]}))
+
+
+def test_the_plan_of_a_preference_run_tells_its_effective_sample_size(write_recipe):
+    plan = weight_figures(recipe := read_recipe(write_recipe("dpo", model={"path": "tiny"})), kept_places(recipe))
+    assert 0 < plan["effective_sample_size"] < len(kept_places(recipe))
+    plain = read_recipe(write_recipe("dpo", model={"path": "tiny"}, weighting={"use": False}))
+    assert weight_figures(plain, kept_places(plain))["effective_sample_size"] == len(kept_places(plain))

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 from datasets import Dataset
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_builders.build import build
@@ -41,6 +41,7 @@ CASES = st.sampled_from(DECIDED).flatmap(
 )
 
 
+@settings(deadline=None, max_examples=50)
 @given(CASES, st.sampled_from(SCENARIOS), st.integers(0, 999), st.sampled_from(["train", "test"]))
 def test_every_answer_reads_back_to_its_gold_and_the_dialogue_to_the_best_score(case, scenario, seed, wording):
     """The law read(render(facts)) == facts, for dialogues of every rule set, scenario and wording."""
@@ -52,6 +53,7 @@ def test_every_answer_reads_back_to_its_gold_and_the_dialogue_to_the_best_score(
     assert (found.all_right, found.valid_path, found.num_yielded) == (True, True, 0)
 
 
+@settings(deadline=None, max_examples=50)
 @given(CASES, st.sampled_from(SCENARIOS), st.integers(0, 999))
 def test_another_case_never_scores_above_the_truth(case, scenario, seed):
     rules, full = case
@@ -69,6 +71,7 @@ def test_another_case_never_scores_above_the_truth(case, scenario, seed):
             assert dialogue_consistency(said, column) < dialogue_consistency(true, column)
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.sampled_from(["standard", "diagnosis_first", "reversed", "improvised"]), st.integers(0, 999))
 def test_an_order_keeps_every_node_with_its_gold(scenario, seed):
     dialogue = writer(seed=seed).dialogue(scenario)

@@ -1,6 +1,7 @@
 """The two laws of the loop: what is rendered reads back, and the truth earns more than any corruption of it."""
 
 import random
+from functools import cache
 
 import pytest
 from hypothesis import given
@@ -32,6 +33,7 @@ def findings_of(rule):
     return st.one_of(present, absent)
 
 
+@cache
 def facts_of(name):
     rules = load_rule_set(name)
     parts = {finding: findings_of(rule) for finding, rule in rules.findings.items()}

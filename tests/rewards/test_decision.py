@@ -1,7 +1,7 @@
 from itertools import pairwise, product
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rewards.decision import Decision, first_decided, met
@@ -59,6 +59,7 @@ def test_the_ecg_has_six_tuples_with_elevation_three_with_other_signs_and_two_wi
 
 
 @pytest.mark.parametrize("name", SIZES)
+@settings(deadline=None)
 @given(data=st.data())
 def test_listing_and_searching_agree_on_any_answers(name, data):
     found = DECISIONS[name]

@@ -4,7 +4,7 @@ from itertools import product
 from statistics import mean
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rewards.dialogue import Claim, decision_of
@@ -243,6 +243,7 @@ TURNS = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(TURNS, st.sampled_from(list(PATHS)), st.permutations(DECISION.order))
 def test_turns_and_the_rest_add_up_within_bounds(said, name, order):
     column = dialogue(MARROW, PATHS[name], order).to_json()
@@ -254,6 +255,7 @@ def test_turns_and_the_rest_add_up_within_bounds(said, name, order):
     assert rest <= 1e-9
 
 
+@settings(deadline=None)
 @given(TURNS)
 def test_one_string_is_one_turn_whatever_it_holds(said):
     column = dialogue(MARROW, PATHS["AML"]).to_json()

@@ -1,7 +1,7 @@
 from itertools import pairwise, permutations, product
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rewards.dialogue import decision_of
@@ -156,6 +156,7 @@ def test_g4_refuses_another_task():
         dialogue_published([""], asked.to_json(), generation="g4")
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.sampled_from([sentence(MARROW, "diagnosis", "AML"), "", "blood", "The quality is good."]), max_size=6)
 )

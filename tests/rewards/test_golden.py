@@ -25,6 +25,7 @@ DIALOGUE = (
 COLUMNS = {
     "answer": "yes",
     "boxes": [[0, 0, 10, 10]],
+    "box_images": [1],
     "facts": TRUTH,
     "options": ["yes", "no"],
     "task": "report",

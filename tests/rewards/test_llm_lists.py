@@ -133,9 +133,9 @@ def test_any_text_is_read_without_an_error_and_without_silence(text):
 
 @pytest.mark.parametrize("unit", ["{", '{"a":', "1. ", "Q: ", "A:", "* ", "\n1.", "[{", " \t", "?A:", "#_"])
 def test_a_reply_of_a_hundred_thousand_pieces_is_read_in_linear_time(unit):
-    started = time.monotonic()
+    started = time.process_time()
     parse_items(unit * 100_000)
-    assert time.monotonic() - started < 4
+    assert time.process_time() - started < 4
 
 
 WORDS = st.text("abcdefgh ", min_size=1, max_size=30).map(str.strip).filter(bool)

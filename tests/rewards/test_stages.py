@@ -2,7 +2,7 @@
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rewards.stages import Contradiction, Staging, all_scales, closed
@@ -107,6 +107,7 @@ EVIDENCE = st.fixed_dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(EVIDENCE, st.sampled_from(["drusen", "hypertransmission", "fibrosis", "subretinal_fluid"]))
 def test_more_evidence_of_disease_never_lowers_the_stage(evidence, added):
     before, _ = all_scales(evidence, RETINA)
@@ -114,6 +115,7 @@ def test_more_evidence_of_disease_never_lowers_the_stage(evidence, added):
     assert ORDER.index(after["stage"].level) >= ORDER.index(before["stage"].level)
 
 
+@settings(deadline=None)
 @given(EVIDENCE, st.data())
 def test_deciding_what_was_unknown_stays_within_what_was_said(evidence, data):
     before, _ = all_scales(evidence, RETINA)

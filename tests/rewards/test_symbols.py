@@ -1,7 +1,7 @@
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rewards.rule_set import load_rule_set, shipped
@@ -156,6 +156,7 @@ def test_a_hostile_text_is_read_in_linear_time(hostile):
     assert min(seconds(160_000) for _ in range(2)) < 30 * max(seconds(20_000), 0.002)
 
 
+@settings(deadline=None)
 @given(st.text(), st.sampled_from(list(MARROW.nodes)))
 def test_any_text_is_read_the_same_twice(text, name):
     node = MARROW.nodes[name]
@@ -164,6 +165,7 @@ def test_any_text_is_read_the_same_twice(text, name):
     assert (reading.symbol is not None) == (reading.kind in ("symbol", "not"))
 
 
+@settings(deadline=None)
 @given(st.sampled_from(["AML", "multiple myeloma", "normal", "inconclusive"]), st.sampled_from(["AML", "myeloma"]))
 def test_naming_two_symbols_never_states_one(first, second):
     if {first, second} not in ({"AML"}, {"multiple myeloma", "myeloma"}):

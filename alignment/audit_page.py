@@ -1,0 +1,62 @@
+"""The audit as a self-contained HTML page: tables, and pictures of the attacks on boxes. All text is escaped."""
+
+import base64
+import random
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from alignment.audit import Audit, Scorer, asked_of
+from rewards.attacks import ATTACKS, Asked, Attack, imperfect
+from rewards.boxes import parse_boxes
+
+NUM_PICTURES = 3
+SHOWN = ("whole image", "central box", "box spam", "edge touching (knows the truth)")
+
+
+def write_audit(audit: Audit, scorer: Scorer, rows: list[dict[str, Any]], *, file: Path, grid: int, out: Path) -> Path:
+    """Writes the page to ``out``; ``file`` holds the rows' images."""
+    environment = Environment(
+        loader=PackageLoader("alignment", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    boxed = [row for row in rows if row.get("boxes")][:NUM_PICTURES]
+    images = images_of(file, [row["id"] for row in boxed])
+    pictures = [_picture(row, scorer, grid, images[row["id"]]) for row in boxed if row["id"] in images]
+    page = environment.get_template("audit.html.j2").render(audit=audit, pictures=pictures, figure=_figure)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(page, encoding="utf-8")
+    return out
+
+
+def _figure(value: float | None) -> str:
+    return "\N{EN DASH}" if value is None else f"{value:.3f}"
+
+
+def images_of(file: Path, ids: list[str]) -> dict[str, bytes]:
+    """The first image of each row, as the bytes in the file."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(file, columns=["id", "images"], filters=[("id", "in", ids)]) if ids else None
+    rows = table.to_pylist() if table is not None else []
+    return {row["id"]: row["images"][0]["bytes"] for row in rows if row["images"]}
+
+
+def _picture(row: dict[str, Any], scorer: Scorer, grid: int, image: bytes) -> dict[str, Any]:
+    asked = asked_of(row, grid)
+    policies: dict[str, Attack] = {"imperfect": imperfect, **{name: ATTACKS[name] for name in SHOWN}}
+    return {
+        "id": row["id"],
+        "question": asked.question,
+        "grid": grid,
+        "image": f"data:image/png;base64,{base64.b64encode(image).decode()}",
+        "true": row["boxes"],
+        "answers": [_shown(name, policy, asked, row, scorer) for name, policy in policies.items()],
+    }
+
+
+def _shown(name: str, policy: Attack, asked: Asked, row: dict[str, Any], scorer: Scorer) -> dict[str, Any]:
+    said = policy(asked, random.Random(0))
+    score = float(scorer.totals(scorer.table([said], [row]))[0])
+    return {"name": name, "boxes": parse_boxes(said) or [], "score": score}

@@ -1,0 +1,212 @@
+"""clinalign beside stock trl: same model, data and seed; time, peak memory, their ratios, and both losses.
+
+Every run is a pair of processes, one after the other, and a ratio is taken within the pair, so that a busy machine
+slows both. Left out: vLLM, and more than one device.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from rewards.strict_yaml import InputError
+
+Kind = Literal["dpo", "grpo", "reward", "build"]
+METHODS: dict[str, tuple[str, ...]] = {
+    "dpo": ("stock", "ours", "ours_reference_each_step"),
+    "grpo": ("stock", "ours"),
+    "reward": ("stock", "ours"),
+    "build": ("ours",),
+}
+SPEC = "recipes/data/phantom_chest_small.yaml"
+WORDS = [f"[{a},{b}]" for a in range(10, 100, 7) for b in range(11, 100, 9)]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What is measured. ``hidden_size`` and ``num_layers`` are the language model's; the eyes are half as wide."""
+
+    image_tokens: int = 256
+    answer_tokens: int = 20
+    answers: int = 2
+    prompts: int = 2
+    hidden_size: int = 256
+    num_layers: int = 4
+    steps: int = 4
+    gradient_checkpointing: bool = False
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Median, least and greatest over the runs."""
+
+    median: float
+    low: float
+    high: float
+
+
+def spread(values: list[float]) -> Spread:
+    """The spread of some numbers.
+
+    >>> spread([3.0, 1.0, 2.0])
+    Spread(median=2.0, low=1.0, high=3.0)
+    """
+    return Spread(statistics.median(values), min(values), max(values))
+
+
+def bench(kind: Kind, shape: Shape, *, runs: int, folder: Path) -> dict[str, Any]:
+    """Runs the methods of ``kind`` in turn, ``runs`` times, and sets them side by side.
+
+    Returns for each method its times (s) and peak memory (MiB); for each of ours the ratios stock / ours, the
+    theoretical ratio from token counts, and the largest difference of a loss.
+
+    Raises: InputError for an image-token count that is no square, or a run that failed.
+    """
+    settings = prepared(kind, shape, folder)
+    found: dict[str, list[dict[str, Any]]] = {method: [] for method in METHODS[kind]}
+    for k in range(runs):
+        for method in METHODS[kind]:
+            found[method].append(_measured({**settings, "method": method}, folder / f"{method}_{k}"))
+    result: dict[str, Any] = {"kind": kind, "shape": asdict(shape), "runs": runs}
+    result["methods"] = {method: _figures(runs_of) for method, runs_of in found.items()}
+    if "stock" in found:
+        result["stock_over_ours"] = {m: _ratios(found["stock"], found[m]) for m in found if m != "stock"}
+        result["theoretical"] = theoretical_ratios(kind, settings["prompt_tokens"], shape)
+    return result
+
+
+def theoretical_ratios(kind: Kind, prompt_tokens: int, shape: Shape) -> dict[str, float]:
+    """Token-forwards of stock over ours. A backward counts as two forwards; DPO's reference is one more forward.
+
+    >>> theoretical_ratios("grpo", 1200, Shape(answer_tokens=30, answers=8))
+    {'ours': 6.833333333333333}
+    """
+    group = 2 if kind == "dpo" else shape.answers
+    tokens = group * (prompt_tokens + shape.answer_tokens) / (prompt_tokens + group * shape.answer_tokens)
+    return {"ours": tokens * 4 / 3, "ours_reference_each_step": tokens} if kind == "dpo" else {"ours": tokens}
+
+
+def _figures(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    figures: dict[str, Any] = {
+        name: asdict(spread([statistics.median(run[name]) for run in runs])) for name in ("step_s", "update_s")
+    }
+    return figures | {"peak_mib": asdict(spread([run["peak_mib"] for run in runs])), "losses": runs[0]["losses"]}
+
+
+def _ratios(stock: list[dict[str, Any]], ours: list[dict[str, Any]]) -> dict[str, Any]:
+    pairs = list(zip(stock, ours, strict=True))
+    ratios: dict[str, Any] = {
+        name: asdict(spread([statistics.median(s[name]) / statistics.median(o[name]) for s, o in pairs]))
+        for name in ("step_s", "update_s")
+    }
+    ratios["peak_mib"] = asdict(spread([s["peak_mib"] / o["peak_mib"] for s, o in pairs]))
+    differences = [abs(a - b) for s, o in pairs for a, b in zip(s["losses"], o["losses"], strict=True)]
+    return ratios | {"largest_loss_difference": max(differences)}
+
+
+def _measured(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "settings.json").write_text(json.dumps({**settings, "output": str(folder / "run")}), encoding="utf-8")
+    command = [sys.executable, "-m", "alignment.bench_worker", str(folder / "settings.json"), str(folder / "out.json")]
+    env = {**os.environ, "CLINALIGN_CACHE": str(folder.parent / "cache")}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise InputError(f"bench: a run of '{settings['method']}' failed; its last lines:\n{done.stderr[-1500:]}")
+    return json.loads((folder / "out.json").read_text(encoding="utf-8"))
+
+
+def prepared(kind: Kind, shape: Shape, folder: Path) -> dict[str, Any]:
+    """Model and rows on disk, and the settings that every method shares."""
+    if kind == "build":
+        return {"kind": kind, "spec": SPEC}
+    from alignment.models import load_processor
+    from alignment.tiny import build_tiny
+
+    side = int(shape.image_tokens**0.5)
+    if side**2 != shape.image_tokens:
+        raise InputError(f"--image-tokens: {shape.image_tokens} is no square; try {side**2} or {(side + 1) ** 2}.")
+    sizes = dict(image_size=32 * side, hidden_size=shape.hidden_size, num_layers=shape.num_layers)
+    texts = [" ".join(WORDS), "Where is the lesion?"]
+    model = build_tiny(texts, folder / "model", vision_hidden_size=shape.hidden_size // 2, **sizes)
+    processor = load_processor(str(model))
+    rows = [_row(k, kind, shape, processor) for k in range(shape.prompts * shape.steps)]
+    data = _written(rows, folder / "rows.parquet")
+    prompt_tokens = len(_prompt_ids(processor, rows[0]))
+    trainer = _trainer_settings(kind, shape)
+    return {"kind": kind, "model": str(model), "data": str(data), "trainer": trainer, "prompt_tokens": prompt_tokens}
+
+
+def _trainer_settings(kind: Kind, shape: Shape) -> dict[str, Any]:
+    batch = shape.prompts * (shape.answers if kind == "grpo" else 1)
+    settings: dict[str, Any] = {
+        "max_steps": shape.steps, "per_device_train_batch_size": batch, "learning_rate": 1e-4, "seed": 7,
+        "gradient_checkpointing": shape.gradient_checkpointing, "lr_scheduler_type": "constant",
+        "save_strategy": "no", "logging_steps": 1, "disable_tqdm": True,
+    }  # fmt: skip
+    if kind == "grpo":
+        length = {"max_completion_length": shape.answer_tokens, "num_generations": shape.answers}
+        settings |= length | {"beta": 0.0, "generation_kwargs": {"min_new_tokens": shape.answer_tokens}}
+    return settings
+
+
+def _row(k: int, kind: Kind, shape: Shape, processor: Any) -> dict[str, Any]:
+    """A prompt with an image of noise, and as many answers as the kind reads, each of the asked length."""
+    from PIL import Image
+
+    rng = np.random.default_rng(k)
+    edge = 32 * int(shape.image_tokens**0.5)
+    image = Image.fromarray(rng.integers(0, 255, (edge, edge, 3), dtype=np.uint8))
+    question = [{"type": "image", "text": None}, {"type": "text", "text": "Where is the lesion?"}]
+    row: dict[str, Any] = {"images": [image], "prompt": [{"role": "user", "content": question}]}
+    answers = [_answer(rng, shape.answer_tokens, processor) for _ in range(shape.answers)]
+    if kind == "dpo":
+        row |= {"chosen": answers[0], "rejected": answers[1]}
+    return row | ({"answers": answers} if kind == "reward" else {})
+
+
+def _answer(rng: np.random.Generator, tokens: int, processor: Any) -> list[dict[str, Any]]:
+    """An assistant's turn whose tokens, with the template's end of turn, are as many as asked."""
+    ids = processor.tokenizer(" ".join(rng.choice(WORDS, size=tokens)))["input_ids"][: max(1, tokens - 2)]
+    return [{"role": "assistant", "content": [{"type": "text", "text": processor.tokenizer.decode(ids)}]}]
+
+
+def _written(rows: list[dict[str, Any]], file: Path) -> Path:
+    from datasets import Dataset, Image, List
+
+    data = Dataset.from_list([{k: v for k, v in row.items() if k != "images"} for row in rows])
+    images = Dataset.from_dict({"images": [row["images"] for row in rows]}).cast_column("images", List(Image()))
+    data = data.add_column("images", images.with_format("arrow")[:]["images"].to_pylist())
+    data.cast_column("images", List(Image())).to_parquet(file)
+    return file
+
+
+def _prompt_ids(processor: Any, row: dict[str, Any]) -> list[int]:
+    text = processor.apply_chat_template(row["prompt"], add_generation_prompt=True, tokenize=False)
+    return processor(text=text, images=[row["images"]])["input_ids"][0]
+
+
+def table(result: dict[str, Any]) -> str:
+    """The result as a Markdown table with one line a method."""
+    lines = [
+        "| method | step (s) | update (s) | peak (MiB) | faster (step) | faster (update) | less memory | theory "
+        "| loss differs by |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for method, figures in result["methods"].items():
+        ratios = result.get("stock_over_ours", {}).get(method)
+        cells = [_cell(figures[name]) for name in ("step_s", "update_s", "peak_mib")]
+        if ratios:
+            cells += [_cell(ratios[name], "x") for name in ("step_s", "update_s", "peak_mib")]
+            cells += [f"{result['theoretical'][method]:.2f}x", f"{ratios['largest_loss_difference']:.0e}"]
+        lines.append(f"| {method} | " + " | ".join(cells + [""] * (8 - len(cells))) + " |")
+    return "\n".join(lines)
+
+
+def _cell(values: dict[str, float], unit: str = "") -> str:
+    return f"{values['median']:.3g}{unit} ({values['low']:.3g}-{values['high']:.3g})"

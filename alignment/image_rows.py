@@ -1,0 +1,66 @@
+"""Image tensors of a batch, row by row: every family's processor lays images out in its own way.
+
+Left out: families outside ``shared_prefix.PROVEN``.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+Fields = dict[str, torch.Tensor]
+IMAGE_FIELDS = ("pixel_values", "image_grid_thw", "image_sizes", "pixel_attention_mask")
+OF_IMAGES = ("image_grid_thw", "image_sizes")
+
+
+def by_row(fields: Fields, num_images: Sequence[int], num_tiles: Sequence[int] | None = None) -> list[Fields] | None:
+    """Views of each row's share of the fields, or None if the layout is not understood.
+
+    Args:
+        fields: what the processor gives beside tokens: pixels and what describes them, or fields with one entry a row.
+        num_images: images of each row.
+        num_tiles: tiles of each row, where ``pixel_values`` counts tiles (InternVL).
+    """
+    parts = {}
+    for name, values in fields.items():
+        sizes = _sizes(name, fields, num_images, num_tiles)
+        if sum(sizes) != len(values):
+            return None
+        parts[name] = values.split(sizes)
+    return [{name: part[k] for name, part in parts.items()} for k in range(len(num_images))]
+
+
+def _sizes(name: str, fields: Fields, num_images: Sequence[int], num_tiles: Sequence[int] | None) -> list[int]:
+    """How many entries of a field belong to each row."""
+    grid = fields.get("image_grid_thw")
+    if name in OF_IMAGES:
+        return list(num_images)
+    if name != "pixel_values" or (fields[name].dim() == 5 and "image_sizes" not in fields):  # Idefics3: filled up
+        return [1] * len(num_images)
+    if grid is not None:
+        return [int(part.prod(dim=-1).sum()) for part in grid.split(list(num_images))]
+    return list(num_tiles if num_tiles is not None else num_images)
+
+
+def joined(rows: Sequence[Fields]) -> Fields:
+    """The fields of these rows as one batch; without any image the image fields are left out."""
+    fields = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+    return {name: values for name, values in fields.items() if len(values)}
+
+
+def same_rows(prompts: Sequence[Sequence[int]], rows: Sequence[Fields]) -> list[list[int]]:
+    """Indices of rows with the same prompt and the same images, in order of first appearance."""
+    groups: list[list[int]] = []
+    first: dict[tuple[int, ...], list[list[int]]] = {}
+    for k, prompt in enumerate(prompts):
+        candidates = first.setdefault(tuple(prompt), [])
+        group = next((g for g in candidates if _equal(rows[g[0]], rows[k])), None)
+        if group is None:
+            group = []
+            candidates.append(group)
+            groups.append(group)
+        group.append(k)
+    return groups
+
+
+def _equal(row: Fields, other: Fields) -> bool:
+    return all(torch.equal(values, other[name]) for name, values in row.items())

@@ -1,0 +1,249 @@
+"""GRPO in which a group's prompt and images are decoded, processed, prefilled and computed once.
+
+TRL gives every sampled answer its own copy of the prompt. Here policy, old-policy and reference passes go through
+``shared_prefix.py``, generation starts from one prefill a group, and the image processor sees an image once. The
+trajectory is that of TRL's trainer, to rounding. Left out: rollouts by tools or environments, which go TRL's way.
+"""
+
+import io
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset, Image, List
+from PIL import Image as PilImage
+from trl import GRPOTrainer
+from trl.trainer.utils import pad, split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
+
+from alignment.image_rows import IMAGE_FIELDS, Fields, by_row, joined, same_rows
+from alignment.shared_prefill import shared_prefill
+from alignment.shared_prefix import (
+    TOKEN_FIELDS,
+    Batch,
+    Setting,
+    answer_outputs,
+    base_model,
+    by_answer,
+    packed,
+    resolved,
+    score_answers_only,
+    tokens_computed,
+)
+
+ORDERLESS_LOSSES = ("grpo", "dr_grpo", "dapo")
+
+
+class ProcessedOnce:
+    """A processor that hands out once more what it has made of the batch at hand, if it has."""
+
+    def __init__(self, processor: Any) -> None:
+        self._processor = processor
+        self.made: dict[str, Any] | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._processor, name)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The fields at hand, or a call of the processor."""
+        return self._processor(*args, **kwargs) if self.made is None else dict(self.made)
+
+
+class SharedPrefixGRPOTrainer(GRPOTrainer):
+    """GRPOTrainer with the shared prefix; everything else, the loss among it, is TRL's."""
+
+    def __init__(self, *, shared_prefix: Setting, **kwargs: Any) -> None:
+        self.shared = False
+        super().__init__(**kwargs)
+        self.shared = resolved(shared_prefix, self.model)
+        self.processing_class: Any = ProcessedOnce(self.processing_class)
+        for model in (self.model, self.ref_model):
+            if model is not None:
+                score_answers_only(model)
+
+    def _prepare_inputs(self, generation_batch: Any) -> Any:
+        """TRL's, without its shuffle where that changes nothing but which rows share a forward."""
+        due = self._step % (self.args.steps_per_generation * self.num_iterations) == 0
+        if not (self.model.training and (due or self._buffered_inputs is None) and self._order_is_immaterial()):
+            return super()._prepare_inputs(generation_batch)
+        batch = split_pixel_values_by_grid(self._generate_and_score_completions(generation_batch))
+        torch.randperm(len(batch["prompt_ids"]))  # TRL draws here: the random stream stays in step with its own
+        parts = split_tensor_dict(batch, self.args.steps_per_generation)
+        self._buffered_inputs = [unsplit_pixel_values_by_grid(part) for part in parts]
+        return self._buffered_inputs[self._step % self.args.steps_per_generation]
+
+    def _order_is_immaterial(self) -> bool:
+        """One optimizer step takes all rows of a generation, and the loss is a sum over rows."""
+        arguments = self.args
+        whole = arguments.gradient_accumulation_steps == arguments.steps_per_generation
+        plain = self.top_entropy_quantile == 1.0 and not self._entropy_bonus_enabled
+        return self.shared and whole and plain and arguments.loss_type in ORDERLESS_LOSSES
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> Any:
+        try:
+            return super()._generate_and_score_completions(decoded_once(inputs))
+        finally:
+            self.processing_class.made = None
+
+    def _tokenize_prompts(self, prompts: list[Any]) -> Any:
+        """TRL's on each different prompt once, given back to every row."""
+        if not self.shared or self.tools or self.environment_factories is not None:
+            return super()._tokenize_prompts(prompts)
+        keys = [_prompt_key(prompt) for prompt in prompts]
+        first = {key: k for k, key in reversed(list(enumerate(keys)))}
+        different = sorted(first.values())
+        row_of = {keys[k]: n for n, k in enumerate(different)}
+        rows = [row_of[key] for key in keys]
+        ids, images, fields = super()._tokenize_prompts([prompts[k] for k in different])
+        tokens = {name: fields.pop(name) for name in TOKEN_FIELDS if name in fields}
+        counts = [len(i or []) for i in images] if images is not None else [0] * len(ids)
+        parts = by_row({name: _tensor(values) for name, values in fields.items()}, counts)
+        if parts is None:
+            return super()._tokenize_prompts(prompts)
+        spread: dict[str, Any] = joined([parts[n] for n in rows]) if fields else {}
+        tokens = {name: [list(values[n]) for n in rows] for name, values in tokens.items()}
+        if spread:
+            padded = {n: _padded([torch.tensor(v) for v in values], "left") for n, values in tokens.items()}
+            self.processing_class.made = spread | padded
+        return [ids[n] for n in rows], None if images is None else [images[n] for n in rows], spread | tokens
+
+    def _generate_single_turn(
+        self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: int, has_tool_images: bool = False
+    ) -> Any:
+        counts = [len(i or []) for i in images] if images is not None else [0] * len(prompt_ids)
+        plain = self.shared and not (self.use_vllm or has_tool_images)
+        fields = {n: _tensor(v) for n, v in multimodal_fields.items() if n in IMAGE_FIELDS}
+        rows = by_row(fields, counts) if plain else None
+        groups = same_rows(prompt_ids, rows) if rows is not None else None
+        with shared_prefill(base_model(self.model), groups, rows or []):
+            return super()._generate_single_turn(
+                prompt_ids, images, multimodal_fields, num_generations, has_tool_images
+            )
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: Any,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        compute_aux_loss: bool = False,
+        num_images: list[int] | None = None,
+        num_tiles: list[int] | None = None,
+        **fields: Any,
+    ) -> Any:
+        """As TRL's: log-probabilities and entropies (B, T) of the last ``logits_to_keep`` columns."""
+        present = {name: fields[name] for name in (*IMAGE_FIELDS, *TOKEN_FIELDS) if fields.get(name) is not None}
+        present |= {n: present[n][:, :-logits_to_keep] for n in TOKEN_FIELDS if n in present}
+        rows = by_row(present, num_images or [0] * len(input_ids), num_tiles)
+        if not self.shared or rows is None or compute_aux_loss:
+            counts = {"num_images": num_images, "num_tiles": num_tiles}
+            return super()._get_per_token_logps_and_entropies(
+                model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, compute_aux_loss,
+                **counts, **fields,
+            )  # fmt: skip
+        prompts, answers = _token_lists(input_ids, attention_mask, logits_to_keep)
+        groups = same_rows(prompts, rows)
+        logps = input_ids.new_zeros(answers_shape := (len(input_ids), logits_to_keep), dtype=torch.float32)
+        entropies = logps.new_zeros(answers_shape) if compute_entropy else None
+        for chunk in _chunks(groups, batch_size or len(input_ids)):
+            batch = self._packed_groups(chunk, prompts, answers, rows)
+            with self.accelerator.autocast():
+                outputs = answer_outputs(model, batch)
+            order = torch.tensor([k for group in chunk for k in group], device=logps.device)
+            logps = logps.index_copy(0, order, _table(outputs.log_probs[0], batch, logits_to_keep))
+            if entropies is not None:
+                entropies = entropies.index_copy(0, order, _table(outputs.entropy[0], batch, logits_to_keep))
+            self._log_tokens(batch)
+        return logps, entropies, None
+
+    def _packed_groups(
+        self, groups: Sequence[list[int]], prompts: list[list[int]], answers: list[list[int]], rows: list[Fields]
+    ) -> Batch:
+        """One packed row for each group."""
+        first = [group[0] for group in groups]
+        ids = [torch.tensor(prompts[k]) for k in first]
+        prompt = joined([rows[k] for k in first]) if rows[0] else {}
+        for name in TOKEN_FIELDS:
+            if name in prompt:  # these came padded on the left
+                prompt[name] = _padded([v[-len(i) :].cpu() for v, i in zip(prompt[name], ids, strict=True)], "right")
+        prompt["input_ids"] = _padded(ids, "right")
+        prompt["attention_mask"] = _padded([torch.ones_like(i) for i in ids], "right")
+        packed_answers = [[answers[k] for k in group] for group in groups]
+        batch = packed(prompt, packed_answers, pad_token_id=self._tokenizer.pad_token_id)
+        return {name: values.to(self.accelerator.device) for name, values in batch.items()}
+
+    def _log_tokens(self, batch: Batch) -> None:
+        computed, saved = tokens_computed(batch)
+        metrics = self._metrics["train" if self.model.training else "eval"]
+        metrics["tokens/computed"].append(computed)
+        metrics["tokens/saved"].append(saved)
+
+
+def _token_lists(
+    input_ids: torch.Tensor, attention_mask: torch.Tensor, keep: int
+) -> tuple[list[list[int]], list[list[int]]]:
+    """Prompt and answer of each row without padding."""
+    shown = attention_mask.bool()
+    prompts = [ids[m].tolist() for ids, m in zip(input_ids[:, :-keep], shown[:, :-keep], strict=True)]
+    answers = [ids[m].tolist() for ids, m in zip(input_ids[:, -keep:], shown[:, -keep:], strict=True)]
+    return prompts, answers
+
+
+def _table(values_N: torch.Tensor, batch: Batch, width: int) -> torch.Tensor:
+    """Values of the answer tokens as (A, width) in float32, zero behind an answer."""
+    table, _ = by_answer(values_N.float(), batch["answer_lengths"])
+    return torch.nn.functional.pad(table, (0, width - table.shape[1]))
+
+
+def _chunks(groups: list[list[int]], size: int) -> Iterator[list[list[int]]]:
+    """Groups in turn, in chunks of at most ``size`` rows; a larger group is a chunk of its own."""
+    chunk: list[list[int]] = []
+    for group in groups:
+        if chunk and sum(map(len, chunk)) + len(group) > size:
+            yield chunk
+            chunk = []
+        chunk.append(group)
+    yield chunk
+
+
+def _tensor(values: Any) -> torch.Tensor:
+    return values if isinstance(values, torch.Tensor) else torch.tensor(np.array(values))
+
+
+def _padded(values: list[torch.Tensor], side: str) -> torch.Tensor:
+    return pad(values, padding_value=0, padding_side=side)
+
+
+def _prompt_key(prompt: Any) -> Any:
+    """Equal for prompts with equal text and the same image objects."""
+    if isinstance(prompt, dict):
+        return tuple((name, _prompt_key(value)) for name, value in prompt.items())
+    if isinstance(prompt, list):
+        return tuple(_prompt_key(part) for part in prompt)
+    return id(prompt) if isinstance(prompt, PilImage.Image) else prompt
+
+
+def undecoded(data: Dataset) -> Dataset:
+    """The data with images left as bytes: TRL's sampler asks for every row G times, and would decode it G times."""
+    if "images" not in data.column_names:
+        return data
+    return data.cast_column("images", List(Image(decode=False)))
+
+
+def decoded_once(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with each different image decoded once and shared."""
+    known: dict[Any, PilImage.Image] = {}
+
+    def decoded(image: Any) -> PilImage.Image:
+        if isinstance(image, PilImage.Image):
+            return image
+        key = image["bytes"] or image["path"]
+        if key not in known:
+            with PilImage.open(io.BytesIO(key) if isinstance(key, bytes) else key) as opened:
+                opened.load()
+                known[key] = opened.copy()
+        return known[key]
+
+    return [row | ({"images": [decoded(i) for i in row["images"]]} if row.get("images") else {}) for row in rows]

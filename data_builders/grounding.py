@@ -1,0 +1,240 @@
+"""Grounding over sequences of images: rows of MedSG-Bench's eight tasks (Yue et al. 2025, section 3.2) from masks.
+
+The tasks are theirs, the images are ours: phantoms or one real CT. Rows are laid out as a built data set's, with
+several images and ``box_images``, the image of each true box counted from 1. ``rewards.sequence_boxes`` scores them.
+"""
+
+# pyarrow comes without types.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
+
+import hashlib
+import json
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from data_builders.build import schema_of
+from data_builders.images import png_bytes
+from data_builders.render import box_answer
+from data_builders.schema import assistant_turn, on_grid, user_turn
+from data_builders.sequences import Sequence, View, ct_sequences, phantom_sequences
+from rewards.facts import Box, Facts, Finding
+from rewards.rule_set import load_rule_set
+from rewards.strict_yaml import InputError
+
+SourceName = Literal["phantom_chest", "lidc_ct"]
+SPLITS = {"sft": 0.6, "align": 0.2, "test": 0.2}
+ASSIGN = {"lidc-0001-z11": "sft", "lidc-0001-z12": "test"}
+"""The mass lies in these two blocks of the CT."""
+PATCH_MARGIN = 0.3
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One question about images. ``truth``: number of an image, counted from 1, and a box in pixels of it."""
+
+    images: tuple[Image.Image, ...]
+    question: str
+    truth: tuple[tuple[int, Box], ...]
+
+
+Task = Callable[[Sequence, "Words", random.Random], Asked]
+
+
+@dataclass(frozen=True)
+class Words:
+    """How a sequence's finding is called, and boxes as text on the grid."""
+
+    name: str
+    grid: int
+
+    def at(self, view: View) -> str:
+        """The box of a view as text."""
+        assert view.box is not None
+        where = on_grid(view.box, width=view.image.width, height=view.image.height, grid=self.grid)
+        return "[[" + ",".join(map(str, where)) + "]]"
+
+
+def _registered_difference(seq: Sequence, words: Words, rng: random.Random) -> Asked:
+    return _difference(seq, seq.before, rng)
+
+
+def _non_registered_difference(seq: Sequence, words: Words, rng: random.Random) -> Asked:
+    return _difference(seq, seq.before_moved, rng)
+
+
+def _difference(seq: Sequence, without: View, rng: random.Random) -> Asked:
+    pair = [without, seq.views[0]]
+    rng.shuffle(pair)
+    question = "What does one image show that the other does not? Name the image and box it."
+    return _asked(pair, question, pair.index(seq.views[0]))
+
+
+def _multi_view(seq: Sequence, words: Words, rng: random.Random) -> Asked:
+    question = f"In image 1 the {words.name} is at {words.at(seq.views[0])}. Where is it in image 2, another view?"
+    return _asked(seq.views[:2], question, 1)
+
+
+def _object_tracking(seq: Sequence, words: Words, rng: random.Random) -> Asked:
+    question = f"In image 1 the {words.name} is at {words.at(seq.views[0])}. Follow it through the other images."
+    return _asked(seq.views, question, *range(1, len(seq.views)))
+
+
+def _visual_concept(seq: Sequence, words: Words, rng: random.Random) -> Asked:
+    question = f"Image 1 shows an example at {words.at(seq.example)}. Where is the same kind of finding in image 2?"
+    return _asked([seq.example, seq.views[0]], question, 1)
+
+
+def _visual_patch(seq: Sequence, words: Words, rng: random.Random) -> Asked:
+    whole = seq.views[0]
+    assert whole.box is not None
+    part = _around(whole.box, whole.image, rng)
+    patch = whole.image.crop(part).resize(whole.image.size, Image.Resampling.BILINEAR)
+    return Asked((patch, whole.image), "Image 1 is a part of image 2. Box this part in image 2.", ((2, part),))
+
+
+def _cross_modal(seq: Sequence, words: Words, rng: random.Random) -> Asked:
+    question = (
+        f"In image 1 the {words.name} is at {words.at(seq.views[0])}. Where is it in image 2, in another contrast?"
+    )
+    return _asked([seq.views[0], seq.other_contrast], question, 1)
+
+
+def _referring(seq: Sequence, words: Words, rng: random.Random) -> Asked:
+    shown = [seq.before, seq.before_moved, seq.views[1]]
+    rng.shuffle(shown)
+    question = f"One of these images shows a {words.name}. Which one, and where?"
+    return _asked(shown, question, shown.index(seq.views[1]))
+
+
+TASKS: Mapping[str, Task] = {
+    "registered_difference": _registered_difference,
+    "non_registered_difference": _non_registered_difference,
+    "multi_view": _multi_view,
+    "object_tracking": _object_tracking,
+    "visual_concept": _visual_concept,
+    "visual_patch": _visual_patch,
+    "cross_modal": _cross_modal,
+    "referring": _referring,
+}
+
+
+def _asked(views: Iterable[View], question: str, *answers: int) -> Asked:
+    """``answers``: the places in ``views`` of the images that are asked for."""
+    shown = tuple(views)
+    truth = tuple((k + 1, box) for k in answers if (box := shown[k].box) is not None)
+    assert len(truth) == len(answers)
+    return Asked(tuple(view.image for view in shown), question, truth)
+
+
+def _around(box: Box, image: Image.Image, rng: random.Random) -> Box:
+    """A box around another, with an uneven margin, in whole pixels of the image."""
+    x1, y1, x2, y2 = box
+    left, right, top, bottom = (rng.uniform(0, PATCH_MARGIN) for _ in range(4))
+    wide, high = x2 - x1, y2 - y1
+    return (
+        float(max(0, round(x1 - left * wide))),
+        float(max(0, round(y1 - top * high))),
+        float(min(image.width, round(x2 + right * wide))),
+        float(min(image.height, round(y2 + bottom * high))),
+    )
+
+
+def row_of(seq: Sequence, task: str, *, grid: int, seed: int, source: str) -> Row:
+    """One row: prompt, answer, true boxes on the grid with their images, and what every row has."""
+    rule = load_rule_set(seq.rule_set).findings[seq.finding]
+    asked = TASKS[task](seq, Words(rule.name, grid), random.Random(f"{seed}/{seq.id}/{task}"))
+    size = {"width": asked.images[0].width, "height": asked.images[0].height}
+    boxes = [on_grid(box, **size, grid=grid) for _, box in asked.truth]
+    said = [
+        f"image {number}: {box_answer(Finding(polarity='present', boxes=(box,)), rule)}"
+        for (number, _), box in zip(asked.truth, boxes, strict=True)
+    ]
+    answer = " ".join(said).replace(f": {rule.name} ", ": part ") if task == "visual_patch" else " ".join(said)
+    return {
+        "id": f"{seq.id}-{task}",
+        "patient": seq.patient,
+        "study": seq.patient,
+        "source": source,
+        "split": seq.split,
+        "task": task,
+        "facts": Facts(rule_set=seq.rule_set, findings={seq.finding: Finding(polarity="present")}).to_json(),
+        "rule_set": seq.rule_set,
+        "provenance": json.dumps({"seed": seed, "finding": seq.finding}, sort_keys=True),
+        "images": [
+            {"bytes": png_bytes(im), "path": f"{seq.id}-{task}-{k + 1}.png"} for k, im in enumerate(asked.images)
+        ],
+        "prompt": user_turn(asked.question, num_images=len(asked.images)),
+        "completion": assistant_turn(answer),
+        "answer": answer,
+        "boxes": [list(box) for box in boxes],
+        "box_images": [number for number, _ in asked.truth],
+    }
+
+
+def build_grounding(
+    out: Path,
+    *,
+    source: SourceName = "phantom_chest",
+    patients: int = 200,
+    size: int = 128,
+    seed: int = 0,
+    grid: int = 100,
+) -> Path:
+    """Builds ``instruction/sft`` and ``prompt/align``, ``prompt/test`` of all eight tasks, and ``card.json``.
+
+    Raises: InputError if ``out`` is not empty, the source yields nothing, or the CT is not installed.
+    """
+    if out.exists() and any(out.iterdir()):
+        raise InputError(f"{out}: holds files already. Name another folder, or empty this one.")
+    sequences = (
+        phantom_sequences(patients=patients, size=size, seed=seed, splits=SPLITS)
+        if source == "phantom_chest"
+        else ct_sequences(size=size, seed=seed, splits=SPLITS, assign=ASSIGN)
+    )
+    rows: dict[str, list[Row]] = {}
+    for seq in sequences:
+        rows.setdefault(seq.split, []).extend(row_of(seq, t, grid=grid, seed=seed, source=source) for t in TASKS)
+    if not rows:
+        raise InputError(f"grounding: {source} yields no sequence. Take more patients.")
+    _write(out, rows, {"source": source, "patients": patients, "size": size, "seed": seed, "box_grid": grid})
+    return out
+
+
+def _write(out: Path, rows: dict[str, list[Row]], spec: Row) -> None:
+    counts: Counter[str] = Counter()
+    for split, of_split in sorted(rows.items()):
+        kind = "instruction" if split == "sft" else "prompt"
+        schema = sequence_schema(kind)
+        file = out / kind / f"{split}.parquet"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.Table.from_pylist(of_split, schema=schema), file, compression="zstd")
+        counts.update(f"{kind}/{split}/{row['task']}" for row in of_split)
+    files = {
+        str(f.relative_to(out)): hashlib.sha256(f.read_bytes()).hexdigest() for f in sorted(out.rglob("*.parquet"))
+    }
+    card = {"spec": spec, "counts": dict(sorted(counts.items())), "sha256": files}
+    (out / "card.json").write_text(json.dumps(card, indent=2, sort_keys=True), encoding="utf-8")
+
+
+def sequence_schema(kind: Literal["instruction", "prompt"]) -> pa.Schema:
+    """The schema of a built data set's rows with ``boxes`` and ``box_images``."""
+    plain, prompt = schema_of(kind), schema_of("prompt")
+    metadata = json.loads(plain.metadata[b"huggingface"])
+    of_prompt = json.loads(prompt.metadata[b"huggingface"])["info"]["features"]
+    for name in ("answer", "boxes"):
+        if name not in plain.names:
+            plain = plain.append(prompt.field(name))
+            metadata["info"]["features"][name] = of_prompt[name]
+    plain = plain.append(pa.field("box_images", pa.list_(pa.int64())))
+    metadata["info"]["features"]["box_images"] = {"feature": {"dtype": "int64", "_type": "Value"}, "_type": "List"}
+    return plain.with_metadata({"huggingface": json.dumps(metadata)})

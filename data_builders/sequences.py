@@ -1,0 +1,163 @@
+"""Sequences of images of one finding, from which grounding tasks are made: phantom radiographs, or the real CT.
+
+A finding is *erased* from the CT by filling its box with what surrounds it, and left out of a phantom by drawing the
+patient without it; an *other contrast* is the other window of the CT, and the inverted phantom (a stand-in: phantoms
+have one modality). Left out: findings with several boxes in one image.
+"""
+
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from data_builders.lidc_ct import RULE_SET as CT_RULE_SET
+from data_builders.lidc_ct import lidc_ct
+from data_builders.phantom_chest import RULE_SET, draw, patient_of, seeded
+from data_builders.schema import Sample
+from data_builders.splits import split_of
+from rewards.facts import Box
+
+VIEWS = 3
+SHIFT = 0.06
+"""How far an image that is not registered is moved, as a share of its width."""
+
+
+@dataclass(frozen=True)
+class View:
+    """One image and where the finding is in it, in pixels; None where it is not."""
+
+    image: Image.Image
+    box: Box | None
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """Images of one patient (or block of slices) about one finding.
+
+    ``views`` show it, from different positions or slices. ``before`` is ``views[0]`` without it, ``before_moved`` the
+    same not registered; ``other_contrast`` is ``views[0]`` in another contrast; ``example`` shows the finding in
+    another patient or slice of the same split.
+    """
+
+    id: str
+    patient: str
+    split: str
+    rule_set: str
+    finding: str
+    views: tuple[View, ...]
+    before: View
+    before_moved: View
+    other_contrast: View
+    example: View
+
+
+def phantom_sequences(
+    *, patients: int, size: int, seed: int, splits: Mapping[str, float], prevalence: float = 0.4
+) -> Iterator[Sequence]:
+    """One sequence a finding of each phantom patient that has one and whose split has another with it."""
+    drawn = {k: patient_of(k, seed=seed, prevalence=prevalence) for k in range(patients)}
+    placed = {k: split_of(_name(k), splits, key=str(seed)) for k in drawn}
+    for index, patient in drawn.items():
+        for finding in patient.lesions:
+            others = [
+                k
+                for k, other in drawn.items()
+                if k != index and placed[k] == placed[index] and finding in other.lesions
+            ]
+            if not others:
+                continue
+            without = replace(patient, lesions={n: at for n, at in patient.lesions.items() if n != finding})
+            views = [draw(patient, view=seeded(seed, index, n), size=size) for n in range(VIEWS)]
+            other = random.Random(f"{seed}/{index}/{finding}").choice(others)
+            example, example_boxes = draw(drawn[other], view=seeded(seed, other, 0), size=size)
+            yield Sequence(
+                id=f"{_name(index)}-{finding}",
+                patient=_name(index),
+                split=placed[index],
+                rule_set=RULE_SET,
+                finding=finding,
+                views=tuple(View(image, boxes[finding]) for image, boxes in views),
+                before=View(draw(without, view=seeded(seed, index, 0), size=size)[0], None),
+                before_moved=View(draw(without, view=seeded(seed, index, VIEWS), size=size)[0], None),
+                other_contrast=View(ImageOps.invert(views[0][0]), views[0][1][finding]),
+                example=View(example, example_boxes[finding]),
+            )
+
+
+def _name(index: int) -> str:
+    return f"p{index:05d}"
+
+
+def ct_sequences(*, size: int, seed: int, splits: Mapping[str, float], assign: Mapping[str, str]) -> Iterator[Sequence]:
+    """One sequence for each three neighbouring slices of a block in which a finding has exactly one box.
+
+    Raises: InputError if the packages of the CT are not installed.
+    """
+    samples = [s for s in lidc_ct(size=size, views=1, windows=("lung", "soft"), seed=seed) if isinstance(s, Sample)]
+    for block, members in groupby(samples, key=lambda s: s.patient):
+        by_slice = {n: {s.provenance["window"]: s for s in of} for n, of in groupby(members, key=_slice)}
+        for finding in sorted({name for pair in by_slice.values() for name in pair["lung"].facts.findings}):
+            shown = [n for n, pair in by_slice.items() if _single_box(pair["lung"], finding) is not None]
+            for k in range(0, len(shown) - VIEWS, VIEWS):
+                three, other = shown[k : k + VIEWS], shown[k + VIEWS]
+                if three[-1] - three[0] == VIEWS - 1:
+                    found = _ct_sequence(by_slice, three, other, finding, seed)
+                    yield replace(found, patient=block, split=split_of(block, splits, key=str(seed), assign=assign))
+
+
+def _slice(sample: Sample) -> int:
+    return int(sample.provenance["slice"])
+
+
+def _single_box(sample: Sample, finding: str) -> Box | None:
+    said = sample.facts.findings.get(finding)
+    return said.boxes[0] if said is not None and len(said.boxes) == 1 else None
+
+
+def _ct_sequence(
+    by_slice: Mapping[int, Mapping[str, Sample]], three: list[int], other: int, finding: str, seed: int
+) -> Sequence:
+    def view(number: int, window: str = "lung") -> View:
+        return View(by_slice[number][window].image, _single_box(by_slice[number]["lung"], finding))
+
+    first = view(three[0])
+    assert first.box is not None
+    bare = erased(first.image, first.box, random.Random(f"{seed}/{three[0]}/{finding}"))
+    return Sequence(
+        id=f"lidc-0001-s{three[0]:03d}-{finding}",
+        patient="",
+        split="",
+        rule_set=CT_RULE_SET,
+        finding=finding,
+        views=tuple(view(n) for n in three),
+        before=View(bare, None),
+        before_moved=View(moved(bare, SHIFT), None),
+        other_contrast=view(three[0], "soft"),
+        example=view(other),
+    )
+
+
+def erased(image: Image.Image, box: Box, rng: random.Random) -> Image.Image:
+    """The grey image with a box filled by pixels drawn from the ring around it."""
+    pixels = np.array(image)
+    x1, y1, x2, y2 = (round(v) for v in box)
+    margin = max(2, (x2 - x1) // 4)
+    top, left = max(0, y1 - margin), max(0, x1 - margin)
+    ring = np.zeros(pixels.shape, dtype=bool)
+    ring[top : y2 + margin, left : x2 + margin] = True
+    ring[y1:y2, x1:x2] = False
+    generator = np.random.default_rng(rng.getrandbits(64))
+    around = pixels[ring] if ring.any() else pixels.ravel()
+    pixels[y1:y2, x1:x2] = generator.choice(around, size=(y2 - y1, x2 - x1))
+    return Image.fromarray(pixels)
+
+
+def moved(image: Image.Image, share: float) -> Image.Image:
+    """The image moved right and down by a share of its width; what comes in is black."""
+    step = round(share * image.width)
+    canvas = Image.new(image.mode, image.size)
+    canvas.paste(image, (step, step))
+    return canvas

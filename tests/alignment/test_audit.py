@@ -1,0 +1,149 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from alignment.audit import Scorer, audit, grid_of, held_out, sampled_rows, spearman
+from alignment.perturbations import perturbed
+from alignment.recipe import parquet, read_recipe
+from alignment.reward_functions import TrlReward
+from rewards.loading import load_reward
+from rewards.strict_yaml import InputError
+
+SAFE = [{"name": "medmo_box_safe"}, {"name": "factuality"}]
+
+
+@pytest.fixture
+def rows(data):
+    return sampled_rows(parquet(str(data / "prompt/align")), limit=40, seed=0)
+
+
+def audited(write_recipe, **changes):
+    return audit(read_recipe(write_recipe("grpo", **changes)), name="test", limit=40)
+
+
+def by_name(found):
+    return {policy.name: policy for policy in found.policies}
+
+
+def test_safe_rewards_withstand_every_attack(write_recipe):
+    found = audited(write_recipe, rewards=SAFE)
+    assert found.successful == []
+    assert found.constant == []
+    assert by_name(found)["honest"].by_task["report"] == pytest.approx(1)
+    assert by_name(found)["honest"].by_task["box"] == pytest.approx(1)
+
+
+def test_medmos_published_reward_is_caught_and_its_safe_form_is_not(write_recipe):
+    published = audited(write_recipe, rewards=[{"name": "medmo_box"}])
+    assert "box" in by_name(published)["every class boxed (knows the truth)"].wins
+    assert by_name(published)["box spam"].total > 0.75
+    assert by_name(published)["truth and box spam"].free == ("box",)
+    assert "'truth and box spam' costs nothing on: box." in published.warnings
+    safe = audited(write_recipe, rewards=[{"name": "medmo_box_safe"}])
+    assert safe.warnings == []
+
+
+def test_a_reward_of_statements_is_caught_on_questions(write_recipe):
+    wins = {p.name: p.wins for p in audited(write_recipe, rewards=[{"name": "finding_f1"}]).successful}
+    assert "presence" in wins["all findings absent"]
+
+
+def test_a_reward_for_format_alone_pays_attacks_as_much_as_honesty(write_recipe):
+    policies = by_name(audited(write_recipe, rewards=[{"name": "think_format"}]))
+    assert policies["judge flattery"].total == policies["honest"].total == 1
+
+
+def test_length_is_farmed_and_the_audit_tells(write_recipe):
+    found = audited(write_recipe, rewards=[{"name": "length", "min_words": 100, "max_words": 1000}])
+    assert "length farming" in {p.name for p in found.successful}
+    assert "truth and filler" in {p.name for p in found.successful}
+
+
+def test_a_reward_that_no_response_moves_is_named(rows):
+    class Constant(TrlReward):
+        def __call__(self, completions, log_metric=None, **columns):
+            return [0.5] * len(completions)
+
+    from alignment.audit import audited as run
+
+    found = run(Scorer([Constant(load_reward("length"))], [1.0]), rows, grid=100, name="x")
+    assert found.constant == ["length"]
+    assert "teaches nothing" in found.warnings[0]
+
+
+def test_rewards_fall_with_the_held_out_metrics(write_recipe):
+    found = audited(write_recipe, rewards=SAFE).correlations
+    assert found["medmo_box_safe"]["box"] > 0.9
+    assert found["factuality"]["report"] > 0.7
+    assert found["factuality"]["box"] is None
+
+
+def test_gates_are_part_of_what_is_audited(write_recipe):
+    rewards = [{"name": "box_overlap"}, {"name": "think_format", "weight": 0.0}]
+    gates = {"gates": [{"reward": "box_overlap", "needs": "think_format"}]}
+    found = audited(write_recipe, rewards=rewards, combination=gates)
+    assert by_name(found)["honest"].by_task["box"] == pytest.approx(1)
+
+
+def test_perturbed_answers_are_ever_worse(rows):
+    import random
+
+    from alignment.audit import asked_of
+
+    for row in [r for r in rows if r["task"] in ("box", "report")]:
+        steps = list(perturbed(asked_of(row, 100), random.Random(0)))
+        held = [held_out(row, p.answer) for p in steps]
+        assert held[0] == 1.0
+        assert held[-1] < 0.9
+
+
+def test_rows_are_spread_over_tasks_without_images(rows, data):
+    assert {row["task"] for row in rows} == {"presence", "side", "box", "report"}
+    assert "images" not in rows[0]
+    assert grid_of(parquet(str(data / "prompt/align"))) == 100
+
+
+def test_rank_correlation_knows_ties_and_constants():
+    assert spearman(np.array([1.0, 2.0, np.nan, 3.0]), np.array([3.0, 2.0, 9.0, 1.0])) == -1
+    assert spearman(np.array([1.0, 1.0]), np.array([1.0, 2.0])) is None
+
+
+def test_a_recipe_without_rewards_is_refused(write_recipe):
+    with pytest.raises(InputError, match="names no rewards"):
+        audit(read_recipe(write_recipe()), name="x")
+
+
+def test_the_page_is_self_contained_and_escapes_everything(write_recipe, tmp_path):
+    page = tmp_path / "audit.html"
+    audit(read_recipe(write_recipe("grpo")), name="<script>alert(1)</script>", limit=20, page=page)
+    text = page.read_text(encoding="utf-8")
+    assert "<script" not in text
+    assert "&lt;script&gt;" in text
+    assert "http" not in text.replace("http-equiv", "")
+    assert text.count("data:image/png;base64,") >= 5
+
+
+def command(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "alignment", "audit", *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+
+
+def test_the_command_prints_one_json_object_and_fails_when_asked(write_recipe, tmp_path):
+    recipe = write_recipe("grpo", rewards=[{"name": "finding_f1"}])
+    done = command(recipe, "--rows", 20, "--json", "--fail", "--out", tmp_path / "audit.html")
+    found = json.loads(done.stdout)
+    assert done.returncode == 1
+    assert "all findings absent" in found["successful"]
+    assert (tmp_path / "audit.html").is_file()
+
+
+def test_the_command_compares_box_rewards_and_says_what_it_needs():
+    done = command("--boxes", "--json")
+    assert json.loads(done.stdout)["whole image"]["medmo published"] == pytest.approx(0.459, abs=1e-3)
+    nothing = command()
+    assert nothing.returncode == 2
+    assert "name a recipe" in nothing.stderr

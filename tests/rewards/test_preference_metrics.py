@@ -1,0 +1,88 @@
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rewards.preference_metrics import best_of_n, calibration, length_bias, pairwise_accuracy
+
+SCORES = st.lists(st.tuples(st.integers(-5, 5), st.integers(-5, 5)), min_size=1, max_size=20)
+
+
+def test_accuracy_counts_ties_as_half():
+    found = pairwise_accuracy([2, 1, 0, 3], [1, 1, 1, 0])
+    assert (found.value, found.num_cases) == (0.625, 4)
+    assert found.low < 0.625 < found.high
+    assert math.isnan(pairwise_accuracy([], []).value)
+
+
+@given(SCORES)
+def test_accuracy_mirrors_and_does_not_depend_on_a_shift(pairs):
+    chosen, rejected = map(list, zip(*pairs, strict=True))
+    there = pairwise_accuracy(chosen, rejected).value
+    assert pairwise_accuracy(rejected, chosen).value == pytest.approx(1 - there)
+    assert pairwise_accuracy([c + 7 for c in chosen], [r + 7 for r in rejected]).value == there
+
+
+@pytest.mark.parametrize(("chosen", "rejected"), [([1, 2], [1]), ([math.nan], [0]), ([[1]], [[0]])])
+def test_scores_that_do_not_pair_are_refused(chosen, rejected):
+    with pytest.raises(ValueError, match="two equal lists of finite numbers"):
+        pairwise_accuracy(chosen, rejected)
+
+
+def test_a_model_that_says_what_it_knows_is_calibrated():
+    random = np.random.default_rng(0)
+    margin = random.normal(0, 1.5, 40_000)
+    right = random.random(40_000) < 1 / (1 + np.exp(-margin))
+    signed = np.where(right, margin, -margin)
+    honest = calibration(signed, np.zeros(40_000))
+    boastful = calibration(5 * signed, np.zeros(40_000))
+    assert honest.ece < 0.01
+    assert boastful.ece > 0.1
+    assert honest.log_loss < boastful.log_loss
+    assert honest.brier < boastful.brier
+
+
+def test_a_model_that_knows_nothing_has_the_golden_figures():
+    found = calibration([0.0, 0.0], [0.0, 0.0])
+    assert (found.ece, found.brier) == (0.0, 0.25)
+    assert found.log_loss == pytest.approx(math.log(2))
+
+
+def test_a_model_that_only_measures_length_is_seen():
+    random = np.random.default_rng(1)
+    ours, theirs = random.integers(1, 90, 300), random.integers(1, 90, 300)
+    found = length_bias(ours, theirs, ours, theirs)
+    assert found.correlation == pytest.approx(1.0)
+    assert (found.chosen_longer.value, found.chosen_shorter.value) == (1.0, 0.0)
+    fair = length_bias(random.normal(1, 1, 300), random.normal(0, 1, 300), ours, theirs)
+    assert abs(fair.correlation) < 0.2
+    assert abs(fair.chosen_longer.value - fair.chosen_shorter.value) < 0.2
+    assert math.isnan(length_bias([1.0], [0.0], [3], [3]).correlation)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5)), min_size=1, max_size=6), st.integers(1, 6))
+def test_best_of_n_equals_every_subset_tried(samples, n):
+    n = min(n, len(samples))
+    proxy, gold = map(list, zip(*samples, strict=True))
+    wanted = []
+    for chosen in itertools.combinations(range(len(samples)), n):
+        top = max(proxy[k] for k in chosen)
+        wanted.append(np.mean([np.mean([gold[j] for j in range(len(samples)) if proxy[j] == top])]))
+    (found,) = best_of_n([proxy], [gold], [n])
+    assert found.gold == pytest.approx(np.mean(wanted))
+
+
+def test_a_proxy_that_is_gamed_shows_falling_gold():
+    proxy = np.array([[1.0, 2.0, 3.0, 9.0]])
+    curve = best_of_n(proxy, [[0.2, 0.5, 0.9, 0.0]], [1, 2, 4])
+    assert [round(b.gold, 4) for b in curve] == [0.4, 0.3833, 0.0]
+    assert curve[0].proxy < curve[1].proxy < curve[2].proxy
+    assert curve[2].kl == pytest.approx(math.log(4) - 0.75)
+
+
+def test_more_than_there_is_cannot_be_drawn():
+    with pytest.raises(ValueError, match="best_of_n"):
+        best_of_n([[1.0, 2.0]], [[1.0, 2.0]], [3])
