@@ -216,7 +216,7 @@ def read_recipe(path: Path, overrides: list[str] = ()) -> Recipe:  # type: ignor
     except ValidationError as invalid:
         faults = [*fault_lines(Recipe, invalid), *faults]
     if recipe is not None:
-        from alignment.dialogue_checks import dialogue_faults
+        from alignment.dialogue_recipe import dialogue_faults
 
         faults += [*data_faults(recipe), *reward_faults(recipe), *dialogue_faults(recipe)]
     if faults or recipe is None:
