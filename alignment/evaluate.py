@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 
+from alignment.dialogue_evaluation import dialogues_said
 from alignment.generation import generate
 from alignment.metrics import Metric, Outcome, asked_finding, final_words, score_answers, summarise
 from alignment.recipe import parquet
@@ -33,8 +34,11 @@ from rewards.strict_yaml import InputError
 
 Row = dict[str, Any]
 Blind = Literal["noise", "shuffled"]
-Answered = tuple[Sequence[Row], list[str]]
-MAX_NEW_TOKENS = {"closed": 8, "box": 32, "report": 96}
+Response = str | list[str]
+"""What was said to a row; in a dialogue, the model's turns."""
+Answered = tuple[Sequence[Row], Sequence[Response]]
+MAX_NEW_TOKENS = {"closed": 8, "box": 32, "report": 96, "dialogue": 32}
+"""By kind of task; of a dialogue, for each answer."""
 COLUMNS = ("images", "prompt", "answer", "boxes", "facts", "rule_set", "task", "patient", "id")
 LIBRARIES = ("clinalign", "torch", "transformers", "numpy", "pillow")
 PICTURE_PIXELS = 320
@@ -159,7 +163,7 @@ def read_rows(data: Path) -> list[Row]:
     names = pq.read_schema(file).names
     if missing := [column for column in COLUMNS if column not in names]:
         raise InputError(f"{file}: not prompt rows: no column {', '.join(missing)} among {', '.join(names)}.")
-    more = [name for name in ("box_images",) if name in names]
+    more = [name for name in ("box_images", "dialogue") if name in names]
     rows = pq.read_table(file, columns=[*COLUMNS, *more]).to_pylist()
     if not rows:
         raise InputError(f"{file}: holds no rows to evaluate. Check the split's share in the spec.")
@@ -209,8 +213,10 @@ def generate_answers(
     blind: Blind | None = None,
     seed: int = 0,
     progress: bool = False,
-) -> list[str]:
-    """The greedy answer to each row, in the order of the rows; one batch holds rows of one kind of task.
+) -> list[Response]:
+    """The greedy answer to each row (in a dialogue, the model's turns), in the order of the rows.
+
+    One batch holds rows of one kind of task.
 
     ``blind``: each image replaced by ``noise`` of its size, or by another patient's with other facts
     (``shuffled``).
@@ -218,12 +224,17 @@ def generate_answers(
     from rich.progress import track
 
     asked = blinded(rows, blind, seed=seed)
-    answers = [""] * len(rows)
+    answers: list[Response] = [""] * len(rows)
     batches = list(_batches(asked, batch_size))
     was_training = model.training
     model.eval()
     for kind, places in track(batches, description=f"answers ({blind or 'clean'})", disable=not progress):
         batch = [_decoded(asked[n]) for n in places]
+        if kind == "dialogue":
+            turns = dialogues_said(model, processor, batch, max_answer_tokens=max_new_tokens[kind])
+            for place, own in zip(places, turns, strict=True):
+                answers[place] = own
+            continue
         said = generate(model, processor, batch, max_new_tokens=max_new_tokens[kind], batch_size=batch_size)
         for place, (answer,) in zip(places, said, strict=True):
             answers[place] = answer.strip()
@@ -246,7 +257,7 @@ def _batches(rows: Sequence[Row], batch_size: int) -> Iterator[tuple[str, list[i
 
 
 def _kind(task: str) -> str:
-    return task if task in ("box", "report") else "closed"
+    return task if task in ("box", "report", "dialogue") else "closed"
 
 
 def controls_for(rows: Sequence[Row]) -> list[Blind]:
@@ -299,11 +310,12 @@ def _partner(place: int, differs: Any, order: np.ndarray, row: Row) -> int:
 
 
 def baselines(rows: Sequence[Row], reference: Sequence[Row], *, rules: RuleSet | None = None) -> dict[str, Answered]:
-    """Answers that need no image, from the habits of another split; rows without a habit are left out.
+    """Answers that need no image, from the habits of another split; rows without a habit and dialogues are left out.
 
     ``habit``: the commonest answer to the same question, the mean box of the finding, the commonest report.
     ``mean_box_true_side``: the mean box of the finding on the side where it truly is.
     """
+    rows = [row for row in rows if row["task"] != "dialogue"]
     boxes_asked = [row for row in rows if row["task"] == "box"]
     return {
         "habit": _by_habit(rows, reference, lambda row: (row["task"], _asked(row, rules))),
@@ -368,9 +380,12 @@ def write_answers(
     _write_pictures(rows, lines, out / "pictures")
 
 
-def _answer_line(row: Row, outcome: Outcome, said: dict[str, dict[str, str]], rules: RuleSet | None) -> dict[str, Any]:
+def _answer_line(
+    row: Row, outcome: Outcome, said: dict[str, dict[str, Response]], rules: RuleSet | None
+) -> dict[str, Any]:
     clean, told = said["clean"][row["id"]], rules or row["rule_set"]
     return {
+        **({"dialogue": row["dialogue"]} if row["task"] == "dialogue" else {}),
         "id": row["id"],
         "patient": row["patient"],
         "task": row["task"],
@@ -387,9 +402,9 @@ def _answer_line(row: Row, outcome: Outcome, said: dict[str, dict[str, str]], ru
     }
 
 
-def marked_sentences(report: str, outcome: Outcome, rules: RuleSet) -> list[tuple[str, bool]]:
+def marked_sentences(report: Response, outcome: Outcome, rules: RuleSet) -> list[tuple[str, bool]]:
     """The sentences of a report, each with whether it makes one of the outcome's wrong claims."""
-    if outcome.task != "report":
+    if outcome.task != "report" or not isinstance(report, str):
         return []
     sentences = [sentence for sentence in re.split(r"(?<=[.;])\s+|\n+", report) if sentence]
     return [(s, bool(set(read(s, rules).facts.present()) & set(outcome.wrong))) for s in sentences]

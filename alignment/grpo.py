@@ -1,7 +1,7 @@
 """GRPO on prompt rows with images (Shao et al. 2024), with rewards by name.
 
-A group's prompt is computed once (``shared_grpo.py``) unless ``model.shared_prefix`` is off. Left out: scripted
-multi-turn rollouts.
+A group's prompt is computed once (``shared_grpo.py``) unless ``model.shared_prefix`` is off. With a ``dialogue``
+section, over whole dialogues (``dialogue_grpo.py``), each of which is computed by itself.
 """
 
 from typing import Any
@@ -11,6 +11,8 @@ from transformers import ProcessorMixin
 from trl import GRPOConfig, GRPOTrainer
 
 from alignment.combined_rewards import combined_rewards
+from alignment.dialogue_checks import dialogues_that_fit, max_context
+from alignment.dialogue_grpo import DialogueTrainer
 from alignment.generation import unsampled_tokens
 from alignment.recipe import Recipe
 from alignment.shared_grpo import SharedPrefixGRPOTrainer, undecoded
@@ -25,14 +27,18 @@ def grpo_trainer(recipe: Recipe, model: Any, processor: ProcessorMixin, data: Da
     if not arguments.get("use_vllm"):
         suppressed = {"suppress_tokens": unsampled_tokens(processor)}
         arguments["generation_kwargs"] = {**suppressed, **(arguments.get("generation_kwargs") or {})}
-    columns = {"images", "prompt"} | combined.columns
-    return SharedPrefixGRPOTrainer(
-        shared_prefix=recipe.model.shared_prefix,
+    read = {"images", "prompt"} | combined.columns
+    if recipe.dialogue:
+        data, read = dialogues_that_fit(recipe, model, processor, data), read | {"dialogue"}
+    rows = data.select_columns([c for c in data.column_names if c in read])
+    settings: dict[str, Any] = dict(
         model=model,
         reward_funcs=combined.functions,
         args=GRPOConfig(**arguments),
-        train_dataset=undecoded(data.select_columns([c for c in data.column_names if c in columns])),
         processing_class=processor,
         peft_config=common["peft_config"],
         callbacks=combined.callbacks,
     )
+    if recipe.dialogue:
+        return DialogueTrainer(dialogue=recipe.dialogue, max_context=max_context(model), train_dataset=rows, **settings)
+    return SharedPrefixGRPOTrainer(shared_prefix=recipe.model.shared_prefix, train_dataset=undecoded(rows), **settings)

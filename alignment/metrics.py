@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from alignment import dialogue_outcomes
+from alignment.dialogue_outcomes import DIALOGUE_RATIOS, dialogue_counts, ratios_by_scenario
 from data_builders.schema import message_text
 from rewards.boxes import iou_matrix, match_boxes, parse_boxes
 from rewards.compare import compare
@@ -80,6 +82,7 @@ RATIOS: dict[str, tuple[Ratio, ...]] = {
     "box_parse_failure": (Ratio(("unparsed_boxes",), ("box_answers",)),),
     "boxes_per_answer": (Ratio(("boxes",), ("box_answers",)),),
     "truth_logp": (Ratio(("truth_logp",), ("truth_tokens",)),),
+    **{name: (Ratio((over,), (under,)),) for name, (over, under) in DIALOGUE_RATIOS.items()},
 }
 """Each metric is the mean of its ratios (balanced accuracy has two: over yes rows and over no rows)."""
 
@@ -90,14 +93,18 @@ LOWER_IS_BETTER = frozenset(
         "omission_rate",
         "report_parse_failure",
         "box_parse_failure",
+        *dialogue_outcomes.LOWER_IS_BETTER,
     }
 )
 
 
 def score_answers(
-    rows: Sequence[Mapping[str, Any]], answers: Sequence[str], *, rules: RuleSet | None = None
+    rows: Sequence[Mapping[str, Any]], answers: Sequence[str | list[str]], *, rules: RuleSet | None = None
 ) -> list[Outcome]:
-    """The outcome of each prompt row under its answer. ``rules``: where the rows' rule set is not shipped."""
+    """The outcome of each prompt row under its answer (in a dialogue, the model's turns).
+
+    ``rules``: where the rows' rule set is not shipped.
+    """
     return [_outcome(row, answer, rules=rules) for row, answer in zip(rows, answers, strict=True)]
 
 
@@ -132,7 +139,10 @@ def asked_finding(row: Mapping[str, Any], rules: RuleSet) -> str | None:
     return max(named)[1] if named else None
 
 
-def _outcome(row: Mapping[str, Any], answer: str, *, rules: RuleSet | None) -> Outcome:
+def _outcome(row: Mapping[str, Any], answer: str | list[str], *, rules: RuleSet | None) -> Outcome:
+    if not isinstance(answer, str):
+        counts = dialogue_counts(answer, row["dialogue"])
+        return Outcome(row["id"], row["patient"], row["task"], None, counts=counts)
     task, words = row["task"], final_words(answer)
     if rules is None and not row["rule_set"]:
         return Outcome(row["id"], row["patient"], task, None, counts=_written_counts(task, row["answer"], words))
@@ -230,10 +240,11 @@ def _sequence_outcome(row: Mapping[str, Any], words: str, about: dict[str, Any])
 
 
 def ratios_in(outcomes: Sequence[Outcome]) -> dict[str, tuple[Ratio, ...]]:
-    """The metrics, with ``mean_iou[finding]`` for each finding whose box was asked for."""
+    """The metrics, with ``mean_iou[finding]`` for each finding whose box was asked for, ``A_C[scenario]`` and so on."""
     findings = sorted({o.finding for o in outcomes if o.task == "box" and o.finding})
     each = {f"mean_iou[{name}]": (Ratio((f"iou[{name}]",), (f"true_boxes[{name}]",)),) for name in findings}
-    return RATIOS | each
+    scenarios = ratios_by_scenario(o.counts for o in outcomes)
+    return RATIOS | each | {name: (Ratio((over,), (under,)),) for name, (over, under) in scenarios.items()}
 
 
 def summarise(outcomes: Sequence[Outcome], *, num_resamples: int = 1000, seed: int = 0) -> dict[str, Metric]:

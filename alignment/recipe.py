@@ -80,6 +80,17 @@ class RewardEntry(BaseModel):
         return dict(self.model_extra or {})
 
 
+class DialogueSection(_Strict):
+    """GRPO over whole dialogues: rows with a column ``dialogue``, in which a scripted clinician asks on.
+
+    ``credit``: every token gets the advantage of its ``dialogue`` (as published), or of its ``turn``.
+    ``max_answer_tokens``: of each answer; ``trainer.max_completion_length`` is of the whole dialogue after the prompt.
+    """
+
+    credit: Literal["dialogue", "turn"] = "dialogue"
+    max_answer_tokens: int = Field(default=64, ge=1)
+
+
 class Sampling(_Strict):
     """How a ``pairs`` run samples the model's own answers, and which kinds of pair it writes (see ``pairs.py``).
 
@@ -134,6 +145,7 @@ class Recipe(_Strict):
     data: DataSection
     rewards: list[RewardEntry] = []
     combination: CombinationSection = CombinationSection()
+    dialogue: DialogueSection | None = None
     canaries: CanarySection | None = None
     weighting: Weighting = Weighting()
     sampling: Sampling = Sampling()
@@ -204,7 +216,9 @@ def read_recipe(path: Path, overrides: list[str] = ()) -> Recipe:  # type: ignor
     except ValidationError as invalid:
         faults = [*fault_lines(Recipe, invalid), *faults]
     if recipe is not None:
-        faults += [*data_faults(recipe), *reward_faults(recipe)]
+        from alignment.dialogue_recipe import dialogue_faults
+
+        faults += [*data_faults(recipe), *reward_faults(recipe), *dialogue_faults(recipe)]
     if faults or recipe is None:
         raise InputError("\n".join(f"{path}: {fault}" for fault in faults))
     return recipe

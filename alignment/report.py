@@ -13,6 +13,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
+from alignment.dialogue_pages import confusion_tables, dialogues_to_read
 from alignment.metrics import LOWER_IS_BETTER, RATIOS
 from rewards.strict_yaml import InputError
 
@@ -40,6 +41,9 @@ def write_report(evaluations: Mapping[str, Path], out: Path) -> Path:
         comparable=len({stage["data_sha256"] for stage in stages.values()}) == 1,
         tables=[_by_stage(stages), *(_by_condition(name, stage) for name, stage in stages.items())],
         pictures=_pictures(evaluations, stages, answers),
+        dialogues=dialogues_to_read(answers),
+        dialogue_images=_images_by_key(evaluations),
+        confusions=confusion_tables(answers),
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(page, encoding="utf-8")
@@ -108,9 +112,19 @@ def _cell(metric: Json | None, scale: float) -> Json | None:
 
 
 def _pictures(folders: Mapping[str, Path], stages: Mapping[str, Json], answers: Mapping[str, list[Json]]) -> list[Json]:
+    single = {name: [line for line in said if line["task"] != "dialogue"] for name, said in answers.items()}
+    asked = {line["image"] for said in single.values() for line in said}
+    files = [file for file in _picture_files(folders) if file.stem in asked]
+    return [_picture(file, stages, single) for file in files[:NUM_PICTURES]]
+
+
+def _picture_files(folders: Mapping[str, Path]) -> list[Path]:
     folder = next(iter(folders.values())) / "pictures"
-    files = sorted(folder.glob("*.png")) if folder.is_dir() else []
-    return [_picture(file, stages, answers) for file in files[:NUM_PICTURES]]
+    return sorted(folder.glob("*.png")) if folder.is_dir() else []
+
+
+def _images_by_key(folders: Mapping[str, Path]) -> dict[str, str]:
+    return {file.stem: base64.b64encode(file.read_bytes()).decode("ascii") for file in _picture_files(folders)}
 
 
 def _picture(file: Path, stages: Mapping[str, Json], answers: Mapping[str, list[Json]]) -> Json:

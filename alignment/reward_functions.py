@@ -27,10 +27,22 @@ def _content_text(content: Any) -> str:
     return content if isinstance(content, str) else "".join(block.get("text") or "" for block in content)
 
 
+def responses_to(completions: list[Any], columns: dict[str, Any], *, by_turn: bool) -> list[Any]:
+    """What is judged: the text of each completion; of a dialogue, the model's turns without the clinician's words.
+
+    ``by_turn``: as a list of turns, for a reward that reads the dialogue; else as one text.
+    """
+    turns = columns.get("model_turns")
+    if turns is None:
+        return [response_text(completion) for completion in completions]
+    return turns if by_turn else ["\n".join(said) for said in turns]
+
+
 class TrlReward:
     """A reward in TRL's form: ``f(completions, **columns) -> list[float | None]``, logged under its own name.
 
-    Its components, where it has some, are logged as ``NAME/COMPONENT``. None means "not applicable to this row".
+    Its components, where it has some, are logged as ``NAME/COMPONENT``. None means "not applicable to this row", and
+    stands for a dialogue that stopped for want of room.
     """
 
     def __init__(self, reward: Reward) -> None:
@@ -41,15 +53,18 @@ class TrlReward:
         self, completions: list[Any], log_metric: Callable[[str, float], None] | None = None, **columns: Any
     ) -> list[float | None]:
         """One number a completion."""
-        texts = [response_text(completion) for completion in completions]
+        texts = responses_to(completions, columns, by_turn="dialogue" in self.reward.columns)
         rows = [{c: columns[c][i] for c in self.reward.columns} for i in range(len(texts))]
-        scores = [self.reward(text, **row) for text, row in zip(texts, rows, strict=True)]
+        stopped = columns.get("overlong") or [False] * len(texts)
+        scores = [
+            None if stop else self.reward(text, **row) for text, row, stop in zip(texts, rows, stopped, strict=True)
+        ]
         if log_metric:
             self._log_components(texts, rows, scores, log_metric)
         return scores
 
     def _log_components(
-        self, texts: list[str], rows: list[dict[str, Any]], scores: list[float | None], log: Any
+        self, texts: list[Any], rows: list[dict[str, Any]], scores: list[float | None], log: Any
     ) -> None:
         judged = [(t, r) for t, r, s in zip(texts, rows, scores, strict=True) if s is not None]
         parts = [self.reward.components(text, **row) for text, row in judged]
@@ -73,7 +88,7 @@ class TrlBatchReward:
         **columns: Any,
     ) -> list[float | None]:
         """One number a completion; None where it cannot be judged."""
-        texts = [response_text(completion) for completion in completions]
+        texts = responses_to(completions, columns, by_turn=False)
         judged = await self.reward(texts, **columns, prompt=prompts)
         for name, value in judged.metrics.items() if log_metric else ():
             log_metric(f"{self.reward.name}/{name}", value)  # pyright: ignore[reportOptionalCall]

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning on instruction rows; the loss is on the completion only.
+"""Supervised fine-tuning on instruction rows; the loss is on the completion only, in a dialogue on the answers only.
 
 ``trainer.train_sampling_strategy: group_by_length`` batches rows of like token count, image tokens among them.
 """
@@ -9,6 +9,7 @@ from datasets import Dataset
 from transformers import ProcessorMixin
 from trl import SFTConfig, SFTTrainer
 
+from alignment.dialogue_sft import DialogueCollator
 from alignment.recipe import Recipe
 from alignment.row_tokens import with_lengths
 
@@ -19,10 +20,13 @@ def sft_trainer(recipe: Recipe, model: Any, processor: ProcessorMixin, data: Dat
     data = data.select_columns(["images", "prompt", "completion"])
     if arguments.train_sampling_strategy == "group_by_length":
         arguments.remove_unused_columns = False  # or the lengths are gone before rows are grouped by them
+    whole = any(len(completion) > 1 for completion in data["completion"])
+    collator = DialogueCollator(processor, max_length=arguments.max_length, completion_only_loss=True)
     return SFTTrainer(
         model=model,
         args=arguments,
         train_dataset=with_lengths(data, processor, arguments, ["completion"]),
+        data_collator=collator if whole else None,
         processing_class=processor,
         peft_config=common["peft_config"],
     )

@@ -29,14 +29,24 @@ class Reward:
     columns: tuple[str, ...] = ()
     bounds: tuple[float, float] = (0.0, 1.0)
 
-    def __call__(self, response: str, **columns: Any) -> float | None:
-        """The score of one response; None if it cannot be judged."""
+    def __call__(self, response: str | Sequence[str], **columns: Any) -> float | None:
+        """The score of one response (of a dialogue: the model's turns); None if it cannot be judged."""
         return self.function(response, *(columns[c] for c in self.columns), **self.knobs)
 
-    def components(self, response: str, **columns: Any) -> dict[str, float]:
+    def components(self, response: str | Sequence[str], **columns: Any) -> dict[str, float]:
         """The parts of the score by name; empty for a reward without parts."""
         parts = getattr(import_module(f"rewards.{self.name}"), "components", None)
         return parts(response, *(columns[c] for c in self.columns), **self.knobs) if parts else {}
+
+    @property
+    def judges_turns(self) -> bool:
+        """Whether it says what each turn of a dialogue earns."""
+        return hasattr(import_module(f"rewards.{self.name}"), "by_turn")
+
+    def by_turn(self, responses: Sequence[str], **columns: Any) -> tuple[list[float], float]:
+        """What each turn of a dialogue earns, and the dialogue beyond them; for a reward that ``judges_turns``."""
+        parts = import_module(f"rewards.{self.name}").by_turn
+        return parts(responses, *(columns[c] for c in self.columns), **self.knobs)
 
     @property
     def summary(self) -> str:

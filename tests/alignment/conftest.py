@@ -41,6 +41,27 @@ def data(tmp_path_factory):
     return build(BuildSpec.model_validate({**SPEC, "output": str(out)}))
 
 
+MARROW = {
+    "source": {"name": "phantom_marrow", "patients": 24, "images_per_patient": 1, "size": 64, "seed": 1},
+    "seed": 3,
+    "splits": {"sft": 0.4, "align": 0.4, "test": 0.2},
+    "rows": {"instruction": ["sft"], "prompt": ["align", "test"]},
+    "tasks": {},
+    "dialogues": {
+        "mixture": {"standard": 1.0, "improvised": 1.0, "subset": 1.0, "single": 1.0},
+        "test_wording": ["test"],
+        "eval_mixture": ["standard", "confirm_wrong"],
+    },
+}
+
+
+@pytest.fixture(scope="session")
+def marrow(tmp_path_factory):
+    """The folder of a built data set of dialogues about 24 phantom patients."""
+    out = tmp_path_factory.mktemp("data") / "marrow"
+    return build(BuildSpec.model_validate({**MARROW, "output": str(out)}))
+
+
 @pytest.fixture
 def write_recipe(data, tmp_path):
     """A function that writes a small valid recipe of a method, with changes, and gives its path."""

@@ -1,0 +1,65 @@
+"""What stands against training on dialogues in a recipe, said before anything is loaded."""
+
+from alignment.recipe import DialogueSection, Recipe, columns_of
+from rewards.loading import BatchReward, Reward, load_reward
+from rewards.strict_yaml import InputError
+
+UNFIT_LOSSES = ("vespo", "luspo")
+"""Losses of TRL that need one advantage a response."""
+
+
+def dialogue_faults(recipe: Recipe) -> list[str]:
+    """What stands against training on dialogues in a recipe, one line each."""
+    try:
+        names = columns_of(recipe.data.train)
+        rewards = [load_reward(entry.name, **entry.knobs) for entry in recipe.rewards]
+    except InputError:  # said already by the checks of data and rewards
+        return []
+    if recipe.dialogue is None:
+        whole = [r.name for r in rewards if "dialogue" in r.columns] if recipe.method == "grpo" else []
+        return [f"rewards: '{name}' judges whole dialogues; add a section such as dialogue: {{}}." for name in whole]
+    if recipe.method != "grpo":
+        return [f"dialogue: {recipe.method} has no such section; it is for grpo."]
+    faults = [] if "dialogue" in names else [f"dialogue: {recipe.data.train} has no column 'dialogue'."]
+    faults += _trainer_faults(recipe, recipe.dialogue)
+    if recipe.canaries:
+        faults.append("canaries: they attack with single responses, not with dialogues; leave the section out.")
+    return faults + (_credit_faults(recipe, rewards) if recipe.dialogue.credit == "turn" else [])
+
+
+def _trainer_faults(recipe: Recipe, section: DialogueSection) -> list[str]:
+    faults = [
+        f"trainer.{key}: dialogues are rolled out with the model itself; leave it out."
+        for key in ("use_vllm", "use_transformers_continuous_batching")
+        if recipe.trainer.get(key)
+    ]
+    whole = recipe.trainer.get("max_completion_length", 256)
+    if isinstance(whole, int) and whole < section.max_answer_tokens:
+        faults.append(
+            f"dialogue.max_answer_tokens: one answer may have {section.max_answer_tokens} tokens, but a whole dialogue "
+            f"only {whole} (trainer.max_completion_length)."
+        )
+    return faults
+
+
+def _credit_faults(recipe: Recipe, rewards: list[Reward | BatchReward]) -> list[str]:
+    """Credit by turn is a plain weighted sum of rewards that judge turns."""
+    faults = [
+        f"rewards[{k}]: '{reward.name}' does not judge single turns, so 'credit: turn' cannot use it. Give it weight 0."
+        for k, (reward, entry) in enumerate(zip(rewards, recipe.rewards, strict=True))
+        if entry.weight and not (isinstance(reward, Reward) and reward.judges_turns)
+    ]
+    combined = recipe.combination
+    if combined.gates or combined.schedules or combined.domains or combined.mode != "sum_then_normalize":
+        faults.append("combination: beside 'credit: turn' rewards are only summed; leave the section out.")
+    odd = {
+        "scale_rewards": recipe.trainer.get("scale_rewards") in ("batch",),
+        "multi_objective_aggregation": "multi_objective_aggregation" in recipe.trainer,
+        "loss_type": recipe.trainer.get("loss_type") in UNFIT_LOSSES,
+        "off_policy_mask_threshold": recipe.trainer.get("off_policy_mask_threshold") is not None,
+    }
+    return faults + [
+        f"trainer.{key}: {recipe.trainer[key]} has no meaning beside 'credit: turn'; leave it out."
+        for key, is_odd in odd.items()
+        if is_odd
+    ]

@@ -1,0 +1,65 @@
+"""Where the turns of a dialogue begin and end under a model's chat template.
+
+Everything is taken from what the template renders, so that training and rollouts see the tokens that it would put.
+Left out: templates that rewrite earlier turns when a later one is added (some drop earlier reasoning); refused.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from data_builders.schema import Message, assistant_turn, user_turn
+from rewards.strict_yaml import InputError
+
+PLACE = "\ue000"
+"""Stands for an answer in a rendered conversation: a private character, which no question holds."""
+
+
+def rendered(processor: Any, messages: Sequence[Message], *, ask: bool = False) -> str:
+    """The template's text of a conversation; with ``ask``, up to where the model's next turn begins."""
+    return processor.apply_chat_template(list(messages), add_generation_prompt=ask, tokenize=False)
+
+
+def after_answer(processor: Any, messages: Sequence[Message], question: str) -> list[int]:
+    """The tokens between an answer to ``messages`` and the answer to ``question``.
+
+    They begin with the token that ends the model's turn and end where its next turn begins.
+
+    Raises: InputError if the template does not show an answer once, as it is, or has no token that ends a turn.
+    """
+    text = rendered(processor, [*messages, *assistant_turn(PLACE), *user_turn(question, num_images=0)], ask=True)
+    _, *after = text.split(PLACE)
+    if len(after) != 1:
+        raise InputError(f"chat template: shows an earlier answer {len(after)} times, so no dialogue can be written.")
+    tokens = processor.tokenizer.encode(after[0], add_special_tokens=False)
+    if not tokens or tokens[0] not in processor.tokenizer.all_special_ids:
+        raise InputError(f"chat template: no special token ends the model's turn; after it comes {after[0][:20]!r}.")
+    return tokens
+
+
+def answer_tokens(processor: Any, prompt: Sequence[Message], completion: Sequence[Message]) -> list[bool]:
+    """For each token of a completion, whether it is of the model's turns rather than the clinician's.
+
+    Raises: InputError if the template rewrites earlier turns.
+    """
+    messages = [*prompt, *completion]
+    whole, begin = rendered(processor, messages), len(rendered(processor, prompt, ask=True))
+    spans = [
+        _span(processor, messages, end, whole)
+        for end in range(len(prompt), len(messages))
+        if messages[end]["role"] == "assistant"
+    ]
+    found = processor.tokenizer(whole[begin:], add_special_tokens=False, return_offsets_mapping=True)
+    starts = [begin + start for start, _ in found["offset_mapping"]]
+    return [any(first <= start < last for first, last in spans) for start in starts]
+
+
+def _span(processor: Any, messages: list[Message], place: int, whole: str) -> tuple[int, int]:
+    """Where the message at a place stands in the whole text, without what opens the model's turn."""
+    before = rendered(processor, messages[:place], ask=True)
+    through = rendered(processor, messages[: place + 1])
+    if not (whole.startswith(through) and through.startswith(before)):
+        raise InputError(
+            "chat template: it rewrites earlier turns, so the clinician's cannot be told apart. "
+            "Build the data with dialogues.sft_rows: turns."
+        )
+    return len(before), len(through)
