@@ -40,14 +40,12 @@ class DialogueTrainer(GRPOTrainer):
 
     def _advantages(self, inputs: list[dict[str, Any]], completion_ids: torch.Tensor) -> torch.Tensor:
         """(N, T): the advantages of this process' dialogues, each turn among its group, over all processes."""
-        weighted = [
-            (function.reward, weight)
-            for function, weight in zip(self.reward_funcs, self.args.reward_weights, strict=True)
-            if weight
-        ]
+        trl = self._untyped
+        weights = zip(trl.reward_funcs, trl.args.reward_weights, strict=True)
+        weighted = [(function.reward, weight) for function, weight in weights if weight]
         own = turn_returns(weighted, inputs, num_turns=self.num_turns).to(completion_ids.device)
-        group_size = self.num_generations if self.model.training else self.num_generations_eval
-        found = turn_advantages(self.accelerator.gather(own), group_size, scale=self.scale_rewards == "group")
+        group_size = trl.num_generations if trl.model.training else trl.num_generations_eval
+        found = turn_advantages(trl.accelerator.gather(own), group_size, scale=self.scale_rewards == "group")
         start = self.accelerator.process_index * len(inputs)
         turns = [row["turn_of_token"] for row in inputs]
         return over_tokens(found[start : start + len(inputs)], turns, completion_ids.shape[1])
@@ -76,27 +74,34 @@ class DialogueTrainer(GRPOTrainer):
 
     def _room(self, talk: Conversation) -> int:
         """The most tokens that a dialogue's completion may have."""
-        context = self.max_context - len(talk.prompt_ids) if self.max_context else self.max_completion_length
-        return min(self.max_completion_length, context)
+        longest = int(self._untyped.max_completion_length)
+        return min(longest, self.max_context - len(talk.prompt_ids)) if self.max_context else longest
 
     def _num_rounds(self, talks: list[Conversation]) -> int:
         """The longest script of any process: under ZeRO-3 all must generate equally often."""
         longest = torch.tensor([max(len(talk.script.turns) for talk in talks)], device=self.accelerator.device)
-        return int(self.accelerator.gather(longest).max())
+        return int(self._untyped.accelerator.gather(longest).max())
+
+    @property
+    def _untyped(self) -> Any:
+        """This trainer, where TRL's types are wider than what it holds."""
+        return self
 
     def _answers(self, talks: list[Conversation]) -> list[Sampled]:
         """One sampled answer to each conversation as it stands."""
         inputs = super(GRPOTrainer, self)._prepare_inputs(inputs_so_far(self.processing_class, talks))
         config = copy.copy(self.generation_config)
         config.update(max_new_tokens=self.dialogue.max_answer_tokens, return_dict_in_generate=True, output_logits=True)
+        trl = self._untyped
+        unwrapped: Any = unwrap_model_for_generation(
+            trl.model_wrapped,
+            trl.accelerator,
+            gather_deepspeed3_params=trl.args.ds3_gather_for_generation,
+            generation_kwargs=trl.generation_kwargs,
+            gradient_checkpointing_kwargs=trl.args.gradient_checkpointing_kwargs,
+        )
         with (
-            unwrap_model_for_generation(
-                self.model_wrapped,
-                self.accelerator,
-                gather_deepspeed3_params=self.args.ds3_gather_for_generation,
-                generation_kwargs=self.generation_kwargs,
-                gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
-            ) as model,
+            unwrapped as model,
             torch.no_grad(),
             self._dist.summon_full_params(self.model_wrapped, recurse=False),
         ):
