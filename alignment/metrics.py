@@ -21,11 +21,11 @@ from rewards.compare import compare
 from rewards.facts import Facts
 from rewards.reading import read
 from rewards.rule_set import RuleSet, load_rule_set
+from rewards.text import final_answer
 from rewards.sequence_boxes import components as sequence_components
 
 CLOSED_TASKS = ("presence", "side", "size", "count")
 HIT_IOU = 0.5
-TAGGED = re.compile(r"<answer>((?:(?!<answer>).)*)</answer>\s*\Z", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -120,9 +120,7 @@ def final_words(response: str) -> str:
     """
     if "<answer>" not in response and "</answer>" not in response:
         return response.strip()
-    once = response.count("<answer>") == response.count("</answer>") == 1
-    tagged = TAGGED.search(response) if once else None
-    return tagged[1].strip() if tagged else ""
+    return final_answer(response) or ""
 
 
 def asked_finding(row: Mapping[str, Any], rules: RuleSet) -> str | None:
