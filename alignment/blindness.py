@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from alignment.evaluate import Row, blinded, generate_answers, pixels
+from alignment.controls import Row, blinded, pixels
+from alignment.evaluate import generate_answers
 from alignment.generation import model_inputs
 from alignment.metrics import Metric, Outcome, asked_finding, differences, score_answers, summarise
 from data_builders.lesion_heat import GivenBoxes

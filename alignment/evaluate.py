@@ -8,35 +8,28 @@ split is given, beside answers that need no image at all. Left out: sampled answ
 import hashlib
 import json
 import re
-from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-from PIL import Image
 
+from alignment.controls import Answered, Blind, Response, Row, baselines, blinded, controls_for, image_key, pixels
 from alignment.dialogue_evaluation import dialogues_said
 from alignment.generation import generate
-from alignment.metrics import Metric, Outcome, asked_finding, final_words, score_answers, summarise
+from alignment.metrics import Metric, Outcome, final_words, score_answers, summarise
 from alignment.recipe import parquet
 from alignment.report import NUM_PICTURES, write_report
 from data_builders.schema import message_text
 from rewards.boxes import parse_boxes
-from rewards.facts import Facts
 from rewards.reading import read
 from rewards.rule_set import RuleSet, load_rule_set
 from rewards.strict_yaml import InputError
 
-Row = dict[str, Any]
-Blind = Literal["noise", "shuffled"]
-Response = str | list[str]
-"""What was said to a row; in a dialogue, the model's turns."""
-Answered = tuple[Sequence[Row], Sequence[Response]]
 MAX_NEW_TOKENS = {"closed": 8, "box": 32, "report": 96, "dialogue": 32}
 """By kind of task; of a dialogue, for each answer."""
 COLUMNS = ("images", "prompt", "answer", "boxes", "facts", "rule_set", "task", "patient", "id")
@@ -198,11 +191,6 @@ def limited(rows: list[Row], *, limit: int | None, seed: int) -> list[Row]:
     return [rows[n] for n in sorted(kept)]
 
 
-def pixels(image: Any) -> Image.Image:
-    """The picture of an ``images`` entry: as ``datasets`` decodes it, or as Parquet stores it."""
-    return image if isinstance(image, Image.Image) else Image.open(BytesIO(image["bytes"]))
-
-
 def generate_answers(
     model: Any,
     processor: Any,
@@ -260,96 +248,6 @@ def _kind(task: str) -> str:
     return task if task in ("box", "report", "dialogue") else "closed"
 
 
-def controls_for(rows: Sequence[Row]) -> list[Blind]:
-    """The blind controls that these rows allow: none without images, no swapping of like with like."""
-    with_image = {row["facts"] for row in rows if row["images"]}
-    return [] if not with_image else ["noise"] if len(with_image) < 2 else ["noise", "shuffled"]
-
-
-def blinded(rows: Sequence[Row], blind: Blind | None, *, seed: int) -> Sequence[Row]:
-    """The same questions with their images replaced; seeded, so every stage is shown the same replacements.
-
-    Raises: InputError if a row has no other image to be swapped with.
-    """
-    if blind is None:
-        return rows
-    if blind == "shuffled":
-        return _shuffled(rows, np.random.default_rng(seed))
-    return [row | {"images": [_noise(pixels(image), seed) for image in row["images"]]} for row in rows]
-
-
-def _noise(image: Image.Image, seed: int) -> Image.Image:
-    own = int(image_key(image), 16)
-    values = np.random.default_rng([seed, own]).integers(0, 256, size=(image.height, image.width, 3), dtype=np.uint8)
-    return Image.fromarray(values)
-
-
-def _shuffled(rows: Sequence[Row], rng: np.random.Generator) -> list[Row]:
-    told = [Facts.model_validate_json(row["facts"]).without_boxes().to_json() for row in rows]
-
-    def differs(n: int, m: int, *, strictly: bool) -> bool:
-        same_count = len(rows[n]["images"]) == len(rows[m]["images"])
-        if strictly:
-            return same_count and told[n] != told[m] and rows[n]["patient"] != rows[m]["patient"]
-        return same_count and rows[n]["facts"] != rows[m]["facts"]
-
-    def swapped(n: int) -> Row:
-        order = rng.permutation(len(rows))
-        return rows[n] | {"images": rows[_partner(n, differs, order, rows[n])]["images"]}
-
-    return [swapped(n) if row["images"] else row for n, row in enumerate(rows)]
-
-
-def _partner(place: int, differs: Any, order: np.ndarray, row: Row) -> int:
-    """Another patient's row with other findings; failing that, one whose facts differ at least in a box."""
-    for strictly in (True, False):
-        for other in order:
-            if differs(place, int(other), strictly=strictly):
-                return int(other)
-    raise InputError(f"row {row['id']}: no other image with other facts to swap in. Evaluate on more images.")
-
-
-def baselines(rows: Sequence[Row], reference: Sequence[Row], *, rules: RuleSet | None = None) -> dict[str, Answered]:
-    """Answers that need no image, from the habits of another split; rows without a habit and dialogues are left out.
-
-    ``habit``: the commonest answer to the same question, the mean box of the finding, the commonest report.
-    ``mean_box_true_side``: the mean box of the finding on the side where it truly is.
-    """
-    rows = [row for row in rows if row["task"] != "dialogue"]
-    boxes_asked = [row for row in rows if row["task"] == "box"]
-    return {
-        "habit": _by_habit(rows, reference, lambda row: (row["task"], _asked(row, rules))),
-        "mean_box_true_side": _by_habit(boxes_asked, reference, lambda row: (row["task"], *_asked_side(row, rules))),
-    }
-
-
-def _by_habit(rows: Sequence[Row], reference: Sequence[Row], key: Any) -> Answered:
-    alike: defaultdict[Hashable, list[Row]] = defaultdict(list)
-    for row in reference:
-        alike[key(row)].append(row)
-    habits = {question: _habit(known) for question, known in alike.items()}
-    pairs = [(row, said) for row in rows if (said := habits.get(key(row)))]
-    return [row for row, _ in pairs], [said for _, said in pairs]
-
-
-def _habit(rows: list[Row]) -> str | None:
-    if rows[0]["task"] == "box":
-        boxes = [box for row in rows for box in row["boxes"] or []]
-        return json.dumps([np.rint(np.mean(boxes, axis=0)).astype(int).tolist()]) if boxes else None
-    answers = Counter(row["answer"] for row in rows if row["answer"])
-    return answers.most_common(1)[0][0] if answers else None
-
-
-def _asked(row: Row, rules: RuleSet | None) -> str | None:
-    return asked_finding(row, rules or load_rule_set(row["rule_set"]))
-
-
-def _asked_side(row: Row, rules: RuleSet | None) -> tuple[str | None, str | None]:
-    finding = _asked(row, rules)
-    known = Facts.model_validate_json(row["facts"]).findings.get(finding or "")
-    return finding, known.side if known else None
-
-
 def data_sha256(data: Path) -> str:
     """SHA-256 of the Parquet file of a data entry."""
     with parquet(str(data)).open("rb") as file:
@@ -361,11 +259,6 @@ def data_card(data: Path) -> dict[str, Any] | None:
     folder = parquet(str(data)).resolve().parent
     found = [place / "card.json" for place in (folder, folder.parent) if (place / "card.json").is_file()]
     return json.loads(found[0].read_text(encoding="utf-8")) if found else None
-
-
-def image_key(image: Image.Image) -> str:
-    """A short name of the pixels, the same wherever the image comes from."""
-    return hashlib.sha256(image.tobytes()).hexdigest()[:16]
 
 
 def write_answers(

@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from alignment.evaluate import pixels
+from alignment.controls import pixels
 from alignment.recipe import Sampling
 from data_builders.images import png_bytes
 from data_builders.lesion_heat import GivenBoxes

@@ -21,8 +21,8 @@ from rewards.compare import compare
 from rewards.facts import Facts
 from rewards.reading import read
 from rewards.rule_set import RuleSet, load_rule_set
-from rewards.text import final_answer
 from rewards.sequence_boxes import components as sequence_components
+from rewards.text import final_answer
 
 CLOSED_TASKS = ("presence", "side", "size", "count")
 HIT_IOU = 0.5

@@ -8,19 +8,15 @@ import pytest
 from PIL import Image
 from transformers import AutoModelForImageTextToText
 
+from alignment.controls import baselines, blinded, controls_for, image_key, pixels
 from alignment.evaluate import (
     COLUMNS,
     Evaluation,
-    baselines,
-    blinded,
-    controls_for,
     data_card,
     evaluate,
     generate_answers,
-    image_key,
     limited,
     pictured,
-    pixels,
     read_reference,
     read_rows,
 )

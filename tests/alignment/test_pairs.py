@@ -4,7 +4,7 @@ import shutil
 import pyarrow.parquet as pq
 import pytest
 
-from alignment.evaluate import pixels
+from alignment.controls import pixels
 from alignment.models import built_texts
 from alignment.pairs import conflict, graded, worst_of, write_pairs
 from alignment.recipe import Sampling, read_recipe

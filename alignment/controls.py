@@ -1,0 +1,126 @@
+"""Blind controls and baselines: the same questions without the image, and answers from habit alone.
+
+A model that does not look at the image can still answer many questions. Controls replace the image (by noise, or by
+another patient's); baselines answer from what another split says. Left out: single regions (see ``blindness.py``).
+"""
+
+import hashlib
+import json
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Sequence
+from io import BytesIO
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from alignment.metrics import asked_finding
+from rewards.facts import Facts
+from rewards.rule_set import RuleSet, load_rule_set
+from rewards.strict_yaml import InputError
+
+Row = dict[str, Any]
+Blind = Literal["noise", "shuffled"]
+Response = str | list[str]
+"""What was said to a row; in a dialogue, the model's turns."""
+Answered = tuple[Sequence[Row], Sequence[Response]]
+
+
+def pixels(image: Any) -> Image.Image:
+    """The picture of an ``images`` entry: as ``datasets`` decodes it, or as Parquet stores it."""
+    return image if isinstance(image, Image.Image) else Image.open(BytesIO(image["bytes"]))
+
+
+def image_key(image: Image.Image) -> str:
+    """A short name of the pixels, the same wherever the image comes from."""
+    return hashlib.sha256(image.tobytes()).hexdigest()[:16]
+
+
+def controls_for(rows: Sequence[Row]) -> list[Blind]:
+    """The blind controls that these rows allow: none without images, no swapping of like with like."""
+    with_image = {row["facts"] for row in rows if row["images"]}
+    return [] if not with_image else ["noise"] if len(with_image) < 2 else ["noise", "shuffled"]
+
+
+def blinded(rows: Sequence[Row], blind: Blind | None, *, seed: int) -> Sequence[Row]:
+    """The same questions with their images replaced; seeded, so every stage is shown the same replacements.
+
+    Raises: InputError if a row has no other image to be swapped with.
+    """
+    if blind is None:
+        return rows
+    if blind == "shuffled":
+        return _shuffled(rows, np.random.default_rng(seed))
+    return [row | {"images": [_noise(pixels(image), seed) for image in row["images"]]} for row in rows]
+
+
+def _noise(image: Image.Image, seed: int) -> Image.Image:
+    own = int(image_key(image), 16)
+    values = np.random.default_rng([seed, own]).integers(0, 256, size=(image.height, image.width, 3), dtype=np.uint8)
+    return Image.fromarray(values)
+
+
+def _shuffled(rows: Sequence[Row], rng: np.random.Generator) -> list[Row]:
+    told = [Facts.model_validate_json(row["facts"]).without_boxes().to_json() for row in rows]
+
+    def differs(n: int, m: int, *, strictly: bool) -> bool:
+        same_count = len(rows[n]["images"]) == len(rows[m]["images"])
+        if strictly:
+            return same_count and told[n] != told[m] and rows[n]["patient"] != rows[m]["patient"]
+        return same_count and rows[n]["facts"] != rows[m]["facts"]
+
+    def swapped(n: int) -> Row:
+        order = rng.permutation(len(rows))
+        return rows[n] | {"images": rows[_partner(n, differs, order, rows[n])]["images"]}
+
+    return [swapped(n) if row["images"] else row for n, row in enumerate(rows)]
+
+
+def _partner(place: int, differs: Any, order: np.ndarray, row: Row) -> int:
+    """Another patient's row with other findings; failing that, one whose facts differ at least in a box."""
+    for strictly in (True, False):
+        for other in order:
+            if differs(place, int(other), strictly=strictly):
+                return int(other)
+    raise InputError(f"row {row['id']}: no other image with other facts to swap in. Evaluate on more images.")
+
+
+def baselines(rows: Sequence[Row], reference: Sequence[Row], *, rules: RuleSet | None = None) -> dict[str, Answered]:
+    """Answers that need no image, from the habits of another split; rows without a habit and dialogues are left out.
+
+    ``habit``: the commonest answer to the same question, the mean box of the finding, the commonest report.
+    ``mean_box_true_side``: the mean box of the finding on the side where it truly is.
+    """
+    rows = [row for row in rows if row["task"] != "dialogue"]
+    boxes_asked = [row for row in rows if row["task"] == "box"]
+    return {
+        "habit": _by_habit(rows, reference, lambda row: (row["task"], _asked(row, rules))),
+        "mean_box_true_side": _by_habit(boxes_asked, reference, lambda row: (row["task"], *_asked_side(row, rules))),
+    }
+
+
+def _by_habit(rows: Sequence[Row], reference: Sequence[Row], key: Any) -> Answered:
+    alike: defaultdict[Hashable, list[Row]] = defaultdict(list)
+    for row in reference:
+        alike[key(row)].append(row)
+    habits = {question: _habit(known) for question, known in alike.items()}
+    pairs = [(row, said) for row in rows if (said := habits.get(key(row)))]
+    return [row for row, _ in pairs], [said for _, said in pairs]
+
+
+def _habit(rows: list[Row]) -> str | None:
+    if rows[0]["task"] == "box":
+        boxes = [box for row in rows for box in row["boxes"] or []]
+        return json.dumps([np.rint(np.mean(boxes, axis=0)).astype(int).tolist()]) if boxes else None
+    answers = Counter(row["answer"] for row in rows if row["answer"])
+    return answers.most_common(1)[0][0] if answers else None
+
+
+def _asked(row: Row, rules: RuleSet | None) -> str | None:
+    return asked_finding(row, rules or load_rule_set(row["rule_set"]))
+
+
+def _asked_side(row: Row, rules: RuleSet | None) -> tuple[str | None, str | None]:
+    finding = _asked(row, rules)
+    known = Facts.model_validate_json(row["facts"]).findings.get(finding or "")
+    return finding, known.side if known else None
