@@ -126,6 +126,7 @@ def train(
 
     Example: clinalign train recipes/sft/phantom_chest.yaml trainer.max_steps=100 output=runs/short
     """
+    from alignment.engine import leave_process_group
     from alignment.recipe import read_recipe
     from alignment.train import run, run_chain
 
@@ -133,6 +134,7 @@ def train(
         folders = run_chain(recipe, overrides or [], fresh=fresh)
     else:
         folders = [run(read_recipe(recipe, overrides or []), fresh=fresh)]
+    leave_process_group()
     _say({"trained": [str(folder) for folder in folders]}, as_json)
 
 

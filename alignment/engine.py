@@ -40,6 +40,14 @@ def prepare_deepspeed(trainer: dict[str, Any]) -> dict[str, Any]:
     return {**trainer, "accelerator_config": {"use_configured_state": True}}
 
 
+def leave_process_group() -> None:
+    """Ends the process group, if there is one: left open, its threads may abort a process that has done its work."""
+    import torch.distributed as dist
+
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
 def is_main_process() -> bool:
     """True on rank 0, and where there is only one process."""
     return int(os.environ.get("RANK", "0")) == 0

@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from alignment.engine import stay_offline
+from alignment.engine import leave_process_group, stay_offline
 from alignment.recipe import read_recipe
 from alignment.train import make_trainer
 
@@ -30,6 +30,7 @@ def main() -> None:
         "whole": whole,
     }
     (out / f"rank{os.environ.get('RANK', '0')}.json").write_text(json.dumps(seen))
+    leave_process_group()
 
 
 if __name__ == "__main__":
