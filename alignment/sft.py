@@ -20,13 +20,14 @@ def sft_trainer(recipe: Recipe, model: Any, processor: ProcessorMixin, data: Dat
     data = data.select_columns(["images", "prompt", "completion"])
     if arguments.train_sampling_strategy == "group_by_length":
         arguments.remove_unused_columns = False  # or the lengths are gone before rows are grouped by them
-    whole = any(len(completion) > 1 for completion in data["completion"])
-    collator = DialogueCollator(processor, max_length=arguments.max_length, completion_only_loss=True)
+    collator = None
+    if any(len(completion) > 1 for completion in data["completion"]):
+        collator = DialogueCollator(processor, max_length=arguments.max_length, completion_only_loss=True)
     return SFTTrainer(
         model=model,
         args=arguments,
         train_dataset=with_lengths(data, processor, arguments, ["completion"]),
-        data_collator=collator if whole else None,
+        data_collator=collator,
         processing_class=processor,
         peft_config=common["peft_config"],
     )
