@@ -5,6 +5,7 @@
 
 import json
 import os
+import re
 import resource
 import sys
 import time
@@ -44,12 +45,18 @@ def _memory_of_libraries() -> float:
 
 
 def peak_mib() -> float:
-    """Peak memory so far, in MiB: the accelerator's where there is one, else the process's."""
+    """Peak memory so far, in MiB: the accelerator's where there is one, else the process's.
+
+    Linux keeps the peak of the process that started this one in ``ru_maxrss`` (getrusage(2)), so VmHWM is read there.
+    """
     import torch
 
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    status = Path("/proc/self/status")
+    if status.is_file() and (own := re.search(r"^VmHWM:\s*(\d+) kB", status.read_text(encoding="utf-8"), re.M)):
+        return int(own[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
 
 
 def train(settings: dict[str, Any], step_done: Step) -> None:

@@ -1,5 +1,9 @@
 """The side-by-side benchmark: its arithmetic, its rows, and one real pair of tiny runs. No time is asserted."""
 
+import subprocess
+import sys
+
+import numpy as np
 import pytest
 from datasets import Dataset
 
@@ -48,3 +52,10 @@ def test_ours_and_stock_lose_the_same(tmp_path, kind):
         assert ratios["largest_loss_difference"] <= 1e-4
         assert ratios["peak_mib"] > 0
     assert table(result).count("\n") == len(result["methods"]) + 1
+
+
+def test_a_peak_is_the_process_s_own_and_not_that_of_a_larger_one_that_started_it():
+    ballast = np.ones((800, 2**17))  # 800 MiB, more than the libraries take
+    code = "from alignment.bench_worker import peak_mib; print(peak_mib())"
+    peak = float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    assert 0 < peak < ballast.nbytes / 2**20
