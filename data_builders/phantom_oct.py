@@ -19,7 +19,14 @@ from rewards.rule_set import load_rule_set
 from rewards.strict_yaml import InputError
 
 RULE_SET = "retina_amd@1"
-STAGES = ("healthy", "early AMD", "intermediate AMD", "late dry AMD", "inactive late wet AMD", "active late wet AMD")
+STAGES: tuple[str, ...] = (
+    "healthy",
+    "early AMD",
+    "intermediate AMD",
+    "late dry AMD",
+    "inactive late wet AMD",
+    "active late wet AMD",
+)
 EYES: tuple[Eye, ...] = ("right", "left")
 KINDS = {"ped": ("serous", "drusenoid", "fibrovascular"), "hypertransmission": ("irora", "crora")}
 SIZES = ("small", "medium", "large")
@@ -143,7 +150,8 @@ def eye_of(index: int, eye: Eye, *, seed: int, stage: str | None = None) -> EyeO
         pit=rng.uniform(17.0, 21.0),
         choroid=rng.uniform(20.0, 30.0),
     )
-    planned = _PLANS[stage or drawn](rng)
+    plan = dict(zip(STAGES, _PLANS, strict=True))[stage or drawn]
+    planned = plan(rng)
     return EyeOfPatient(retina, planned, _placed(planned, rng), stage or drawn)
 
 
@@ -197,7 +205,8 @@ def _active_wet(rng: np.random.Generator) -> tuple[Planned, ...]:
     return *((fluids[0],), (fluids[1],), fluids)[which], *more, *_maybe(rng, 0.2, Planned("drusen", _any_size(rng)))
 
 
-_PLANS = dict(zip(STAGES, (_healthy, _early, _intermediate, _late_dry, _inactive_wet, _active_wet), strict=True))
+_PLANS = (_healthy, _early, _intermediate, _late_dry, _inactive_wet, _active_wet)
+"""In the order of the stages."""
 
 
 def _placed(planned: tuple[Planned, ...], rng: np.random.Generator) -> tuple[Lesion, ...]:
