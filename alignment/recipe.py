@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from alignment.curriculum_section import CurriculumSection, curriculum_faults
 from alignment.reward_sections import CanarySection, CombinationSection
 from data_builders.lesion_noise import NoiseSettings
 from rewards.strict_yaml import InputError, fault_lines, nearest, number_trap, read_yaml
@@ -57,13 +58,15 @@ class ModelSection(_Strict):
 class DataSection(_Strict):
     """Parquet files of a built data set; ``data/x/instruction/train`` stands for that file.
 
-    ``kinds``: only preference rows of these kinds (None: all); ``limit``: only the first of them.
+    ``kinds``: only preference rows of these kinds (None: all); ``limit``: only the first of them. ``curriculum``: SFT
+    along the stages of the rows (see ``curriculum_section.py``).
     """
 
     train: str
     eval: str | None = None
     kinds: list[str] | None = None
     limit: int | None = Field(default=None, ge=1)
+    curriculum: CurriculumSection | None = None
 
 
 class RewardEntry(BaseModel):
@@ -153,6 +156,8 @@ class Recipe(_Strict):
 
     @model_validator(mode="after")
     def _method_has_its_sections(self) -> "Recipe":
+        if self.data.curriculum and self.method != "sft":
+            raise ValueError(f"data.curriculum orders the rows of sft; {self.method} has no use for it. Leave it out.")
         if self.method == "grpo" and not self.rewards:
             raise ValueError("grpo needs a 'rewards' section. Name at least one, see `clinalign rewards`.")
         return self
@@ -348,6 +353,7 @@ def data_faults(recipe: Recipe) -> list[str]:
         faults.append(f"data.train: {recipe.method} reads {', '.join(lacking)}, but {file} has: {', '.join(names)}.")
     elif "weight" in needed:
         faults += weight_faults(recipe)
+    faults += curriculum_faults(recipe.data.curriculum, recipe.trainer, names)
     return faults + kind_faults(recipe, names)
 
 
