@@ -10,7 +10,7 @@ from functools import cache, cached_property
 from importlib.resources import files
 from pathlib import Path
 from string import Formatter
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -93,9 +93,12 @@ class ScaleWording(_Strict):
 
 
 class CurriculumWording(_Strict):
-    """``absence``: questions that a denial answers with yes (``{name}``); ``side``, ``size``: questions that do not say
+    """Templates of what a rule set does not word.
+
+    ``absence``: questions that a denial answers with yes (``{name}``); ``side``, ``size``: questions that do not say
     whether the finding is there (by default the rule set's); ``segment`` (``{segment}``); ``measure`` (``{name}``) and
-    ``measured`` (``{name}``, ``{value}``, ``{unit}``)."""
+    ``measured`` (``{name}``, ``{value}``, ``{unit}``).
+    """
 
     absence: list[str] = []
     side: list[str] = []
@@ -245,8 +248,11 @@ def _guideline_faults(curriculum: Curriculum, task: Task, at: Place) -> Iterator
 
 
 NEEDED: dict[Kind, tuple[str, ...]] = {
-    "presence": ("absence",), "segment": ("segment",), "full_report": ("full_report",), "measure": ("measure", "measured"),
-}  # fmt: skip
+    "presence": ("absence",),
+    "segment": ("segment",),
+    "full_report": ("full_report",),
+    "measure": ("measure", "measured"),
+}
 
 
 def _lacking_words(curriculum: Curriculum, task: Task, at: Place) -> Iterator[Fault]:
@@ -264,25 +270,34 @@ def _lacking_words(curriculum: Curriculum, task: Task, at: Place) -> Iterator[Fa
         yield Fault((*at, "asks", "measure"), "needs measurements: name at least one.")
 
 
-FIELDS = {
-    "absence": {"name"}, "side": {"name"}, "size": {"name"}, "segment": {"segment"}, "full_report": set[str](), "measure": {"name"},
-    "measured": {"name", "value", "unit"}, "ask": set[str](), "check": {"level"}, "say": {"level"}, "deny": {"level"},
-    "not_more": set[str](), "not_less": set[str](),
-}  # fmt: skip
+FIELDS: dict[str, frozenset[str]] = {
+    **dict.fromkeys(("absence", "side", "size", "measure"), frozenset({"name"})),
+    **dict.fromkeys(("check", "say", "deny"), frozenset({"level"})),
+    **dict.fromkeys(("full_report", "ask", "not_more", "not_less"), frozenset[str]()),
+    "segment": frozenset({"segment"}),
+    "measured": frozenset({"name", "value", "unit"}),
+}
 
 
 def _template_faults(curriculum: Curriculum) -> Iterator[Fault]:
     """Templates that lack a placeholder or have one that nothing fills."""
     wording = curriculum.wording
-    named = [(("wording", key), key, getattr(wording, key)) for key in CurriculumWording.model_fields if key != "scales"]
+    named = [
+        (("wording", key), key, getattr(wording, key)) for key in CurriculumWording.model_fields if key != "scales"
+    ]
     for scale, own in wording.scales.items():
         named += [(("wording", "scales", scale, key), key, getattr(own, key)) for key in ScaleWording.model_fields]
     for place, key, templates in named:
         for template in templates:
-            found = {name for _, name, _, _ in Formatter().parse(template) if name is not None}
+            found = _placeholders(template)
             if found != FIELDS[key]:
                 wanted = ", ".join(f"{{{name}}}" for name in sorted(FIELDS[key])) or "no placeholder"
                 yield Fault(place, f"'{template}': expected {wanted}.")
 
 
-assert set(NEEDED) < set(get_args(Kind))
+def _placeholders(template: str) -> set[str] | None:
+    """The names in braces; None where a brace is left open."""
+    try:
+        return {name for _, name, _, _ in Formatter().parse(template) if name is not None}
+    except ValueError:
+        return None

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from data_builders.qa_generators import Case
+from rewards.compare import compare
 from rewards.facts import Facts, Polarity
 from rewards.guidelines import read_level
-from rewards.llm_checks import ItemChecks, contradicts
+from rewards.llm_checks import ItemChecks
 from rewards.llm_lists import Item
 from rewards.measurements import measurements
 from rewards.reading import read
@@ -22,22 +23,26 @@ SOURCE_WORDS = (
     "description", "described", "mentioned", "mention", "mentions", "specified", "according to the", "in the report",
     "the report says", "the report states", "the text", "the guideline", "the guidelines", "the list", "the table",
 )  # fmt: skip
-YES_NO = re.compile(r"^\W*(?P<first>yes|no)\b[\s,.:;-]*|\bso the answer is (?P<last>yes|no)\b\W*", re.IGNORECASE)
+YES_NO = re.compile(
+    r"^\W*(?P<first>yes\b|no\b(?=\s*(?:[.,:;!]|-\s|$)))[\s,.:;-]*|\bso the answer is (?P<last>yes|no)\b\W*",
+    re.IGNORECASE,
+)
 NO_MEASUREMENT = re.compile(r"\b\d+-lead\b|\b[IVaR]{1,3}\d?\b")
 Claims = dict[str, Polarity]
 
 
 @dataclass(frozen=True)
 class CurriculumChecks:
-    """Checks for the items of one case. ``similar`` as in ``ItemChecks``; above 1 only equal items are duplicates."""
+    """Checks for the items of one case. ``similar`` and ``leak`` as in ``ItemChecks``."""
 
     case: Case
     similar: float = 0.8
+    leak: float = 0.8
     general: ItemChecks = field(init=False)
 
     def __post_init__(self) -> None:
         checks = ItemChecks(
-            max_tokens=self.case.task.max_tokens, source_words=SOURCE_WORDS, similar=self.similar, leak=0.8
+            max_tokens=self.case.task.max_tokens, source_words=SOURCE_WORDS, similar=self.similar, leak=self.leak
         )
         object.__setattr__(self, "general", checks)
 
@@ -51,12 +56,14 @@ class CurriculumChecks:
         facts = self.case.worked.facts
         if any(_denied(facts, name, said) for name, said in agreed(item.question, yes, facts.rule_set).items()):
             yield "contradicts the findings"
-        if contradicts(Item("", rest), facts):
+        if _contradicts(rest, facts):
             yield "contradicts the findings"
         for scale, staged in self.case.worked.scales.items():
             allowed = (staged.level, *staged.could_be)
             stated = read_level(rest, scale, self.case.guidelines)
-            asked = read_level(item.question.replace("?", "."), scale, self.case.guidelines) if yes is not None else None
+            asked = (
+                read_level(item.question.replace("?", "."), scale, self.case.guidelines) if yes is not None else None
+            )
             agrees = asked is None or (asked in allowed if yes else asked != staged.level or bool(staged.could_be))
             if not agrees or (stated is not None and stated not in allowed):
                 yield f"contradicts the {scale}"
@@ -70,6 +77,8 @@ def opinion(answer: str) -> tuple[bool | None, str]:
 
     >>> opinion("No. There is fluid."), opinion("There is fluid. So the answer is no.")
     ((False, 'There is fluid.'), (False, 'There is fluid. '))
+    >>> opinion("No fluid can be seen.")[0] is None
+    True
     """
     match = YES_NO.search(answer)
     if not match:
@@ -95,9 +104,17 @@ def agreed(question: str, yes: bool | None, rule_set: str) -> Claims:
     return {name: "absent" if said == "present" else "present" for name, said in claims.items()}
 
 
+def _contradicts(text: str, facts: Facts) -> bool:
+    """Whether a text claims a finding that is not there or lies elsewhere, or denies one that is there."""
+    said = read(text, load_rule_set(facts.rule_set)).facts
+    found = compare(facts, said)
+    denied = [name for name in found.omissions if said.findings.get(name) and said.findings[name].polarity == "absent"]
+    return bool(found.hallucinations or denied)
+
+
 def _denied(facts: Facts, name: str, said: Polarity) -> bool:
     known = facts.findings.get(name)
-    return known is not None and known.polarity != "uncertain" and known.polarity != said
+    return known is not None and known.polarity not in ("uncertain", said)
 
 
 def unmeasured(text: str, case: Case) -> list[float]:

@@ -22,6 +22,8 @@ from rewards.stages import Level
 TRIES = 12
 """So often a question is drawn anew where it was drawn before, or the facts do not answer it."""
 MOST_REASONS = 3
+MOST_NEGATIVES = 6
+"""So many absent findings stand in a description; a specialist names those that matter."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,11 @@ class Case:
 
 @dataclass(frozen=True)
 class Asked:
-    """A question and its answer. ``about``: the finding, scale, segment or measurement; ``yes``, ``positive``: whether
-    the answer is yes, and whether the finding is there (None where neither applies)."""
+    """A question and its answer.
+
+    ``about``: the finding, scale, segment or measurement. ``yes``, ``positive``: whether the answer is yes, and
+    whether the finding is there (None where neither applies).
+    """
 
     kind: Kind
     about: str
@@ -96,13 +101,15 @@ def generated(
 ) -> Iterator[Asked]:
     """Up to ``number`` different items of a task, in the shares of its kinds.
 
-    ``fault`` says why an item is not fit; such items are counted in ``rejected`` and drawn again.
+    ``fault`` says why an item is not fit; such items are counted in ``rejected`` and drawn again. Where the facts have
+    no further answer to a kind of question, another kind of the task takes its place.
     """
     seen: set[tuple[str, str]] = set()
     for place, kind in enumerate(_kinds(case.task, number, rng), start=1):
         style = case.task.style_of(1 + (place - 1) * case.task.count // number)
-        for _ in range(TRIES):
-            asked = GENERATORS[kind](case, style, rng, balance)
+        others = [other for other in case.task.asks if other != kind]
+        for tried in [kind] * TRIES + others * TRIES:
+            asked = GENERATORS[tried](case, style, rng, balance)
             if asked is None or (asked.question, asked.answer) in seen:
                 continue
             if reason := fault(asked):
@@ -158,15 +165,26 @@ def _attribute(case: Case, style: Style, rng: random.Random, balance: Balance) -
     name, key = rng.choice(options)
     value = getattr(case.known[name], key)
     short = f"{value.capitalize()}." if positive else "There is none."
-    answer = short if style == "short" else _stated(case, name, rng)
+    answer = _stated(case, name, rng) if style != "short" else short
+    answer = answer if positive or style == "short" else f"{short} {answer}"
     question = rng.choice(templates[key]).format(name=case.rules.findings[name].name)
     return Asked("attribute", f"{name}.{key}", question, answer, positive=positive)
+
+
+def _pertinent(case: Case) -> list[str]:
+    """What a description of an image names, the same each time: all that is there, and some that is not."""
+    said = case.worked.facts.findings
+    absent = [name for name, finding in said.items() if finding.polarity == "absent"]
+    chosen = random.Random(case.worked.facts.to_json()).sample(absent, min(MOST_NEGATIVES, len(absent)))
+    return [name for name, finding in said.items() if finding.polarity != "absent" or name in chosen]
 
 
 def _describe(case: Case, style: Style, rng: random.Random, balance: Balance) -> Asked | None:
     if not case.known:
         return None
-    return Asked("describe", "findings", rng.choice(case.rules.wording.ask_report), _description(case, rng))
+    return Asked(
+        "describe", "findings", rng.choice(case.rules.wording.ask_report), _described(case, _pertinent(case), rng)
+    )
 
 
 def _segment(case: Case, style: Style, rng: random.Random, balance: Balance) -> Asked | None:
@@ -175,9 +193,8 @@ def _segment(case: Case, style: Style, rng: random.Random, balance: Balance) -> 
     if not known:
         return None
     segment = rng.choice(known)
-    names = rng.sample(segments[segment], len(segments[segment]))
     question = rng.choice(case.curriculum.wording.segment).format(segment=segment)
-    return Asked("segment", segment, question, " ".join(_stated(case, name, rng) for name in names))
+    return Asked("segment", segment, question, _described(case, segments[segment], rng))
 
 
 def _level(case: Case, style: Style, rng: random.Random, balance: Balance) -> Asked | None:
@@ -203,10 +220,8 @@ def _check(case: Case, style: Style, rng: random.Random, balance: Balance) -> As
     word = "yes" if yes else "no"
     if style == "short":
         return Asked("check", scale, question, f"{word.capitalize()}.", yes=yes)
-    said = rng.choice(wording.say if yes else wording.deny).format(level=level)
+    said = rng.choice(wording.say).format(level=staged.words)
     reasons = [] if style == "sentence" else _reasons(case, scale, rng)
-    if not yes and style != "sentence":
-        reasons = [*reasons, rng.choice(wording.say).format(level=staged.words)]
     parts = _ordered(said, reasons, style)
     parts = [*parts, f"So the answer is {word}."] if style == "evidence_first" else [f"{word.capitalize()}.", *parts]
     return Asked("check", scale, question, " ".join(parts), yes=yes)
@@ -236,7 +251,7 @@ def _not_less(case: Case, style: Style, rng: random.Random, balance: Balance) ->
 def _full_report(case: Case, style: Style, rng: random.Random, balance: Balance) -> Asked | None:
     if not case.known:
         return None
-    parts = [_description(case, rng)]
+    parts = [_described(case, _pertinent(case), rng)]
     for scale in case.scales:
         staged, wording = case.worked.scales[scale], case.curriculum.wording.scales[scale]
         parts.append(rng.choice(wording.say).format(level=staged.words))
@@ -268,11 +283,10 @@ def written_report(case: Case, rng: random.Random) -> str:
     staged = {n: s for n, s in case.worked.scales.items() if n in case.curriculum.wording.scales and not s.could_be}
     first = next(iter(staged), None)
     said = [rng.choice(case.curriculum.wording.scales[first].say).format(level=staged[first].level)] if first else []
-    return " ".join([_description(case, rng), *said])
+    return " ".join([_described(case, list(case.worked.facts.findings), rng), *said])
 
 
-def _description(case: Case, rng: random.Random) -> str:
-    names = [name for name in case.rules.findings if name in case.worked.facts.findings]
+def _described(case: Case, names: list[str], rng: random.Random) -> str:
     return " ".join(_stated(case, name, rng) for name in rng.sample(names, len(names)))
 
 
@@ -336,7 +350,7 @@ def _against_more(case: Case, scale: str, rng: random.Random, *, deny: bool = Tr
 def _measured(case: Case, name: str, rng: random.Random) -> str:
     """The sentence that states a measured value, with the digits that were measured."""
     measured, value = case.curriculum.measurements[name], case.worked.facts.values[name]
-    text = f"{value:g}" if isinstance(value, float) else str(value)
+    text = str(value).removesuffix(".0")
     template = rng.choice(case.curriculum.wording.measured)
     return template.format(name=measured.name, value=text, unit=measured.unit).replace(" .", ".")
 

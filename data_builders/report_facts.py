@@ -10,7 +10,7 @@ import re
 from rewards.facts import Facts
 from rewards.guidelines import read_level
 from rewards.reading import read
-from rewards.rule_set import RuleSet, load_rule_set
+from rewards.rule_set import RuleSet
 from rewards.sections import sentences
 
 NASAL_SIDE = {"left": "left", "right": "right"}

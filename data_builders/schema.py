@@ -23,7 +23,8 @@ class Sample:
 
     ``facts`` hold boxes in pixels of ``image``. ``group`` is what must stay in one split (the patient).
     ``masks`` are not kept here: a source that has them draws them on demand. ``more_images`` follow the first, of
-    which alone boxes speak; ``image_turns``: for each of them, the turn of a dialogue (from 1) that it opens. ``report``: what a clinician wrote about it.
+    which alone boxes speak; ``image_turns``: for each of them, the turn of a dialogue (from 1) that it opens.
+    ``report``: what a clinician wrote about it.
     """
 
     id: str

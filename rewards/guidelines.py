@@ -90,7 +90,8 @@ def worked_out(facts: Facts, guidelines: Sequence[str], *, policy: Policy = "qua
             del evidence[name]
         else:
             scales |= _from_stated(name, evidence, staging)
-    values = {k: v for k, v in evidence.items() if k not in _columns(rules) and v is not None}
+    columns = _columns(rules)
+    values = {k: v for k, v in evidence.items() if k not in columns and v is not None}
     kept = facts.model_copy(update={"findings": _findings(evidence, rules, facts), "values": values})
     return WorkedOut(kept, scales, owners, tuple(repaired))
 
