@@ -46,8 +46,7 @@ class WorkedOut:
 def together(guidelines: tuple[str, ...]) -> tuple[Staging, dict[str, str]]:
     """The implications and scales of several guidelines as one, and which guideline each scale is from.
 
-    Raises: InputError if one is not there, none has a scale, two have the same scale, or one names a level that
-    another does not know.
+    Raises: InputError if one is not there, two have the same scale, or one names a level that another does not know.
     """
     found = {name: rules.staging for name in guidelines if (rules := load_rule_set(name)).staging is not None}
     owners: dict[str, str] = {}
@@ -55,9 +54,7 @@ def together(guidelines: tuple[str, ...]) -> tuple[Staging, dict[str, str]]:
         for scale in staging.scales if staging else ():
             if owners.setdefault(scale, name) != name:
                 raise InputError(f"guidelines {owners[scale]} and {name} both have the scale '{scale}'. Name one.")
-    if not owners:
-        raise InputError(f"guidelines {', '.join(guidelines) or '(none)'}: none has a scale (stage, referral).")
-    merged = Staging(
+    merged = Staging.model_construct(  # unlike a rule set's own section, it may have no scale
         implications=[rule for staging in found.values() if staging for rule in staging.implications],
         scales={name: scale for staging in found.values() if staging for name, scale in staging.scales.items()},
     )
@@ -93,7 +90,8 @@ def worked_out(facts: Facts, guidelines: Sequence[str], *, policy: Policy = "qua
             del evidence[name]
         else:
             scales |= _from_stated(name, evidence, staging)
-    values = {k: v for k, v in evidence.items() if k not in _columns(rules) and v is not None}
+    columns = _columns(rules)
+    values = {k: v for k, v in evidence.items() if k not in columns and v is not None}
     kept = facts.model_copy(update={"findings": _findings(evidence, rules, facts), "values": values})
     return WorkedOut(kept, scales, owners, tuple(repaired))
 
@@ -118,7 +116,7 @@ def _settled(facts: Facts, staging: Staging, rules: RuleSet, policy: Policy) -> 
         if not clashes:
             return after, repaired
         _refused([said(clash) for clash in clashes], policy)
-        known |= clashes[0].repair
+        known[clashes[0].name] = clashes[0].implied
         repaired.append(said(clashes[0]))
     raise InputError(f"{facts.rule_set}: the repairs of its implications undo each other ({repaired[-1]}).")
 
@@ -140,7 +138,7 @@ def said(clash: Contradiction) -> str:
 def _attributes_of_absent(known: dict[str, Value], rules: RuleSet) -> list[Contradiction]:
     """Findings that are said to be absent and yet have a side, a size or a count."""
     return [
-        Contradiction(name, "absent", "present", f"absent with a {key}", {name: "present"})
+        Contradiction(name, "absent", "present", f"absent with a {key}")
         for name in rules.findings
         if known.get(name) == "absent"
         for key in ATTRIBUTES

@@ -73,7 +73,8 @@ REQUIRED_WORDING = ("present", "absent", "uncertain", "ask_presence", "ask_repor
 class RuleSet(BaseModel):
     """One clinical task: its findings, their words, and what each kind of error weighs.
 
-    ``side_words``: other words for a side, by which a clinician's text is read. ``error_weights``: severity of an error = severity of the finding x weight of the kind, both in [0, 1].
+    ``error_weights``: severity of an error = severity of the finding x weight of the kind, both in [0, 1].
+    ``side_words``: other words for a side, by which a clinician's report is read.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)

@@ -5,7 +5,6 @@ decision, each under its own name. Evidence that is unknown and could raise the 
 Left out: probabilities, and levels that are not ordered.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import product
 
@@ -43,8 +42,7 @@ class Scale(BaseModel):
 class Implication(BaseModel):
     """Evidence that follows from other evidence: ``when`` holds, then these values are so.
 
-    ``name``: of the contradiction, where something else is stated. ``repair``: what is then set (None: not known);
-    by default ``then`` wins over what is stated.
+    ``name``: of the contradiction, where something else is stated.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -52,7 +50,6 @@ class Implication(BaseModel):
     when: Clause
     then: dict[str, Scalar]
     name: str = ""
-    repair: dict[str, Scalar | None] = {}
 
 
 class Staging(BaseModel):
@@ -83,13 +80,12 @@ class Staged:
 
 @dataclass(frozen=True)
 class Contradiction:
-    """Evidence that says one thing where an implication says another. ``rule``: its name; ``repair``: what mends it."""
+    """Evidence that says one thing where an implication says another. ``rule``: its name."""
 
     name: str
     stated: Value
     implied: Scalar
     rule: str = field(default="", compare=False)
-    repair: Mapping[str, Scalar | None] = field(default_factory=dict[str, Scalar | None], compare=False)
 
 
 def closed(evidence: Evidence, implications: list[Implication]) -> tuple[dict[str, Value], list[Contradiction]]:
@@ -103,8 +99,7 @@ def closed(evidence: Evidence, implications: list[Implication]) -> tuple[dict[st
                 if stated is None:
                     known[name], grown = implied, True
                 elif stated != implied and Contradiction(name, stated, implied) not in clashes:
-                    repair = rule.repair or {name: implied}
-                    clashes.append(Contradiction(name, stated, implied, rule.name, repair))
+                    clashes.append(Contradiction(name, stated, implied, rule.name))
     return known, clashes
 
 
