@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from alignment.engine import share_cores
 from rewards.strict_yaml import InputError
 
 app = typer.Typer(
@@ -26,6 +27,7 @@ Overrides = Annotated[list[str] | None, typer.Argument(help="key=value, such as 
 
 def main() -> None:
     """Runs a command; a user's mistake is one sentence for each fault and exit code 2, never a traceback."""
+    share_cores()
     if "--json" in sys.argv:  # libraries that log to standard output must not spoil the one JSON object on it
         sys.stdout = sys.stderr
     try:
