@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from alignment.cli_cache import cache
 from alignment.engine import share_cores
 from rewards.strict_yaml import InputError
 
@@ -23,6 +24,8 @@ app = typer.Typer(
 console = Console(stderr=True)
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="key=value, such as trainer.seed=1 or output=runs/x")]
+
+app.command()(cache)
 
 
 def main() -> None:

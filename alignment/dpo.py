@@ -116,9 +116,6 @@ class WeightedDPOTrainer(DPOTrainer):
     def __init__(self, *, weighting: Weighting, **kwargs: Any) -> None:
         self.weighting = weighting
         super().__init__(**kwargs)
-        for model in (self.model, self.ref_model):
-            if model is not None:
-                score_answers_only(model)
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
@@ -296,7 +293,11 @@ def dpo_trainer(
         processing_class=processor,
         peft_config=common["peft_config"],
     )
-    collator.shared = resolved(recipe.model.shared_prefix, trainer.model)
+    checkpointing = bool(arguments.gradient_checkpointing)
+    form = resolved(recipe.model.shared_prefix, trainer.model, checkpointing=checkpointing)
+    collator.shared = form != "repeated"
+    for scored in filter(None, (trainer.model, trainer.ref_model)):
+        score_answers_only(scored, form)
     if _precomputes(trainer, precompute):
         trainer.cache_references()
     return trainer

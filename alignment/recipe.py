@@ -37,7 +37,9 @@ class ModelSection(_Strict):
 
     ``path``: a Hugging Face name, a folder, a run's folder, ``tiny`` or ``smollm2``. ``max_pixels`` is the one pixel
     budget (width x height) of the image processor; None keeps the processor's own. ``shared_prefix``: a prompt with
-    several answers goes through the model once (``auto``: where that is exact, else a line in the log says why not).
+    several answers goes through the model once (``auto``: where that is exact, else a line in the log says why not;
+    ``cached``: by way of a key-value cache, which kernels without a mask get anyway). ``cache_image_features``: what
+    a frozen vision tower and projector make of an image is kept on disk (see ``clinalign cache``).
     """
 
     path: str
@@ -47,7 +49,8 @@ class ModelSection(_Strict):
     max_pixels: int | None = Field(default=None, ge=28 * 28)
     freeze: list[Module] = []
     lora: Lora | None = None
-    shared_prefix: Literal["auto", "on", "off"] = "auto"
+    shared_prefix: Literal["auto", "on", "cached", "off"] = "auto"
+    cache_image_features: bool = False
     family: Literal["idefics3", "qwen3_vl", "llava"] = "idefics3"
     image_size: int = Field(default=128, ge=32, multiple_of=32)
     init_std: float = Field(default=0.1, gt=0)

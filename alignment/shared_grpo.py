@@ -57,11 +57,11 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
     def __init__(self, *, shared_prefix: Setting, **kwargs: Any) -> None:
         self.shared = False
         super().__init__(**kwargs)
-        self.shared = resolved(shared_prefix, self.model)
+        form = resolved(shared_prefix, self.model, checkpointing=bool(self._arguments.gradient_checkpointing))
+        self.shared = form != "repeated"
         self.processing_class: Any = ProcessedOnce(self.processing_class)
-        for model in (self.model, self.ref_model):
-            if model is not None:
-                score_answers_only(model)
+        for model in filter(None, (self.model, self.ref_model)):
+            score_answers_only(model, form)
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         """TRL's, without its shuffle where that changes nothing but which rows share a forward."""

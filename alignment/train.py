@@ -189,6 +189,10 @@ def make_trainer(recipe: Recipe, folder: Path) -> Any:
         arguments=arguments, peft_config=None if is_adapter else lora_config(recipe.model.lora),
     )  # fmt: skip
     freeze(trainer.model, list(recipe.model.freeze))
+    if recipe.model.cache_image_features:
+        from alignment.image_features import cache_image_features
+
+        cache_image_features(trainer.model, reference=getattr(trainer, "ref_model", None))
     return trainer
 
 
