@@ -26,6 +26,7 @@ from alignment.losses import preference_margin, weighted_dpo_loss
 from alignment.prompt_groups import Group, collated, group
 from alignment.recipe import Recipe, Weighting
 from alignment.reference_cache import Logps, read_references, reference_file, row_key, write_references
+from alignment.resuming import Resumable
 from alignment.row_tokens import with_lengths
 from alignment.shared_prefix import (
     Batch,
@@ -40,7 +41,7 @@ from alignment.shared_prefix import (
 from data_builders.schema import message_text
 from rewards.strict_yaml import InputError
 
-COLUMNS = ("images", "rejected_images", "prompt", "chosen", "rejected", "weight", "reference_logps")
+COLUMNS = ("id", "images", "rejected_images", "prompt", "chosen", "rejected", "weight", "reference_logps")
 LOSS_FIELDS = ("weight", "chosen", "rejected", "reference_logps", "changed", "truncated")
 logger = logging.getLogger(__name__)
 
@@ -106,7 +107,7 @@ def _changed(batch: Batch) -> torch.Tensor:
     return torch.tensor(marks, dtype=torch.bool)
 
 
-class WeightedDPOTrainer(DPOTrainer):
+class WeightedDPOTrainer(Resumable, DPOTrainer):
     """DPOTrainer whose loss is MMedPO's weighted one. Logged rewards and margins are unweighted.
 
     With ``weighting.use`` false every weight is 1: plain DPO. ``sft_coefficient`` adds the mean negative
