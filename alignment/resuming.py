@@ -132,7 +132,6 @@ class Resumable:
         trainer = self._trainer
         return {
             "loss": trainer._tr_loss,
-            "total_loss": trainer._total_loss_scalar,
             "last_logged": trainer._globalstep_last_logged,
             "metrics": {mode: dict(values) for mode, values in trainer._metrics.items()},
             "train_tokens": trainer._total_train_tokens,
@@ -144,7 +143,7 @@ class Resumable:
         """Takes it up again."""
         trainer = self._trainer
         trainer._tr_loss = state["loss"]
-        trainer._total_loss_scalar, trainer._globalstep_last_logged = state["total_loss"], state["last_logged"]
+        trainer._globalstep_last_logged = state["last_logged"]
         for mode, values in state["metrics"].items():
             trainer._metrics[mode].clear()
             trainer._metrics[mode].update(values)

@@ -1,4 +1,4 @@
-"""Trains a recipe; given a step, is killed by SIGKILL in the middle of the step after it (on one rank, if given one)."""
+"""Trains a recipe; given a step, is killed by SIGKILL in the middle of the next one (on one rank, if given one)."""
 
 import os
 import signal
@@ -22,8 +22,8 @@ class Killed(TrainerCallback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def main():
-    recipe, step, rank = read_recipe(Path(sys.argv[1])), int(sys.argv[2]), sys.argv[3]
+def train(recipe, step, rank="all"):
+    """Trains; a step of 0 or more: until it is killed after that step."""
     if step >= 0 and rank in ("all", os.environ.get("RANK", "0")):
         noted = resuming.note_rows
 
@@ -32,9 +32,9 @@ def main():
             trainer.add_callback(Killed(step))
 
         resuming.note_rows = with_killer
-    run(recipe)
+    run(read_recipe(recipe))
     leave_process_group()
 
 
 if __name__ == "__main__":
-    main()
+    train(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
