@@ -27,7 +27,6 @@ from alignment.prompt_groups import Group, collated, group
 from alignment.recipe import Recipe, Weighting
 from alignment.reference_cache import Logps, read_references, reference_file, row_key, write_references
 from alignment.resuming import Resumable
-from alignment.row_tokens import with_lengths
 from alignment.shared_prefix import (
     Batch,
     answer_outputs,
@@ -123,7 +122,7 @@ class WeightedDPOTrainer(Resumable, DPOTrainer):
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
-        self._signature_columns = [*self._signature_columns, *COLUMNS, self.args.length_column_name]
+        self._signature_columns = [*self._signature_columns, *COLUMNS]
 
     def _compute_loss(self, model: Any, inputs: Batch, return_outputs: bool) -> Any:
         batch = {k: v for k, v in inputs.items() if k not in LOSS_FIELDS}
@@ -293,7 +292,7 @@ def dpo_trainer(
         model=model,
         args=arguments,
         data_collator=collator,
-        train_dataset=with_lengths(data.select_columns(kept), processor, arguments, ("chosen", "rejected")),
+        train_dataset=data.select_columns(kept),
         processing_class=processor,
         peft_config=common["peft_config"],
     )

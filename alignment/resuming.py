@@ -14,12 +14,15 @@ from typing import Any
 
 import torch
 from transformers import TrainerCallback
-from transformers.trainer_utils import rotate_checkpoints
+from transformers.trainer_utils import get_last_checkpoint, rotate_checkpoints
 
 from alignment.checkpoints import last_whole, seal, step_of
 from alignment.kept_state import read_state, write_state
 from alignment.ledger import Ledger, Plan
+from alignment.recipe import DataSection
 from alignment.row_order import EpochSampler, Order, by_length, redrawn, shuffled, unshuffled
+from alignment.row_tokens import Lengths
+from alignment.token_batches import TokenBatches, longest_first
 from rewards.strict_yaml import InputError
 
 ROW_IDS = "row_ids"
@@ -53,9 +56,12 @@ class Resumable:
     """
 
     order: Order | None = None
+    lengths: list[int] | None = None
+    batch_tokens: int | None = None
+    largest_first: bool = False
     ledger: Ledger | None = None
     resumed_from: Path | None = None
-    _sampler: EpochSampler | None = None
+    _sampler: EpochSampler | TokenBatches | None = None
 
     @property
     def _trainer(self) -> Any:
@@ -73,18 +79,25 @@ class Resumable:
         self._sampler = self._epoch_sampler(data)
         return self._sampler
 
-    def _epoch_sampler(self, data: Any) -> EpochSampler:
-        return EpochSampler(self.order or self._default_order(data))
-
-    def _default_order(self, data: Any) -> Order:
+    def _epoch_sampler(self, data: Any) -> EpochSampler | TokenBatches:
         arguments = self._trainer.args
         seed = arguments.seed if arguments.data_seed is None else arguments.data_seed
-        if arguments.train_sampling_strategy == "group_by_length":
-            batch = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
-            return by_length(data[arguments.length_column_name], batch, seed)
+        if self.batch_tokens is not None and self.lengths is not None:
+            ranks: Any = dict(processes=arguments.world_size, rank=arguments.process_index)
+            return TokenBatches(self.lengths, self.batch_tokens, ids=data["id"], seed=seed, **ranks)
+        return EpochSampler(self.order or self._default_order(len(data), seed))
+
+    def _default_order(self, num_rows: int, seed: int) -> Order:
+        arguments = self._trainer.args
+        at_once = arguments.train_batch_size * arguments.world_size
+        if arguments.train_sampling_strategy == "group_by_length" and self.lengths is not None:
+            return by_length(self.lengths, at_once * arguments.gradient_accumulation_steps, seed)
         if arguments.train_sampling_strategy == "sequential":
-            return unshuffled(len(data))
-        return shuffled(len(data), seed)
+            return unshuffled(num_rows)
+        return self._largest_first(shuffled(num_rows, seed), at_once)
+
+    def _largest_first(self, order: Order, at_once: int) -> Order:
+        return longest_first(order, self.lengths, at_once) if self.largest_first and self.lengths else order
 
     def plan(self) -> Plan:
         """What the ledger is proved by."""
@@ -167,10 +180,10 @@ class ResumableGenerations(Resumable):
 
     def _epoch_sampler(self, data: Any) -> EpochSampler:
         arguments, trainer = self._trainer.args, self._trainer
-        default = redrawn if trainer.shuffle_dataset else lambda rows, _seed: unshuffled(rows)
         chunk = arguments.generation_batch_size // trainer.num_generations
         times = trainer.num_iterations * arguments.steps_per_generation
-        order = self.order or default(len(data), arguments.seed)
+        order = redrawn(len(data), arguments.seed) if trainer.shuffle_dataset else unshuffled(len(data))
+        order = self.order or self._largest_first(order, chunk)
         return EpochSampler(order, chunk=chunk, copies=trainer.num_generations, times=times)
 
     def plan(self) -> Plan:
@@ -220,15 +233,14 @@ class Resuming(TrainerCallback):
         self.trainer.ledger.close_step(state.global_step, self.trainer._sampler.epoch)
 
 
-def note_rows(trainer: Any) -> None:
-    """Lets batches say which rows they were made of."""
+def note_rows(trainer: Any, data: DataSection, lengths: Lengths | None) -> None:
+    """Lets batches say which rows they were made of, and orders them by ``lengths`` as the recipe has it."""
+    if not isinstance(trainer, Resumable):
+        return
+    trainer.lengths = lengths.packed() if lengths is not None else None
+    trainer.batch_tokens, trainer.largest_first = data.batch_tokens, data.largest_first
     if not isinstance(trainer, ResumableGenerations):  # whose batches are the rows themselves
         trainer.data_collator = IdCollator(trainer.data_collator)
-
-
-def with_ids(data: Any) -> Any:
-    """The data with a column ``id``: its own, or the row's place."""
-    return data if "id" in data.column_names else data.add_column("id", [str(k) for k in range(len(data))])
 
 
 def train_from_last_checkpoint(trainer: Any, folder: Path) -> None:
@@ -238,6 +250,10 @@ def train_from_last_checkpoint(trainer: Any, folder: Path) -> None:
     """
     if _moves_reference(trainer) and getattr(trainer, "is_deepspeed_enabled", False):
         raise InputError("trainer.sync_ref_model: its reference is not kept under DeepSpeed; leave one of the two out.")
+    if not isinstance(trainer, Resumable):
+        checkpoints = folder / "checkpoints"
+        trainer.train(resume_from_checkpoint=get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None)
+        return
     last = last_whole(folder / "checkpoints")
     ledger = Ledger(folder / "ledger", trainer.args.process_index)
     again = ledger.cut_back(step_of(last) if last else 0)

@@ -162,6 +162,7 @@ def make_trainer(recipe: Recipe, folder: Path) -> Any:
     """TRL's trainer for a recipe, model loaded and frozen as asked, ready to train."""
     from datasets import Dataset
 
+    from alignment.fitting_rows import rows_to_train_on, with_ids
     from alignment.models import (
         freeze,
         load_model,
@@ -170,12 +171,15 @@ def make_trainer(recipe: Recipe, folder: Path) -> Any:
         model_options,
         prepared_model,
     )
-    from alignment.resuming import note_rows, with_ids
+    from alignment.resuming import note_rows
 
     arguments = trainer_arguments(recipe, folder)
     path = prepared_model(recipe)
     data = Dataset.from_parquet(str(parquet(recipe.data.train))).select(kept_places(recipe))
-    data = with_ids(data)
+    processor = load_processor(path, max_pixels=recipe.model.max_pixels)
+    data, lengths = rows_to_train_on(recipe, processor, with_ids(data), path)
+    if recipe.method == "sft" and recipe.data.too_long != "cut":
+        arguments.pop("max_length", None)  # every row fits, and nothing is cut
     is_adapter = (Path(path) / "adapter_config.json").is_file()
     model: Any = (
         load_model(path, dtype=recipe.model.dtype, attention=recipe.model.attention, trainable=True)
@@ -188,11 +192,11 @@ def make_trainer(recipe: Recipe, folder: Path) -> Any:
             **arguments.get("model_init_kwargs", {}),
         }
     trainer = _maker(recipe.method)(
-        recipe, model, load_processor(path, max_pixels=recipe.model.max_pixels), data,
+        recipe, model, processor, data,
         arguments=arguments, peft_config=None if is_adapter else lora_config(recipe.model.lora),
     )  # fmt: skip
     freeze(trainer.model, list(recipe.model.freeze))
-    note_rows(trainer)
+    note_rows(trainer, recipe.data, lengths)
     return trainer
 
 

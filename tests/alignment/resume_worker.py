@@ -27,8 +27,8 @@ def train(recipe, step, rank="all"):
     if step >= 0 and rank in ("all", os.environ.get("RANK", "0")):
         noted = resuming.note_rows
 
-        def with_killer(trainer):
-            noted(trainer)
+        def with_killer(trainer, *more):
+            noted(trainer, *more)
             trainer.add_callback(Killed(step))
 
         resuming.note_rows = with_killer
