@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from alignment.cli_cache import cache
+from alignment.cli_soak import ledger, soak
 from alignment.engine import share_cores
 from rewards.strict_yaml import InputError
 
@@ -388,3 +389,7 @@ def eval_reader_command(
     result = eval_reader(source, half=half)
     findings = result.pop("findings")
     _say({**result, "findings": findings} if as_json else {**result, **findings}, as_json)
+
+
+app.command()(soak)
+app.command()(ledger)

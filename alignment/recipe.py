@@ -60,13 +60,19 @@ class ModelSection(_Strict):
 class DataSection(_Strict):
     """Parquet files of a built data set; ``data/x/instruction/train`` stands for that file.
 
-    ``kinds``: only preference rows of these kinds (None: all); ``limit``: only the first of them.
+    ``kinds``: only preference rows of these kinds (None: all); ``limit``: only the first of them. ``too_long``: what
+    becomes of rows longer than ``trainer.max_length`` or the model's context (``cut``: answers lose their end).
+    ``batch_tokens``: batches of at most so many tokens instead of so many rows (sft and dpo). ``largest_first``: the
+    first batch of the run is the largest, so that what does not fit memory fails at once.
     """
 
     train: str
     eval: str | None = None
     kinds: list[str] | None = None
     limit: int | None = Field(default=None, ge=1)
+    too_long: Literal["refuse", "drop", "resize", "cut"] = "refuse"
+    batch_tokens: int | None = Field(default=None, ge=1)
+    largest_first: bool = True
 
 
 class RewardEntry(BaseModel):
@@ -342,6 +348,8 @@ def data_faults(recipe: Recipe) -> list[str]:
     except InputError as missing:
         return [str(missing)]
     names = pq.read_schema(file).names
+    if recipe.data.batch_tokens is not None and recipe.method not in ("sft", "dpo"):
+        return [f"data.batch_tokens: not under {recipe.method}, whose batches are not made of single rows."]
     faults = [] if pq.read_metadata(file).num_rows else [f"data.train: {file} holds no rows."]
     needed = list(NEEDED_COLUMNS[recipe.method])
     if recipe.method == "dpo" and recipe.weighting.use:

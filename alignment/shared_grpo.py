@@ -17,6 +17,7 @@ from trl import GRPOTrainer
 from trl.trainer.utils import pad, split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
 
 from alignment.image_rows import IMAGE_FIELDS, Fields, by_row, joined, same_rows
+from alignment.resuming import ResumableGenerations
 from alignment.shared_prefill import shared_prefill
 from alignment.shared_prefix import (
     TOKEN_FIELDS,
@@ -51,7 +52,7 @@ class ProcessedOnce:
         return self._processor(*args, **kwargs) if self.made is None else dict(self.made)
 
 
-class SharedPrefixGRPOTrainer(GRPOTrainer):
+class SharedPrefixGRPOTrainer(ResumableGenerations, GRPOTrainer):
     """GRPOTrainer with the shared prefix; everything else, the loss among it, is TRL's."""
 
     def __init__(self, *, shared_prefix: Setting, **kwargs: Any) -> None:
