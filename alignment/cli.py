@@ -68,10 +68,11 @@ def build(
 
     Example: clinalign build recipes/data/phantom_chest.yaml
     """
+    from alignment.reward_functions import local_backend
     from data_builders.build import build as build_data
     from data_builders.build_spec import read_spec
 
-    out = build_data(read_spec(spec, overrides or []))
+    out = build_data(read_spec(spec, overrides or []), local=local_backend)
     card = json.loads((out / "card.json").read_text(encoding="utf-8"))
     _say({"built": str(out), "gallery": str(out / "gallery.html"), "counts": card["counts"]}, as_json)
 

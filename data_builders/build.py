@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from data_builders.build_spec import BuildSpec
 from data_builders.card import Tally, card_of
 from data_builders.corrupt import corrupt
+from data_builders.curriculum_rows import open_curriculum
 from data_builders.dialogue_rows import DialogueRows
 from data_builders.dialogues import Paraphraser, dialogue_fault
 from data_builders.gallery import write_gallery
@@ -45,6 +46,7 @@ from data_builders.splits import split_of
 from data_builders.written_rows import fault_of_written, own_split, written_rows
 from rewards.boxes import is_valid
 from rewards.facts import Box, Facts
+from rewards.llm_spec import LocalBackend
 from rewards.rule_set import RuleSet, load_rule_set
 from rewards.strict_yaml import InputError
 
@@ -52,6 +54,8 @@ BLOCK = pa.struct([("type", pa.string()), ("text", pa.string())])
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.list_(BLOCK))]))
 ALWAYS = ("id", "patient", "study", "source", "split", "task", "facts", "rule_set", "provenance")
 IMAGES = pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+STAGED = {"stage": pa.string(), "capability": pa.string(), "guidelines": pa.list_(pa.string())}
+"""What rows of a curriculum have beside: their stage in it, not that of a disease."""
 OWN: dict[RowKind, dict[str, pa.DataType]] = {
     "instruction": {"prompt": MESSAGES, "completion": MESSAGES, "dialogue": pa.string()},
     "preference": {
@@ -82,12 +86,13 @@ def build(
     *,
     progress: Callable[[Records], Records] | None = None,
     paraphrase: Paraphraser | None = None,
+    local: LocalBackend | None = None,
 ) -> Path:
     """Builds the data set into ``spec.output``, replacing the one that was there, and returns the folder.
 
     Until all is written, the old data set stays as it is. ``progress`` wraps the source's records; by default a
     bar is drawn on standard error. ``paraphrase`` rewords the answers of dialogues; what changes an answer's meaning
-    is refused and counted in the card.
+    is refused and counted in the card. ``local`` makes the backend of a curriculum's local language model.
 
     Raises: InputError if the source yields nothing, more than ``max_quarantined`` of it cannot be used, or the
     output folder holds something else than a built data set.
@@ -99,7 +104,8 @@ def build(
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
         fresh = Path(scratch) / out.name
         fresh.mkdir()
-        _build_into(fresh, spec, records, paraphrase)
+        curriculum = spec.curriculum and open_curriculum(spec.curriculum, seed=spec.seed, output=str(out), local=local)
+        _build_into(fresh, spec, records, paraphrase, Tally(curriculum=curriculum))
         if out.exists():
             out.rename(Path(scratch) / "replaced")
         fresh.rename(out)
@@ -125,9 +131,9 @@ def _bar(description: str) -> Callable[[Records], Records]:
     return lambda records: track(records, description=description, transient=True, console=Console(stderr=True))
 
 
-def _build_into(folder: Path, spec: BuildSpec, records: Records, paraphrase: Paraphraser | None) -> None:
-    tally, seen = Tally(), set[str]()
-    with _Writers(folder) as writers:
+def _build_into(folder: Path, spec: BuildSpec, records: Records, paraphrase: Paraphraser | None, tally: Tally) -> None:
+    seen = set[str]()
+    with _Writers(folder, staged=spec.curriculum is not None) as writers:
         for item in records:
             reason = item.reason if isinstance(item, Quarantined) else _fault(item, seen, spec)
             seen.add(item.id)
@@ -239,6 +245,15 @@ class _Page:
             own = self._completed(asked) if self.kind == "instruction" else _truth(asked)
             yield asked.task, f"{asked.task}-{number}", {"prompt": prompt, **own}
         yield from self._dialogues()
+        yield from self._curriculum()
+
+    def _curriculum(self) -> Iterator[tuple[str, str, Row]]:
+        for item in (
+            self.tally.curriculum.items(self.sample, self.facts, self.kind, self.split) if self.tally.curriculum else ()
+        ):
+            prompt, said = user_turn(item.question, num_images=len(self.sample.images)), self._styled(item.answer)
+            own = {"completion": assistant_turn(said)} if self.kind == "instruction" else {"answer": item.answer}
+            yield item.task, item.suffix, {"prompt": prompt, **own, **item.columns}
 
     def _dialogues(self) -> Iterator[tuple[str, str, Row]]:
         if self.spec.dialogues is None:
@@ -357,8 +372,8 @@ def _loose(box: Box, factor: float, grid: int) -> Box:
 class _Writers:
     """One Parquet file for each kind and split, opened at its first row. Rows of one image stay together."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, *, staged: bool = False) -> None:
+        self.folder, self.staged = folder, staged
         self.files: dict[tuple[RowKind, str], pq.ParquetWriter] = {}
         self.waiting: dict[tuple[RowKind, str], list[Row]] = {}
 
@@ -385,7 +400,7 @@ class _Writers:
         kind, split = key
         if not self.waiting[key]:
             return
-        schema = schema_of(kind)
+        schema = schema_of(kind, staged=self.staged)
         if key not in self.files:
             path = self.folder / kind / f"{split}.parquet"
             path.parent.mkdir(exist_ok=True)
@@ -394,9 +409,12 @@ class _Writers:
         self.waiting[key] = []
 
 
-def schema_of(kind: RowKind) -> pa.Schema:
-    """The Arrow schema of a row kind, with the note by which ``datasets`` decodes the images."""
-    columns = {**{name: pa.string() for name in ALWAYS}, "images": IMAGES, **OWN[kind]}
+def schema_of(kind: RowKind, *, staged: bool = False) -> pa.Schema:
+    """The Arrow schema of a row kind, with the note by which ``datasets`` decodes the images.
+
+    ``staged``: with the columns of a curriculum.
+    """
+    columns = {**{name: pa.string() for name in ALWAYS}, "images": IMAGES, **OWN[kind], **(STAGED if staged else {})}
     features = {name: _feature(column) for name, column in columns.items()}
     features |= {k: {"feature": {"_type": "Image"}, "_type": "List"} for k, v in columns.items() if v == IMAGES}
     return pa.schema(list(columns.items()), metadata={"huggingface": json.dumps({"info": {"features": features}})})

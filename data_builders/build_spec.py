@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Optional, cast, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, create_model, model_validator
 
+from data_builders.curriculum_rows import CurriculumUse
 from data_builders.lesion_heat import Mask
 from data_builders.lesion_noise import NoiseSettings
 from data_builders.relevance import Missing, Normalisation
@@ -17,7 +18,7 @@ from rewards.dialogue import Scenario
 from rewards.strict_yaml import InputError, fault_lines, nearest, read_yaml, validated
 
 SOURCES = (
-    "phantom_chest", "phantom_marrow", "lidc_ct", "bccd", "labelled",
+    "phantom_chest", "phantom_marrow", "lidc_ct", "bccd", "labelled", "table",
     "vqa_rad", "slake", "path_vqa", "iu_xray", "released_pairs",
 )  # fmt: skip
 SplitName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
@@ -169,7 +170,8 @@ class BuildSpec(BaseModel):
     row is written. ``tasks``: questions an image, drawn among those that it can answer; ``prompt_tasks`` for
     prompt rows, and ``eval_tasks`` for every row of the ``eval_splits``. ``box_grid``: boxes are whole units of
     a grid x grid image. ``max_boxes``: boxes of one finding above which they are not asked for (counted in the
-    card). ``lesion_noise``: preference rows of the image side, beside those of the text side. ``relevance``: how
+    card). ``curriculum``: stages of tasks, in rows with the columns ``stage``, ``capability`` and ``guidelines``.
+    ``lesion_noise``: preference rows of the image side, beside those of the text side. ``relevance``: how
     preference rows are weighted. ``balance_lengths`` drops pairs until the rejected answer is as often longer as
     shorter. ``max_quarantined``: the share of records above which the build fails.
     """
@@ -183,7 +185,7 @@ class BuildSpec(BaseModel):
     assign: dict[str, str] = {}
     source_splits: dict[str, str] = {}
     rows: dict[RowKind, list[str]]
-    tasks: dict[Task, HowMany]
+    tasks: dict[Task, HowMany] = {}
     prompt_tasks: dict[Task, HowMany] | None = None
     eval_splits: list[str] = []
     eval_tasks: dict[Task, HowMany] | None = None
@@ -193,6 +195,7 @@ class BuildSpec(BaseModel):
     wording: Literal["first", "varied"] = "first"
     flaws: Flaws | None = None
     dialogues: Dialogues | None = None
+    curriculum: CurriculumUse | None = None
     corruptions_per_image: int = Field(default=1, ge=0)
     lesion_noise: LesionNoise | None = None
     relevance: Relevance = Relevance()
@@ -206,6 +209,12 @@ class BuildSpec(BaseModel):
         for split in self._named_splits():
             if split not in self.splits:
                 raise ValueError(f"no split named '{split}'.{nearest(split, list(self.splits))}")
+        return self
+
+    @model_validator(mode="after")
+    def _something_is_asked(self) -> "BuildSpec":
+        if self.curriculum is None and "tasks" not in self.model_fields_set:
+            raise ValueError("tasks: this key is required, unless there is a curriculum.")
         return self
 
     @model_validator(mode="after")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from data_builders.build_spec import BuildSpec
+from data_builders.curriculum_rows import CurriculumBuild
 from data_builders.lesion_noise import NoiseTally
 from data_builders.schema import Quarantined
 from data_builders.splits import check_disjoint
@@ -17,6 +18,7 @@ LICENCES = {
     "phantom_marrow": "drawn by clinalign; no restriction",
     "lidc_ct": "LIDC-IDRI, CC BY 3.0, doi 10.7937/K9/TCIA.2015.LO9QL9SX; read from installed packages",
     "bccd": "BCCD_Dataset, MIT",
+    "table": "not known to clinalign: that of the table and its images",
     "labelled": "not known to clinalign: that of the table and its images",
     "vqa_rad": "VQA-RAD, CC0 1.0, doi 10.1038/sdata.2018.251; images from MedPix under its own terms",
     "slake": "SLAKE, CC BY-SA 4.0, arXiv 2102.09542",
@@ -46,6 +48,7 @@ class Tally:
     refused: Counter[str] = field(default_factory=Counter[str])
     noise: NoiseTally = field(default_factory=NoiseTally)
     asked: Counter[tuple[str, ...]] = field(default_factory=Counter[tuple[str, ...]])
+    curriculum: CurriculumBuild | None = None
 
     def check(self, spec: BuildSpec) -> None:
         """Raises InputError if there is nothing, too much is unusable, or a patient is in two splits."""
@@ -88,6 +91,7 @@ def card_of(spec: BuildSpec, folder: Path, tally: Tally, preference: dict[str, A
         "repeated_questions": sum(tally.asked.values()) - len(tally.asked),
         "preference": preference,
         "lesion_noise": tally.noise.report() if spec.lesion_noise else None,
+        **({"curriculum": tally.curriculum.card()} if tally.curriculum else {}),
         "licence": LICENCES[spec.source.name],
         "seed": spec.seed,
         "rule_sets": sorted(tally.rule_sets),

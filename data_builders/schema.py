@@ -24,6 +24,7 @@ class Sample:
     ``facts`` hold boxes in pixels of ``image``. ``group`` is what must stay in one split (the patient).
     ``masks`` are not kept here: a source that has them draws them on demand. ``more_images`` follow the first, of
     which alone boxes speak; ``image_turns``: for each of them, the turn of a dialogue (from 1) that it opens.
+    ``report``: what a clinician wrote about it.
     """
 
     id: str
@@ -34,6 +35,7 @@ class Sample:
     provenance: dict[str, Any] = field(default_factory=dict[str, Any])
     more_images: tuple[Image.Image, ...] = ()
     image_turns: tuple[int, ...] = ()
+    report: str = ""
 
     @property
     def images(self) -> tuple[Image.Image, ...]:

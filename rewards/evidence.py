@@ -23,6 +23,7 @@ class Test(BaseModel):
 
     ``above``, ``at_least``, ``below``, ``at_most``: numbers. ``starts_with``: any part begins with one of these
     (code sets: ``[I21, I22]``). ``contains``: one of these words or phrases stands in the text. ``none_of``: not these.
+    ``if_unknown``: what a value that is not known counts as, where a policy must decide all the same.
     """
 
     __test__ = False
@@ -35,11 +36,13 @@ class Test(BaseModel):
     starts_with: list[str] = []
     contains: list[str] = []
     none_of: list[Scalar] = []
+    if_unknown: bool | None = None
 
     @model_validator(mode="after")
     def _asks_something(self) -> "Test":
-        if not self.model_fields_set:
-            raise ValueError(f"nothing is asked. Give one of: {', '.join(type(self).model_fields)}.")
+        asked = [name for name in type(self).model_fields if name != "if_unknown"]
+        if not self.model_fields_set & set(asked):
+            raise ValueError(f"nothing is asked. Give one of: {', '.join(asked)}.")
         return self
 
     def of(self, value: Scalar | list[str]) -> bool:
@@ -99,7 +102,7 @@ def any_holds(clauses: Iterable[Clause], evidence: Evidence) -> Truth:
 def answered(asked: Asked, value: Value) -> Truth:
     """Whether a value is what is asked for."""
     if value is None:
-        return None
+        return asked.if_unknown if isinstance(asked, Test) else None
     if isinstance(value, frozenset):
         return _agreed({_passes(asked, possible) for possible in value})
     return _passes(asked, value)

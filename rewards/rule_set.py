@@ -74,6 +74,7 @@ class RuleSet(BaseModel):
     """One clinical task: its findings, their words, and what each kind of error weighs.
 
     ``error_weights``: severity of an error = severity of the finding x weight of the kind, both in [0, 1].
+    ``side_words``: other words for a side, by which a clinician's report is read.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -82,6 +83,7 @@ class RuleSet(BaseModel):
     version: int
     modality: str
     findings: dict[str, FindingRule] = {}
+    side_words: dict[str, list[str]] = {}
     error_weights: dict[ErrorKind, float] = {}
     wording: Wording = Wording()
     decision: Decision | None = None
@@ -152,12 +154,16 @@ def faults_of(rules: RuleSet) -> list[Fault]:
 def load_rule_set(name: str) -> RuleSet:
     """The rule set of a shipped name (``chest_xray``), a versioned id (``chest_xray@1``) or a YAML file.
 
+    A rule set of several versions has a file for each (``retina_referral@1.yaml``) and is named with its version.
+
     Raises: InputError if there is none, or its version is another, or the file has faults.
     """
-    bare, _, version = name.partition("@")
+    if name in shipped():
+        return read_rule_set(Path(str(files("rewards.rule_sets") / f"{name}.yaml")))
+    bare, _, version = (name, "", "") if name.endswith((".yaml", ".yml")) else name.partition("@")
     path = Path(bare) if bare.endswith((".yaml", ".yml")) else Path(str(files("rewards.rule_sets") / f"{bare}.yaml"))
     if not path.is_file() and not bare.endswith((".yaml", ".yml")):
-        raise InputError(f"no rule set named '{bare}'.{nearest(bare, shipped())} Shipped: {', '.join(shipped())}.")
+        raise InputError(f"no rule set named '{name}'.{nearest(name, shipped())} Shipped: {', '.join(shipped())}.")
     rules = read_rule_set(path)
     if version and version != str(rules.version):
         raise InputError(f"rule set '{bare}': version {version} was asked for, version {rules.version} is installed.")

@@ -5,7 +5,7 @@ decision, each under its own name. Evidence that is unknown and could raise the 
 Left out: probabilities, and levels that are not ordered.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -14,11 +14,15 @@ from rewards.evidence import Clause, Evidence, Scalar, Value, any_holds, holds
 
 
 class Level(BaseModel):
-    """One level of a scale. ``any_of``: one clause is enough. Only the lowest level may have none (the default)."""
+    """One level of a scale. ``any_of``: one clause is enough. Only the lowest level may have none (the default).
+
+    ``phrases``: what it is called, beside its name.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     name: str
+    phrases: list[str] = []
     any_of: list[Clause] = []
 
 
@@ -36,12 +40,16 @@ class Scale(BaseModel):
 
 
 class Implication(BaseModel):
-    """Evidence that follows from other evidence: ``when`` holds, then these values are so."""
+    """Evidence that follows from other evidence: ``when`` holds, then these values are so.
+
+    ``name``: of the contradiction, where something else is stated.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     when: Clause
     then: dict[str, Scalar]
+    name: str = ""
 
 
 class Staging(BaseModel):
@@ -72,11 +80,12 @@ class Staged:
 
 @dataclass(frozen=True)
 class Contradiction:
-    """Evidence that says one thing where an implication says another."""
+    """Evidence that says one thing where an implication says another. ``rule``: its name."""
 
     name: str
     stated: Value
     implied: Scalar
+    rule: str = field(default="", compare=False)
 
 
 def closed(evidence: Evidence, implications: list[Implication]) -> tuple[dict[str, Value], list[Contradiction]]:
@@ -90,7 +99,7 @@ def closed(evidence: Evidence, implications: list[Implication]) -> tuple[dict[st
                 if stated is None:
                     known[name], grown = implied, True
                 elif stated != implied and Contradiction(name, stated, implied) not in clashes:
-                    clashes.append(Contradiction(name, stated, implied))
+                    clashes.append(Contradiction(name, stated, implied, rule.name))
     return known, clashes
 
 
