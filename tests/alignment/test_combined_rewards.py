@@ -1,4 +1,3 @@
-
 import pytest
 
 from alignment.combined_rewards import combined_rewards
