@@ -89,6 +89,14 @@ class Canaries(TrainerCallback):
             log_metric(f"canary/{name}", value)
         self._judge(means)
 
+    def kept_state(self) -> dict[str, Any]:
+        """What a checkpoint has to keep (see ``resuming.py``)."""
+        return {"seen": self.seen, "streaks": self.streaks, "alarms": self.alarms}
+
+    def restore_state(self, state: dict[str, Any]) -> None:
+        """Goes on from a checkpoint's state."""
+        self.seen, self.streaks, self.alarms = state["seen"], state["streaks"], state["alarms"]
+
     def _margins(self, texts: list[str], columns: dict[str, Any]) -> dict[str, float]:
         """Mean reward of each canned attack on this batch's prompts, less that of the policy's answers."""
         rows = [

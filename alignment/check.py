@@ -44,11 +44,25 @@ def plan(recipe: Recipe) -> dict[str, Any]:
         "steps": steps,
         "samples_per_step": per_step,
         "tokens_per_row": mean_tokens(recipe),
+        **length_figures(recipe, places),
         "parameters": total,
         "trainable_parameters": trainable,
         "memory_gb_without_activations": round((total * size + trainable * (size + 8)) / 1e9, 3),
         **(weight_figures(recipe, places) if recipe.method == "dpo" else {}),
     }
+
+
+def length_figures(recipe: Recipe, places: list[int]) -> dict[str, Any]:
+    """Median, 95 % and maximum of the rows' tokens (prompt, images and longest answer), and the longest rows by id.
+
+    Raises: InputError if rows are too long and the recipe refuses them.
+    """
+    from alignment.fitting_rows import length_figures as figures
+    from alignment.models import load_processor, prepared_model
+
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = prepared_model(recipe.model_copy(update={"output": scratch}))
+        return figures(recipe, load_processor(folder, max_pixels=recipe.model.max_pixels), folder, places)
 
 
 def weight_figures(recipe: Recipe, places: list[int]) -> dict[str, Any]:

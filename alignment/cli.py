@@ -11,6 +11,10 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from alignment.cli_cache import cache
+from alignment.cli_soak import ledger, soak
+from alignment.cli_splits import audit_splits_command
+from alignment.engine import share_cores
 from rewards.strict_yaml import InputError
 
 app = typer.Typer(
@@ -23,9 +27,12 @@ console = Console(stderr=True)
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="key=value, such as trainer.seed=1 or output=runs/x")]
 
+app.command()(cache)
+
 
 def main() -> None:
     """Runs a command; a user's mistake is one sentence for each fault and exit code 2, never a traceback."""
+    share_cores()
     if "--json" in sys.argv:  # libraries that log to standard output must not spoil the one JSON object on it
         sys.stdout = sys.stderr
     try:
@@ -384,3 +391,8 @@ def eval_reader_command(
     result = eval_reader(source, half=half)
     findings = result.pop("findings")
     _say({**result, "findings": findings} if as_json else {**result, **findings}, as_json)
+
+
+app.command()(soak)
+app.command()(ledger)
+app.command("audit-splits")(audit_splits_command)

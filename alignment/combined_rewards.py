@@ -6,10 +6,8 @@ told not to scale it. Left out: groups that are split over two processes under D
 """
 
 import dataclasses
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +22,6 @@ from rewards.schedule import ThresholdSchedule
 from rewards.strict_yaml import InputError
 
 Log = Callable[[str, float], None]
-STATE_FILE = "reward_schedules.json"
 
 
 @dataclass
@@ -152,20 +149,14 @@ class ScheduleStates(TrainerCallback):
     def __init__(self, functions: list[ScheduledReward]) -> None:
         self.functions = functions
 
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Writes the state beside the weights."""
-        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        if state.is_world_process_zero and folder.is_dir():
-            states = {f.reward.name: f.schedule.state() for f in self.functions}
-            (folder / STATE_FILE).write_text(json.dumps(states), encoding="utf-8")
+    def kept_state(self) -> dict[str, Any]:
+        """What a checkpoint has to keep (see ``resuming.py``)."""
+        return {f.reward.name: f.schedule.state() for f in self.functions}
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Restores the state of the checkpoint at the present step, if there is one."""
-        file = Path(args.output_dir) / f"checkpoint-{state.global_step}" / STATE_FILE
-        if state.global_step and file.is_file():
-            states = json.loads(file.read_text(encoding="utf-8"))
-            for function in self.functions:
-                function.schedule.restore(states[function.reward.name])
+    def restore_state(self, state: dict[str, Any]) -> None:
+        """Goes on from a checkpoint's state."""
+        for function in self.functions:
+            function.schedule.restore(state[function.reward.name])
 
 
 class GatedReward(TrlReward):

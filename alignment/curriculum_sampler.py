@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.utils.data import Sampler
-from trl import SFTTrainer
 
 from alignment.curriculum_section import CurriculumSection
+from alignment.row_order import Order
 from rewards.strict_yaml import InputError, nearest
 
 Rows = NDArray[np.int64]
@@ -165,34 +164,16 @@ def _cycle(after: Mapping[str, list[str]]) -> list[str]:
     return next((found for task in after for found in walk([task])), [])
 
 
-def recipe_rows(recipe: Any, data: Any, arguments: Any) -> Rows | None:
-    """The stream of an SFT recipe's rows, or None without a curriculum; sets the number of steps in ``arguments``."""
+def recipe_order(recipe: Any, data: Any, arguments: Any) -> Order | None:
+    """The order of an SFT recipe's rows, all in one epoch, or None without a curriculum.
+
+    Sets the number of steps in ``arguments``.
+    """
     section: CurriculumSection | None = recipe.data.curriculum
     if section is None:
         return None
     arguments.max_steps = section.steps
     rows_per_step = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
     seed = arguments.data_seed if arguments.data_seed is not None else arguments.seed
-    return stream(list(data["stage"]), list(data["task"]), section, rows_per_step=rows_per_step, seed=seed)
-
-
-class StreamSampler(Sampler[int]):
-    """A fixed order of rows, the same on every process."""
-
-    def __init__(self, rows: Rows) -> None:
-        self.rows = rows
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.rows.tolist())
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-
-class CurriculumTrainer(SFTTrainer):
-    """TRL's SFTTrainer over the rows of a stream."""
-
-    rows: Rows
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
-        return StreamSampler(self.rows)
+    rows = stream(list(data["stage"]), list(data["task"]), section, rows_per_step=rows_per_step, seed=seed).tolist()
+    return lambda _epoch: rows

@@ -26,7 +26,7 @@ from alignment.losses import preference_margin, weighted_dpo_loss
 from alignment.prompt_groups import Group, collated, group
 from alignment.recipe import Recipe, Weighting
 from alignment.reference_cache import Logps, read_references, reference_file, row_key, write_references
-from alignment.row_tokens import with_lengths
+from alignment.resuming import Resumable
 from alignment.shared_prefix import (
     Batch,
     answer_outputs,
@@ -40,7 +40,7 @@ from alignment.shared_prefix import (
 from data_builders.schema import message_text
 from rewards.strict_yaml import InputError
 
-COLUMNS = ("images", "rejected_images", "prompt", "chosen", "rejected", "weight", "reference_logps")
+COLUMNS = ("id", "images", "rejected_images", "prompt", "chosen", "rejected", "weight", "reference_logps")
 LOSS_FIELDS = ("weight", "chosen", "rejected", "reference_logps", "changed", "truncated")
 logger = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ def _changed(batch: Batch) -> torch.Tensor:
     return torch.tensor(marks, dtype=torch.bool)
 
 
-class WeightedDPOTrainer(DPOTrainer):
+class WeightedDPOTrainer(Resumable, DPOTrainer):
     """DPOTrainer whose loss is MMedPO's weighted one. Logged rewards and margins are unweighted.
 
     With ``weighting.use`` false every weight is 1: plain DPO. ``sft_coefficient`` adds the mean negative
@@ -116,13 +116,10 @@ class WeightedDPOTrainer(DPOTrainer):
     def __init__(self, *, weighting: Weighting, **kwargs: Any) -> None:
         self.weighting = weighting
         super().__init__(**kwargs)
-        for model in (self.model, self.ref_model):
-            if model is not None:
-                score_answers_only(model)
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
-        self._signature_columns = [*self._signature_columns, *COLUMNS, self.args.length_column_name]
+        self._signature_columns = [*self._signature_columns, *COLUMNS]
 
     def _compute_loss(self, model: Any, inputs: Batch, return_outputs: bool) -> Any:
         batch = {k: v for k, v in inputs.items() if k not in LOSS_FIELDS}
@@ -292,11 +289,15 @@ def dpo_trainer(
         model=model,
         args=arguments,
         data_collator=collator,
-        train_dataset=with_lengths(data.select_columns(kept), processor, arguments, ("chosen", "rejected")),
+        train_dataset=data.select_columns(kept),
         processing_class=processor,
         peft_config=common["peft_config"],
     )
-    collator.shared = resolved(recipe.model.shared_prefix, trainer.model)
+    checkpointing = bool(arguments.gradient_checkpointing)
+    form = resolved(recipe.model.shared_prefix, trainer.model, checkpointing=checkpointing)
+    collator.shared = form != "repeated"
+    for scored in filter(None, (trainer.model, trainer.ref_model)):
+        score_answers_only(scored, form)
     if _precomputes(trainer, precompute):
         trainer.cache_references()
     return trainer

@@ -27,7 +27,7 @@ def grpo_trainer(recipe: Recipe, model: Any, processor: ProcessorMixin, data: Da
     if not arguments.get("use_vllm"):
         suppressed = {"suppress_tokens": unsampled_tokens(processor)}
         arguments["generation_kwargs"] = {**suppressed, **(arguments.get("generation_kwargs") or {})}
-    read = {"images", "prompt"} | combined.columns
+    read = {"id", "images", "prompt"} | combined.columns
     if recipe.dialogue:
         data, read = dialogues_that_fit(recipe, model, processor, data), read | {"dialogue"}
     rows = data.select_columns([c for c in data.column_names if c in read])

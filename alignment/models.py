@@ -3,6 +3,9 @@
 Left out: quantised loading and remote code (``trust_remote_code`` is never set).
 """
 
+import contextlib
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -46,22 +49,37 @@ def prepared_model(recipe: Recipe) -> str:
         return model_folder(section.path)
     if not (init / "config.json").is_file():
         texts = list(built_texts(recipe.data.train))
-        if section.path == "tiny":
-            from alignment.tiny import build_tiny
-
-            build_tiny(
-                texts,
-                init,
-                family=section.family,
-                image_size=section.image_size,
-                init_std=section.init_std,
-                seed=section.seed,
-            )
-        else:
-            from alignment.smollm2 import build_smollm2
-
-            build_smollm2(init, seed=section.seed)
+        with built_whole(init) as folder:
+            _build(section, texts, folder)
     return str(init)
+
+
+@contextlib.contextmanager
+def built_whole(folder: Path) -> Iterator[Path]:
+    """A place to build a folder that then appears in one step; where another process was first, its folder stays."""
+    unfinished = folder.with_name(f"{folder.name}.{os.getpid()}.unfinished")
+    yield unfinished
+    with contextlib.suppress(OSError):  # a folder that is not empty is not replaced
+        unfinished.replace(folder)
+    shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _build(section: ModelSection, texts: list[str], folder: Path) -> None:
+    if section.path == "tiny":
+        from alignment.tiny import build_tiny
+
+        build_tiny(
+            texts,
+            folder,
+            family=section.family,
+            image_size=section.image_size,
+            init_std=section.init_std,
+            seed=section.seed,
+        )
+    else:
+        from alignment.smollm2 import build_smollm2
+
+        build_smollm2(folder, seed=section.seed)
 
 
 def built_texts(train: str) -> Iterator[str]:

@@ -74,9 +74,10 @@ def answer_logprobs(
     """
     if "forward" not in vars(base_model(model)):  # TRL's head lies over the class's own forward
         add_fused_lm_head(base_model(model))
-    score_answers_only(model)
+    form = resolved(shared_prefix, model)
+    score_answers_only(model, form)
     groups = [group(processor, r["images"], r["prompt"], r["answers"]) for r in rows]
-    batch = collated(processor, groups, shared=resolved(shared_prefix, model))
+    batch = collated(processor, groups, shared=form != "repeated")
     batch = {k: v.to(model.device) for k, v in batch.items()}
     sums = answer_sums(answer_outputs(model, batch).log_probs[0], batch["answer_lengths"]).tolist()
     counts = [len(g.answers) for g in groups]

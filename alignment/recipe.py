@@ -38,7 +38,9 @@ class ModelSection(_Strict):
 
     ``path``: a Hugging Face name, a folder, a run's folder, ``tiny`` or ``smollm2``. ``max_pixels`` is the one pixel
     budget (width x height) of the image processor; None keeps the processor's own. ``shared_prefix``: a prompt with
-    several answers goes through the model once (``auto``: where that is exact, else a line in the log says why not).
+    several answers goes through the model once (``auto``: where that is exact, else a line in the log says why not;
+    ``cached``: by way of a key-value cache, which kernels without a mask get anyway). ``cache_image_features``: what
+    a frozen vision tower and projector make of an image is kept on disk (see ``clinalign cache``).
     """
 
     path: str
@@ -48,7 +50,8 @@ class ModelSection(_Strict):
     max_pixels: int | None = Field(default=None, ge=28 * 28)
     freeze: list[Module] = []
     lora: Lora | None = None
-    shared_prefix: Literal["auto", "on", "off"] = "auto"
+    shared_prefix: Literal["auto", "on", "cached", "off"] = "auto"
+    cache_image_features: bool = False
     family: Literal["idefics3", "qwen3_vl", "llava"] = "idefics3"
     image_size: int = Field(default=128, ge=32, multiple_of=32)
     init_std: float = Field(default=0.1, gt=0)
@@ -58,14 +61,20 @@ class ModelSection(_Strict):
 class DataSection(_Strict):
     """Parquet files of a built data set; ``data/x/instruction/train`` stands for that file.
 
-    ``kinds``: only preference rows of these kinds (None: all); ``limit``: only the first of them. ``curriculum``: SFT
-    along the stages of the rows (see ``curriculum_section.py``).
+    ``kinds``: only preference rows of these kinds (None: all); ``limit``: only the first of them. ``too_long``: what
+    becomes of rows longer than ``trainer.max_length`` or the model's context (``cut``: answers lose their end).
+    ``batch_tokens``: batches of at most so many tokens instead of so many rows (sft and dpo). ``largest_first``: the
+    first batch of the run is the largest, so that what does not fit memory fails at once. ``curriculum``: SFT along the
+    stages of the rows (see ``curriculum_section.py``).
     """
 
     train: str
     eval: str | None = None
     kinds: list[str] | None = None
     limit: int | None = Field(default=None, ge=1)
+    too_long: Literal["refuse", "drop", "resize", "cut"] = "refuse"
+    batch_tokens: int | None = Field(default=None, ge=1)
+    largest_first: bool = True
     curriculum: CurriculumSection | None = None
 
 
@@ -344,6 +353,8 @@ def data_faults(recipe: Recipe) -> list[str]:
     except InputError as missing:
         return [str(missing)]
     names = pq.read_schema(file).names
+    if recipe.data.batch_tokens is not None and recipe.method not in ("sft", "dpo"):
+        return [f"data.batch_tokens: not under {recipe.method}, whose batches are not made of single rows."]
     faults = [] if pq.read_metadata(file).num_rows else [f"data.train: {file} holds no rows."]
     needed = list(NEEDED_COLUMNS[recipe.method])
     if recipe.method == "dpo" and recipe.weighting.use:
@@ -353,7 +364,7 @@ def data_faults(recipe: Recipe) -> list[str]:
         faults.append(f"data.train: {recipe.method} reads {', '.join(lacking)}, but {file} has: {', '.join(names)}.")
     elif "weight" in needed:
         faults += weight_faults(recipe)
-    faults += curriculum_faults(recipe.data.curriculum, recipe.trainer, names)
+    faults += curriculum_faults(recipe.data.curriculum, recipe.trainer, names, batch_tokens=recipe.data.batch_tokens)
     return faults + kind_faults(recipe, names)
 
 

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +28,27 @@ def cache_folder() -> Path:
 def reference_file(model: Any, processor: Any, max_length: int | None = None) -> Path:
     """Where the log-probabilities under this reference lie. A fresh adapter, which is switched off, does not count."""
     digest = hashlib.sha256(f"{base_model(model).config.model_type} {max_length}".encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        if "lora_" in name and ".ref." not in name:
-            continue
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    weights = model.state_dict(keep_vars=True).items()
+    add_weights(digest, [(name, w) for name, w in weights if "lora_" not in name or ".ref." in name])
     for text in _settings(processor):
         digest.update(text.encode())
     return cache_folder() / "reference_logps" / f"{digest.hexdigest()[:32]}.safetensors"
+
+
+def add_weights(digest: Any, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
+    """Adds weights to a digest: whole ones, also where ZeRO-3 has left each rank a share (all ranks must come here)."""
+    for name, tensor in sorted(weights, key=lambda named: named[0]):
+        with _whole(tensor):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+
+
+def _whole(tensor: torch.Tensor) -> AbstractContextManager[Any]:
+    if not hasattr(tensor, "ds_id"):
+        return nullcontext()
+    from deepspeed.zero import GatheredParameters
+
+    return GatheredParameters([tensor])
 
 
 def _settings(processor: Any) -> Iterable[str]:

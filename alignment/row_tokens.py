@@ -1,37 +1,122 @@
-"""How many tokens a row costs, image tokens among them, so that batches can be made of rows of like length.
+"""How many tokens a row costs, image tokens among them: counted once for a file and processor, and kept on disk.
 
-An image's tokens depend on its size alone: one image of each size is processed. Left out: sizing batches by tokens;
-with ``trainer.train_sampling_strategy: group_by_length`` TRL keeps the number of rows and takes the longest first, so
-that a batch that does not fit memory is found at once.
+An image's tokens depend on its size alone: one image of each size is processed, and of the others only the header is
+read. What is done with the counts stands in ``fitting_rows.py`` (rows too long) and ``token_batches.py``.
 """
 
-from collections.abc import Sequence
+import hashlib
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
+import torch
+from datasets import Dataset, Image, List
+from filelock import FileLock
+from PIL import Image as PilImage
+from PIL import ImageOps
+from safetensors.torch import load_file, save_file
 
 from alignment.prompt_groups import group
+from alignment.reference_cache import (
+    _settings as processor_settings,  # pyright: ignore[reportPrivateUsage]
+)
+from alignment.reference_cache import cache_folder
+
+ANSWERS = {"sft": ("completion",), "dpo": ("chosen", "rejected"), "grpo": ()}
+"""The columns that hold the answers of a method's rows."""
 
 
-def token_counts(processor: Any, data: Dataset, answers: Sequence[str]) -> list[int]:
-    """Tokens of each row: the prompt with its images, and the answers in these columns behind it."""
+@dataclass(frozen=True)
+class Lengths:
+    """Tokens of each row (N): its prompt's text, its images, and each of its answers (N x answers)."""
+
+    text: list[int]
+    images: list[int]
+    answers: list[list[int]]
+
+    def packed(self) -> list[int]:
+        """All answers behind one prompt."""
+        return self._with(sum)
+
+    def longest(self) -> list[int]:
+        """The prompt and the longest of its answers: what a model's context must hold."""
+        return self._with(lambda answers: max(answers, default=0))
+
+    def _with(self, of_answers: Any) -> list[int]:
+        every = zip(self.text, self.images, self.answers, strict=True)
+        return [text + images + of_answers(answers) for text, images, answers in every]
+
+    def of(self, places: Iterable[int]) -> "Lengths":
+        """Those of some rows."""
+        kept = list(places)
+        return Lengths(
+            [self.text[k] for k in kept], [self.images[k] for k in kept], [self.answers[k] for k in kept]
+        )  # fmt: skip
+
+
+def counted(processor: Any, rows: Iterable[Any], answers: Sequence[str]) -> Lengths:
+    """The lengths of rows, whose images are decoded or not (``Image(decode=False)``)."""
     of_images: dict[tuple[tuple[int, int], ...], int] = {}
-    counts = []
-    for row in data:
-        fields: Any = row
-        made = group(processor, fields["images"], fields["prompt"], [fields[name] for name in answers])
-        text = sum(len(processor.tokenizer(t, add_special_tokens=False)["input_ids"]) for t in made.answers)
-        plain = len(processor.tokenizer(made.prompt, add_special_tokens=False)["input_ids"])
-        sizes = tuple(image.size for image in made.images)
+    found = Lengths([], [], [])
+    for row in rows:
+        images = [_opened(image) for image in row["images"] or []]
+        made = group(processor, images, row["prompt"], [row[name] for name in answers] or [_nothing()])
+        plain = _num_tokens(processor, made.prompt)
+        sizes = tuple(image.size for image in images)
         if sizes not in of_images:
-            images = {"images": [made.images]} if sizes else {}
-            of_images[sizes] = len(processor(text=[made.prompt], **images)["input_ids"][0]) - plain
-        counts.append(text + plain + of_images[sizes])
-    return counts
+            given = {"images": [images]} if sizes else {}
+            of_images[sizes] = len(processor(text=[made.prompt], **given)["input_ids"][0]) - plain
+        found.text.append(plain)
+        found.images.append(of_images[sizes])
+        found.answers.append([_num_tokens(processor, text) for text in made.answers] if answers else [])
+    return found
 
 
-def with_lengths(data: Dataset, processor: Any, arguments: Any, answers: Sequence[str]) -> Dataset:
-    """The data with the column that TRL groups by, where the arguments ask for grouping by length."""
-    if arguments.train_sampling_strategy != "group_by_length":
-        return data
-    return data.add_column(arguments.length_column_name, token_counts(processor, data, answers))
+def _nothing() -> list[dict[str, Any]]:
+    return [{"role": "assistant", "content": [{"type": "text", "text": " "}]}]
+
+
+def _num_tokens(processor: Any, text: str) -> int:
+    return len(processor.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _opened(image: Any) -> PilImage.Image:
+    """The image; of an undecoded one only the header is read, unless it says that the picture lies on its side."""
+    if isinstance(image, PilImage.Image):
+        return image
+    opened = PilImage.open(io.BytesIO(image["bytes"]) if image["bytes"] else image["path"])
+    return ImageOps.exif_transpose(opened) if opened.getexif().get(274, 1) > 1 else opened
+
+
+def lengths_of_file(processor: Any, file: Path, answers: Sequence[str]) -> Lengths:
+    """The lengths of every row of a Parquet file; counted by the first process that asks, read by all others."""
+    kept = cache_folder() / "row_lengths" / f"{_key(processor, file, answers)}.safetensors"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{kept}.lock"):
+        if not kept.is_file():
+            data = Dataset.from_parquet(str(file))
+            rows = data.select_columns(["images", "prompt", *answers]).cast_column("images", List(Image(decode=False)))
+            _write(kept, counted(processor, rows, answers))
+    content = load_file(kept)
+    return Lengths(content["text"].tolist(), content["images"].tolist(), content["answers"].tolist())
+
+
+def _key(processor: Any, file: Path, answers: Sequence[str]) -> str:
+    with file.open("rb") as opened:
+        digest = hashlib.file_digest(opened, "sha256")
+    for text in (*processor_settings(processor), *answers):
+        digest.update(text.encode())
+    return digest.hexdigest()[:32]
+
+
+def _write(file: Path, lengths: Lengths) -> None:
+    content = {
+        "text": torch.tensor(lengths.text, dtype=torch.int64),
+        "images": torch.tensor(lengths.images, dtype=torch.int64),
+        "answers": torch.tensor(lengths.answers, dtype=torch.int64),
+    }
+    unfinished = file.with_suffix(".tmp")
+    save_file(content, unfinished)
+    unfinished.replace(file)

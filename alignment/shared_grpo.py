@@ -17,6 +17,7 @@ from trl import GRPOTrainer
 from trl.trainer.utils import pad, split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
 
 from alignment.image_rows import IMAGE_FIELDS, Fields, by_row, joined, same_rows
+from alignment.resuming import ResumableGenerations
 from alignment.shared_prefill import shared_prefill
 from alignment.shared_prefix import (
     TOKEN_FIELDS,
@@ -51,17 +52,17 @@ class ProcessedOnce:
         return self._processor(*args, **kwargs) if self.made is None else dict(self.made)
 
 
-class SharedPrefixGRPOTrainer(GRPOTrainer):
+class SharedPrefixGRPOTrainer(ResumableGenerations, GRPOTrainer):
     """GRPOTrainer with the shared prefix; everything else, the loss among it, is TRL's."""
 
     def __init__(self, *, shared_prefix: Setting, **kwargs: Any) -> None:
         self.shared = False
         super().__init__(**kwargs)
-        self.shared = resolved(shared_prefix, self.model)
+        form = resolved(shared_prefix, self.model, checkpointing=bool(self._arguments.gradient_checkpointing))
+        self.shared = form != "repeated"
         self.processing_class: Any = ProcessedOnce(self.processing_class)
-        for model in (self.model, self.ref_model):
-            if model is not None:
-                score_answers_only(model)
+        for model in filter(None, (self.model, self.ref_model)):
+            score_answers_only(model, form)
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         """TRL's, without its shuffle where that changes nothing but which rows share a forward."""

@@ -4,7 +4,7 @@ A row is laid out as ``[prompt | answer 1 | ... | answer G | padding]`` and goes
 positions go on from the prompt's last one, and its tokens attend to the prompt and to themselves only. Every number
 equals that of the repeated layout (the prompt once for each answer), which is the same layout with one answer a row.
 
-Left out: kernels that take no mask (flash attention); they get the repeated layout.
+Kernels that take no mask (flash attention) get the same from a cache (``cached_prefix.py``).
 Shape suffixes: B rows, L columns, A answers of the batch, N answer tokens of the batch.
 """
 
@@ -14,31 +14,31 @@ from typing import Any, Literal
 
 import torch
 from peft import PeftModel
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
+from alignment.cached_prefix import MARK, TOKEN_FIELDS, continue_from_cache
 from rewards.strict_yaml import InputError
 
-Setting = Literal["auto", "on", "off"]
+Setting = Literal["auto", "on", "cached", "off"]
+Form = Literal["packed", "cached", "repeated"]
 Batch = dict[str, torch.Tensor]
 PADDING = -1
-TOKEN_FIELDS = ("token_type_ids", "mm_token_type_ids")
 OWN_FIELDS = ("segments", "answer_positions", "answer_labels", "answer_lengths")
 # Proven equal to the repeated layout by tests/alignment/test_shared_prefix_families.py.
 PROVEN = (
     *("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "llava", "llava_next", "llava_onevision"),
     *("gemma3", "idefics3", "smolvlm", "internvl"),
 )
-MASKED_KERNELS = ("sdpa", "eager")
+MASKED_KERNELS = ("sdpa", "eager", "flex_attention")
 logger = logging.getLogger(__name__)
 
 
 def refusal(model: Any) -> str | None:
-    """Why this model cannot use the layout, or None if it can."""
+    """Why this model can share a prefix in no form, or None if it can."""
     config = base_model(model).config
     text = config.get_text_config()
     if config.model_type not in PROVEN:
         return f"{config.model_type} is not among the families proven exact ({', '.join(PROVEN)})"
-    if text._attn_implementation not in MASKED_KERNELS:
-        return f"the attention kernel '{text._attn_implementation}' takes no mask ({' or '.join(MASKED_KERNELS)} does)"
     if getattr(text, "sliding_window", None) and "sliding_attention" not in (getattr(text, "layer_types", None) or ()):
         return f"{text.model_type} slides its attention window in a way that is not handled"
     if isinstance(model, PeftModel) and model.active_peft_config.is_prompt_learning:
@@ -46,17 +46,32 @@ def refusal(model: Any) -> str | None:
     return None
 
 
-def resolved(setting: Setting, model: Any) -> bool:
-    """Whether the layout is used. ``auto`` falls back to the repeated layout with one line in the log.
+def resolved(setting: Setting, model: Any, *, checkpointing: bool = False) -> Form:
+    """The form in which answers are scored: ``packed`` where the attention kernel takes a mask, else ``cached``.
 
-    Raises: InputError if ``on`` is asked of a model that cannot.
+    ``auto`` falls back to the repeated layout with one line in the log.
+
+    Args:
+        setting: the recipe's; ``cached`` asks for that form whatever the kernel.
+        model: the policy.
+        checkpointing: whether training recomputes activations, which no cache survives.
+
+    Raises: InputError if ``on`` or ``cached`` is asked of a model that cannot.
     """
-    reason = None if setting == "off" else refusal(model)
-    if reason and setting == "on":
-        raise InputError(f"model.shared_prefix: 'on' is not possible: {reason}. Use 'auto' or 'off'.")
+    if setting == "off":
+        return "repeated"
+    kernel = base_model(model).config.get_text_config()._attn_implementation
+    cached = setting == "cached" or kernel not in MASKED_KERNELS
+    reason = refusal(model)
+    if reason is None and cached and checkpointing:
+        why = "as asked" if setting == "cached" else f"as '{kernel}' takes no mask"
+        reason = f"through a cache, {why}, it needs trainer.activation_checkpointing: false"
+    if reason and setting != "auto":
+        raise InputError(f"model.shared_prefix: '{setting}' is not possible: {reason}. Use 'auto' or 'off'.")
     if reason:
         logger.warning("shared prefix is off: %s; every answer gets its own copy of the prompt.", reason)
-    return setting != "off" and reason is None
+        return "repeated"
+    return "cached" if cached else "packed"
 
 
 def base_model(model: Any) -> Any:
@@ -145,7 +160,7 @@ def position_ids(model: Any, batch: Batch) -> torch.Tensor:
 
 
 def attention_mask(model: Any, batch: Batch) -> Any:
-    """Who sees whom: boolean (B, 1, L, L) for sdpa, additive for eager; a dict of two where some layers slide.
+    """Who sees whom (B, 1, L, L): boolean for sdpa, additive for eager, blocks for flex; a dict where layers slide.
 
     Causal; an answer sees the prompt and itself; nobody sees padding but itself. Gemma 3's tokens of one image see one
     another, and its sliding layers count the distance in positions, not columns.
@@ -158,7 +173,7 @@ def attention_mask(model: Any, batch: Batch) -> Any:
     seen = (columns <= columns[:, None]) & ((key == 0) | ((key == query) & (key > 0)))
     if "token_type_ids" in batch:
         seen = seen | _same_image(batch["token_type_ids"])
-    form = _additive if text._attn_implementation == "eager" else _boolean
+    form = {"eager": _additive, "flex_attention": _blocks}.get(text._attn_implementation, _boolean)
     full = form((seen | itself)[:, None], base_model(model).dtype)
     if "sliding_attention" not in (getattr(text, "layer_types", None) or ()):
         return full
@@ -189,21 +204,37 @@ def _additive(seen: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(~seen, torch.finfo(dtype).min)
 
 
+def _blocks(seen: torch.Tensor, dtype: torch.dtype) -> BlockMask:
+    del dtype
+
+    def visible(row: Any, head: Any, query: Any, key: Any) -> torch.Tensor:
+        del head
+        return seen[row, 0, query, key]
+
+    rows, _, columns, _ = seen.shape
+    return create_block_mask(visible, rows, None, columns, columns, device=str(seen.device))
+
+
 def model_inputs(model: Any, batch: Batch) -> dict[str, Any]:
     """What the model is given. Rows of one answer each need no mask of ours: that is the repeated layout."""
     inputs: dict[str, Any] = {k: v for k, v in batch.items() if k not in OWN_FIELDS}
     if int(batch["segments"].max()) <= 1:
         return inputs | {"attention_mask": (batch["segments"] != PADDING).long()}
+    if getattr(base_model(model).base_model, MARK, False):
+        return inputs | {"segments": batch["segments"], "position_ids": position_ids(model, batch)}
     return inputs | {"attention_mask": attention_mask(model, batch), "position_ids": position_ids(model, batch)}
 
 
-def score_answers_only(model: Any) -> None:
+def score_answers_only(model: Any, form: Form = "packed") -> None:
     """Lets TRL's fused head (``trl.trainer.utils.add_fused_lm_head``) project the answers' positions only.
 
     The backbone then takes ``answer_positions`` (N) and hands the head (1, N, hidden): neither prompt nor padding is
-    projected, and no (tokens, vocabulary) tensor is built. Idempotent.
+    projected, and no (tokens, vocabulary) tensor is built. ``form`` ``cached``: prompts go through a cache from now on.
+    Idempotent.
     """
     backbone = base_model(model).base_model
+    if form == "cached":
+        continue_from_cache(backbone)
     if getattr(backbone, "_clinalign_positions", None) is not None:
         return
     chosen: list[torch.Tensor] = []

@@ -112,9 +112,10 @@ def _is_finished(recipe: Recipe, folder: Path) -> bool:
 
 def _write_provenance(recipe: Recipe, folder: Path) -> None:
     """The resolved recipe, versions, commit, seed and the data's SHA-256."""
-    (folder / "recipe.resolved.yaml").write_text(
-        yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False), encoding="utf-8"
-    )
+    from alignment.checkpoints import write_whole
+
+    content = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+    write_whole(folder / "recipe.resolved.yaml", content)
     facts = {
         "packages": {name: version(name) for name in PACKAGES},
         "git_commit": git_commit(),
@@ -141,16 +142,16 @@ def sha256(path: Path) -> str:
 
 
 def _train(recipe: Recipe, folder: Path) -> None:
-    from transformers.trainer_utils import get_last_checkpoint
+    from alignment.resuming import train_from_last_checkpoint
 
     trainer = make_trainer(recipe, folder)
-    checkpoints = folder / "checkpoints"
-    last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
-    trainer.train(resume_from_checkpoint=last)
-    trainer.save_model(str(folder / "model"))
+    train_from_last_checkpoint(trainer, folder)
+    unfinished = folder / "model.unfinished"
+    trainer.save_model(str(unfinished))
     if trainer.is_world_process_zero():
-        trainer.processing_class.save_pretrained(folder / "model")
+        trainer.processing_class.save_pretrained(unfinished)
         _write_log(trainer.state.log_history, folder / "log.jsonl")
+        unfinished.replace(folder / "model")  # from here on the run counts as finished
 
 
 def _write_log(history: list[dict[str, Any]], file: Path) -> None:
@@ -161,6 +162,7 @@ def make_trainer(recipe: Recipe, folder: Path) -> Any:
     """TRL's trainer for a recipe, model loaded and frozen as asked, ready to train."""
     from datasets import Dataset
 
+    from alignment.fitting_rows import rows_to_train_on, with_ids
     from alignment.models import (
         freeze,
         load_model,
@@ -169,10 +171,15 @@ def make_trainer(recipe: Recipe, folder: Path) -> Any:
         model_options,
         prepared_model,
     )
+    from alignment.resuming import note_rows
 
     arguments = trainer_arguments(recipe, folder)
     path = prepared_model(recipe)
     data = Dataset.from_parquet(str(parquet(recipe.data.train))).select(kept_places(recipe))
+    processor = load_processor(path, max_pixels=recipe.model.max_pixels)
+    data, lengths = rows_to_train_on(recipe, processor, with_ids(data), path)
+    if recipe.method == "sft" and recipe.data.too_long != "cut":
+        arguments.pop("max_length", None)  # every row fits, and nothing is cut
     is_adapter = (Path(path) / "adapter_config.json").is_file()
     model: Any = (
         load_model(path, dtype=recipe.model.dtype, attention=recipe.model.attention, trainable=True)
@@ -185,10 +192,15 @@ def make_trainer(recipe: Recipe, folder: Path) -> Any:
             **arguments.get("model_init_kwargs", {}),
         }
     trainer = _maker(recipe.method)(
-        recipe, model, load_processor(path, max_pixels=recipe.model.max_pixels), data,
+        recipe, model, processor, data,
         arguments=arguments, peft_config=None if is_adapter else lora_config(recipe.model.lora),
     )  # fmt: skip
     freeze(trainer.model, list(recipe.model.freeze))
+    if recipe.model.cache_image_features:
+        from alignment.image_features import cache_image_features
+
+        cache_image_features(trainer.model, reference=getattr(trainer, "ref_model", None))
+    note_rows(trainer, recipe.data, lengths)
     return trainer
 
 

@@ -17,7 +17,9 @@ from defusedxml import DefusedXmlException  # pyright: ignore[reportMissingTypeS
 from defusedxml.ElementTree import parse  # pyright: ignore
 from PIL import Image
 
+from data_builders.images import ImageError, inside, open_image
 from data_builders.schema import Quarantined, Sample
+from rewards.boxes import area, iou
 from rewards.facts import Box, Facts, Finding
 from rewards.strict_yaml import InputError
 
@@ -94,7 +96,7 @@ def read_smear(annotation: Path, *, root: Path) -> Smear:
     Raises: Unusable if the XML or the JPEG cannot be read, InputError if the image's path leaves ``root``.
     """
     tree = _tree(annotation)
-    image = open_image(inside(root, str(Path("JPEGImages") / (tree.findtext("filename") or ""))))
+    image = _photograph(inside(root, str(Path("JPEGImages") / (tree.findtext("filename") or ""))))
     stated = tree.findtext("size/width"), tree.findtext("size/height")
     if stated not in ((None, None), (str(image.width), str(image.height))):
         raise Unusable(f"its boxes are for {stated[0]} x {stated[1]} pixels, but it has {image.width} x {image.height}")
@@ -112,27 +114,11 @@ def _tree(annotation: Path) -> Element:
     return root
 
 
-def inside(root: Path, name: str) -> Path:
-    """The path of a file named in data.
-
-    Raises: InputError if it leaves ``root``.
-    """
-    path = (root / name).resolve()
-    if not path.is_relative_to(root.resolve()):
-        raise InputError(f"{root}: '{name}' lies outside this folder; paths in data cannot leave their root.")
-    return path
-
-
-def open_image(path: Path) -> Image.Image:
-    """The decoded image, in RGB.
-
-    Raises: Unusable if it is missing, truncated or no image.
-    """
+def _photograph(path: Path) -> Image.Image:
     try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as fault:
-        raise Unusable(f"{path.name}: not readable as an image ({type(fault).__name__})") from None
+        return open_image(path).convert("RGB")
+    except ImageError as fault:
+        raise Unusable(str(fault)) from None
 
 
 def _cells(objects: list[Element], *, image: Image.Image) -> tuple[list[Cell], dict[int, tuple[str | None, str]]]:
@@ -152,7 +138,7 @@ def _cell(labelled: Element, *, number: int, label: str, image: Image.Image, bef
         raise Unusable(f"unknown label '{label}'; known: {', '.join(CELLS)}")
     cell = Cell(number=number, finding=CELLS[label], box=half_open(_corners(labelled), image=image))
     for other in before:
-        if other.finding == cell.finding and overlap(other.box, cell.box) >= SAME_CELL_IOU:
+        if other.finding == cell.finding and iou(other.box, cell.box) >= SAME_CELL_IOU:
             raise Unusable(f"the same cell as box {other.number}, drawn twice")
     return cell
 
@@ -176,21 +162,6 @@ def half_open(corners: list[int], *, image: Image.Image) -> Box:
     if x1 < 1 or y1 < 1 or x2 > image.width or y2 > image.height:
         raise Unusable(f"box {corners} is not inside the image of {image.width} x {image.height} pixels")
     return float(x1 - 1), float(y1 - 1), float(x2), float(y2)
-
-
-def overlap(a: Box, b: Box) -> float:
-    """Area shared by two boxes over the area they cover together, in [0, 1].
-
-    >>> overlap((0, 0, 2, 1), (1, 0, 3, 1))
-    0.3333333333333333
-    """
-    shared = area(clipped(a, b))
-    return shared / (area(a) + area(b) - shared)
-
-
-def area(box: Box) -> float:
-    """The area of a box, 0 where its corners have crossed."""
-    return max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1])
 
 
 def clipped(box: Box, frame: Box) -> Box:

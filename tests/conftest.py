@@ -10,6 +10,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from hypothesis import settings
 
+from alignment.engine import share_cores
+
+share_cores()
+
 settings.register_profile("clinalign", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("clinalign")
 

@@ -1,8 +1,6 @@
-import json
-
 import pytest
 
-from alignment.combined_rewards import STATE_FILE, combined_rewards
+from alignment.combined_rewards import combined_rewards
 from alignment.recipe import read_recipe
 from alignment.train import make_trainer, run
 from rewards.combination import advantages, as_table
@@ -43,7 +41,7 @@ def test_a_shut_gate_costs_the_box_reward_and_logs_what_it_was(write_recipe):
     assert combined.functions[1]([GOOD, BARE]) == [1.0, 0.0]
 
 
-def test_a_schedule_tightens_the_threshold_as_the_model_succeeds_and_is_kept_in_the_checkpoint(write_recipe, tmp_path):
+def test_a_schedule_tightens_the_threshold_as_the_model_succeeds_and_is_kept_in_the_checkpoint(write_recipe):
     schedule = {"reward": "box_measure", "start": 0.3, "end": 0.5, "step": 0.1, "window": 1, "success": 0.9}
     rewards = [{"name": "box_measure", "formula": "iou_at"}]
 
@@ -51,26 +49,18 @@ def test_a_schedule_tightens_the_threshold_as_the_model_succeeds_and_is_kept_in_
         recipe = of_recipe(write_recipe, rewards=rewards, combination={"schedules": [schedule]})
         return combined_rewards(recipe, group_size=2)
 
-    class Arguments:
-        output_dir = str(tmp_path)
-
-    class State:
-        global_step, is_world_process_zero = 4, True
-
     def score(combined, height, **more):
         return combined.functions[0](["[[0,0,10,10]]"], boxes=[[[0, 0, 10, height]]], **more)
 
     first, second = fresh(), fresh()
-    (tmp_path / "checkpoint-4").mkdir()
     training = {"log_metric": lambda name, value: None}
     assert score(first, 25, **training) == [1.0]  # IoU .4 at threshold .3
     assert score(first, 10) == [1.0]  # no training batch: nothing moves
     assert score(first, 10, **training) == [1.0]
     assert score(first, 25, **training) == [0.0]  # the threshold is .5 now
-    first.callbacks[0].on_save(Arguments, State, None)
-    second.callbacks[0].on_train_begin(Arguments, State, None)
-    kept = json.loads((tmp_path / "checkpoint-4" / STATE_FILE).read_text())
+    kept = first.callbacks[0].kept_state()
     assert kept == {"box_measure": {"value": 0.5, "recent": []}}
+    second.callbacks[0].restore_state(kept)
     assert score(second, 25) == [0.0]
 
 

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import BatchSampler
 
-from alignment.curriculum_sampler import StreamSampler, recipe_rows, segments, shares, stream
+from alignment.curriculum_sampler import recipe_order, segments, shares, stream
 from alignment.curriculum_section import CurriculumSection, curriculum_faults
+from alignment.row_order import EpochSampler
 from rewards.strict_yaml import InputError
 
 PUBLISHED = {
@@ -131,13 +132,17 @@ def test_the_processes_share_the_stream_out_and_a_resumed_one_takes_the_rest():
     stages, tasks = columns({"s": {"a": 50, "b": 30}})
     rows = stream(stages, tasks, section_of({"of": ["s"], "steps": 6}), rows_per_step=8, seed=1)
     ranks = [
-        [row for batch in BatchSamplerShard(BatchSampler(StreamSampler(rows), 4, False), 2, rank) for row in batch]
+        [
+            row
+            for batch in BatchSamplerShard(BatchSampler(EpochSampler(lambda _: rows.tolist()), 4, False), 2, rank)
+            for row in batch
+        ]
         for rank in (0, 1)
     ]
     assert sorted(ranks[0] + ranks[1]) == sorted(rows)
     step_3 = ranks[0][8:12] + ranks[1][8:12]
     assert step_3 == list(rows[16:24])
-    assert list(StreamSampler(rows))[16:] == list(rows[16:])
+    assert list(EpochSampler(lambda _: rows.tolist()))[16:] == list(rows[16:])
 
 
 def test_a_recipe_gives_its_steps_and_its_batch():
@@ -146,9 +151,9 @@ def test_a_recipe_gives_its_steps_and_its_batch():
         per_device_train_batch_size=2, gradient_accumulation_steps=3, world_size=2, data_seed=None, seed=5, max_steps=-1
     )
     recipe = SimpleNamespace(data=SimpleNamespace(curriculum=section_of({"of": ["s"], "steps": 4})))
-    rows = recipe_rows(recipe, data, arguments)
-    assert rows is not None
-    assert (len(rows), arguments.max_steps) == (4 * 12, 4)
+    order = recipe_order(recipe, data, arguments)
+    assert order is not None
+    assert (len(order(0)), arguments.max_steps) == (4 * 12, 4)
 
 
 def test_weights_and_prerequisites_come_from_a_curriculum_file():
@@ -183,8 +188,8 @@ def test_a_curriculum_that_the_data_cannot_follow_is_refused(section, says):
 def test_faults_of_a_recipe_are_named_before_training():
     section = section_of({"of": ["s"], "steps": 5})
     trainer = {"max_steps": 9, "train_sampling_strategy": "group_by_length"}
-    faults = curriculum_faults(section, trainer, ["task"])
-    assert len(faults) == 3
+    faults = curriculum_faults(section, trainer, ["task"], batch_tokens=512)
+    assert len(faults) == 4
     assert "reads column 'stage'" in faults[0]
     assert "have 5 steps" in faults[1]
     assert curriculum_faults(section, {"max_steps": 5}, ["stage", "task"]) == []

@@ -2,11 +2,14 @@
 
 import pytest
 from datasets import Dataset
+from hypothesis import given
+from hypothesis import strategies as st
 
 from alignment.models import built_texts, load_processor
 from alignment.prompt_groups import collated, group
 from alignment.recipe import parquet, read_recipe
-from alignment.row_tokens import token_counts
+from alignment.reference_cache import cache_folder
+from alignment.row_tokens import Lengths, counted, lengths_of_file
 from alignment.tiny import build_tiny
 from alignment.train import make_trainer
 
@@ -26,7 +29,7 @@ def test_counts_are_those_of_the_processed_row_for_every_image_size(data, start)
     rows[1]["images"] = [rows[1]["images"][0].resize((128, 96))]
     rows[2]["images"] = []
     rows[2]["prompt"] = [{"role": "user", "content": [{"type": "text", "text": "Any effusion?"}]}]
-    counts = token_counts(processor, rows, ["chosen", "rejected"])
+    counts = counted(processor, rows, ["chosen", "rejected"]).packed()
     for row, count in zip(rows, counts, strict=True):
         made = group(processor, row["images"], row["prompt"], [row["chosen"], row["rejected"]])
         assert int((collated(processor, [made], shared=True)["segments"] >= 0).sum()) == count
@@ -37,8 +40,33 @@ def test_rows_are_grouped_by_length_with_the_longest_first(write_recipe, start, 
     changes = {"trainer": {"train_sampling_strategy": "group_by_length", "per_device_train_batch_size": 4}}
     recipe = read_recipe(write_recipe(method, model={"path": str(start)}, **changes))
     trainer = make_trainer(recipe, tmp_path / method)
-    lengths = trainer.train_dataset["length"]
     sampler = trainer._get_train_sampler(trainer.train_dataset)
-    assert type(sampler).__name__ == "LengthGroupedSampler"
-    assert lengths[next(iter(sampler))] == max(lengths)
+    assert trainer.lengths[next(iter(sampler))] == max(trainer.lengths)
     trainer.train()
+
+
+def test_counts_of_a_file_are_kept_and_read_without_decoding_an_image(data, start, monkeypatch):
+    processor, file = load_processor(str(start)), parquet(str(data / "preference/align"))
+    rows = Dataset.from_parquet(str(file))
+    decoded = counted(processor, rows, ["chosen", "rejected"])
+    found = lengths_of_file(processor, file, ("chosen", "rejected"))
+    assert found == decoded
+    monkeypatch.setattr("alignment.row_tokens.counted", None)
+    assert lengths_of_file(processor, file, ("chosen", "rejected")) == found
+    assert len(list((cache_folder() / "row_lengths").glob("*.safetensors"))) == 1
+
+
+def test_another_pixel_budget_counts_anew(data, start):
+    file = parquet(str(data / "preference/align"))
+    roomy = lengths_of_file(load_processor(str(start)), file, ("chosen",))
+    tight = lengths_of_file(load_processor(str(start), max_pixels=64 * 64), file, ("chosen",))
+    assert tight.text == roomy.text
+    assert sum(tight.images) <= sum(roomy.images)
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 9), st.lists(st.integers(1, 9), min_size=2, max_size=2))))
+def test_longest_and_packed_are_sums_of_their_parts(rows):
+    lengths = Lengths([t for t, _, _ in rows], [i for _, i, _ in rows], [a for *_, a in rows])
+    assert lengths.longest() == [t + i + max(a) for t, i, a in rows]
+    assert lengths.packed() == [t + i + sum(a) for t, i, a in rows]
+    assert lengths.of(range(len(rows))) == lengths

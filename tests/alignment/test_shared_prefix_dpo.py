@@ -65,6 +65,12 @@ def test_the_same_losses_with_shared_prefix_on_and_off(recipe, trainer):
     )
 
 
+def test_the_same_losses_from_a_cache_for_kernels_without_a_mask(recipe):
+    trainer = {"precompute_ref_log_probs": False, "activation_checkpointing": False}
+    want = losses(recipe("off", "off", trainer=trainer))
+    assert losses(recipe("cached", "cached", trainer=trainer)) == pytest.approx(want, abs=1e-4)
+
+
 def test_the_same_losses_as_stock_trl(recipe, start, tmp_path):
     ours = recipe("ours", weighting={"use": False})
     data = Dataset.from_parquet(str(parquet(ours.data.train)))

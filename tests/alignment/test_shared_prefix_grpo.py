@@ -58,8 +58,8 @@ def log_of(recipe):
     return [entry for entry in trainer.state.log_history if "loss" in entry]
 
 
-def assert_one_trajectory(recipe, **changes):
-    on, off = log_of(recipe("on", "on", **changes)), log_of(recipe("off", "off", **changes))
+def assert_one_trajectory(recipe, shared="on", **changes):
+    on, off = log_of(recipe("on", shared, **changes)), log_of(recipe("off", "off", **changes))
     for name in ("loss", "grad_norm", "reward", "entropy", "kl", "completions/mean_length"):
         want = [entry[name] for entry in off if name in entry]
         assert [entry[name] for entry in on if name in entry] == pytest.approx(want, abs=1e-4, rel=1e-4), name
@@ -84,6 +84,10 @@ def test_one_trajectory_with_shared_prefix_on_and_off(recipe, family):
 )  # fmt: skip
 def test_one_trajectory_with_reference_accumulation_and_old_policy(recipe, trainer):
     assert_one_trajectory(recipe, trainer=trainer)
+
+
+def test_one_trajectory_from_a_cache_for_kernels_without_a_mask(recipe):
+    assert_one_trajectory(recipe, "cached", trainer={"beta": 0.1})
 
 
 def test_one_trajectory_with_lora_a_reference_and_a_frozen_tower(recipe):

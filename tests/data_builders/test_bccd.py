@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from data_builders.bccd import bccd, half_open, overlap
+from data_builders.bccd import bccd, half_open
 from data_builders.schema import Quarantined, Sample
 from rewards.rule_set import load_rule_set
 from rewards.strict_yaml import InputError
@@ -123,7 +123,7 @@ def test_a_truncated_jpeg_is_quarantined(tmp_path):
     photograph.write_bytes(photograph.read_bytes()[:700])
     samples, (quarantined,) = sorted_out(bccd(root=tmp_path))
     assert samples == []
-    assert (quarantined.id, "a.jpg: not readable as an image" in quarantined.reason) == ("a", True)
+    assert (quarantined.id, "a.jpg: unreadable image" in quarantined.reason) == ("a", True)
 
 
 @pytest.mark.parametrize("filename", ["missing.jpg", ""])
@@ -159,7 +159,7 @@ def test_boxes_made_for_another_size_quarantine_the_photograph(tmp_path):
 @pytest.mark.parametrize("filename", ["../../outside.jpg", "/etc/hostname"])
 def test_a_photograph_outside_the_root_is_an_error(tmp_path, filename):
     root = smear(tmp_path / "bccd", [], filename=filename)
-    with pytest.raises(InputError, match="paths in data cannot leave their root"):
+    with pytest.raises(InputError, match="leaves the data root"):
         list(bccd(root=root))
 
 
@@ -182,10 +182,6 @@ def test_a_knob_out_of_range_is_an_error(tmp_path, knobs):
 
 def test_a_box_of_the_whole_image_is_inside_it():
     assert half_open([1, 1, 64, 48], image=Image.new("RGB", (64, 48))) == (0, 0, 64, 48)
-
-
-def test_boxes_apart_do_not_overlap():
-    assert overlap((0, 0, 2, 2), (3, 3, 5, 5)) == 0.0
 
 
 def test_the_rule_set_counts_every_kind_of_cell():

@@ -1,0 +1,109 @@
+"""Checkpoints that are whole or not there: sealed by a manifest with the size and SHA-256 of every file, written last.
+
+A checkpoint without its manifest was killed half way; one whose files differ from it was damaged later. Both are
+named in one line and passed over for the one before. With several processes each hashes its share, and all decide
+alike. Left out: folders that each node keeps for itself; the checkpoints of all ranks lie in one shared folder.
+"""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from alignment.combined_rewards import gathered, process_index
+from rewards.strict_yaml import InputError
+
+MANIFEST = "complete.json"
+logger = logging.getLogger(__name__)
+Digest = tuple[int, str]
+"""A file's size in bytes and its SHA-256."""
+
+
+def seal(folder: Path, *, step: int) -> None:
+    """Writes the manifest of a checkpoint, after every process has written its files. Called by all processes."""
+    processes = len(gathered(None))
+    files = sorted(str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file() and f.name != MANIFEST)
+    found = {name: digest for part in gathered(_digests(folder, files)) for name, digest in part.items()}
+    if process_index() == 0:
+        content = {"step": step, "processes": processes, "files": found}
+        write_whole(folder / MANIFEST, json.dumps(content, indent=1))
+    gathered(None)
+
+
+def _digests(folder: Path, files: Sequence[str]) -> dict[str, Digest]:
+    """The digests of this process' share of the files, each of which is on the disk after this."""
+    processes, mine = len(gathered(None)), process_index()
+    return {name: _digest(folder / name) for name in files[mine::processes]}
+
+
+def _digest(file: Path) -> Digest:
+    with file.open("rb") as opened:
+        os.fsync(opened.fileno())
+        return file.stat().st_size, hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Replaces a file in one step, and on the disk: a killed process leaves the old one or the new one."""
+    unfinished = file.with_name(f"{file.name}.{os.getpid()}.tmp")
+    with unfinished.open("w", encoding="utf-8") as opened:
+        opened.write(text)
+        opened.flush()
+        os.fsync(opened.fileno())
+    unfinished.replace(file)
+    folder = os.open(file.parent, os.O_RDONLY)
+    os.fsync(folder)
+    os.close(folder)
+
+
+def fault(folder: Path) -> str | None:
+    """What keeps a run from going on from this checkpoint; None for a whole one. Called by all processes."""
+    manifest = folder / MANIFEST
+    if not manifest.is_file():
+        return f"was not finished (no {MANIFEST})"
+    files: dict[str, Digest] = json.loads(manifest.read_text(encoding="utf-8"))["files"]
+    mine = list(files)[process_index() :: len(gathered(None))]
+    faults = [f for part in gathered([_file_fault(folder / name, *files[name]) for name in mine]) for f in part if f]
+    return faults[0] if faults else None
+
+
+def _file_fault(file: Path, size: int, sha256: str) -> str | None:
+    if not file.is_file():
+        return f"lacks {file.name}"
+    if file.stat().st_size != size:
+        return f"is torn: {file.name} has {file.stat().st_size} bytes of {size}"
+    return None if _digest(file)[1] == sha256 else f"is damaged: {file.name} is not what was written"
+
+
+def last_whole(folder: Path) -> Path | None:
+    """The newest checkpoint in a run's ``checkpoints`` folder that is whole; the others are named in the log.
+
+    Called by all processes. Raises: InputError if it was written by another number of processes.
+    """
+    for checkpoint in sorted(_checkpoints(folder), key=step_of, reverse=True):
+        if found := fault(checkpoint):
+            if process_index() == 0:
+                logger.warning("%s %s; the one before it is used.", checkpoint, found)
+            continue
+        _check_processes(checkpoint)
+        return checkpoint
+    return None
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    return [path for path in folder.glob("checkpoint-*") if path.is_dir() and path.name.split("-")[1].isdigit()]
+
+
+def step_of(checkpoint: Path) -> int:
+    """The optimizer step after which a checkpoint was written."""
+    return int(checkpoint.name.split("-")[1])
+
+
+def _check_processes(checkpoint: Path) -> None:
+    written = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))["processes"]
+    if written != (now := len(gathered(None))):
+        raise InputError(
+            f"{checkpoint}: written by {written} processes, and this run has {now}: it cannot go on exactly. "
+            f"Start it with {written}, or add --fresh to begin anew."
+        )

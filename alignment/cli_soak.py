@@ -1,0 +1,68 @@
+"""``clinalign soak`` and ``clinalign ledger``: is a killed run the same run, and was every row seen once?"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from rewards.strict_yaml import InputError
+
+EXACT = (
+    "differing_losses", "differing_rows", "differing_log_entries", "rows_skipped", "rows_repeated",
+    "steps_missing_or_twice",
+)  # fmt: skip
+"""What must be 0."""
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else.")]
+
+
+def soak(
+    recipe: Annotated[Path, typer.Argument(help="an sft, dpo or grpo recipe")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, such as trainer.seed=1")] = None,
+    steps: Annotated[int, typer.Option(help="how long both runs are", min=2)] = 200,
+    kills: Annotated[int, typer.Option(help="how often the second one is killed", min=0)] = 3,
+    processes: Annotated[int, typer.Option(help="ranks under torchrun, one of which is killed", min=1)] = 1,
+    seed: Annotated[int, typer.Option(help="of the steps at which it is killed")] = 0,
+    out: Annotated[Path, typer.Option(help="a folder for both runs; what it held goes")] = Path("runs/soak"),
+    as_json: JsonFlag = False,
+) -> None:
+    """Run a recipe whole, and killed by SIGKILL at random steps: are losses and rows the same, does memory grow?
+
+    Exit code 1 if anything differs. Example: clinalign soak recipes/sft/phantom_chest.yaml --steps 1000 --kills 5
+    """
+    from alignment.soak import soak as run_soak
+
+    if out.exists() and not (out / "whole.log").exists() and any(out.iterdir()):
+        raise InputError(f"--out {out}: holds something that is no soak; name another folder.")
+    found = run_soak(recipe, overrides or [], folder=out, steps=steps, kills=kills, processes=processes, seed=seed)
+    _show(found, "whole run and killed run", as_json)
+
+
+def _show(found: dict[str, Any], title: str, as_json: bool) -> None:
+    if as_json:
+        assert sys.__stdout__ is not None
+        sys.__stdout__.write(json.dumps(found) + "\n")
+    else:
+        Console().print(_table(found, title))
+    if any(found[name] for name in EXACT if name in found):
+        raise typer.Exit(1)
+
+
+def _table(found: dict[str, Any], title: str) -> Table:
+    table = Table("figure", "value", title=title)
+    for name, value in found.items():
+        table.add_row(name.replace("_", " "), ", ".join(map(str, value)) if isinstance(value, list) else str(value))
+    return table
+
+
+def ledger(run: Annotated[Path, typer.Argument(help="a run's folder")], as_json: JsonFlag = False) -> None:
+    """Prove from a run's ledger that no row was skipped or seen twice. Exit code 1 if one was.
+
+    Example: clinalign ledger runs/phantom_chest/sft
+    """
+    from alignment.ledger import proof
+
+    _show(proof(run), f"ledger of {run}", as_json)

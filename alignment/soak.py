@@ -1,0 +1,209 @@
+"""A run that is killed again and again beside one that never was: their losses, their rows, and what memory does.
+
+Both are ordinary runs of one recipe (`clinalign train`, under torchrun for several processes), watched through their
+ledgers. Whoever is killed gets SIGKILL at a random step, wherever in it that falls: training, or writing a
+checkpoint. Left out: machines that vanish from the network; torchrun ends such runs after its own time-out.
+"""
+
+import contextlib
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from alignment.checkpoints import MANIFEST, step_of
+from alignment.ledger import proof, read_lines
+from rewards.strict_yaml import InputError
+
+POLL_S = 0.02
+WARM_UP = 0.2
+"""The share of a run's steps after which memory is looked at."""
+TIMED = ("step_time", "train_runtime", "train_samples_per_second", "train_steps_per_second", "train_loss")
+Line = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a run of the recipe is started, and where it writes."""
+
+    recipe: Path
+    overrides: list[str]
+    folder: Path
+    processes: int = 1
+
+    def start(self) -> "subprocess.Popen[str]":
+        """The started process; what it says goes to ``soak.log`` in the folder above."""
+        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(self.processes)]
+        command = [sys.executable, *(torchrun if self.processes > 1 else []), "-m", "alignment", "train"]
+        env = {"OMP_NUM_THREADS": "1", **os.environ}
+        with self.log.open("a", encoding="utf-8") as log:
+            return subprocess.Popen(
+                [*command, str(self.recipe), *self.overrides, f"output={self.folder}"],
+                env=env, stdout=log, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+            )  # fmt: skip
+
+    @property
+    def log(self) -> Path:
+        """Everything its processes said."""
+        return self.folder.with_suffix(".log")
+
+    def step(self) -> int:
+        """The last step that its ledger holds; 0 before the first."""
+        lines = _last_lines(self.folder / "ledger" / "rank0.jsonl")
+        return max((int(found[1]) for line in lines if (found := re.match(r'\{"step": (\d+),', line))), default=0)
+
+
+def _last_lines(file: Path, size: int = 8192) -> list[str]:
+    if not file.is_file():
+        return []
+    with file.open("rb") as opened:
+        opened.seek(max(0, file.stat().st_size - size))
+        return opened.read().decode(errors="replace").splitlines()
+
+
+@dataclass
+class Killing:
+    """What the killed run went through. ``ends_s``: seconds from a kill until the whole run had ended."""
+
+    kills: list[int] = field(default_factory=list[int])
+    resumed_at: list[int] = field(default_factory=list[int])
+    ends_s: list[float] = field(default_factory=list[float])
+
+
+def soak(
+    recipe: Path, overrides: list[str], *, folder: Path, steps: int, kills: int, processes: int = 1, seed: int = 0
+) -> dict[str, Any]:
+    """Runs the recipe whole and killed ``kills`` times, and compares.
+
+    Raises: InputError if a run ends by itself before it is done, with the last lines it said.
+    """
+    save = max(1, steps // 10)
+    settings = [f"trainer.max_steps={steps}", f"trainer.save_steps={save}", "trainer.save_strategy=steps"]
+    settings += ["trainer.logging_steps=1", "trainer.disable_tqdm=true", *overrides]
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    whole = Run(recipe, settings, folder / "whole", processes)
+    broken = Run(recipe, settings, folder / "broken", processes)
+    finish(whole)
+    draw = random.Random(seed)
+    gone_through = kill_again_and_again(broken, sorted(draw.sample(range(1, steps), min(kills, steps - 1))), draw)
+    return compared(whole.folder, broken.folder, gone_through)
+
+
+def finish(run: Run) -> None:
+    """Runs it to its end.
+
+    Raises: InputError if it fails.
+    """
+    code = run.start().wait()
+    if code:
+        raise InputError(f"soak: a run {ending(code)}; {run.log} ends with: {' / '.join(_last_lines(run.log)[-3:])}")
+
+
+def kill_again_and_again(run: Run, at_steps: list[int], draw: random.Random) -> Killing:
+    """Kills the run (one of its processes) when it reaches each of the steps, and then lets it finish."""
+    found = Killing()
+    for at in at_steps:
+        process = run.start()
+        before = run.step()
+        while process.poll() is None and (run.step() < at or run.step() == before):
+            time.sleep(POLL_S)
+        if process.poll() is not None:
+            if process.returncode:
+                finish(run)
+            break
+        since = time.perf_counter()
+        _worker(process.pid, run.processes, draw).send_signal(signal.SIGKILL)
+        process.wait()
+        found.kills.append(run.step())
+        found.ends_s.append(round(time.perf_counter() - since, 1))
+        found.resumed_at.append(last_step_kept(run.folder))
+    finish(run)
+    return found
+
+
+def _worker(pid: int, processes: int, draw: random.Random) -> psutil.Process:
+    """The process to kill: the run's own, or one of its ranks."""
+    if processes == 1:
+        return psutil.Process(pid)
+    ranks = [child for child in psutil.Process(pid).children() if "RANK" in _environment(child)]
+    return draw.choice(ranks)
+
+
+def _environment(process: psutil.Process) -> dict[str, str]:
+    with contextlib.suppress(psutil.Error):
+        return process.environ()
+    return {}
+
+
+def last_step_kept(folder: Path) -> int:
+    """The step of the last checkpoint with a manifest: where the run goes on; 0 without one."""
+    sealed = [file.parent for file in (folder / "checkpoints").glob(f"checkpoint-*/{MANIFEST}")]
+    return max(map(step_of, sealed), default=0)
+
+
+def ending(code: int) -> str:
+    """How a process ended, in words.
+
+    >>> ending(-9), ending(1), ending(0)
+    ('was killed by SIGKILL', 'ended with exit code 1', 'ended well')
+    """
+    if code < 0:
+        return f"was killed by {signal.Signals(-code).name}"
+    return f"ended with exit code {code}" if code else "ended well"
+
+
+def compared(whole: Path, broken: Path, killing: Killing) -> dict[str, Any]:
+    """The figures of a soak: losses and log entries that differ, the ledger's proof, memory growth of the whole run."""
+    pairs = list(zip(read_lines(whole / "ledger"), read_lines(broken / "ledger"), strict=True))
+    proved = proof(broken)
+    return {
+        "steps": proved["steps"],
+        "kills": len(killing.kills),
+        "killed_after_steps": killing.kills,
+        "resumed_after_steps": killing.resumed_at,
+        "slowest_end_after_a_kill_s": max(killing.ends_s, default=0.0),
+        "differing_losses": sum(differing(one, other, "loss") for one, other in pairs),
+        "differing_rows": sum(differing(one, other, "rows") for one, other in pairs),
+        "differing_log_entries": differing_logs(whole, broken),
+        **{name: proved[name] for name in ("rows_seen", "rows_skipped", "rows_repeated", "steps_missing_or_twice")},
+        "rss_mib_after_warm_up": pairs[0][0][int(WARM_UP * len(pairs[0][0]))]["rss_mib"],
+        "rss_mib_at_the_end": pairs[0][0][-1]["rss_mib"],
+        "mib_growth_per_1000_steps": max(growth(lines) for lines, _ in pairs),
+        "ms_per_step": round(1000 * float(np.median([line["seconds"] for line in pairs[0][0]])), 1),
+    }
+
+
+def differing(one: list[Line], other: list[Line], key: str) -> int:
+    """Steps at which two ledgers say different things, bit for bit, or which only one of them has."""
+    found, wanted = ({line["step"]: line[key] for line in lines} for lines in (one, other))
+    return sum(found.get(step) != wanted.get(step) for step in found.keys() | wanted.keys())
+
+
+def differing_logs(whole: Path, broken: Path) -> int:
+    """Lines of ``log.jsonl`` that differ in anything but time."""
+    one, other = (
+        [{k: v for k, v in json.loads(line).items() if k not in TIMED} for line in log.read_text().splitlines()]
+        for log in (whole / "log.jsonl", broken / "log.jsonl")
+    )
+    return sum(a != b for a, b in zip(one, other, strict=False)) + abs(len(one) - len(other))
+
+
+def growth(lines: list[Line]) -> float:
+    """MiB of resident memory gained in 1000 steps: the slope of a least-squares line after the warm-up."""
+    late = lines[int(WARM_UP * len(lines)) :]
+    if len(late) < 2:
+        return 0.0
+    slope = np.polynomial.Polynomial.fit([x["step"] for x in late], [x["rss_mib"] for x in late], 1).convert().coef
+    return round(1000 * float(slope[1]) if len(slope) > 1 else 0.0, 2)

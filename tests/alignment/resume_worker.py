@@ -1,0 +1,40 @@
+"""Trains a recipe; given a step, is killed by SIGKILL in the middle of the next one (on one rank, if given one)."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+from transformers import TrainerCallback
+
+from alignment import resuming
+from alignment.engine import leave_process_group
+from alignment.recipe import read_recipe
+from alignment.train import run
+
+
+class Killed(TrainerCallback):
+    def __init__(self, step):
+        self.step = step
+
+    def on_pre_optimizer_step(self, args, state, control, **_):
+        if state.global_step == self.step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def train(recipe, step, rank="all"):
+    """Trains; a step of 0 or more: until it is killed after that step."""
+    if step >= 0 and rank in ("all", os.environ.get("RANK", "0")):
+        noted = resuming.note_rows
+
+        def with_killer(trainer, *more):
+            noted(trainer, *more)
+            trainer.add_callback(Killed(step))
+
+        resuming.note_rows = with_killer
+    run(read_recipe(recipe))
+    leave_process_group()
+
+
+if __name__ == "__main__":
+    train(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])

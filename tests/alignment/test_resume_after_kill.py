@@ -1,0 +1,134 @@
+"""SIGKILL in the middle of a step, then the same command again: every loss is that of a run that was never killed."""
+
+import importlib.util
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from alignment.ledger import proof
+
+worker = importlib.util.spec_from_file_location("resume_worker", Path(__file__).with_name("resume_worker.py"))
+module = importlib.util.module_from_spec(worker)
+worker.loader.exec_module(module)
+train = module.train
+ROOT = Path(__file__).parents[2]
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
+EVERY = {"max_steps": 12, "save_strategy": "steps", "save_steps": 4, "logging_steps": 3, "seed": 5}
+PHASES = {"num_iterations": 2, "steps_per_generation": 3, "per_device_train_batch_size": 4, "save_steps": 5}
+"""GRPO: a generation batch lasts six steps, so that the checkpoints after 5 and 10 lie in the middle of one."""
+
+
+@pytest.fixture(scope="module")
+def start(data, tmp_path_factory):
+    """A tiny model to start from."""
+    from alignment.models import built_texts
+    from alignment.tiny import build_tiny
+
+    folder = tmp_path_factory.mktemp("start") / "tiny"
+    return build_tiny(built_texts(str(data / "instruction/sft")), folder, image_size=64)
+
+
+def forked(recipe, kill_at, log, **env):
+    """The id of a process that trains this recipe; forked, as its imports are done then."""
+    pid = os.fork()
+    if not pid:
+        code = 1
+        try:
+            with log.open("w") as opened:
+                sys.stdout = sys.stderr = opened
+                logging.basicConfig(stream=opened, force=True)
+                torch.set_num_threads(1)
+                os.environ.update(env)
+                train(recipe, kill_at, rank="1" if env else "all")
+                code = 0
+        finally:
+            os._exit(code)
+    return pid
+
+
+def ended(pid):
+    """How a process ended: 0, or the signal's number below zero."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def trained(recipe, kill_at=-1):
+    """What the process said."""
+    log = recipe.with_suffix(".log")
+    code = ended(forked(recipe, kill_at, log))
+    assert code == (0 if kill_at < 0 else -signal.SIGKILL), log.read_text()[-3000:]
+    return log.read_text()
+
+
+def trained_by_two(recipe, kill_at=-1):
+    """Two processes train; where rank 1 is killed, rank 0 is ended after it, as torchrun does."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    logs = [recipe.with_suffix(f".{rank}.log") for rank in range(2)]
+    pids = [forked(recipe, kill_at, logs[r], RANK=str(r), LOCAL_RANK=str(r), **shared) for r in range(2)]
+    code = ended(pids[1])
+    if code:
+        os.kill(pids[0], signal.SIGKILL)
+    assert code == (0 if kill_at < 0 else -signal.SIGKILL), "".join(log.read_text()[-3000:] for log in logs)
+    assert ended(pids[0]) == code, logs[0].read_text()[-3000:]
+
+
+def recipe_of(write_recipe, tmp_path, name, method, start, **changes):
+    trainer = {**EVERY, **(PHASES if method == "grpo" else {}), **changes.pop("trainer", {})}
+    path = write_recipe(
+        method, output=str(tmp_path / name), model={"path": str(start)}, trainer=trainer,
+        data={"limit": 18}, **changes,
+    )  # fmt: skip
+    return path.replace(tmp_path / f"{name}.yaml")
+
+
+def log_of(folder):
+    """Everything logged but times."""
+    log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    timed = ("step_time", "train_runtime", "train_samples_per_second", "train_steps_per_second", "train_loss")
+    return [{k: v for k, v in entry.items() if k not in timed} for entry in log]
+
+
+def steps_of(folder, rank=0):
+    """(step, epoch, rows, loss) of each line of the ledger."""
+    lines = [json.loads(line) for line in (folder / f"ledger/rank{rank}.jsonl").read_text().splitlines()]
+    return [(line["step"], line["epoch"], line["rows"], line["loss"]) for line in lines]
+
+
+@pytest.mark.parametrize(("method", "kills"), [("sft", (6, 11)), ("dpo", (9,)), ("grpo", (7, 10))])
+def test_a_killed_run_goes_on_to_the_same_losses(write_recipe, start, tmp_path, method, kills):
+    whole = recipe_of(write_recipe, tmp_path, "whole", method, start)
+    broken = recipe_of(write_recipe, tmp_path, "broken", method, start)
+    trained(whole)
+    for step in kills:
+        trained(broken, kill_at=step)
+    said = trained(broken)
+    assert "are done again" in said
+    assert steps_of(tmp_path / "broken") == steps_of(tmp_path / "whole")
+    assert log_of(tmp_path / "broken") == log_of(tmp_path / "whole")
+    assert max(epoch for _, epoch, *_ in steps_of(tmp_path / "whole")) >= (1 if method != "grpo" else 0)
+    assert not any(proof(tmp_path / "broken")[k] for k in ("rows_skipped", "rows_repeated", "steps_missing_or_twice"))
+
+
+@pytest.mark.parametrize("method", ["sft", "dpo", "grpo"])
+def test_two_ranks_under_zero_go_on_to_the_same_losses(write_recipe, start, tmp_path, method):
+    settings = {"deepspeed": str(ROOT / "recipes/deepspeed/zero2.json"), "per_device_train_batch_size": 2}
+    whole = recipe_of(write_recipe, tmp_path, "whole", method, start, trainer=settings)
+    broken = recipe_of(write_recipe, tmp_path, "broken", method, start, trainer=settings)
+    trained_by_two(whole)
+    trained_by_two(broken, kill_at=6)
+    trained_by_two(broken)
+    for rank in range(2):
+        assert steps_of(tmp_path / "broken", rank) == steps_of(tmp_path / "whole", rank)
+    assert log_of(tmp_path / "broken") == log_of(tmp_path / "whole")
+    found = proof(tmp_path / "broken")
+    assert found["processes"] == 2
+    assert not any(found[k] for k in ("rows_skipped", "rows_repeated", "steps_missing_or_twice"))
