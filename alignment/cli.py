@@ -159,6 +159,9 @@ def evaluate_command(
     out: Annotated[Path | None, typer.Option(help="where to write; RUN/evaluation by default")] = None,
     limit: Annotated[int | None, typer.Option(help="only the first rows")] = None,
     probe: Annotated[bool, typer.Option(help="also: does the model look? Writes blindness.json")] = False,
+    against: Annotated[
+        Path | None, typer.Option(help="another evaluation's folder on these rows, to compare with")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Evaluate on held-out prompt rows: metrics with intervals, blind controls, an HTML report with pictures."""
@@ -173,6 +176,10 @@ def evaluate_command(
     )
     figures = {c: {n: m.value for n, m in found.items()} for c, found in evaluation.metrics.items()}
     looked = {"blindness": _drops(target / "blindness.json")} if probe else {}
+    if against is not None:
+        from alignment.run_comparison import compared
+
+        looked["against"] = compared(against, target)
     _say({"report": str(target / "report.html"), "metrics": figures, **looked}, as_json)
 
 
