@@ -2,19 +2,16 @@
 
 import csv
 import json
-from pathlib import Path
 
 import pytest
-import yaml
 from PIL import Image
 
 from data_builders.schema import Quarantined
-from data_builders.table import table
+from data_builders.table import column_map, table
 from rewards.rule_set import load_rule_set
 from rewards.strict_yaml import InputError
 
 RETINA = load_rule_set("retina_amd")
-PUBLISHED = Path(__file__).parents[2] / "recipes" / "data" / "retina_columns.yaml"
 ROW = {"id": "a", "patient": "p", "image": "a.png"}
 
 
@@ -160,12 +157,12 @@ SPECIALIST = {
 
 
 def specialist(root, **cells):
-    row = {**{column: "" for column in yaml.safe_load(PUBLISHED.read_text(encoding="utf-8"))["means"]}, **SPECIALIST}
+    row = {**{column: "" for column in column_map("retina_published").means}, **SPECIALIST}
     with (root / "s.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(row))
         writer.writeheader()
         writer.writerow(row | cells)
-    return list(table(root=root, rule_set="retina_amd", table="s.csv", columns=PUBLISHED))
+    return list(table(root=root, rule_set="retina_amd", table="s.csv", columns="retina_published"))
 
 
 def test_the_columns_of_the_published_tables_are_mapped(tmp_path):
@@ -193,5 +190,5 @@ def test_a_tag_of_no_amd_beside_drusen_is_a_contradiction(tmp_path):
 def test_a_map_with_an_unknown_finding_is_refused(tmp_path):
     bad = tmp_path / "map.yaml"
     bad.write_text("means: {Drusen: {Y: {drussen.size: large}}}", encoding="utf-8")
-    with pytest.raises(InputError, match="no finding 'drussen'. Did you mean 'drusen'"):
-        samples(tmp_path, [{"drusen": "Y"}], columns=bad)
+    with pytest.raises(InputError, match=r"no finding 'drussen'. Did you mean 'drusen'"):
+        samples(tmp_path, [{"drusen": "Y"}], columns=str(bad))
