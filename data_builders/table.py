@@ -9,6 +9,7 @@ import csv
 import json
 import math
 from collections.abc import Collection, Iterator
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ def table(
     root: Path,
     rule_set: str,
     table: str = "table.csv",
-    columns: Path | None = None,
+    columns: str | None = None,
     contradictions: Policy = "quarantine",
     absent: Collection[str] = (),
     separator: str = ",",
@@ -83,14 +84,14 @@ def table(
 ) -> Iterator[Sample | Quarantined]:
     """One sample for each record of ``root/table``; images are looked for inside ``root``.
 
-    ``absent``: findings that count as absent where nothing is said of them. Facts are closed under the rule set;
-    ``contradictions`` says what becomes of a record that contradicts itself. A record whose columns say nothing of the
-    findings takes them from its report.
+    ``columns``: a column map, by file or shipped name. ``absent``: findings that count as absent where nothing is said
+    of them. Facts are closed under the rule set; ``contradictions`` says what becomes of a record that contradicts
+    itself. A record whose columns say nothing of the findings takes them from its report.
 
     Raises: InputError if there is no such table, its separator or encoding is another, or its columns do not fit.
     """
     rules, root = load_rule_set(rule_set), Path(root)
-    named = validated(ColumnMap, read_yaml(columns), where=str(columns)) if columns else ColumnMap()
+    named = column_map(columns) if columns else ColumnMap()
     _check_map(named, rules, absent)
     path = root / table
     for number, record in enumerate(_records(path, separator, encoding, named, rules), start=1):
@@ -99,6 +100,16 @@ def table(
             yield _sample(record, named, rules, root, contradictions, absent)
         except Unusable as reason:
             yield Quarantined(id=name, reason=str(reason))
+
+
+def column_map(name: str) -> ColumnMap:
+    """The column map in a YAML file, or the one that ships under a name (``retina_published``).
+
+    Raises: InputError with every fault of the file.
+    """
+    shipped = Path(str(files("data_builders") / "column_maps"))
+    path = Path(name) if name.endswith((".yaml", ".yml")) else shipped / f"{name}.yaml"
+    return validated(ColumnMap, read_yaml(path), where=str(path))
 
 
 def _check_map(named: ColumnMap, rules: RuleSet, absent: Collection[str]) -> None:
