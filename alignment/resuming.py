@@ -100,7 +100,7 @@ class Resumable:
             return by_length(self.lengths, at_once * arguments.gradient_accumulation_steps, seed)
         if arguments.train_sampling_strategy == "sequential":
             return unshuffled(num_rows)
-        return self._largest_first(shuffled(num_rows, seed), at_once)
+        return self._largest_first(shuffled(num_rows, seed), at_once * arguments.gradient_accumulation_steps)
 
     def _largest_first(self, order: Order, at_once: int) -> Order:
         return longest_first(order, self.lengths, at_once) if self.largest_first and self.lengths else order

@@ -66,7 +66,7 @@ def test_the_same_losses_with_shared_prefix_on_and_off(recipe, trainer):
 
 
 def test_the_same_losses_as_stock_trl(recipe, start, tmp_path):
-    ours = recipe("ours", weighting={"use": False})
+    ours = recipe("ours", weighting={"use": False}, data={"largest_first": False})
     data = Dataset.from_parquet(str(parquet(ours.data.train)))
     arguments = DPOConfig(
         output_dir=str(tmp_path / "stock"), report_to="none", max_length=None, bf16=False,
