@@ -87,7 +87,9 @@ def _opened(image: Any) -> PilImage.Image:
     if isinstance(image, PilImage.Image):
         return image
     opened = PilImage.open(io.BytesIO(image["bytes"]) if image["bytes"] else image["path"])
-    return ImageOps.exif_transpose(opened) if opened.getexif().get(274, 1) > 1 else opened
+    if opened.format == "PNG" and "exif" not in opened.info:  # to ask it would read all of it
+        return opened
+    return ImageOps.exif_transpose(opened)
 
 
 def lengths_of_file(processor: Any, file: Path, answers: Sequence[str]) -> Lengths:
