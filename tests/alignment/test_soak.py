@@ -111,7 +111,7 @@ def test_a_folder_that_is_no_soak_is_left_alone(tmp_path, write_recipe):
 @pytest.mark.slow
 def test_a_recipe_at_fault_is_said_with_what_the_run_said(tmp_path, write_recipe):
     run = Run(write_recipe(), ["trainer.no_such_key=1"], tmp_path / "run")
-    with pytest.raises(InputError, match="ended with exit code 2.*unknown key"):
+    with pytest.raises(InputError, match=r"ended with exit code 2.*unknown key"):
         finish(run)
 
 
