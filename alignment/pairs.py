@@ -40,7 +40,8 @@ FEATURES = Features(
         "id": Value("string"), "patient": Value("string"), "study": Value("string"), "source": Value("string"),
         "split": Value("string"), "task": Value("string"), "facts": Value("string"), "rule_set": Value("string"),
         "provenance": Value("string"), "images": List(ImageFeature()), "rejected_images": List(ImageFeature()),
-        "prompt": TURN, "chosen": TURN, "rejected": TURN, "weight": Value("float64"), "kind": Value("string"),
+        "mirror_images": List(ImageFeature()), "prompt": TURN, "chosen": TURN, "rejected": TURN,
+        "weight": Value("float64"), "kind": Value("string"),
     }
 )  # fmt: skip
 Row = dict[str, Any]
@@ -121,7 +122,7 @@ def write_pairs(recipe: Recipe, *, ask: Ask | None = None) -> Path:
     raw: Any = data.cast_column("images", List(ImageFeature(decode=False)))
     rows: list[Row] = list(raw)
     tally = PairTally()
-    pairs = _Maker(recipe, data, rows, tally, ask).pairs()
+    pairs = [*_Maker(recipe, data, rows, tally, ask).pairs(), *_built(recipe.sampling)]
     if not pairs:
         raise InputError(
             f"{recipe.model.path} made no mistake on {len(data)} reports; there is nothing to prefer against."
@@ -131,6 +132,23 @@ def write_pairs(recipe: Recipe, *, ask: Ask | None = None) -> Path:
     Dataset.from_list(pairs, features=FEATURES).to_parquet(str(out))
     (out.parent / "card.json").write_text(json.dumps(_card(pairs, tally), indent=2, sort_keys=True), encoding="utf-8")
     return out
+
+
+def _built(sampling: Sampling) -> list[Row]:
+    """The rows of a built set that ``sampling`` adds, their images as files.
+
+    Raises: InputError if it has none of the wanted kinds.
+    """
+    if sampling.built is None:
+        return []
+    data = Dataset.from_parquet(str(parquet(sampling.built)))
+    places = [k for k, kind in enumerate(data["kind"]) if kind in sampling.built_kinds]
+    if not places:
+        raise InputError(f"sampling.built: {sampling.built} has no row of kind {', '.join(sampling.built_kinds)}.")
+    raw: Any = data.select(places)
+    for name in ("images", "rejected_images"):
+        raw = raw.cast_column(name, List(ImageFeature(decode=False)))
+    return [{name: row.get(name) for name in FEATURES} for row in raw]
 
 
 def _card(pairs: list[Row], tally: PairTally) -> dict[str, Any]:

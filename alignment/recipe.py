@@ -95,7 +95,8 @@ class Sampling(_Strict):
     """How a ``pairs`` run samples the model's own answers, and which kinds of pair it writes (see ``pairs.py``).
 
     ``noise`` and ``findings``: how lesions are noised, and only which (None: all). ``graded``: weight of the further
-    pairs among several wrong samples (0: only the worst is taken).
+    pairs among several wrong samples (0: only the worst is taken). ``built``: preference rows of a built data set
+    whose rows of the ``built_kinds`` are added, such as lesions noised within contours that only the source knows.
     """
 
     kinds: list[PairKind] = Field(default=["own_error"], min_length=1)
@@ -103,6 +104,8 @@ class Sampling(_Strict):
     findings: list[str] | None = None
     graded: float = Field(default=0.0, ge=0)
     look_alike_weight: float = Field(default=0.5, ge=0)
+    built: str | None = None
+    built_kinds: list[str] = ["lesion_noise"]
     num_samples: int = Field(default=4, ge=1)
     temperature: float = Field(default=1.0, gt=0)
     max_new_tokens: int = Field(default=96, ge=1)
@@ -118,7 +121,8 @@ class Weighting(_Strict):
     ``use`` false trains plain DPO. ``reduction``: ``mean`` divides by the batch size as the paper does, ``sum_w`` by
     the sum of weights. What goes beyond the paper (``dpo_terms.py``) is off by default: ``anchor_coefficient`` and
     ``anchor_delta`` (mDPO); ``changed_weight``, how often the tokens that differ between chosen and rejected count,
-    and ``length_average`` (RLHF-V); ``token_kl_coefficient`` (CHiP), which takes a second forward of both models.
+    and ``length_average`` (RLHF-V); ``token_kl_coefficient`` (CHiP), which takes a second forward of both models;
+    ``symmetric_coefficient`` and ``consistency`` (SymMPO) for rows with ``mirror_images`` (pairs of kind look_alike).
     """
 
     use: bool = True
@@ -129,6 +133,13 @@ class Weighting(_Strict):
     changed_weight: float = Field(default=1.0, ge=0)
     length_average: bool = False
     token_kl_coefficient: float = Field(default=0.0, ge=0)
+    symmetric_coefficient: float = Field(default=0.0, ge=0)
+    consistency: float = Field(default=0.0, ge=0)
+
+    @property
+    def mirrors(self) -> bool:
+        """Whether the two answers of a look-alike pair are scored under the look-alike's image too."""
+        return bool(self.symmetric_coefficient or self.consistency)
 
     @property
     def counts_tokens(self) -> bool:
@@ -343,6 +354,8 @@ def data_faults(recipe: Recipe) -> list[str]:
     needed = list(NEEDED_COLUMNS[recipe.method])
     if recipe.method == "dpo" and recipe.weighting.use:
         needed.append("weight")
+    if recipe.method == "dpo" and recipe.weighting.mirrors:
+        needed.append("mirror_images")
     lacking = [column for column in needed if column not in names]
     if lacking:
         faults.append(f"data.train: {recipe.method} reads {', '.join(lacking)}, but {file} has: {', '.join(names)}.")

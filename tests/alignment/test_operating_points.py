@@ -73,7 +73,7 @@ def test_a_model_that_must_not_deny_writes_no_denial(tiny, rows):
         for bias in (-50.0, 50.0)
     }
     assert all("No" not in answer.split() for (answer,) in said[-50.0])
-    assert all(answer.split()[0] == "No" for (answer,) in said[50.0])
+    assert all(answer.strip().startswith("No") for (answer,) in said[50.0])
 
 
 def test_rows_without_reports_have_no_trade_off(tiny, rows):
