@@ -140,7 +140,7 @@ def _evaluated(loop: Loop, data: Path, run_folder: Path, out: Path, *, controls:
     """The evaluation folder of a stage; made if it is not there."""
     from alignment.evaluate import evaluate, limited, read_rows
     from alignment.models import load_for_inference
-    from alignment.operating_points import FILE, operating_points, write_points
+    from alignment.operating_points import biases_in, operating_points, write_points
 
     if not (out / "evaluation.json").is_file():
         model, processor = load_for_inference(str(run_folder))
@@ -149,7 +149,7 @@ def _evaluated(loop: Loop, data: Path, run_folder: Path, out: Path, *, controls:
             reference=data / loop.reference if loop.reference and controls else None,
             blind_controls=controls, batch_size=128, progress=True, probe=loop.probe, probe_limit=loop.probe_limit,
         )  # fmt: skip
-    if loop.operating_points and not (out / FILE).is_file():
+    if loop.operating_points and biases_in(out) != loop.operating_points:
         model, processor = load_for_inference(str(run_folder))
         rows = limited(read_rows(data / loop.test), limit=loop.limit, seed=0)
         write_points(operating_points(model, processor, rows, loop.operating_points, batch_size=128), out)
@@ -231,6 +231,15 @@ def _print_table(effects: list[Effect], seeds: int) -> None:
     over = "patients" if seeds == 1 else f"{seeds} seeds"
     table = Table("comparison", "metric", "before", "after", f"change (95 % over {over})", title="held-out patients")
     for e in effects:
-        interval = f"{e.change:+.3f} ({e.low:+.3f} to {e.high:+.3f})" if e.low == e.low else f"{e.change:+.3f}"
-        table.add_row(f"{e.before_name} -> {e.after_name}", e.metric, f"{e.before:.3f}", f"{e.after:.3f}", interval)
+        table.add_row(f"{e.before_name} -> {e.after_name}", e.metric, _told(e.before), _told(e.after), _change(e))
     Console(width=120).print(table)
+
+
+def _change(effect: Effect) -> str:
+    if np.isnan(effect.change) or np.isnan(effect.low):
+        return _told(effect.change, "+.3f")
+    return f"{effect.change:+.3f} ({effect.low:+.3f} to {effect.high:+.3f})"
+
+
+def _told(value: float, form: str = ".3f") -> str:
+    return "not reached" if np.isnan(value) else format(value, form)

@@ -117,3 +117,8 @@ def write_points(points: Sequence[OperatingPoint], folder: Path) -> Path:
 def read_points(folder: Path) -> list[OperatingPoint]:
     """The points that were written into a folder."""
     return [OperatingPoint(**point) for point in json.loads((folder / FILE).read_text(encoding="utf-8"))]
+
+
+def biases_in(folder: Path) -> list[float]:
+    """The biases under which points were written into a folder; none if there are no points."""
+    return [point.bias for point in read_points(folder)] if (folder / FILE).is_file() else []

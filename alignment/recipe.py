@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from alignment.reward_sections import CanarySection, CombinationSection
 from data_builders.lesion_noise import NoiseSettings
+from rewards.llm_spec import LlmSpec
 from rewards.strict_yaml import InputError, fault_lines, nearest, number_trap, read_yaml
 
 PairKind = Literal["own_error", "degraded", "lesion_noise", "look_alike", "llm"]
@@ -97,6 +98,7 @@ class Sampling(_Strict):
     ``noise`` and ``findings``: how lesions are noised, and only which (None: all). ``graded``: weight of the further
     pairs among several wrong samples (0: only the worst is taken). ``built``: preference rows of a built data set
     whose rows of the ``built_kinds`` are added, such as lesions noised within contours that only the source knows.
+    ``llm``: the language model of kind ``llm``, behind an endpoint or local.
     """
 
     kinds: list[PairKind] = Field(default=["own_error"], min_length=1)
@@ -106,6 +108,7 @@ class Sampling(_Strict):
     look_alike_weight: float = Field(default=0.5, ge=0)
     built: str | None = None
     built_kinds: list[str] = ["lesion_noise"]
+    llm: LlmSpec | None = None
     num_samples: int = Field(default=4, ge=1)
     temperature: float = Field(default=1.0, gt=0)
     max_new_tokens: int = Field(default=96, ge=1)
@@ -113,6 +116,12 @@ class Sampling(_Strict):
     seed: int = 0
     invented_weight: float = Field(default=1.5, ge=0)
     omitted_weight: float = Field(default=0.75, ge=0)
+
+    @model_validator(mode="after")
+    def _an_llm_is_asked(self) -> "Sampling":
+        if self.llm is not None and "llm" not in self.kinds:
+            raise ValueError("sampling.llm has no effect unless kinds name 'llm'. Add it there.")
+        return self
 
 
 class Weighting(_Strict):
