@@ -14,7 +14,7 @@ from rewards.facts import Facts, Finding
 from rewards.llm_spec import LlmSpec, open_llm
 from rewards.strict_yaml import InputError
 
-FALSE = "There is a large pneumothorax on the left. There is a large pneumothorax on the right."
+FALSE = "There is a large pneumothorax on the left."
 SPEC = {
     "source": {"name": "phantom_chest", "patients": 8, "images_per_patient": 1, "size": 64},
     "splits": {"align": 1.0},
