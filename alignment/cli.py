@@ -74,7 +74,8 @@ def build(
 
     out = build_data(read_spec(spec, overrides or []), local=local_backend)
     card = json.loads((out / "card.json").read_text(encoding="utf-8"))
-    _say({"built": str(out), "gallery": str(out / "gallery.html"), "counts": card["counts"]}, as_json)
+    told = {name: card[name] for name in ("counts", "preference") if card[name]}
+    _say({"built": str(out), "gallery": str(out / "gallery.html"), **told}, as_json)
 
 
 @app.command()

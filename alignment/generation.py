@@ -27,17 +27,20 @@ def generate(
     batch_size: int = 64,
     num_samples: int = 1,
     temperature: float | None = None,
+    token_bias: dict[int, float] | None = None,
     advance: Callable[[int], None] | None = None,
 ) -> list[list[str]]:
     """``num_samples`` answers to each row (``images``, ``prompt``), in row order.
 
     ``max_new_tokens``: one bound, or one for each ``task``. ``temperature`` None decodes greedily; otherwise the
-    global torch seed decides. Rows are batched by task, so that short answers do not wait for long ones.
+    global torch seed decides. ``token_bias``: nats added to the logits of tokens. Rows are batched by task, so that
+    short answers do not wait for long ones.
     """
     answers: dict[int, list[str]] = {}
     for indices, limit in _batches(rows, max_new_tokens, batch_size):
         batch = [rows[i] for i in indices]
-        texts = _generate_batch(model, processor, batch, limit, num_samples=num_samples, temperature=temperature)
+        how: dict[str, Any] = dict(num_samples=num_samples, temperature=temperature, token_bias=token_bias)
+        texts = _generate_batch(model, processor, batch, limit, **how)
         answers |= {i: texts[k * num_samples : (k + 1) * num_samples] for k, i in enumerate(indices)}
         if advance:
             advance(len(indices))
@@ -62,6 +65,7 @@ def _generate_batch(
     *,
     num_samples: int,
     temperature: float | None,
+    token_bias: dict[int, float] | None,
 ) -> list[str]:
     inputs = model_inputs(processor, rows).to(model.device)
     sampling: dict[str, Any] = (
@@ -75,6 +79,8 @@ def _generate_batch(
             "num_return_sequences": num_samples,
         }
     )
+    if any((token_bias or {}).values()):
+        sampling["sequence_bias"] = {(token,): bias for token, bias in (token_bias or {}).items()}
     out = model.generate(**inputs, max_new_tokens=limit, suppress_tokens=unsampled_tokens(processor), **sampling)
     return processor.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 

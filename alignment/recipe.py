@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from alignment.reward_sections import CanarySection, CombinationSection
 from data_builders.lesion_noise import NoiseSettings
+from rewards.llm_spec import LlmSpec
 from rewards.strict_yaml import InputError, fault_lines, nearest, number_trap, read_yaml
 
 PairKind = Literal["own_error", "degraded", "lesion_noise", "look_alike", "llm"]
@@ -104,7 +105,9 @@ class Sampling(_Strict):
     """How a ``pairs`` run samples the model's own answers, and which kinds of pair it writes (see ``pairs.py``).
 
     ``noise`` and ``findings``: how lesions are noised, and only which (None: all). ``graded``: weight of the further
-    pairs among several wrong samples (0: only the worst is taken).
+    pairs among several wrong samples (0: only the worst is taken). ``built``: preference rows of a built data set
+    whose rows of the ``built_kinds`` are added, such as lesions noised within contours that only the source knows.
+    ``llm``: the language model of kind ``llm``, behind an endpoint or local.
     """
 
     kinds: list[PairKind] = Field(default=["own_error"], min_length=1)
@@ -112,6 +115,9 @@ class Sampling(_Strict):
     findings: list[str] | None = None
     graded: float = Field(default=0.0, ge=0)
     look_alike_weight: float = Field(default=0.5, ge=0)
+    built: str | None = None
+    built_kinds: list[str] = ["lesion_noise"]
+    llm: LlmSpec | None = None
     num_samples: int = Field(default=4, ge=1)
     temperature: float = Field(default=1.0, gt=0)
     max_new_tokens: int = Field(default=96, ge=1)
@@ -120,6 +126,12 @@ class Sampling(_Strict):
     invented_weight: float = Field(default=1.5, ge=0)
     omitted_weight: float = Field(default=0.75, ge=0)
 
+    @model_validator(mode="after")
+    def _an_llm_is_asked(self) -> "Sampling":
+        if self.llm is not None and "llm" not in self.kinds:
+            raise ValueError("sampling.llm has no effect unless kinds name 'llm'. Add it there.")
+        return self
+
 
 class Weighting(_Strict):
     """How a preference row's ``weight`` enters the loss (MMedPO eq. 3).
@@ -127,7 +139,8 @@ class Weighting(_Strict):
     ``use`` false trains plain DPO. ``reduction``: ``mean`` divides by the batch size as the paper does, ``sum_w`` by
     the sum of weights. What goes beyond the paper (``dpo_terms.py``) is off by default: ``anchor_coefficient`` and
     ``anchor_delta`` (mDPO); ``changed_weight``, how often the tokens that differ between chosen and rejected count,
-    and ``length_average`` (RLHF-V); ``token_kl_coefficient`` (CHiP), which takes a second forward of both models.
+    and ``length_average`` (RLHF-V); ``token_kl_coefficient`` (CHiP), which takes a second forward of both models;
+    ``symmetric_coefficient`` and ``consistency`` (SymMPO) for rows with ``mirror_images`` (pairs of kind look_alike).
     """
 
     use: bool = True
@@ -138,6 +151,13 @@ class Weighting(_Strict):
     changed_weight: float = Field(default=1.0, ge=0)
     length_average: bool = False
     token_kl_coefficient: float = Field(default=0.0, ge=0)
+    symmetric_coefficient: float = Field(default=0.0, ge=0)
+    consistency: float = Field(default=0.0, ge=0)
+
+    @property
+    def mirrors(self) -> bool:
+        """Whether the two answers of a look-alike pair are scored under the look-alike's image too."""
+        return bool(self.symmetric_coefficient or self.consistency)
 
     @property
     def counts_tokens(self) -> bool:
@@ -354,6 +374,8 @@ def data_faults(recipe: Recipe) -> list[str]:
     needed = list(NEEDED_COLUMNS[recipe.method])
     if recipe.method == "dpo" and recipe.weighting.use:
         needed.append("weight")
+    if recipe.method == "dpo" and recipe.weighting.mirrors:
+        needed.append("mirror_images")
     lacking = [column for column in needed if column not in names]
     if lacking:
         faults.append(f"data.train: {recipe.method} reads {', '.join(lacking)}, but {file} has: {', '.join(names)}.")

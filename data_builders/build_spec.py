@@ -15,6 +15,7 @@ from data_builders.lesion_noise import NoiseSettings
 from data_builders.relevance import Missing, Normalisation
 from data_builders.schema import Quarantined, RowKind, Sample, Task, Written
 from rewards.dialogue import Scenario
+from rewards.llm_spec import LlmSpec
 from rewards.strict_yaml import InputError, fault_lines, nearest, read_yaml, validated
 
 SOURCES = (
@@ -150,7 +151,8 @@ class Relevance(BaseModel):
     """How scores become the weights of preference rows, for each kind of pair and split by itself.
 
     ``reading``: of the paper's normalisation (see ``data_builders/relevance.py``). ``scores``: a JSON file of row
-    ids and scores from 0 to ``scale`` (judges' verdicts), which replace the severities of the ``kinds``.
+    ids and scores from 0 to ``scale`` (judges' verdicts), which replace the severities of the ``kinds``. ``judges``:
+    language models behind endpoints that debate those scores, at most ``max_rounds`` rounds.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -159,7 +161,15 @@ class Relevance(BaseModel):
     scores: str | None = None
     scale: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     missing: Missing = "error"
-    kinds: list[str] = ["hallucination"]
+    kinds: list[str] = ["hallucination", "llm"]
+    judges: list[LlmSpec] = []
+    max_rounds: int = Field(default=5, ge=1)
+
+    @model_validator(mode="after")
+    def _scores_come_from_one_place(self) -> "Relevance":
+        if self.scores is not None and self.judges:
+            raise ValueError("relevance: 'scores' and 'judges' both give scores. Name one of them.")
+        return self
 
 
 class BuildSpec(BaseModel):
@@ -172,7 +182,8 @@ class BuildSpec(BaseModel):
     a grid x grid image. ``max_boxes``: boxes of one finding above which they are not asked for (counted in the
     card). ``curriculum``: stages of tasks, in rows with the columns ``stage``, ``capability`` and ``guidelines``.
     ``lesion_noise``: preference rows of the image side, beside those of the text side. ``relevance``: how
-    preference rows are weighted. ``balance_lengths`` drops pairs until the rejected answer is as often longer as
+    preference rows are weighted. ``llm``: a model behind an endpoint that writes the false report of each image, in
+    place of a corrupted truth. ``balance_lengths`` drops pairs until the rejected answer is as often longer as
     shorter. ``max_quarantined``: the share of records above which the build fails.
     """
 
@@ -199,6 +210,7 @@ class BuildSpec(BaseModel):
     corruptions_per_image: int = Field(default=1, ge=0)
     lesion_noise: LesionNoise | None = None
     relevance: Relevance = Relevance()
+    llm: LlmSpec | None = None
     balance_lengths: bool = False
     max_quarantined: float = Field(default=0.05, ge=0, le=1)
 
@@ -221,9 +233,9 @@ class BuildSpec(BaseModel):
     def _every_key_has_an_effect(self) -> "BuildSpec":
         if bool(self.eval_splits) != (self.eval_tasks is not None):
             raise ValueError("eval_splits and eval_tasks: one has no effect without the other. Give both.")
-        if (self.lesion_noise or self.balance_lengths) and not self.rows.get("preference"):
+        if (self.lesion_noise or self.balance_lengths or self.llm) and not self.rows.get("preference"):
             raise ValueError(
-                "lesion_noise and balance_lengths need rows.preference: name the splits that get such rows."
+                "lesion_noise, llm and balance_lengths need rows.preference: name the splits that get such rows."
             )
         for split in self.flaws.splits if self.flaws else []:
             if split not in self.rows.get("instruction", []):
