@@ -22,13 +22,18 @@ from rewards.strict_yaml import read_yaml, validated
 
 
 class Comparison(BaseModel):
-    """``after`` against ``before``: two stages, or a stage against its own control (``sft/shuffled``)."""
+    """``after`` against ``before``: two stages, or a stage against its own control (``sft/shuffled``).
+
+    ``opponents``: stages whose reports both sides are judged against by rules, for the metric ``win_rate``; only those
+    that neither side was trained against are held out.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     before: str
     after: str
     metrics: list[str]
+    opponents: list[str] = []
 
 
 class Loop(BaseModel):
@@ -114,7 +119,7 @@ def _one_seed(loop: Loop, path: Path, data: Path, seed: int, *, single: bool, fr
         console.print(f"[bold]{stage.name}[/bold] (seed {seed})", highlight=False)
         recipe = stage_recipe(chain, index, path, seed=seed)
         folder = run(recipe, fresh=fresh)
-        if index == 0:
+        if index == 0 and any(c.before == "untrained" for c in loop.compare):
             folders["untrained"] = _evaluated(loop, data, folder / "init", folder / "init_evaluation", controls=False)
         if recipe.method != "pairs":
             folders[stage.name] = _evaluated(
@@ -144,11 +149,18 @@ def _evaluated(loop: Loop, data: Path, run_folder: Path, out: Path, *, controls:
 
 def effects_of(comparison: Comparison, folders: dict[str, Path]) -> list[Effect]:
     """The effects of one comparison, with paired intervals where both answered the same rows."""
-    from alignment.metrics import differences
+    from alignment.contests import contests
+    from alignment.metrics import differences, summarise
 
-    before, after = (_place(name, folders) for name in (comparison.before, comparison.after))
-    changes = differences(outcomes_of(*before), outcomes_of(*after))
-    values = [_metrics(*place) for place in (before, after)]
+    sides = [_place(name, folders) for name in (comparison.before, comparison.after)]
+    opponents = [_place(name, folders) for name in comparison.opponents]
+    won = [contests(place, opponents) for place in sides]
+    before, after = ([*outcomes_of(*place), *played] for place, played in zip(sides, won, strict=True))
+    changes = differences(before, after)
+    values = [
+        _metrics(*place) | {name: m.value for name, m in summarise(played).items()}
+        for place, played in zip(sides, won, strict=True)
+    ]
     return [
         Effect(
             comparison.before, comparison.after, metric,

@@ -57,12 +57,14 @@ class ModelSection(_Strict):
 class DataSection(_Strict):
     """Parquet files of a built data set; ``data/x/instruction/train`` stands for that file.
 
-    ``kinds``: only preference rows of these kinds (None: all); ``limit``: only the first of them.
+    ``kinds``: only preference rows of these kinds (None: all); ``tasks``: only rows of these tasks; ``limit``: only
+    the first of them.
     """
 
     train: str
     eval: str | None = None
     kinds: list[str] | None = None
+    tasks: list[str] | None = None
     limit: int | None = Field(default=None, ge=1)
 
 
@@ -172,12 +174,14 @@ class Stage(_Strict):
     """One link of a chain: a recipe file, the stage whose model it starts from, overrides.
 
     ``model`` and ``train`` name earlier stages; by default a stage starts from the last one that trained a model.
+    ``counterparts``: earlier stages that answer the training prompts first, as CRPO's pool (column ``counterparts``).
     """
 
     name: str
     recipe: str
     model: str | None = None
     train: str | None = None
+    counterparts: list[str] = []
     overrides: list[str] = []
 
 
@@ -192,7 +196,7 @@ class Chain(_Strict):
     def _names_are_known_before_use(self) -> "Chain":
         seen: list[str] = []
         for stage in self.stages:
-            for named in (stage.model, stage.train):
+            for named in (stage.model, stage.train, *stage.counterparts):
                 if named is not None and named not in seen:
                     raise ValueError(
                         f"stage '{stage.name}' starts from '{named}', not an earlier stage.{nearest(named, seen)}"
@@ -301,33 +305,37 @@ NEEDED_COLUMNS: dict[str, tuple[str, ...]] = {
 
 
 def kept_places(recipe: Recipe) -> list[int]:
-    """Places of the training rows that ``data.kinds`` and ``data.limit`` leave."""
+    """Places of the training rows that ``data.kinds``, ``data.tasks`` and ``data.limit`` leave."""
     import pyarrow.parquet as pq
 
     file = parquet(recipe.data.train)
-    if recipe.data.kinds is None:
-        places = list(range(pq.read_metadata(file).num_rows))
-    else:
-        kinds = pq.read_table(file, columns=["kind"])["kind"].to_pylist()
-        places = [place for place, kind in enumerate(kinds) if kind in recipe.data.kinds]
+    places = list(range(pq.read_metadata(file).num_rows))
+    for column, wanted in (("kind", recipe.data.kinds), ("task", recipe.data.tasks)):
+        if wanted is not None:
+            values = pq.read_table(file, columns=[column])[column].to_pylist()
+            places = [place for place in places if values[place] in wanted]
     return places[: recipe.data.limit]
 
 
 def kind_faults(recipe: Recipe, names: list[str]) -> list[str]:
-    """Kinds that no row of the data has."""
+    """Kinds and tasks that no row of the data has."""
     import pyarrow.parquet as pq
 
-    if recipe.data.kinds is None:
-        return []
-    if "kind" not in names:
-        return [f"data.kinds: {recipe.data.train} has no column 'kind'; only preference rows have one."]
-    train = recipe.data.train
-    known = sorted(set(pq.read_table(parquet(train), columns=["kind"])["kind"].to_pylist()))
-    return [
-        f"data.kinds: no row of {train} is of kind '{kind}'.{nearest(kind, known)} There: {', '.join(known)}."
-        for kind in recipe.data.kinds
-        if kind not in known
-    ]
+    train, faults = recipe.data.train, list[str]()
+    for column, wanted in (("kind", recipe.data.kinds), ("task", recipe.data.tasks)):
+        if wanted is None:
+            continue
+        if column not in names:
+            rows = "only preference rows have one" if column == "kind" else "rows of a built data set have one"
+            faults.append(f"data.{column}s: {train} has no column '{column}'; {rows}.")
+            continue
+        known = sorted(set(pq.read_table(parquet(train), columns=[column])[column].to_pylist()))
+        faults += [
+            f"data.{column}s: no row of {train} is of {column} '{one}'.{nearest(one, known)} There: {', '.join(known)}."
+            for one in wanted
+            if one not in known
+        ]
+    return faults
 
 
 def data_faults(recipe: Recipe) -> list[str]:
