@@ -15,7 +15,7 @@ from data_builders.lesion_noise import NoiseSettings
 from rewards.strict_yaml import InputError, fault_lines, nearest, number_trap, read_yaml
 
 PairKind = Literal["own_error", "degraded", "lesion_noise", "look_alike", "llm"]
-Method = Literal["sft", "dpo", "grpo", "pairs"]
+Method = Literal["sft", "dpo", "grpo", "pairs", "reward_model"]
 Module = Literal["vision", "projector", "language"]
 
 
@@ -252,13 +252,14 @@ def config_class(method: str) -> type:
     """TRL's config of a method."""
     import trl
 
-    return {"sft": trl.SFTConfig, "dpo": trl.DPOConfig, "grpo": trl.GRPOConfig}[method]
+    configs = {"sft": trl.SFTConfig, "dpo": trl.DPOConfig, "grpo": trl.GRPOConfig, "reward_model": trl.RewardConfig}
+    return configs[method]
 
 
 def trainer_faults(content: dict[str, Any]) -> list[str]:
     """Unknown keys and wrong types of the ``trainer`` section, by TRL's own config class."""
     section, method = content.get("trainer", {}), content.get("method")
-    if method not in ("sft", "dpo", "grpo") or not isinstance(section, dict):
+    if method not in ("sft", "dpo", "grpo", "reward_model") or not isinstance(section, dict):
         return []
     kinds = {f.name: f.type for f in dataclasses.fields(config_class(method))}
     faults = [f"trainer.{key}: unknown key.{nearest(key, list(kinds))}" for key in section if key not in kinds]
@@ -301,6 +302,7 @@ NEEDED_COLUMNS: dict[str, tuple[str, ...]] = {
     "dpo": ("images", "prompt", "chosen", "rejected"),
     "grpo": ("images", "prompt"),
     "pairs": ("images", "prompt", "facts", "task"),
+    "reward_model": ("images", "prompt", "chosen", "rejected"),
 }
 
 
@@ -349,7 +351,7 @@ def data_faults(recipe: Recipe) -> list[str]:
     names = pq.read_schema(file).names
     faults = [] if pq.read_metadata(file).num_rows else [f"data.train: {file} holds no rows."]
     needed = list(NEEDED_COLUMNS[recipe.method])
-    if recipe.method == "dpo" and recipe.weighting.use:
+    if recipe.method in ("dpo", "reward_model") and recipe.weighting.use:
         needed.append("weight")
     lacking = [column for column in needed if column not in names]
     if lacking:
@@ -386,12 +388,25 @@ def reward_faults(recipe: Recipe) -> list[str]:
         except InputError as fault:
             faults.append(f"rewards[{index}]: {fault}")
             continue
+        faults += _reward_model_faults(entry, index)
         faults += [
             f"rewards[{index}]: '{entry.name}' reads column '{c}', but {recipe.data.train} has: {', '.join(names)}."
             for c in reward.columns
             if c not in names and c not in GIVEN_BY_TRAINER
         ]
     return faults + _combination_faults(recipe)
+
+
+def _reward_model_faults(entry: RewardEntry, index: int) -> list[str]:
+    if entry.name != "reward_model":
+        return []
+    from alignment.reward_model import reward_model_folder
+
+    try:
+        reward_model_folder(str(entry.knobs.get("path", "")))
+    except InputError as fault:
+        return [f"rewards[{index}]: knob 'path': {fault}"]
+    return []
 
 
 def _canary_faults(recipe: Recipe) -> list[str]:

@@ -10,6 +10,7 @@ from alignment.recipe import RewardEntry
 from rewards.llm import Backend
 from rewards.llm_spec import LlmSpec
 from rewards.loading import BatchReward, Reward, load_reward
+from rewards.reward_model import RewardModel, Scorer
 
 
 def response_text(completion: Any) -> str:
@@ -77,7 +78,7 @@ class TrlBatchReward:
     """A batch reward in TRL's asynchronous form; its figures are logged as ``NAME/FIGURE``."""
 
     def __init__(self, reward: BatchReward) -> None:
-        self.reward = reward.with_local(local_backend)
+        self.reward = reward.with_local(local_scorer if reward.name == "reward_model" else local_backend)
         self.__name__ = reward.name
 
     async def __call__(
@@ -100,6 +101,15 @@ def local_backend(spec: LlmSpec) -> Backend:
     from alignment.local_llm import LocalModel
 
     return LocalModel(spec.model, batch_size=spec.concurrency)
+
+
+def local_scorer(spec: RewardModel) -> Scorer:
+    """The scorer of a recipe's reward model; torch is loaded here and not before."""
+    from functools import partial
+
+    from alignment.reward_model import load_reward_model, scores_of
+
+    return partial(scores_of, *load_reward_model(spec.path), batch_size=spec.batch_size)
 
 
 def trl_rewards(entries: list[RewardEntry]) -> tuple[list[TrlReward | TrlBatchReward], list[float]]:

@@ -204,6 +204,8 @@ def _maker(method: str) -> Any:
         from alignment.sft import sft_trainer as maker
     elif method == "dpo":
         from alignment.dpo import dpo_trainer as maker
+    elif method == "reward_model":
+        from alignment.reward_training import reward_trainer as maker
     else:
         from alignment.grpo import grpo_trainer as maker
     return maker
