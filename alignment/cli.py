@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from alignment.cli_reward_model import eval_reward_model
 from rewards.strict_yaml import InputError
 
 app = typer.Typer(
@@ -383,3 +384,6 @@ def eval_reader_command(
     result = eval_reader(source, half=half)
     findings = result.pop("findings")
     _say({**result, "findings": findings} if as_json else {**result, **findings}, as_json)
+
+
+app.command("eval-reward-model")(eval_reward_model)

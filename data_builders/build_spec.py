@@ -168,8 +168,9 @@ class BuildSpec(BaseModel):
     each under the name of one of ours. ``rows``: the splits in which each kind of
     row is written. ``tasks``: questions an image, drawn among those that it can answer; ``prompt_tasks`` for
     prompt rows, and ``eval_tasks`` for every row of the ``eval_splits``. ``box_grid``: boxes are whole units of
-    a grid x grid image. ``box_absent``: boxes are asked for of absent findings too (answer: ``[]``). ``max_boxes``: boxes of one finding above which they are not asked for (counted in the
-    card). ``lesion_noise``: preference rows of the image side, beside those of the text side. ``relevance``: how
+    a grid x grid image. ``box_absent``: boxes are asked for of absent findings too (answer: ``[]``). ``max_boxes``:
+    boxes of one finding above which they are not asked for (counted in the card). ``lesion_noise``: preference rows of
+    the image side, beside those of the text side. ``relevance``: how
     preference rows are weighted. ``balance_lengths`` drops pairs until the rejected answer is as often longer as
     shorter. ``max_quarantined``: the share of records above which the build fails.
     """
