@@ -261,7 +261,7 @@ def evaluate_reward_model(
 ) -> dict[str, Any]:
     """``reward_model.json`` and ``reward_model.html`` in ``out``; returns what the former holds.
 
-    ``prompts`` and ``policy``: prompt rows, of which those of ``task`` are answered ``num_samples`` times for best of n.
+    ``prompts`` and ``policy``: prompt rows, of which those of ``task`` get ``num_samples`` answers for best of n.
     Raises: InputError if one of the two is missing, or the data are no preference rows.
     """
     from alignment.reward_evaluation_page import write_page

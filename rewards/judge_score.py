@@ -31,6 +31,6 @@ def components(response: str, facts: str | None) -> dict[str, float]:
     if not facts:
         return {}
     found = dict(marks(response, facts))
-    deniable = sum(f.polarity == "absent" for f in Facts.model_validate_json(facts).findings.values())
+    deniable = sum(f.polarity == "absent" for f in Facts.told(facts).findings.values())
     denied = found.pop("proactiveness")
     return found | ({"proactiveness": max(0.0, denied) / deniable} if deniable else {})
