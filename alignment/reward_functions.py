@@ -3,6 +3,7 @@
 A plain reward (one response, one number) is called row by row; a batch reward (a judge) is awaited, beside the others.
 """
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -94,6 +95,22 @@ class TrlBatchReward:
         for name, value in judged.metrics.items() if log_metric else ():
             log_metric(f"{self.reward.name}/{name}", value)  # pyright: ignore[reportOptionalCall]
         return judged.scores
+
+
+class AwaitedReward:
+    """A batch reward for those who call rewards row by row or in between: waits for each batch."""
+
+    def __init__(self, function: TrlBatchReward) -> None:
+        self.function, self.reward = function, function.reward
+        self.__name__ = function.__name__
+
+    def __call__(
+        self, completions: list[Any], log_metric: Callable[[str, float], None] | None = None, **columns: Any
+    ) -> list[float | None]:
+        """One number a completion. Prompts come as ``prompts`` from TRL, as ``prompt`` from an audit."""
+        own = columns.pop("prompt", None)
+        prompts = columns.pop("prompts", own)
+        return asyncio.run(self.function(prompts=prompts, completions=completions, log_metric=log_metric, **columns))
 
 
 def local_backend(spec: LlmSpec) -> Backend:

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from transformers.integrations.deepspeed import HfDeepSpeedConfig, set_hf_deepspeed_config, unset_hf_deepspeed_config
 from transformers.utils import logging as transformers_logging
 
+from alignment.controls import pixels
 from alignment.models import load_model, load_processor, model_folder
 from alignment.prompt_groups import Group, collated, group
 from alignment.shared_prefix import Batch, Setting, model_inputs, resolved
@@ -174,7 +175,9 @@ def scores_of(
 
 def _asked(processor: Any, row: dict[str, Any]) -> Group:
     answers = [[{"role": "assistant", "content": text}] for text in row["answers"]]
-    return group(processor, row["images"], [_unfilled(message) for message in row["prompt"]], answers)
+    return group(
+        processor, [pixels(i) for i in row["images"]], [_unfilled(message) for message in row["prompt"]], answers
+    )
 
 
 def _unfilled(message: dict[str, Any]) -> dict[str, Any]:
