@@ -6,13 +6,13 @@ import subprocess
 import sys
 
 import pytest
-from test_deepspeed import ROOT, STEPS, launched, recipe_for
 
 from alignment.models import built_texts
 from alignment.recipe import read_recipe
 from alignment.reward_model import load_reward_model, scores_of
 from alignment.tiny import build_tiny
 from alignment.train import run
+from tests.alignment.test_deepspeed import ROOT, STEPS, launched, recipe_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 
