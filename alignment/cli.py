@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from alignment.cli_cache import cache
+from alignment.cli_reward_model import eval_reward_model
 from alignment.cli_soak import ledger, soak
 from alignment.engine import share_cores
 from rewards.strict_yaml import InputError
@@ -395,3 +396,4 @@ def eval_reader_command(
 
 app.command()(soak)
 app.command()(ledger)
+app.command("eval-reward-model")(eval_reward_model)

@@ -26,6 +26,8 @@ class Comparison(BaseModel):
     """``after`` against ``before``: two stages, or a stage against its own control (``sft/shuffled``).
 
     ``metrics``: of the answers, or figures of the stages (``loop_figures.py``), which have a ``/`` in their names.
+    ``opponents``: stages whose reports both sides are judged against by rules, for the metric ``win_rate``; only those
+    that neither side was trained against are held out.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -33,6 +35,7 @@ class Comparison(BaseModel):
     before: str
     after: str
     metrics: list[str]
+    opponents: list[str] = []
 
 
 class Loop(BaseModel):
@@ -158,16 +161,23 @@ def _evaluated(loop: Loop, data: Path, run_folder: Path, out: Path, *, controls:
 
 def effects_of(comparison: Comparison, folders: dict[str, Path]) -> list[Effect]:
     """The effects of one comparison, with paired intervals where both answered the same rows."""
-    from alignment.metrics import differences
+    from alignment.contests import contests
+    from alignment.metrics import differences, summarise
 
-    before, after = (_place(name, folders) for name in (comparison.before, comparison.after))
-    changes = differences(outcomes_of(*before), outcomes_of(*after))
-    values = [_metrics(*place) for place in (before, after)]
+    sides = [_place(name, folders) for name in (comparison.before, comparison.after)]
+    opponents = [_place(name, folders) for name in comparison.opponents]
+    won = [contests(place, opponents) for place in sides]
+    before, after = ([*outcomes_of(*place), *played] for place, played in zip(sides, won, strict=True))
+    changes = differences(before, after)
+    values = [
+        _metrics(*place) | {name: m.value for name, m in summarise(played).items()}
+        for place, played in zip(sides, won, strict=True)
+    ]
     effects: list[Effect] = []
     for metric in comparison.metrics:
         names = comparison.before, comparison.after, metric
         if is_figure(metric):
-            first, second = figures(metric, before[0], after[0])
+            first, second = figures(metric, sides[0][0], sides[1][0])
             effects.append(Effect(*names, first, second, second - first, float("nan"), float("nan")))
         elif metric in changes:
             own = changes[metric]

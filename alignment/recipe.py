@@ -16,7 +16,7 @@ from rewards.llm_spec import LlmSpec
 from rewards.strict_yaml import InputError, fault_lines, nearest, number_trap, read_yaml
 
 PairKind = Literal["own_error", "degraded", "lesion_noise", "look_alike", "llm"]
-Method = Literal["sft", "dpo", "grpo", "pairs"]
+Method = Literal["sft", "dpo", "grpo", "pairs", "reward_model"]
 Module = Literal["vision", "projector", "language"]
 
 
@@ -61,15 +61,17 @@ class ModelSection(_Strict):
 class DataSection(_Strict):
     """Parquet files of a built data set; ``data/x/instruction/train`` stands for that file.
 
-    ``kinds``: only preference rows of these kinds (None: all); ``limit``: only the first of them. ``too_long``: what
-    becomes of rows longer than ``trainer.max_length`` or the model's context (``cut``: answers lose their end).
-    ``batch_tokens``: batches of at most so many tokens instead of so many rows (sft and dpo). ``largest_first``: the
-    first batch of the run is the largest, so that what does not fit memory fails at once.
+    ``kinds``: only preference rows of these kinds (None: all); ``tasks``: only rows of these tasks; ``limit``: only
+    the first of them. ``too_long``: what becomes of rows longer than ``trainer.max_length`` or the model's context
+    (``cut``: answers lose their end). ``batch_tokens``: batches of at most so many tokens instead of so many rows (sft
+    and dpo). ``largest_first``: the first batch of the run is the largest, so that what does not fit memory fails at
+    once.
     """
 
     train: str
     eval: str | None = None
     kinds: list[str] | None = None
+    tasks: list[str] | None = None
     limit: int | None = Field(default=None, ge=1)
     too_long: Literal["refuse", "drop", "resize", "cut"] = "refuse"
     batch_tokens: int | None = Field(default=None, ge=1)
@@ -201,12 +203,14 @@ class Stage(_Strict):
     """One link of a chain: a recipe file, the stage whose model it starts from, overrides.
 
     ``model`` and ``train`` name earlier stages; by default a stage starts from the last one that trained a model.
+    ``counterparts``: earlier stages that answer the training prompts first, as CRPO's pool (column ``counterparts``).
     """
 
     name: str
     recipe: str
     model: str | None = None
     train: str | None = None
+    counterparts: list[str] = []
     overrides: list[str] = []
 
 
@@ -221,7 +225,7 @@ class Chain(_Strict):
     def _names_are_known_before_use(self) -> "Chain":
         seen: list[str] = []
         for stage in self.stages:
-            for named in (stage.model, stage.train):
+            for named in (stage.model, stage.train, *stage.counterparts):
                 if named is not None and named not in seen:
                     raise ValueError(
                         f"stage '{stage.name}' starts from '{named}', not an earlier stage.{nearest(named, seen)}"
@@ -277,13 +281,14 @@ def config_class(method: str) -> type:
     """TRL's config of a method."""
     import trl
 
-    return {"sft": trl.SFTConfig, "dpo": trl.DPOConfig, "grpo": trl.GRPOConfig}[method]
+    configs = {"sft": trl.SFTConfig, "dpo": trl.DPOConfig, "grpo": trl.GRPOConfig, "reward_model": trl.RewardConfig}
+    return configs[method]
 
 
 def trainer_faults(content: dict[str, Any]) -> list[str]:
     """Unknown keys and wrong types of the ``trainer`` section, by TRL's own config class."""
     section, method = content.get("trainer", {}), content.get("method")
-    if method not in ("sft", "dpo", "grpo") or not isinstance(section, dict):
+    if method not in ("sft", "dpo", "grpo", "reward_model") or not isinstance(section, dict):
         return []
     kinds = {f.name: f.type for f in dataclasses.fields(config_class(method))}
     faults = [f"trainer.{key}: unknown key.{nearest(key, list(kinds))}" for key in section if key not in kinds]
@@ -326,37 +331,42 @@ NEEDED_COLUMNS: dict[str, tuple[str, ...]] = {
     "dpo": ("images", "prompt", "chosen", "rejected"),
     "grpo": ("images", "prompt"),
     "pairs": ("images", "prompt", "facts", "task"),
+    "reward_model": ("images", "prompt", "chosen", "rejected"),
 }
 
 
 def kept_places(recipe: Recipe) -> list[int]:
-    """Places of the training rows that ``data.kinds`` and ``data.limit`` leave."""
+    """Places of the training rows that ``data.kinds``, ``data.tasks`` and ``data.limit`` leave."""
     import pyarrow.parquet as pq
 
     file = parquet(recipe.data.train)
-    if recipe.data.kinds is None:
-        places = list(range(pq.read_metadata(file).num_rows))
-    else:
-        kinds = pq.read_table(file, columns=["kind"])["kind"].to_pylist()
-        places = [place for place, kind in enumerate(kinds) if kind in recipe.data.kinds]
+    places = list(range(pq.read_metadata(file).num_rows))
+    for column, wanted in (("kind", recipe.data.kinds), ("task", recipe.data.tasks)):
+        if wanted is not None:
+            values = pq.read_table(file, columns=[column])[column].to_pylist()
+            places = [place for place in places if values[place] in wanted]
     return places[: recipe.data.limit]
 
 
 def kind_faults(recipe: Recipe, names: list[str]) -> list[str]:
-    """Kinds that no row of the data has."""
+    """Kinds and tasks that no row of the data has."""
     import pyarrow.parquet as pq
 
-    if recipe.data.kinds is None:
-        return []
-    if "kind" not in names:
-        return [f"data.kinds: {recipe.data.train} has no column 'kind'; only preference rows have one."]
-    train = recipe.data.train
-    known = sorted(set(pq.read_table(parquet(train), columns=["kind"])["kind"].to_pylist()))
-    return [
-        f"data.kinds: no row of {train} is of kind '{kind}'.{nearest(kind, known)} There: {', '.join(known)}."
-        for kind in recipe.data.kinds
-        if kind not in known
-    ]
+    train, faults = recipe.data.train, list[str]()
+    for column, wanted in (("kind", recipe.data.kinds), ("task", recipe.data.tasks)):
+        if wanted is None:
+            continue
+        if column not in names:
+            rows = "only preference rows have one" if column == "kind" else "rows of a built data set have one"
+            faults.append(f"data.{column}s: {train} has no column '{column}'; {rows}.")
+            continue
+        known = sorted(set(pq.read_table(parquet(train), columns=[column])[column].to_pylist()))
+        faults += [
+            f"data.{column}s: no row of {train} is of {column} '{one}'.{nearest(one, known)} There: {', '.join(known)}."
+            for one in wanted
+            if one not in known
+        ]
+    return faults
 
 
 def data_faults(recipe: Recipe) -> list[str]:
@@ -372,7 +382,7 @@ def data_faults(recipe: Recipe) -> list[str]:
         return [f"data.batch_tokens: not under {recipe.method}, whose batches are not made of single rows."]
     faults = [] if pq.read_metadata(file).num_rows else [f"data.train: {file} holds no rows."]
     needed = list(NEEDED_COLUMNS[recipe.method])
-    if recipe.method == "dpo" and recipe.weighting.use:
+    if recipe.method in ("dpo", "reward_model") and recipe.weighting.use:
         needed.append("weight")
     if recipe.method == "dpo" and recipe.weighting.mirrors:
         needed.append("mirror_images")
@@ -411,12 +421,25 @@ def reward_faults(recipe: Recipe) -> list[str]:
         except InputError as fault:
             faults.append(f"rewards[{index}]: {fault}")
             continue
+        faults += _reward_model_faults(entry, index)
         faults += [
             f"rewards[{index}]: '{entry.name}' reads column '{c}', but {recipe.data.train} has: {', '.join(names)}."
             for c in reward.columns
             if c not in names and c not in GIVEN_BY_TRAINER
         ]
     return faults + _combination_faults(recipe)
+
+
+def _reward_model_faults(entry: RewardEntry, index: int) -> list[str]:
+    if entry.name != "reward_model":
+        return []
+    from alignment.reward_model import reward_model_folder
+
+    try:
+        reward_model_folder(str(entry.knobs.get("path", "")))
+    except InputError as fault:
+        return [f"rewards[{index}]: knob 'path': {fault}"]
+    return []
 
 
 def _canary_faults(recipe: Recipe) -> list[str]:

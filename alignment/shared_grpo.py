@@ -6,6 +6,7 @@ trajectory is that of TRL's trainer, to rounding. Left out: rollouts by tools or
 """
 
 import io
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -56,7 +57,7 @@ class SharedPrefixGRPOTrainer(ResumableGenerations, GRPOTrainer):
     """GRPOTrainer with the shared prefix; everything else, the loss among it, is TRL's."""
 
     def __init__(self, *, shared_prefix: Setting, **kwargs: Any) -> None:
-        self.shared = False
+        self.shared, self.reward_seconds = False, 0.0
         super().__init__(**kwargs)
         form = resolved(shared_prefix, self.model, checkpointing=bool(self._arguments.gradient_checkpointing))
         self.shared = form != "repeated"
@@ -90,6 +91,23 @@ class SharedPrefixGRPOTrainer(ResumableGenerations, GRPOTrainer):
         whole = arguments.gradient_accumulation_steps == arguments.steps_per_generation
         plain = self.top_entropy_quantile == 1.0 and not self._entropy_bonus_enabled
         return self.shared and whole and plain and arguments.loss_type in ORDERLESS_LOSSES
+
+    def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Any:
+        start = time.perf_counter()
+        try:
+            return super()._calculate_rewards(*args, **kwargs)
+        finally:
+            self.reward_seconds += time.perf_counter() - start
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        """TRL's; logs ``time/reward_share``, what the rewards take of a step's seconds on this process."""
+        times = self._metrics["train"]["step_time"]
+        before = len(times)
+        loss = super().training_step(*args, **kwargs)
+        if len(times) > before:
+            self._metrics["train"]["time/reward_share"].append(self.reward_seconds / times[-1])
+            self.reward_seconds = 0.0
+        return loss
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> Any:
         try:

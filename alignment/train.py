@@ -59,7 +59,10 @@ def read_chain(path: Path, overrides: list[str]) -> Chain:
 
 
 def stage_recipe(chain: Chain, index: int, path: Path, *, seed: int | None = None) -> Recipe:
-    """The recipe of one stage, wired to the stages before it. Faults name the stage's own file."""
+    """The recipe of one stage, wired to the stages before it. Faults name the stage's own file.
+
+    Where the stage names ``counterparts``, their answers are written first, unless they are there.
+    """
     stage = chain.stages[index]
     file = path.parent / stage.recipe
     wiring = [f"output={chain.output}/{stage.name}"]
@@ -71,6 +74,10 @@ def stage_recipe(chain: Chain, index: int, path: Path, *, seed: int | None = Non
     elif chain.data:
         original = str(read_yaml(file).get("data", {}).get("train", ""))
         wiring.append(f"data.train={chain.data}/{'/'.join(original.split('/')[-2:])}")
+    if stage.counterparts:
+        from alignment.counterparts import pool_of_stage
+
+        wiring.append(f"data.train={pool_of_stage(chain, stage, file, wiring)}")
     return read_recipe(file, [*wiring, *stage.overrides, *_seeds(file, seed)])
 
 
@@ -209,6 +216,8 @@ def _maker(method: str) -> Any:
         from alignment.sft import sft_trainer as maker
     elif method == "dpo":
         from alignment.dpo import dpo_trainer as maker
+    elif method == "reward_model":
+        from alignment.reward_training import reward_trainer as maker
     else:
         from alignment.grpo import grpo_trainer as maker
     return maker

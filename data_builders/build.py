@@ -31,7 +31,7 @@ from data_builders.hallucination_checks import fault_of_rejected
 from data_builders.images import ImageError, decoded, png_bytes
 from data_builders.noised_pairs import NoisedPairs
 from data_builders.preference_set import finished
-from data_builders.render import QuestionAnswer, box_answer, questions, report
+from data_builders.render import QuestionAnswer, absent_boxes, box_answer, questions, report
 from data_builders.schema import (
     Quarantined,
     RowKind,
@@ -298,6 +298,8 @@ class _Page:
         """The questions of this image. Yes and no are about as frequent where presence questions are drawn."""
         for task, number in self.spec.tasks_of(self.kind, self.split).items():
             answerable = questions(self.facts, self.rules, task, rng=self._wording)
+            if task == "box" and self.spec.box_absent:
+                answerable += absent_boxes(self.facts, self.rules, rng=self._wording)
             possible = [asked for asked in answerable if self._may_be_asked(asked)]
             if number == "all":
                 yield from possible
@@ -330,7 +332,7 @@ class _Page:
             return asked.answer, {}
         if asked.task == "report" and self.rng.random() < flaws.invented_findings:
             return self._with_invention(asked.answer)
-        if asked.task == "box" and asked.finding and flaws.loose_boxes > 1:
+        if asked.task == "box" and asked.finding and asked.boxes and flaws.loose_boxes > 1:
             return self._with_loose_boxes(asked.finding, flaws.loose_boxes)
         return asked.answer, {}
 

@@ -179,11 +179,12 @@ class BuildSpec(BaseModel):
     each under the name of one of ours. ``rows``: the splits in which each kind of
     row is written. ``tasks``: questions an image, drawn among those that it can answer; ``prompt_tasks`` for
     prompt rows, and ``eval_tasks`` for every row of the ``eval_splits``. ``box_grid``: boxes are whole units of
-    a grid x grid image. ``max_boxes``: boxes of one finding above which they are not asked for (counted in the
-    card). ``curriculum``: stages of tasks, in rows with the columns ``stage``, ``capability`` and ``guidelines``.
-    ``lesion_noise``: preference rows of the image side, beside those of the text side. ``relevance``: how
-    preference rows are weighted. ``llm``: a model behind an endpoint that writes the false report of each image, in
-    place of a corrupted truth. ``balance_lengths`` drops pairs until the rejected answer is as often longer as
+    a grid x grid image. ``box_absent``: boxes are asked for of absent findings too (answer: ``[]``). ``max_boxes``:
+    boxes of one finding above which they are not asked for (counted in the card). ``curriculum``: stages of tasks, in
+    rows with the columns ``stage``, ``capability`` and ``guidelines``. ``lesion_noise``: preference rows of the image
+    side, beside those of the text side. ``relevance``: how preference rows are weighted. ``llm``: a model behind an
+    endpoint that writes the false report of each image, in place of a corrupted truth. ``balance_lengths`` drops
+    pairs until the rejected answer is as often longer as
     shorter. ``max_quarantined``: the share of records above which the build fails.
     """
 
@@ -202,6 +203,7 @@ class BuildSpec(BaseModel):
     eval_tasks: dict[Task, HowMany] | None = None
     box_grid: int = Field(default=1000, ge=10)
     max_boxes: int = Field(default=20, ge=1)
+    box_absent: bool = False
     answer_style: Literal["plain", "tagged"] = "plain"
     wording: Literal["first", "varied"] = "first"
     flaws: Flaws | None = None
