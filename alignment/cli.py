@@ -14,6 +14,7 @@ from rich.console import Console
 from alignment.cli_cache import cache
 from alignment.cli_reward_model import eval_reward_model
 from alignment.cli_soak import ledger, soak
+from alignment.cli_splits import audit_splits_command
 from alignment.engine import share_cores
 from rewards.strict_yaml import InputError
 
@@ -397,3 +398,4 @@ def eval_reader_command(
 app.command()(soak)
 app.command()(ledger)
 app.command("eval-reward-model")(eval_reward_model)
+app.command("audit-splits")(audit_splits_command)

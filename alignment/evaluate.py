@@ -33,6 +33,7 @@ from rewards.strict_yaml import InputError
 MAX_NEW_TOKENS = {"closed": 8, "box": 32, "report": 96, "dialogue": 32}
 """By kind of task; of a dialogue, for each answer."""
 COLUMNS = ("images", "prompt", "answer", "boxes", "facts", "rule_set", "task", "patient", "id")
+CURRICULUM_COLUMNS = ("stage", "capability", "guidelines", "provenance")
 LIBRARIES = ("clinalign", "torch", "transformers", "numpy", "pillow")
 PICTURE_PIXELS = 320
 
@@ -159,7 +160,7 @@ def read_rows(data: Path) -> list[Row]:
     names = pq.read_schema(file).names
     if missing := [column for column in COLUMNS if column not in names]:
         raise InputError(f"{file}: not prompt rows: no column {', '.join(missing)} among {', '.join(names)}.")
-    more = [name for name in ("box_images", "dialogue") if name in names]
+    more = [name for name in (*CURRICULUM_COLUMNS, "box_images", "dialogue") if name in names]
     rows = pq.read_table(file, columns=[*COLUMNS, *more]).to_pylist()
     if not rows:
         raise InputError(f"{file}: holds no rows to evaluate. Check the split's share in the spec.")
@@ -240,7 +241,9 @@ def _decoded(row: Row) -> Row:
 def _batches(rows: Sequence[Row], batch_size: int) -> Iterator[tuple[str, list[int]]]:
     alike: defaultdict[tuple[str, bool], list[int]] = defaultdict(list)
     for place, row in enumerate(rows):
-        kind = "report" if row.get("box_images") else _kind(row["task"])  # boxes of several images take as much room
+        kind = (
+            "report" if row.get("box_images") or row.get("capability") else _kind(row["task"])
+        )  # boxes of several images, reasons
         alike[kind, bool(row["images"])].append(place)
     for (kind, _), places in alike.items():
         for start in range(0, len(places), batch_size):
@@ -282,6 +285,7 @@ def _answer_line(
     clean, told = said["clean"][row["id"]], rules or row["rule_set"]
     return {
         **({"dialogue": row["dialogue"]} if row["task"] == "dialogue" else {}),
+        **({name: row[name] for name in CURRICULUM_COLUMNS} if row.get("capability") else {}),
         "id": row["id"],
         "patient": row["patient"],
         "task": row["task"],

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from alignment import dialogue_outcomes
+from alignment import capability_outcomes, dialogue_outcomes
+from alignment.capability_outcomes import Confused, capability_metrics, judged
 from alignment.dialogue_outcomes import DIALOGUE_RATIOS, dialogue_counts, ratios_by_scenario
 from data_builders.schema import message_text
 from rewards.boxes import iou_matrix, match_boxes, parse_boxes
@@ -97,6 +98,7 @@ LOWER_IS_BETTER = frozenset(
         "box_parse_failure",
         "false_boxes_on_empty",
         *dialogue_outcomes.LOWER_IS_BETTER,
+        *capability_outcomes.LOWER_IS_BETTER,
     }
 )
 
@@ -149,8 +151,9 @@ def _outcome(row: Mapping[str, Any], answer: str | list[str], *, rules: RuleSet 
         return Outcome(row["id"], row["patient"], task, None, counts=_written_counts(task, row["answer"], words))
     rules = rules or load_rule_set(row["rule_set"])
     about: dict[str, Any] = dict(id=row["id"], patient=row["patient"], task=task, finding=asked_finding(row, rules))
-    if row.get("box_images"):
-        return _sequence_outcome(row, words, about)
+    if row.get("capability") or row.get("box_images"):
+        judge = _capability_outcome if row.get("capability") else _sequence_outcome
+        return judge(row, words, rules, about)
     if task == "report":
         return _report_outcome(row, words, rules, about)
     if task == "box":
@@ -182,10 +185,22 @@ def _folded(words: str) -> str:
     return words.strip().removesuffix(".").casefold()
 
 
+def _capability_outcome(row: Mapping[str, Any], words: str, rules: RuleSet, about: dict[str, Any]) -> Outcome:
+    """A closed question by its options, an open one by the findings that its reference states."""
+    closed = judged(row, words)
+    if closed is not None:
+        return Outcome(**about, counts=closed.counts)
+    stated = read(row["answer"] or "", rules).facts.without_boxes()
+    return _findings_outcome(stated, words, rules, about) if stated.findings else Outcome(**about, counts={})
+
+
 def _report_outcome(row: Mapping[str, Any], words: str, rules: RuleSet, about: dict[str, Any]) -> Outcome:
     """A report fails to parse when no finding is read from it, or any of its sentences is not understood."""
+    return _findings_outcome(Facts.model_validate_json(row["facts"]).without_boxes(), words, rules, about)
+
+
+def _findings_outcome(truth: Facts, words: str, rules: RuleSet, about: dict[str, Any]) -> Outcome:
     reading = read(words, rules)
-    truth = Facts.model_validate_json(row["facts"]).without_boxes()
     judged = compare(truth, reading.facts)
     counts = {
         "reports": 1,
@@ -226,7 +241,7 @@ def _box_outcome(row: Mapping[str, Any], words: str, about: dict[str, Any]) -> O
     return Outcome(**about, counts=counts, boxes=tuple(boxes))
 
 
-def _sequence_outcome(row: Mapping[str, Any], words: str, about: dict[str, Any]) -> Outcome:
+def _sequence_outcome(row: Mapping[str, Any], words: str, rules: RuleSet, about: dict[str, Any]) -> Outcome:
     """Boxes over several images: as in one image, but a box on the wrong image is a miss; by grounding task."""
     said, num_true = parse_boxes(words), len(row["boxes"])
     parts = sequence_components(words, row["boxes"], row["box_images"])
@@ -242,12 +257,17 @@ def _sequence_outcome(row: Mapping[str, Any], words: str, about: dict[str, Any])
     return Outcome(**{**about, "task": "box", "finding": row["task"]}, counts=counts)
 
 
-def ratios_in(outcomes: Sequence[Outcome]) -> dict[str, tuple[Ratio, ...]]:
+Made = tuple[Ratio, ...] | Confused
+"""How a metric is made: the mean of ratios of counts, or from a confusion of counts."""
+
+
+def ratios_in(outcomes: Sequence[Outcome]) -> dict[str, Made]:
     """The metrics, with ``mean_iou[finding]`` for each finding whose box was asked for, ``A_C[scenario]`` and so on."""
     findings = sorted({o.finding for o in outcomes if o.task == "box" and o.finding})
     each = {f"mean_iou[{name}]": (Ratio((f"iou[{name}]",), (f"true_boxes[{name}]",)),) for name in findings}
     scenarios = ratios_by_scenario(o.counts for o in outcomes)
-    return RATIOS | each | {name: (Ratio((over,), (under,)),) for name, (over, under) in scenarios.items()}
+    found = RATIOS | each | {name: (Ratio((over,), (under,)),) for name, (over, under) in scenarios.items()}
+    return {**found, **capability_metrics(o.counts for o in outcomes)}
 
 
 def summarise(outcomes: Sequence[Outcome], *, num_resamples: int = 1000, seed: int = 0) -> dict[str, Metric]:
@@ -301,9 +321,12 @@ class _PatientSums:
                 table[row_of[outcome.patient], columns[key]] += count
         return cls(patients, columns, table)
 
-    def statistic(self, ratios: tuple[Ratio, ...], weights: np.ndarray | None = None) -> np.ndarray:
+    def statistic(self, ratios: Made, weights: np.ndarray | None = None) -> np.ndarray:
         """The metric of each resample (or of the patients as they are); NaN where a denominator is 0."""
         drawn = np.ones((1, len(self.patients))) if weights is None else weights
+        if isinstance(ratios, Confused):
+            cells = [[self._sum((cell,), drawn) for cell in row] for row in ratios.cells]
+            return ratios.value(np.moveaxis(np.array(cells), 2, 0))
         with np.errstate(divide="ignore", invalid="ignore"):
             parts = [self._sum(ratio.over, drawn) / self._sum(ratio.under, drawn) for ratio in ratios]
         return np.mean(parts, axis=0)
@@ -313,12 +336,11 @@ class _PatientSums:
         return drawn @ self.table[:, columns].sum(axis=1)
 
 
-def _metric(
-    ratios: tuple[Ratio, ...], outcomes: Sequence[Outcome], value: np.ndarray, resampled: np.ndarray
-) -> Metric | None:
+def _metric(ratios: Made, outcomes: Sequence[Outcome], value: np.ndarray, resampled: np.ndarray) -> Metric | None:
     if np.isnan(value[0]):
         return None
-    under = {key for ratio in ratios for key in ratio.under}
+    whole = isinstance(ratios, Confused)
+    under = {c for row in ratios.cells for c in row} if whole else {key for ratio in ratios for key in ratio.under}
     rows = [o for o in outcomes if under & o.counts.keys()]
     num_patients = len({o.patient for o in rows})
     seen = resampled[~np.isnan(resampled)]

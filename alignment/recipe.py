@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from alignment.curriculum_section import CurriculumSection, curriculum_faults
 from alignment.reward_sections import CanarySection, CombinationSection
 from data_builders.lesion_noise import NoiseSettings
 from rewards.llm_spec import LlmSpec
@@ -65,7 +66,7 @@ class DataSection(_Strict):
     the first of them. ``too_long``: what becomes of rows longer than ``trainer.max_length`` or the model's context
     (``cut``: answers lose their end). ``batch_tokens``: batches of at most so many tokens instead of so many rows (sft
     and dpo). ``largest_first``: the first batch of the run is the largest, so that what does not fit memory fails at
-    once.
+    once. ``curriculum``: SFT along the stages of the rows (see ``curriculum_section.py``).
     """
 
     train: str
@@ -76,6 +77,7 @@ class DataSection(_Strict):
     too_long: Literal["refuse", "drop", "resize", "cut"] = "refuse"
     batch_tokens: int | None = Field(default=None, ge=1)
     largest_first: bool = True
+    curriculum: CurriculumSection | None = None
 
 
 class RewardEntry(BaseModel):
@@ -184,6 +186,8 @@ class Recipe(_Strict):
 
     @model_validator(mode="after")
     def _method_has_its_sections(self) -> "Recipe":
+        if self.data.curriculum and self.method != "sft":
+            raise ValueError(f"data.curriculum orders the rows of sft; {self.method} has no use for it. Leave it out.")
         if self.method == "grpo" and not self.rewards:
             raise ValueError("grpo needs a 'rewards' section. Name at least one, see `clinalign rewards`.")
         return self
@@ -391,6 +395,7 @@ def data_faults(recipe: Recipe) -> list[str]:
         faults.append(f"data.train: {recipe.method} reads {', '.join(lacking)}, but {file} has: {', '.join(names)}.")
     elif "weight" in needed:
         faults += weight_faults(recipe)
+    faults += curriculum_faults(recipe.data.curriculum, recipe.trainer, names, batch_tokens=recipe.data.batch_tokens)
     return faults + kind_faults(recipe, names)
 
 

@@ -13,6 +13,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
+from alignment.capability_outcomes import METRICS as CAPABILITY_METRICS
+from alignment.capability_outcomes import capability_tables, rights
 from alignment.dialogue_pages import confusion_tables, dialogues_to_read
 from alignment.metrics import LOWER_IS_BETTER, RATIOS
 from rewards.strict_yaml import InputError
@@ -43,7 +45,7 @@ def write_report(evaluations: Mapping[str, Path], out: Path) -> Path:
         pictures=_pictures(evaluations, stages, answers),
         dialogues=dialogues_to_read(answers),
         dialogue_images=_images_by_key(evaluations),
-        confusions=confusion_tables(answers),
+        confusions=[*confusion_tables(answers), *capability_tables(answers)],
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(page, encoding="utf-8")
@@ -75,7 +77,7 @@ def _read_answers(path: Path) -> list[Json]:
 
 def metric_names(summaries: list[Json]) -> list[str]:
     """The metrics that any summary holds, as they are ordered in ``RATIOS``, with ``mean_iou[finding]``."""
-    order = {name: place for place, name in enumerate(RATIOS)}
+    order = {name: place for place, name in enumerate([*RATIOS, *CAPABILITY_METRICS])}
     names = {name for summary in summaries for name in summary}
     return sorted(names, key=lambda name: (order[name.partition("[")[0]], name))
 
@@ -99,7 +101,13 @@ def _table(title: str, columns: Mapping[str, Json]) -> Json:
 def _table_row(name: str, metrics: list[Json | None]) -> Json:
     highest = max(m["high"] or m["value"] for m in metrics if m)
     scale = max(highest, 1e-9) if name in UNBOUNDED else 1.0
-    better = "" if name in UNBOUNDED else "lower is better" if name in LOWER_IS_BETTER else "higher is better"
+    better = (
+        ""
+        if name in UNBOUNDED
+        else "lower is better"
+        if name.partition("[")[0] in LOWER_IS_BETTER
+        else "higher is better"
+    )
     return {"name": name, "better": better, "cells": [_cell(m, scale) for m in metrics]}
 
 
@@ -107,7 +115,9 @@ def _cell(metric: Json | None, scale: float) -> Json | None:
     """A figure with its bar: lengths in percent of the bar's full width."""
     if metric is None:
         return None
-    lengths = {key: None if metric[key] is None else 100 * metric[key] / scale for key in ("value", "low", "high")}
+    lengths = {
+        key: None if metric[key] is None else 100 * max(metric[key], 0.0) / scale for key in ("value", "low", "high")
+    }
     return {"metric": metric, "bar": lengths}
 
 
@@ -189,5 +199,6 @@ def _answer(line: Json | None) -> list[Json]:
         return []
     if line["sentences"]:
         return [{"text": text, "wrong": wrong} for text, wrong in line["sentences"]]
-    wrong = line["counts"].get("closed_correct") == 0.0 or line["counts"].get("unparsed_boxes") == 1.0
+    missed = False in rights(line["counts"]).values()
+    wrong = missed or line["counts"].get("closed_correct") == 0.0 or line["counts"].get("unparsed_boxes") == 1.0
     return [{"text": line["responses"]["clean"], "wrong": wrong}]

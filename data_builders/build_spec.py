@@ -19,7 +19,7 @@ from rewards.llm_spec import LlmSpec
 from rewards.strict_yaml import InputError, fault_lines, nearest, read_yaml, validated
 
 SOURCES = (
-    "phantom_chest", "phantom_marrow", "lidc_ct", "bccd", "labelled", "table",
+    "phantom_chest", "phantom_marrow", "phantom_oct", "lidc_ct", "bccd", "labelled", "table",
     "vqa_rad", "slake", "path_vqa", "iu_xray", "released_pairs",
 )  # fmt: skip
 SplitName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]

@@ -16,6 +16,7 @@ from rewards.strict_yaml import InputError
 LICENCES = {
     "phantom_chest": "drawn by clinalign; no restriction",
     "phantom_marrow": "drawn by clinalign; no restriction",
+    "phantom_oct": "drawn by clinalign; no restriction",
     "lidc_ct": "LIDC-IDRI, CC BY 3.0, doi 10.7937/K9/TCIA.2015.LO9QL9SX; read from installed packages",
     "bccd": "BCCD_Dataset, MIT",
     "table": "not known to clinalign: that of the table and its images",
