@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from data_builders.build_spec import BuildSpec
 from data_builders.card import Tally, card_of
 from data_builders.corrupt import corrupt
-from data_builders.dialogue_rows import DialogueRows
+from data_builders.dialogue_rows import DialogueRows, annotator_of
 from data_builders.dialogues import Paraphraser, dialogue_fault
 from data_builders.gallery import write_gallery
 from data_builders.hallucination_checks import fault_of_rejected
@@ -244,7 +244,8 @@ class _Page:
         if self.spec.dialogues is None:
             return
         turns = (1, *(self.sample.image_turns or (1,) * len(self.sample.more_images)))
-        rows = DialogueRows(self.spec.dialogues, self.facts, self.rules, turns, self.paraphrase, self.tally)
+        weak = annotator_of(self.spec.flaws, self.split)
+        rows = DialogueRows(self.spec.dialogues, self.facts, self.rules, turns, self.paraphrase, self.tally, weak)
         for suffix, own in rows.of(
             self.kind, self.split, key=f"{self.spec.seed}/dialogue/{self.kind}/{self.sample.id}"
         ):

@@ -95,7 +95,8 @@ class Flaws(BaseModel):
     """Errors of weak annotators, put on purpose into the instruction rows of some splits. Named in each row.
 
     ``invented_findings``: share of reports that get one invented finding. ``loose_boxes``: factor by which
-    boxes are too wide and too high.
+    boxes are too wide and too high. ``wrong_answers``: share of a dialogue's answers that give another symbol, each
+    drawn by itself. ``yielding``: share of the clinician's wrong claims that the answer follows.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -103,6 +104,8 @@ class Flaws(BaseModel):
     splits: list[str]
     invented_findings: float = Field(default=0.0, ge=0, le=1)
     loose_boxes: float = Field(default=1.0, ge=1, allow_inf_nan=False)
+    wrong_answers: float = Field(default=0.0, ge=0, le=1)
+    yielding: float = Field(default=0.0, ge=0, le=1)
 
 
 class Dialogues(BaseModel):

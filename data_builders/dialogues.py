@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from data_builders.dialogue_flaws import WeakAnnotator
 from data_builders.schema import Message, assistant_turn, user_turn
 from rewards.decision import Decision, met
 from rewards.dialogue import Claim, Dialogue, Scenario, Told, Turn, clinician_says
@@ -59,7 +60,7 @@ def dialogue_fault(facts: Facts, rules: RuleSet) -> str | None:
 class Writer:
     """Writes dialogues about one image. ``image_turns``: the turn (from 1) that each image opens.
 
-    ``counts``: paraphrases used and refused.
+    ``annotator``: whose answers are written (None: true ones). ``counts``: paraphrases used and refused.
     """
 
     facts: Facts
@@ -69,6 +70,7 @@ class Writer:
     image_turns: tuple[int, ...] = (1,)
     paraphrase: Paraphraser | None = None
     counts: Counter[str] = field(default_factory=Counter[str])
+    annotator: WeakAnnotator | None = None
 
     @property
     def decision(self) -> Decision:
@@ -92,8 +94,9 @@ class Writer:
             pool = self.decision.hint if claim.kind == "hint" else self.decision.confirm
             said = self._said(claim.node, claim.symbol)
             question = self.rng.choice(pool.of(self.wording)).format(claim=said, ask=question)
+        symbol = self.annotator.symbol(self.decision, name, gold, claim, self.rng) if self.annotator else gold
         return Turn(
-            node=name, gold=gold, question=question, answer=self._said(name, gold), claim=claim, told=self._told(name)
+            node=name, gold=gold, question=question, answer=self._said(name, symbol), claim=claim, told=self._told(name)
         )
 
     def _told(self, name: str) -> tuple[Told, ...]:
