@@ -113,7 +113,7 @@ class Dialogues(BaseModel):
 
     ``per_image``: dialogues an image and epoch, their scenarios drawn by the weights of ``mixture``. ``epochs``: how
     often all of them are drawn afresh. ``eval_mixture``: one dialogue of each scenario for the ``test_wording``
-    splits, which take the test templates. ``sft_rows``: ``whole`` writes an instruction row a dialogue (its loss must
+    splits, which take the test templates, and for the ``eval_splits``, which keep those of training. ``sft_rows``: ``whole`` writes an instruction row a dialogue (its loss must
     leave the clinician's turns out), ``turns`` one for each answer, with all before it as the prompt.
     """
 
@@ -123,6 +123,7 @@ class Dialogues(BaseModel):
     epochs: int = Field(default=1, ge=1)
     mixture: dict[Scenario, Annotated[float, Field(ge=0)]] = {"standard": 1.0}
     test_wording: list[str] = []
+    eval_splits: list[str] = []
     eval_mixture: list[Scenario] = []
     sft_rows: Literal["whole", "turns"] = "whole"
 
@@ -130,8 +131,10 @@ class Dialogues(BaseModel):
     def _something_is_drawn(self) -> "Dialogues":
         if sum(self.mixture.values()) <= 0:
             raise ValueError("mixture: every weight is 0. Give one scenario a weight, such as standard: 1.0.")
-        if self.eval_mixture and not self.test_wording:
+        if self.eval_mixture and not (self.test_wording or self.eval_splits):
             raise ValueError("eval_mixture has no effect without test_wording: name the splits that are tested.")
+        if self.eval_splits and not self.eval_mixture:
+            raise ValueError("eval_splits has no effect without eval_mixture: name the scenarios, such as [standard].")
         return self
 
 
@@ -227,7 +230,7 @@ class BuildSpec(BaseModel):
     def _named_splits(self) -> list[str]:
         in_rows = [split for splits in self.rows.values() for split in splits]
         flawed = self.flaws.splits if self.flaws else []
-        tested = self.dialogues.test_wording if self.dialogues else []
+        tested = [*self.dialogues.test_wording, *self.dialogues.eval_splits] if self.dialogues else []
         pinned = [*self.assign.values(), *self.source_splits.values()]
         return [*in_rows, *flawed, *tested, *self.eval_splits, *pinned]
 

@@ -36,9 +36,10 @@ class DialogueRows:
     def of(self, kind: RowKind, split: str, *, key: str) -> Iterator[tuple[str, Row]]:
         """Suffix of the id and own columns of each row. Every epoch draws its dialogues afresh from ``key``.
 
-        A tested split has one epoch in test words, with one dialogue of each scenario where ``eval_mixture`` is given.
+        A tested split has one epoch, with one dialogue of each scenario where ``eval_mixture`` is given.
         """
-        tested = split in self.settings.test_wording
+        in_test_words = split in self.settings.test_wording
+        tested = in_test_words or split in self.settings.eval_splits
         fixed = self.settings.eval_mixture if tested else []
         epochs, number = 1 if tested else self.settings.epochs, len(fixed) or self.settings.per_image
         for epoch, k in product(range(epochs), range(number)):
@@ -46,11 +47,11 @@ class DialogueRows:
             scenario = fixed[k] if fixed else drawn_scenario(self.settings.mixture, rng)
             self.tally.scenarios[scenario] += 1
             annotator = self.annotator if kind == "instruction" else None
-            for suffix, own in self._rows(self._writer(rng, tested, annotator).dialogue(scenario), kind):
+            for suffix, own in self._rows(self._writer(rng, in_test_words, annotator).dialogue(scenario), kind):
                 yield f"{epoch}-{k}{suffix}", own
 
-    def _writer(self, rng: random.Random, tested: bool, annotator: WeakAnnotator | None) -> Writer:
-        wording, counts = "test" if tested else "train", self.tally.paraphrases
+    def _writer(self, rng: random.Random, in_test_words: bool, annotator: WeakAnnotator | None) -> Writer:
+        wording, counts = "test" if in_test_words else "train", self.tally.paraphrases
         return Writer(self.facts, self.rules, wording, rng, self.image_turns, self.paraphrase, counts, annotator)
 
     def _rows(self, dialogue: Dialogue, kind: RowKind) -> Iterator[tuple[str, Row]]:
