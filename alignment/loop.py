@@ -114,7 +114,7 @@ def _one_seed(loop: Loop, path: Path, data: Path, seed: int, *, single: bool, fr
         console.print(f"[bold]{stage.name}[/bold] (seed {seed})", highlight=False)
         recipe = stage_recipe(chain, index, path, seed=seed)
         folder = run(recipe, fresh=fresh)
-        if index == 0:
+        if index == 0 and any(c.before == "untrained" for c in loop.compare):
             folders["untrained"] = _evaluated(loop, data, folder / "init", folder / "init_evaluation", controls=False)
         if recipe.method != "pairs":
             folders[stage.name] = _evaluated(

@@ -113,7 +113,8 @@ class Dialogues(BaseModel):
 
     ``per_image``: dialogues an image and epoch, their scenarios drawn by the weights of ``mixture``. ``epochs``: how
     often all of them are drawn afresh. ``eval_mixture``: one dialogue of each scenario for the ``test_wording``
-    splits, which take the test templates, and for the ``eval_splits``, which keep those of training. ``sft_rows``: ``whole`` writes an instruction row a dialogue (its loss must
+    splits, which take the test templates, and for the ``eval_splits``, which keep those of training; a split in both
+    lists is tested in both. ``sft_rows``: ``whole`` writes an instruction row a dialogue (its loss must
     leave the clinician's turns out), ``turns`` one for each answer, with all before it as the prompt.
     """
 

@@ -13,6 +13,7 @@ from data_builders.dialogues import Paraphraser, Writer, drawn_scenario, halves,
 from data_builders.schema import RowKind
 from rewards.dialogue import Dialogue
 from rewards.facts import Facts
+from rewards.nodes import WordingSplit
 from rewards.rule_set import RuleSet
 
 Row = dict[str, Any]
@@ -36,22 +37,22 @@ class DialogueRows:
     def of(self, kind: RowKind, split: str, *, key: str) -> Iterator[tuple[str, Row]]:
         """Suffix of the id and own columns of each row. Every epoch draws its dialogues afresh from ``key``.
 
-        A tested split has one epoch, with one dialogue of each scenario where ``eval_mixture`` is given.
+        A tested split has one epoch; with ``eval_mixture``, one dialogue of each scenario and wording.
         """
-        in_test_words = split in self.settings.test_wording
-        tested = in_test_words or split in self.settings.eval_splits
-        fixed = self.settings.eval_mixture if tested else []
-        epochs, number = 1 if tested else self.settings.epochs, len(fixed) or self.settings.per_image
+        own = self.settings
+        tested = split in own.test_wording or split in own.eval_splits
+        fixed = list(product(_wordings(own, split), own.eval_mixture if tested else []))
+        epochs, number = 1 if tested else own.epochs, len(fixed) or own.per_image
+        annotator = self.annotator if kind == "instruction" else None
         for epoch, k in product(range(epochs), range(number)):
             rng = random.Random(f"{key}/{epoch}/{k}")
-            scenario = fixed[k] if fixed else drawn_scenario(self.settings.mixture, rng)
-            self.tally.scenarios[scenario] += 1
-            annotator = self.annotator if kind == "instruction" else None
-            for suffix, own in self._rows(self._writer(rng, in_test_words, annotator).dialogue(scenario), kind):
-                yield f"{epoch}-{k}{suffix}", own
+            drawn = (_wordings(own, split)[0], drawn_scenario(own.mixture, rng)) if not fixed else fixed[k]
+            self.tally.scenarios[drawn[1]] += 1
+            for suffix, columns in self._rows(self._writer(rng, drawn[0], annotator).dialogue(drawn[1]), kind):
+                yield f"{epoch}-{k}{suffix}", columns
 
-    def _writer(self, rng: random.Random, in_test_words: bool, annotator: WeakAnnotator | None) -> Writer:
-        wording, counts = "test" if in_test_words else "train", self.tally.paraphrases
+    def _writer(self, rng: random.Random, wording: WordingSplit, annotator: WeakAnnotator | None) -> Writer:
+        counts = self.tally.paraphrases
         return Writer(self.facts, self.rules, wording, rng, self.image_turns, self.paraphrase, counts, annotator)
 
     def _rows(self, dialogue: Dialogue, kind: RowKind) -> Iterator[tuple[str, Row]]:
@@ -63,6 +64,13 @@ class DialogueRows:
         by_turn = self.settings.sft_rows == "turns"
         for number, (prompt, completion) in enumerate(halves(messages, by_turn=by_turn)):
             yield f"-{number}" if by_turn else "", {"prompt": prompt, "completion": completion, "dialogue": column}
+
+
+def _wordings(settings: Dialogues, split: str) -> list[WordingSplit]:
+    """In whose words a split's dialogues are: in both, for a split that both lists name."""
+    if split not in settings.test_wording:
+        return ["train"]
+    return ["test", "train"] if split in settings.eval_splits else ["test"]
 
 
 def annotator_of(flaws: Flaws | None, split: str) -> WeakAnnotator | None:
