@@ -29,6 +29,7 @@ from data_builders.gallery import write_gallery
 from data_builders.hallucination_checks import fault_of_rejected
 from data_builders.images import ImageError, decoded, png_bytes
 from data_builders.noised_pairs import NoisedPairs
+from data_builders.paraphrases import LlmParaphraser
 from data_builders.preference_set import finished
 from data_builders.render import QuestionAnswer, box_answer, questions, report
 from data_builders.schema import (
@@ -45,6 +46,7 @@ from data_builders.splits import split_of
 from data_builders.written_rows import fault_of_written, own_split, written_rows
 from rewards.boxes import is_valid
 from rewards.facts import Box, Facts
+from rewards.llm_spec import LocalBackend
 from rewards.rule_set import RuleSet, load_rule_set
 from rewards.strict_yaml import InputError
 
@@ -82,18 +84,21 @@ def build(
     *,
     progress: Callable[[Records], Records] | None = None,
     paraphrase: Paraphraser | None = None,
+    local: LocalBackend | None = None,
 ) -> Path:
     """Builds the data set into ``spec.output``, replacing the one that was there, and returns the folder.
 
     Until all is written, the old data set stays as it is. ``progress`` wraps the source's records; by default a
     bar is drawn on standard error. ``paraphrase`` rewords the answers of dialogues; what changes an answer's meaning
-    is refused and counted in the card.
+    is refused and counted in the card; by default it is the spec's, whose LLM ``local`` loads if it has no endpoint.
 
     Raises: InputError if the source yields nothing, more than ``max_quarantined`` of it cannot be used, or the
     output folder holds something else than a built data set.
     """
     out = Path(spec.output)
     _check_replaceable(out)
+    if paraphrase is None and spec.dialogues and spec.dialogues.paraphrase:
+        paraphrase = LlmParaphraser.of(spec.dialogues.paraphrase, local=local)
     out.parent.mkdir(parents=True, exist_ok=True)
     records = (progress or _bar(f"building {spec.source.name}"))(spec.source.samples())
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:

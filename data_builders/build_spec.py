@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, crea
 
 from data_builders.lesion_heat import Mask
 from data_builders.lesion_noise import NoiseSettings
+from data_builders.paraphrases import Paraphrase
 from data_builders.relevance import Missing, Normalisation
 from data_builders.schema import Quarantined, RowKind, Sample, Task, Written
 from rewards.dialogue import Scenario
@@ -115,7 +116,8 @@ class Dialogues(BaseModel):
     often all of them are drawn afresh. ``eval_mixture``: one dialogue of each scenario for the ``test_wording``
     splits, which take the test templates, and for the ``eval_splits``, which keep those of training; a split in both
     lists is tested in both. ``sft_rows``: ``whole`` writes an instruction row a dialogue (its loss must
-    leave the clinician's turns out), ``turns`` one for each answer, with all before it as the prompt.
+    leave the clinician's turns out), ``turns`` one for each answer, with all before it as the prompt. ``paraphrase``:
+    answers in words of training are reworded by an LLM where that keeps what they say.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -127,6 +129,7 @@ class Dialogues(BaseModel):
     eval_splits: list[str] = []
     eval_mixture: list[Scenario] = []
     sft_rows: Literal["whole", "turns"] = "whole"
+    paraphrase: Paraphrase | None = None
 
     @model_validator(mode="after")
     def _something_is_drawn(self) -> "Dialogues":

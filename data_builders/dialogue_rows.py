@@ -15,6 +15,7 @@ from rewards.dialogue import Dialogue
 from rewards.facts import Facts
 from rewards.nodes import WordingSplit
 from rewards.rule_set import RuleSet
+from rewards.symbols import read_symbol
 
 Row = dict[str, Any]
 
@@ -57,13 +58,24 @@ class DialogueRows:
 
     def _rows(self, dialogue: Dialogue, kind: RowKind) -> Iterator[tuple[str, Row]]:
         """One prompt row, or the instruction rows of one dialogue."""
-        messages, column = transcript(dialogue), dialogue.to_json()
+        messages, column, named = transcript(dialogue), dialogue.to_json(), self._flaws(dialogue)
         if kind == "prompt":
             yield "", {"prompt": messages[:1], "answer": None, "boxes": None, "dialogue": column}
             return
         by_turn = self.settings.sft_rows == "turns"
         for number, (prompt, completion) in enumerate(halves(messages, by_turn=by_turn)):
-            yield f"-{number}" if by_turn else "", {"prompt": prompt, "completion": completion, "dialogue": column}
+            yield (
+                f"-{number}" if by_turn else "",
+                {"prompt": prompt, "completion": completion, "dialogue": column, **named},
+            )
+
+    def _flaws(self, dialogue: Dialogue) -> Row:
+        """Which answers a weak annotator got wrong, for the provenance of a row."""
+        if self.annotator is None:
+            return {}
+        nodes = dialogue.decision.nodes
+        wrong = [t.node for t in dialogue.turns if read_symbol(t.answer, nodes[t.node]).stated != t.gold]
+        return {"provenance": {"flaw": f"wrong answers: {', '.join(wrong)}"}} if wrong else {}
 
 
 def _wordings(settings: Dialogues, split: str) -> list[WordingSplit]:
