@@ -60,6 +60,13 @@ def _say(result: dict[str, Any], as_json: bool) -> None:
         Console().print(f"{name}: {value}", highlight=False, markup=False, soft_wrap=True)
 
 
+def _local_backend(llm: Any) -> Any:
+    """The backend of a local LLM; torch is loaded here and not before."""
+    from alignment.reward_functions import local_backend
+
+    return local_backend(llm)
+
+
 @app.command()
 def build(
     spec: Annotated[Path, typer.Argument(help="a data spec, such as recipes/data/phantom_chest.yaml")],
@@ -70,11 +77,10 @@ def build(
 
     Example: clinalign build recipes/data/phantom_chest.yaml
     """
-    from alignment.reward_functions import local_backend
     from data_builders.build import build as build_data
     from data_builders.build_spec import read_spec
 
-    out = build_data(read_spec(spec, overrides or []), local=local_backend)
+    out = build_data(read_spec(spec, overrides or []), local=_local_backend)
     card = json.loads((out / "card.json").read_text(encoding="utf-8"))
     told = {name: card[name] for name in ("counts", "preference") if card[name]}
     _say({"built": str(out), "gallery": str(out / "gallery.html"), **told}, as_json)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, crea
 from data_builders.curriculum_rows import CurriculumUse
 from data_builders.lesion_heat import Mask
 from data_builders.lesion_noise import NoiseSettings
+from data_builders.paraphrases import Paraphrase
 from data_builders.relevance import Missing, Normalisation
 from data_builders.schema import Quarantined, RowKind, Sample, Task, Written
 from rewards.dialogue import Scenario
@@ -97,7 +98,8 @@ class Flaws(BaseModel):
     """Errors of weak annotators, put on purpose into the instruction rows of some splits. Named in each row.
 
     ``invented_findings``: share of reports that get one invented finding. ``loose_boxes``: factor by which
-    boxes are too wide and too high.
+    boxes are too wide and too high. ``wrong_answers``: share of a dialogue's answers that give another symbol, each
+    drawn by itself. ``yielding``: share of the clinician's wrong claims that the answer follows.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -105,6 +107,8 @@ class Flaws(BaseModel):
     splits: list[str]
     invented_findings: float = Field(default=0.0, ge=0, le=1)
     loose_boxes: float = Field(default=1.0, ge=1, allow_inf_nan=False)
+    wrong_answers: float = Field(default=0.0, ge=0, le=1)
+    yielding: float = Field(default=0.0, ge=0, le=1)
 
 
 class Dialogues(BaseModel):
@@ -112,8 +116,10 @@ class Dialogues(BaseModel):
 
     ``per_image``: dialogues an image and epoch, their scenarios drawn by the weights of ``mixture``. ``epochs``: how
     often all of them are drawn afresh. ``eval_mixture``: one dialogue of each scenario for the ``test_wording``
-    splits, which take the test templates. ``sft_rows``: ``whole`` writes an instruction row a dialogue (its loss must
-    leave the clinician's turns out), ``turns`` one for each answer, with all before it as the prompt.
+    splits, which take the test templates, and for the ``eval_splits``, which keep those of training; a split in both
+    lists is tested in both. ``sft_rows``: ``whole`` writes an instruction row a dialogue (its loss must
+    leave the clinician's turns out), ``turns`` one for each answer, with all before it as the prompt. ``paraphrase``:
+    answers in words of training are reworded by an LLM where that keeps what they say.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -122,15 +128,19 @@ class Dialogues(BaseModel):
     epochs: int = Field(default=1, ge=1)
     mixture: dict[Scenario, Annotated[float, Field(ge=0)]] = {"standard": 1.0}
     test_wording: list[str] = []
+    eval_splits: list[str] = []
     eval_mixture: list[Scenario] = []
     sft_rows: Literal["whole", "turns"] = "whole"
+    paraphrase: Paraphrase | None = None
 
     @model_validator(mode="after")
     def _something_is_drawn(self) -> "Dialogues":
         if sum(self.mixture.values()) <= 0:
             raise ValueError("mixture: every weight is 0. Give one scenario a weight, such as standard: 1.0.")
-        if self.eval_mixture and not self.test_wording:
+        if self.eval_mixture and not (self.test_wording or self.eval_splits):
             raise ValueError("eval_mixture has no effect without test_wording: name the splits that are tested.")
+        if self.eval_splits and not self.eval_mixture:
+            raise ValueError("eval_splits has no effect without eval_mixture: name the scenarios, such as [standard].")
         return self
 
 
@@ -247,7 +257,7 @@ class BuildSpec(BaseModel):
     def _named_splits(self) -> list[str]:
         in_rows = [split for splits in self.rows.values() for split in splits]
         flawed = self.flaws.splits if self.flaws else []
-        tested = self.dialogues.test_wording if self.dialogues else []
+        tested = [*self.dialogues.test_wording, *self.dialogues.eval_splits] if self.dialogues else []
         pinned = [*self.assign.values(), *self.source_splits.values()]
         return [*in_rows, *flawed, *tested, *self.eval_splits, *pinned]
 
