@@ -69,6 +69,11 @@ def answer_scores(model: Any, batch: Batch) -> torch.Tensor:
     return model(answer_ends=answer_ends(batch), **inputs)
 
 
+def shares_prompt(setting: Setting, model: Any) -> bool:
+    """Whether answers share a forward. Where the kernel takes no mask they do not: scores have no cached form."""
+    return resolved(setting, model) == "packed"
+
+
 def reward_model_on(vlm: Any, *, seed: int = 0) -> RewardModel:
     """A fresh head on the backbone of a loaded VLM; an adapter is merged first."""
     if isinstance(vlm, PeftModel):
@@ -163,7 +168,7 @@ def scores_of(
 
     ``batch_size``: answers in one forward, except that those of one row stay together.
     """
-    shared = resolved(shared_prefix, model)
+    shared = shares_prompt(shared_prefix, model)
     groups = [_asked(processor, row) for row in rows]
     found: list[list[float]] = []
     for chunk in _chunks(groups, batch_size):

@@ -18,12 +18,12 @@ from alignment.dpo import PreferenceCollator
 from alignment.losses import weighted_mean
 from alignment.models import load_model
 from alignment.recipe import Recipe, Weighting
-from alignment.reward_model import HEAD, answer_scores, reward_model_on
-from alignment.row_tokens import with_lengths
-from alignment.shared_prefix import Batch, resolved, tokens_computed
+from alignment.reward_model import HEAD, answer_scores, reward_model_on, shares_prompt
+from alignment.resuming import Resumable
+from alignment.shared_prefix import Batch, tokens_computed
 from rewards.strict_yaml import InputError
 
-COLUMNS = ("images", "rejected_images", "prompt", "chosen", "rejected", "weight", "margin")
+COLUMNS = ("id", "images", "rejected_images", "prompt", "chosen", "rejected", "weight", "margin")
 
 
 @dataclasses.dataclass
@@ -49,7 +49,7 @@ def preference_loss(
     return weighted_mean(-F.logsigmoid(chosen_B - rejected_B - margin_B), weight_B, reduction=how)
 
 
-class VisionRewardTrainer(RewardTrainer):
+class VisionRewardTrainer(Resumable, RewardTrainer):
     """RewardTrainer whose rows are packed groups with images; logged names are TRL's."""
 
     def __init__(self, *, weighting: Weighting, processor: Any, **kwargs: Any) -> None:
@@ -63,7 +63,7 @@ class VisionRewardTrainer(RewardTrainer):
         return dataset
 
     def _set_signature_columns_if_needed(self) -> None:
-        self._signature_columns = [*COLUMNS, self.args.length_column_name]
+        self._signature_columns = list(COLUMNS)
 
     def compute_loss(
         self, model: Any, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -121,10 +121,10 @@ def reward_trainer(
         model=reward_model_on(vlm, seed=arguments.seed),
         args=arguments,
         data_collator=collator,
-        train_dataset=with_lengths(data.select_columns(kept), processor, arguments, ("chosen", "rejected")),
+        train_dataset=data.select_columns(kept),
         peft_config=peft_config,
     )
-    collator.shared = resolved(recipe.model.shared_prefix, trainer.model)
+    collator.shared = shares_prompt(recipe.model.shared_prefix, trainer.model)
     return trainer
 
 

@@ -26,7 +26,8 @@ from alignment.reference_cache import cache_folder
 
 ORIENTATION = 274
 """The tag of a picture's orientation in its EXIF data."""
-ANSWERS = {"sft": ("completion",), "dpo": ("chosen", "rejected"), "grpo": ()}
+PAIR = ("chosen", "rejected")
+ANSWERS = {"sft": ("completion",), "dpo": PAIR, "reward_model": PAIR, "grpo": ()}
 """The columns that hold the answers of a method's rows."""
 
 
