@@ -18,8 +18,8 @@ from alignment.dpo import PreferenceCollator
 from alignment.losses import weighted_mean
 from alignment.models import load_model
 from alignment.recipe import Recipe, Weighting
-from alignment.reward_model import HEAD, answer_scores, reward_model_on, shares_prompt
 from alignment.resuming import Resumable
+from alignment.reward_model import HEAD, answer_scores, reward_model_on, shares_prompt
 from alignment.shared_prefix import Batch, tokens_computed
 from rewards.strict_yaml import InputError
 
