@@ -164,7 +164,7 @@ def freeze(model: torch.nn.Module, parts: list[str]) -> None:
     frozen = dict.fromkeys(parts, 0)
     for name, parameter in model.named_parameters():
         part = part_of(name)
-        if part in frozen and "lora_" not in name:
+        if part in frozen and "lora_" not in name and ".score." not in f".{name}":  # a reward model's head is none
             parameter.requires_grad_(False)
             frozen[part] += 1
     empty = [part for part, count in frozen.items() if not count]

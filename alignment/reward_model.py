@@ -110,14 +110,14 @@ def load_reward_model(path: str) -> tuple[Any, Any]:
 
 
 def _whole(folder: str) -> RewardModel:
-    model = reward_model_on(load_model(folder))
+    model = reward_model_on(load_model(folder, dtype="auto"))
     model.score.weight.data.copy_(_head(Path(folder)))
     return model
 
 
 def _with_adapter(folder: str) -> PeftModel:
     base = json.loads((Path(folder) / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
-    return PeftModel.from_pretrained(reward_model_on(load_model(base)), folder)
+    return PeftModel.from_pretrained(reward_model_on(load_model(base, dtype="auto")), folder)
 
 
 def _head(folder: Path) -> torch.Tensor:

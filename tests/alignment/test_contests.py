@@ -59,5 +59,6 @@ def test_a_comparison_with_opponents_reports_a_paired_win_rate(tmp_path):
     comparison = Comparison(before="before", after="after", metrics=["win_rate"], opponents=["held"])
     [effect] = effects_of(comparison, folders)
     assert effect.metric == "win_rate"
-    assert effect.change == pytest.approx(effect.after - effect.before) > 0
+    assert effect.change == pytest.approx(effect.after - effect.before)
+    assert effect.change > 0
     assert effect.low > 0

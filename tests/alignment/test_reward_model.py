@@ -203,3 +203,20 @@ def test_the_packed_rows_of_a_batch_keep_the_order_of_the_answers(trained, pairs
     ]
     batch = collated(processor, groups, shared=True)
     assert answer_scores(model, batch).tolist() == pytest.approx([s for row in whole for s in row], abs=1e-4)
+
+
+def test_a_frozen_language_model_leaves_the_head_to_train(write_recipe, tmp_path):
+    recipe = read_recipe(write_recipe("reward_model", model={"freeze": ["vision", "language"]}))
+    model = make_trainer(recipe, tmp_path / "run").model
+    trained = {name.partition(".")[0] for name, p in model.named_parameters() if p.requires_grad}
+    assert trained == {"model", "score"}
+    assert all("connector" in n or n == "score.weight" for n, p in model.named_parameters() if p.requires_grad)
+
+
+def test_an_audit_shows_a_reward_model_the_images(write_recipe, trained):
+    from alignment.audit import audit
+
+    recipe = write_recipe("grpo", rewards=[{"name": "reward_model", "path": str(trained)}])
+    found = audit(read_recipe(recipe), name="test", limit=4)
+    assert found.constant == []
+    assert all(policy.total is not None for policy in found.policies)
