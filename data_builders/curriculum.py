@@ -71,7 +71,10 @@ class Task(_Strict):
 
     def style_of(self, number: int) -> Style:
         """The answer style of item ``number`` (from 1)."""
-        return next((s.style for s in self.sections if s.first <= number <= s.last), self.style)
+        for section in self.sections:
+            if section.first <= number <= section.last:
+                return section.style
+        return self.style
 
 
 class Stage(_Strict):
@@ -295,9 +298,9 @@ def _template_faults(curriculum: Curriculum) -> Iterator[Fault]:
                 yield Fault(place, f"'{template}': expected {wanted}.")
 
 
-def _placeholders(template: str) -> set[str] | None:
+def _placeholders(template: str) -> frozenset[str] | None:
     """The names in braces; None where a brace is left open."""
     try:
-        return {name for _, name, _, _ in Formatter().parse(template) if name is not None}
+        return frozenset(name for _, name, _, _ in Formatter().parse(template) if name is not None)
     except ValueError:
         return None

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from statistics import quantiles
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -20,7 +20,7 @@ from data_builders.curriculum_checks import CurriculumChecks, opinion
 from data_builders.curriculum_llm import written_items
 from data_builders.qa_generators import Asked, Balance, Case, generated, written_report
 from data_builders.report_facts import report_facts
-from data_builders.schema import Sample
+from data_builders.schema import RowKind, Sample
 from rewards.facts import Facts
 from rewards.guidelines import Contradictory, Policy, WorkedOut, worked_out
 from rewards.llm import LlmClient
@@ -97,9 +97,7 @@ class CurriculumBuild:
     lengths: dict[str, list[int]] = field(default_factory=dict[str, list[int]])
     findings: Counter[tuple[str, bool]] = field(default_factory=Counter[tuple[str, bool]])
 
-    def items(
-        self, sample: Sample, facts: Facts, kind: Literal["instruction", "prompt"], split: str
-    ) -> Iterator[CurriculumItem]:
+    def items(self, sample: Sample, facts: Facts, kind: RowKind, split: str) -> Iterator[CurriculumItem]:
         """Every item of one image, in the order of the curriculum.
 
         Raises: InputError if the facts follow another rule set, or the model cannot go on (replies are kept).

@@ -107,7 +107,7 @@ def generated(
     seen: set[tuple[str, str]] = set()
     for place, kind in enumerate(_kinds(case.task, number, rng), start=1):
         style = case.task.style_of(1 + (place - 1) * case.task.count // number)
-        others = [other for other in case.task.asks if other != kind]
+        others: list[Kind] = [other for other in case.task.asks if other != kind]
         for tried in [kind] * TRIES + others * TRIES:
             asked = GENERATORS[tried](case, style, rng, balance)
             if asked is None or (asked.question, asked.answer) in seen:
@@ -124,9 +124,9 @@ def generated(
 def _kinds(task: Task, number: int, rng: random.Random) -> list[Kind]:
     """``number`` kinds in the shares of the task, the remainder to those that are owed most, in random order."""
     total = sum(task.asks.values())
-    owed = {kind: number * share / total for kind, share in task.asks.items()}
+    owed: dict[Kind, float] = {kind: number * share / total for kind, share in task.asks.items()}
     kinds: list[Kind] = [kind for kind, share in owed.items() for _ in range(int(share))]
-    by_rest = sorted(owed, key=lambda kind: (int(owed[kind]) - owed[kind], rng.random()))
+    by_rest: list[Kind] = sorted(owed, key=lambda kind: (int(owed[kind]) - owed[kind], rng.random()))
     kinds += by_rest[: number - len(kinds)]
     rng.shuffle(kinds)
     return kinds

@@ -273,7 +273,7 @@ def _facts(said: Record, rules: RuleSet) -> Facts:
         polarity = said.get(name, "present" if any(v is not None for v in stated.values()) else None)
         if polarity is not None:
             _check_words(name, stated, {"side": rule.sides, "size": rule.sizes})
-            findings[name] = Finding(polarity=polarity, **stated)
+            findings[name] = Finding.model_validate({"polarity": polarity, **stated})
     columns = {f"{name}.{key}" for name in rules.findings for key in ATTRIBUTES}
     values = {k: v for k, v in said.items() if k not in rules.findings and k not in columns}
     return Facts(rule_set=rules.id, findings=findings, values=values)
