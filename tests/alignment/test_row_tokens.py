@@ -42,3 +42,12 @@ def test_rows_are_grouped_by_length_with_the_longest_first(write_recipe, start, 
     assert type(sampler).__name__ == "LengthGroupedSampler"
     assert lengths[next(iter(sampler))] == max(lengths)
     trainer.train()
+
+
+def test_the_log_of_sft_shows_tokens_computed(write_recipe, start, tmp_path):
+    recipe = read_recipe(write_recipe("sft", model={"path": str(start)}, trainer={"max_steps": 1}))
+    trainer = make_trainer(recipe, tmp_path / "sft")
+    trainer.train()
+    first = next(entry for entry in trainer.state.log_history if "loss" in entry)
+    assert first["tokens/computed"] == first["num_tokens"] > 0
+    assert "tokens/saved" not in first
