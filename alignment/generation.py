@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from alignment.image_rows import IMAGE_FIELDS, by_row
+from alignment.image_rows import IMAGE_FIELDS, OF_IMAGES, by_row
 from alignment.shared_prefill import can_share_prefill, shared_prefill
 from alignment.shared_prefix import base_model
 
@@ -80,8 +80,10 @@ def _generate_batch(
         out = model.generate(**inputs, **settings, num_return_sequences=num_samples)
     else:
         copies = {n: v if n in images else v.repeat_interleave(num_samples, dim=0) for n, v in inputs.items()}
+        spread = [part for part in parts for _ in range(num_samples)]
+        copies |= {n: torch.cat([part[n] for part in spread]) for n in OF_IMAGES if n in images}  # positions need them
         groups = [range(k * num_samples, (k + 1) * num_samples) for k in range(len(rows))]
-        with shared_prefill(base_model(model), groups, [part for part in parts for _ in range(num_samples)]):
+        with shared_prefill(base_model(model), groups, spread):
             out = model.generate(**copies, **settings)
     return processor.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 

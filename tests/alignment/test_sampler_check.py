@@ -114,7 +114,7 @@ def first_answers(write_recipe, start, tmp_path):
         recipe = read_recipe(write_recipe("grpo", model={"path": start, **model}, trainer=changes))
         trainer = make_trainer(recipe, tmp_path / "run")
         trainer.use_vllm, trainer._unchecked, trainer.vllm_generation = True, True, sampler
-        trainer._last_loaded_step = -1
+        trainer._last_loaded_step, trainer.args.generation_kwargs = -1, None
         rows = [trainer.train_dataset[k] for k in (0, 0, 1, 1)]
         trainer.model.train()
         torch.manual_seed(0)
