@@ -115,7 +115,8 @@ def mean_tokens(recipe: Recipe, sample: int = 32) -> float:
     from alignment.models import load_processor, prepared_model
 
     with tempfile.TemporaryDirectory() as scratch:
-        processor = load_processor(prepared_model(recipe.model_copy(update={"output": scratch})))
+        folder = prepared_model(recipe.model_copy(update={"output": scratch}))
+        processor = load_processor(folder, max_pixels=recipe.model.max_pixels)
     data = Dataset.from_parquet(str(parquet(recipe.data.train)))
     rows = [data[i] for i in range(min(sample, len(data)))]
     return round(sum(_tokens(processor, row) for row in rows) / len(rows), 1)

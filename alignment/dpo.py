@@ -148,7 +148,8 @@ class WeightedDPOTrainer(Resumable, DPOTrainer):
             tokens = batch["answer_lengths"][inputs["chosen"]].sum()
             loss = loss - self.weighting.sft_coefficient * own_A[inputs["chosen"]].sum() / tokens
         self._log_pairs(chosen - ref_chosen, rejected - ref_rejected, inputs)
-        self._log_tokens(batch)
+        forwards = 1 + ("reference_logps" not in inputs) + 2 * bool(self.weighting.token_kl_coefficient)
+        self._log_tokens(batch, forwards)
         return (loss, outputs) if return_outputs else loss
 
     def _answer_logps(self, values_N: torch.Tensor, inputs: Batch) -> torch.Tensor:
@@ -257,9 +258,10 @@ class WeightedDPOTrainer(Resumable, DPOTrainer):
         lengths = inputs["answer_lengths"].view(-1, 2).sum(dim=1).tolist()
         return [(keys[i], v.tolist()) for i, v in zip(indices, values.split(lengths), strict=True)]
 
-    def _log_tokens(self, batch: Batch) -> None:
+    def _log_tokens(self, batch: Batch, forwards: int) -> None:
+        """Tokens of a step on all ranks, those that the reference saw now among them."""
         model: Any = self.model
-        counts: Any = torch.tensor([tokens_computed(batch)], device=self.accelerator.device)
+        counts: Any = forwards * torch.tensor([tokens_computed(batch)], device=self.accelerator.device)
         everywhere: Any = self.accelerator.gather(counts)
         computed, saved = everywhere.sum(dim=0).tolist()
         metrics = self._metrics["train" if model.training else "eval"]

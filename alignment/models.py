@@ -150,10 +150,10 @@ def load_model(
     return model
 
 
-def load_for_inference(path: str) -> tuple[Any, Any]:
-    """Model in eval mode, on the accelerator if there is one, and its processor."""
+def load_for_inference(path: str, *, max_pixels: int | None = None) -> tuple[Any, Any]:
+    """Model in eval mode, on the accelerator if there is one, and its processor (within the pixel budget)."""
     model: Any = load_model(path).eval()
-    return model.to("cuda" if torch.cuda.is_available() else "cpu"), load_processor(path)
+    return model.to("cuda" if torch.cuda.is_available() else "cpu"), load_processor(path, max_pixels=max_pixels)
 
 
 def freeze(model: torch.nn.Module, parts: list[str]) -> None:

@@ -5,10 +5,10 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from alignment.curriculum_section import CurriculumSection, curriculum_faults
 from alignment.reward_sections import CanarySection, CombinationSection
@@ -34,6 +34,11 @@ class Lora(_Strict):
     targets: list[str] | str = "all-linear"
 
 
+def _switch(value: Any) -> Any:
+    """``on`` and ``off``, which YAML 1.1 reads as true and false."""
+    return ("on" if value else "off") if isinstance(value, bool) else value
+
+
 class ModelSection(_Strict):
     """Which model, and what of it is trained.
 
@@ -51,7 +56,7 @@ class ModelSection(_Strict):
     max_pixels: int | None = Field(default=None, ge=28 * 28)
     freeze: list[Module] = []
     lora: Lora | None = None
-    shared_prefix: Literal["auto", "on", "cached", "off"] = "auto"
+    shared_prefix: Annotated[Literal["auto", "on", "cached", "off"], BeforeValidator(_switch)] = "auto"
     cache_image_features: bool = False
     family: Literal["idefics3", "qwen3_vl", "llava"] = "idefics3"
     image_size: int = Field(default=128, ge=32, multiple_of=32)
