@@ -23,6 +23,7 @@ from trl.trainer.utils import use_adapter
 
 from alignment.dpo_terms import anchor_loss, changed_tokens, span_logps, token_kl, token_kl_margin
 from alignment.losses import preference_margin, weighted_dpo_loss
+from alignment.mixed_batches import dummy_image, run_vision_always
 from alignment.prompt_groups import Group, collated, group
 from alignment.recipe import Recipe, Weighting
 from alignment.reference_cache import Logps, read_references, reference_file, row_key, write_references
@@ -119,6 +120,7 @@ class WeightedDPOTrainer(DPOTrainer):
         for model in (self.model, self.ref_model):
             if model is not None:
                 score_answers_only(model)
+                run_vision_always(model, dummy_image(kwargs["processing_class"]))
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()

@@ -10,6 +10,7 @@ from transformers import ProcessorMixin
 from trl import SFTConfig, SFTTrainer
 
 from alignment.dialogue_sft import DialogueCollator
+from alignment.mixed_batches import dummy_image, run_vision_always
 from alignment.recipe import Recipe
 from alignment.row_tokens import with_lengths
 
@@ -23,7 +24,7 @@ def sft_trainer(recipe: Recipe, model: Any, processor: ProcessorMixin, data: Dat
     collator = None
     if any(len(completion) > 1 for completion in data["completion"]):
         collator = DialogueCollator(processor, max_length=arguments.max_length, completion_only_loss=True)
-    return SFTTrainer(
+    trainer = SFTTrainer(
         model=model,
         args=arguments,
         train_dataset=with_lengths(data, processor, arguments, ["completion"]),
@@ -31,3 +32,5 @@ def sft_trainer(recipe: Recipe, model: Any, processor: ProcessorMixin, data: Dat
         processing_class=processor,
         peft_config=common["peft_config"],
     )
+    run_vision_always(trainer.model, dummy_image(processor))
+    return trainer
