@@ -1,7 +1,7 @@
 """DeepSpeed on whatever hardware there is, and nothing that leaves the machine.
 
 accelerate ignores DeepSpeed in silence when ``use_cpu`` is set, and believes in one process when the state is not
-prepared before the first ``TrainingArguments``; both are settled here. Left out: launching (see recipes/launch).
+prepared before the first ``TrainingArguments``; both are settled here. Left out: launching (see ``launch.py``).
 """
 
 import os

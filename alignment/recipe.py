@@ -5,7 +5,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -38,12 +38,19 @@ class ModelSection(_Strict):
     ``path``: a Hugging Face name, a folder, a run's folder, ``tiny`` or ``smollm2``. ``max_pixels`` is the one pixel
     budget (width x height) of the image processor; None keeps the processor's own. ``shared_prefix``: a prompt with
     several answers goes through the model once (``auto``: where that is exact, else a line in the log says why not).
+    ``attention: auto`` is flash attention on a GPU that has it, else sdpa; ``liger`` is used on a GPU only;
+    ``quantization`` of the frozen weights (QLoRA). ``learning_rates`` of parts, where they differ from the trainer's;
+    ``tower_checkpointing``: whether the vision tower recomputes its activations (None: as the trainer says).
     """
 
     path: str
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
-    attention: Literal["sdpa", "eager", "flash_attention_2", "flex_attention"] = "sdpa"
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2", "flex_attention"] = "sdpa"
+    liger: bool = False
+    quantization: Literal["4bit"] | None = None
+    learning_rates: dict[Module, Annotated[float, Field(ge=0)]] = {}
+    tower_checkpointing: bool | None = None
     max_pixels: int | None = Field(default=None, ge=28 * 28)
     freeze: list[Module] = []
     lora: Lora | None = None
@@ -216,9 +223,10 @@ def read_recipe(path: Path, overrides: list[str] = ()) -> Recipe:  # type: ignor
     except ValidationError as invalid:
         faults = [*fault_lines(Recipe, invalid), *faults]
     if recipe is not None:
+        from alignment.compatibility import incompatibilities
         from alignment.dialogue_recipe import dialogue_faults
 
-        faults += [*data_faults(recipe), *reward_faults(recipe), *dialogue_faults(recipe)]
+        faults += [*data_faults(recipe), *reward_faults(recipe), *dialogue_faults(recipe), *incompatibilities(recipe)]
     if faults or recipe is None:
         raise InputError("\n".join(f"{path}: {fault}" for fault in faults))
     return recipe

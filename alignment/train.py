@@ -169,6 +169,7 @@ def make_trainer(recipe: Recipe, folder: Path) -> Any:
         model_options,
         prepared_model,
     )
+    from alignment.module_settings import set_modules
 
     arguments = trainer_arguments(recipe, folder)
     path = prepared_model(recipe)
@@ -189,6 +190,7 @@ def make_trainer(recipe: Recipe, folder: Path) -> Any:
         arguments=arguments, peft_config=None if is_adapter else lora_config(recipe.model.lora),
     )  # fmt: skip
     freeze(trainer.model, list(recipe.model.freeze))
+    set_modules(trainer, recipe.model)
     return trainer
 
 
@@ -204,6 +206,8 @@ def _maker(method: str) -> Any:
 
 def trainer_arguments(recipe: Recipe, folder: Path) -> dict[str, Any]:
     """The recipe's trainer section over clinalign's defaults: no tracker, no upload, the model's own precision."""
+    from alignment import kernels
+
     defaults: dict[str, Any] = {
         "output_dir": str(folder / "checkpoints"),
         "report_to": "none",
@@ -211,5 +215,6 @@ def trainer_arguments(recipe: Recipe, folder: Path) -> dict[str, Any]:
         "bf16": recipe.model.dtype == "bfloat16",
         "save_total_limit": 2,
         "logging_steps": 10,
+        **kernels.liger(recipe.model),
     }
     return prepare_deepspeed({**defaults, **recipe.trainer})
