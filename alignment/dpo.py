@@ -219,7 +219,10 @@ class WeightedDPOTrainer(DPOTrainer):
         logger.info("reference log-probabilities: %d rows, %d computed now, kept in %s", len(keys), len(missing), file)
         self.train_dataset = data.add_column("reference_logps", [known[key] for key in keys])
         if self.ref_model is not None:
-            self.accelerator._models.remove(self.ref_model)  # pyright: ignore[reportPrivateUsage]
+            prepared: Any = self.accelerator._models  # pyright: ignore[reportPrivateUsage]
+            prepared[:] = [
+                model for model in prepared if model is not self.ref_model
+            ]  # a DeepSpeed engine is not there
             self.ref_model = None
 
     def _computed_references(self, indices: list[int], keys: list[str]) -> Logps:

@@ -25,8 +25,8 @@ def run_vision_always(model: Any, image: Fields) -> None:
 
     ``image``: the fields of one image (see ``dummy_image``), for batches that have none.
 
-    The tower runs right after the embedding of tokens, as it does where there are images: under ZeRO-3 all processes
-    must ask for the same parameters in the same order.
+    The tower runs between the embedding of tokens and the language model, as it does where there are images: under
+    ZeRO-3 all processes must ask for the same parameters in the same order, backward too.
     """
     backbone = base_model(model).base_model
     if not hasattr(backbone, "get_image_features") or getattr(backbone, "_clinalign_vision", None) is not None:
@@ -37,15 +37,22 @@ def run_vision_always(model: Any, image: Fields) -> None:
     def note(_: Any, __: Any, kwargs: dict[str, Any]) -> None:
         due[:] = [True] if all(kwargs.get(name) is None for name in ENCODED) and not _is_filled(kwargs) else []
 
-    def add_nothing(_: Any, __: Any, embedded: torch.Tensor) -> torch.Tensor | None:
-        if not due:
+    def add_nothing(_: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        embedded = kwargs.get("inputs_embeds")
+        if not due or embedded is None:
             return None
         due.clear()
         images = {name: values.to(embedded.device) for name, values in image.items()}
-        return embedded + _empty_sum(backbone.get_image_features(**images, return_dict=True)).to(embedded.dtype)
+        nothing = _empty_sum(backbone.get_image_features(**images, return_dict=True))
+        return args, kwargs | {"inputs_embeds": embedded + nothing.to(embedded.dtype)}
 
     backbone.register_forward_pre_hook(note, with_kwargs=True)
-    backbone.get_input_embeddings().register_forward_hook(add_nothing)
+    language_model(backbone).register_forward_pre_hook(add_nothing, with_kwargs=True)
+
+
+def language_model(backbone: Any) -> Any:
+    """The part of a vision-language model that reads embedded tokens."""
+    return backbone.language_model if hasattr(backbone, "language_model") else backbone.text_model
 
 
 def dummy_image(processor: Any) -> Fields:
