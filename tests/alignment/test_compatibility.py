@@ -38,7 +38,9 @@ def recipe_of(changes):
     return Recipe.model_validate(content | {"model": {"path": "tiny"} | content["model"]})
 
 
-@pytest.mark.parametrize(("rule", "changes"), zip(REFUSED, HOLDS, strict=True), ids=lambda x: getattr(x, "place", ""))
+@pytest.mark.parametrize(
+    ("rule", "changes"), list(zip(REFUSED, HOLDS, strict=True)), ids=lambda x: getattr(x, "place", "")
+)
 def test_each_refused_pair_is_refused_by_its_own_rule(rule, changes, tmp_path):
     if changes.get("model", {}).get("path") == "ADAPTER":
         (tmp_path / "adapter_config.json").write_text("{}")

@@ -12,7 +12,7 @@ from alignment.memory import SETTINGS, Layers, Load, Zero, activation_bytes, per
 from alignment.meta_model import Counts, counts_of, known_config, meta_model
 from alignment.recipe import Recipe
 from rewards.strict_yaml import InputError
-from tests.alignment.test_deepspeed import ROOT
+from tests.alignment.test_deepspeed import ROOT, launched
 
 BILLION = 1_000_000_000
 FULL = Load(total=7 * BILLION, trainable=7 * BILLION)
@@ -106,6 +106,7 @@ def large(name, **changes):
     return Recipe.model_validate(content)
 
 
+@pytest.mark.filterwarnings("default")  # peft asks for a property that transformers is about to rename
 def test_frozen_parts_and_adapters_are_counted():
     whole = counts_of(meta_model(large("sft/qwen2_5_vl_7b_full.yaml")))
     assert whole.trainable == whole.total == whole.base
@@ -140,3 +141,16 @@ def test_hours_by_hand():
 
 def test_without_a_rate_there_are_no_hours():
     assert "hours" not in time_table(samples=1, tokens_per_row=1, ranks=1, rate=None, source="none")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("stage", [2, 3])
+def test_ranks_of_deepspeed_hold_what_the_formula_says(write_recipe, tmp_path, stage):
+    settings = {"max_steps": 1, "deepspeed": str(ROOT / f"recipes/deepspeed/zero{stage}.json")}
+    seen = launched(write_recipe("sft", trainer=settings), tmp_path / "seen", 2)
+    load = Load(seen[0]["whole"], seen[0]["whole"], weight_bytes=4, base_bytes=4)
+    said = per_rank(load, Zero(stage), 2)
+    for rank in seen:  # DeepSpeed fills each parameter's share up to whole alignment units: under 1 %
+        assert rank["held"] * 4 == pytest.approx(said.weights, rel=0.01)
+        assert rank["optimizer_elements"] * 4 == pytest.approx(said.optimizer, rel=0.01)

@@ -13,6 +13,7 @@ from tests.alignment.test_deepspeed import ROOT, launched
 from tests.alignment.tiny_families import build, prompt_inputs, rows
 
 
+@pytest.mark.filterwarnings("default")
 def test_each_part_moves_by_its_own_learning_rate(write_recipe, tmp_path):
     rates = {"vision": 0.0, "projector": 1.0e-5}
     recipe = read_recipe(
