@@ -13,6 +13,7 @@ from trl import SFTConfig, SFTTrainer
 
 from alignment.curriculum_sampler import recipe_order
 from alignment.dialogue_sft import DialogueCollator
+from alignment.mixed_batches import dummy_image, run_vision_always
 from alignment.recipe import Recipe
 from alignment.resuming import Resumable
 
@@ -44,5 +45,6 @@ def sft_trainer(recipe: Recipe, model: Any, processor: ProcessorMixin, data: Dat
         processing_class=processor,
         peft_config=common["peft_config"],
     )
+    run_vision_always(trainer.model, dummy_image(processor))
     trainer.order = order
     return trainer
