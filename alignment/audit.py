@@ -21,7 +21,7 @@ from alignment.combined_rewards import gated_rewards
 from alignment.metrics import matched_ious, score_answers
 from alignment.perturbations import perturbed
 from alignment.recipe import Recipe, parquet
-from alignment.reward_functions import TrlReward
+from alignment.reward_functions import AwaitedReward, TrlReward
 from data_builders.schema import message_text
 from rewards.attacks import ADDITIONS, ATTACKS, Asked, Attack, imperfect, tagged
 from rewards.combination import as_table, weighted_sum
@@ -77,7 +77,7 @@ class Audit:
 class Scorer:
     """The rewards of a recipe, gates included, as one table of scores."""
 
-    def __init__(self, functions: Sequence[TrlReward], weights: Sequence[float]) -> None:
+    def __init__(self, functions: Sequence[TrlReward | AwaitedReward], weights: Sequence[float]) -> None:
         self.functions, self.weights = functions, weights
         self.names = _distinct([f.__name__ for f in functions])
 
@@ -112,7 +112,9 @@ def audit(recipe: Recipe, *, name: str, limit: int = 200, seed: int = 0, page: P
     if not recipe.rewards:
         raise InputError(f"{name}: the recipe names no rewards, so there is nothing to audit.")
     file = parquet(recipe.data.train)
-    scorer, rows, grid = Scorer(*gated_rewards(recipe)), sampled_rows(file, limit=limit, seed=seed), grid_of(file)
+    scorer, grid = Scorer(*gated_rewards(recipe)), grid_of(file)
+    shown = any("images" in function.reward.columns for function in scorer.functions)
+    rows = sampled_rows(file, limit=limit, seed=seed, images=shown)
     found = audited(scorer, rows, grid=grid, name=name, seed=seed)
     if page is not None:
         write_audit(found, scorer, rows, file=file, grid=grid, out=page)
@@ -145,14 +147,16 @@ def audited(scorer: Scorer, rows: list[Row], *, grid: int, name: str, seed: int 
     )
 
 
-def sampled_rows(file: Path, *, limit: int, seed: int) -> list[Row]:
+def sampled_rows(file: Path, *, limit: int, seed: int, images: bool = False) -> list[Row]:
     """At most ``limit`` rows that have facts and an answer, spread evenly over the tasks, without their images.
+
+    ``images``: with them, for rewards that look.
 
     Raises: InputError if there is none.
     """
     import pyarrow.parquet as pq
 
-    names = [n for n in pq.read_schema(file).names if n not in ("images", "rejected_images")]
+    names = [n for n in pq.read_schema(file).names if n != "rejected_images" and (images or n != "images")]
     rows = [r for r in pq.read_table(file, columns=names).to_pylist() if r.get("facts") and r.get("answer")]
     if not rows:
         raise InputError(

@@ -101,7 +101,7 @@ def ours(settings: dict[str, Any]) -> Any:
             "method": settings["kind"],
             "output": settings["output"],
             "model": {"path": settings["model"], "shared_prefix": "on"},
-            "data": {"train": settings["data"]},
+            "data": {"train": settings["data"], "largest_first": False},  # in the order of stock trl
             "rewards": [{"name": "box_overlap"}] if settings["kind"] == "grpo" else [],
             "weighting": {"use": False},
             "trainer": trainer,

@@ -15,7 +15,7 @@ import numpy as np
 from transformers import TrainerCallback
 
 from alignment.audit import Scorer, asked_of
-from alignment.reward_functions import TrlReward, response_text
+from alignment.reward_functions import AwaitedReward, TrlReward, response_text
 from alignment.reward_sections import CanarySection
 from rewards.attacks import ATTACKS
 from rewards.boxes import area, clipped, parse_boxes
@@ -65,7 +65,7 @@ class Canaries(TrainerCallback):
     def __init__(
         self,
         section: CanarySection,
-        functions: Sequence[TrlReward],
+        functions: Sequence[TrlReward | AwaitedReward],
         weights: Sequence[float],
         *,
         group_size: int,

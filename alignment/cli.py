@@ -12,6 +12,8 @@ import typer
 from rich.console import Console
 
 from alignment.cli_cache import cache
+from alignment.cli_cluster import launch, show_memory
+from alignment.cli_reward_model import eval_reward_model
 from alignment.cli_soak import ledger, soak
 from alignment.cli_splits import audit_splits_command
 from alignment.engine import share_cores
@@ -59,6 +61,13 @@ def _say(result: dict[str, Any], as_json: bool) -> None:
         Console().print(f"{name}: {value}", highlight=False, markup=False, soft_wrap=True)
 
 
+def _local_backend(llm: Any) -> Any:
+    """The backend of a local LLM; torch is loaded here and not before."""
+    from alignment.reward_functions import local_backend
+
+    return local_backend(llm)
+
+
 @app.command()
 def build(
     spec: Annotated[Path, typer.Argument(help="a data spec, such as recipes/data/phantom_chest.yaml")],
@@ -69,13 +78,13 @@ def build(
 
     Example: clinalign build recipes/data/phantom_chest.yaml
     """
-    from alignment.reward_functions import local_backend
     from data_builders.build import build as build_data
     from data_builders.build_spec import read_spec
 
-    out = build_data(read_spec(spec, overrides or []), local=local_backend)
+    out = build_data(read_spec(spec, overrides or []), local=_local_backend)
     card = json.loads((out / "card.json").read_text(encoding="utf-8"))
-    _say({"built": str(out), "gallery": str(out / "gallery.html"), "counts": card["counts"]}, as_json)
+    told = {name: card[name] for name in ("counts", "preference") if card[name]}
+    _say({"built": str(out), "gallery": str(out / "gallery.html"), **told}, as_json)
 
 
 @app.command()
@@ -114,13 +123,39 @@ def grounding(
     _say({"built": str(built), "counts": card["counts"]}, as_json)
 
 
-@app.command()
-def check(recipe: Path, overrides: Overrides = None, as_json: JsonFlag = False) -> None:
-    """Read a recipe as `train` would, without training: every fault at once, else steps, tokens, parameters, memory."""
-    from alignment.check import check_chain, check_recipe
+app.command()(launch)
 
-    result = check_chain(recipe, overrides or []) if _is_chain(recipe) else check_recipe(recipe, overrides or [])
-    _say(result, as_json)
+
+@app.command()
+def check(
+    recipe: Annotated[Path | None, typer.Argument()] = None,
+    overrides: Overrides = None,
+    nodes: Annotated[int, typer.Option(min=1)] = 1,
+    gpus: Annotated[int, typer.Option(min=1, help="ranks of each node")] = 1,
+    rate: Annotated[float | None, typer.Option(help="tokens a second on one rank, for the hours")] = None,
+    measure: Annotated[bool, typer.Option("--measure", help="Measure the rate by a few real steps here.")] = False,
+    tokens: Annotated[float | None, typer.Option(help="tokens of a row; counted from the data by default")] = None,
+    compatibility: Annotated[bool, typer.Option("--compatibility", help="Print what works with what.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Read a recipe as `train` would, without training: every fault at once, else steps, tokens, memory, hours.
+
+    Example: clinalign check recipes/sft/phantom_chest.yaml --gpus 2 --measure
+    """
+    from alignment.check import Scale, check_chain, check_recipe
+    from alignment.compatibility import table
+
+    if compatibility:
+        Console().print(table(), highlight=False, markup=False, soft_wrap=True)
+        return
+    if recipe is None:
+        raise InputError("check: name a recipe, or give --compatibility.")
+    checked = check_chain if _is_chain(recipe) else check_recipe
+    result = checked(recipe, overrides or [], Scale(nodes, gpus, rate, tokens, measure))
+    plain = result if as_json else {k: v for k, v in result.items() if k != "memory_gb_per_rank"}
+    _say(plain, as_json)
+    if "memory_gb_per_rank" in result and not as_json:
+        show_memory(result)
 
 
 @app.command()
@@ -402,4 +437,5 @@ def eval_reader_command(
 
 app.command()(soak)
 app.command()(ledger)
+app.command("eval-reward-model")(eval_reward_model)
 app.command("audit-splits")(audit_splits_command)

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from transformers import TrainerCallback
 
 from alignment.recipe import Recipe
-from alignment.reward_functions import TrlBatchReward, TrlReward, trl_rewards
+from alignment.reward_functions import AwaitedReward, TrlBatchReward, TrlReward, trl_rewards
 from rewards.combination import Gate, as_table, domain_advantages
 from rewards.loading import Reward
 from rewards.schedule import ThresholdSchedule
@@ -62,7 +62,7 @@ def combined_rewards(recipe: Recipe, *, group_size: int) -> CombinedRewards:
 
 
 def _with_domains(
-    found: CombinedRewards, recipe: Recipe, functions: list[TrlReward], weights: list[float], group_size: int
+    found: CombinedRewards, recipe: Recipe, functions: list[Any], weights: list[float], group_size: int
 ) -> None:
     domains = recipe.combination.domains
     assert domains is not None
@@ -73,7 +73,7 @@ def _with_domains(
 
 
 def _with_canaries(
-    found: CombinedRewards, recipe: Recipe, functions: list[TrlReward], weights: list[float], group_size: int
+    found: CombinedRewards, recipe: Recipe, functions: list[Any], weights: list[float], group_size: int
 ) -> None:
     from alignment.canaries import COLUMNS, Canaries, Watched
 
@@ -84,24 +84,30 @@ def _with_canaries(
     found.callbacks.append(canaries)
 
 
-def gated_rewards(recipe: Recipe) -> tuple[list[TrlReward], list[float]]:
+def gated_rewards(recipe: Recipe) -> tuple[list[TrlReward | AwaitedReward], list[float]]:
     """The rewards of a recipe one by one, with their schedules and gates, and their weights.
 
-    Raises: InputError for a reward that is judged in batches (a judge): only plain functions can be wrapped.
+    Raises: InputError for a judge that cannot be wrapped: by gates, schedules and domains none can; by canaries and
+    audits those that ask nobody outside and judge each response by itself.
     """
     loaded, weights = trl_rewards(recipe.rewards)
-    functions = [f for f in loaded if isinstance(f, TrlReward)]
-    if batched := [f.reward.name for f in loaded if isinstance(f, TrlBatchReward)]:
+    batched = [f.reward for f in loaded if isinstance(f, TrlBatchReward)]
+    combination = recipe.combination
+    if batched and (combination.gates or combination.schedules or combination.domains):
         raise InputError(
-            f"rewards: '{batched[0]}' is judged in batches; gates, schedules, domains, canaries and audits take "
-            "rewards that are plain functions. Leave one of the two out."
+            f"rewards: '{batched[0].name}' is judged in batches; gates, schedules and domains take rewards that are "
+            "plain functions. Leave one of the two out."
         )
-    schedules = {s.reward: s for s in recipe.combination.schedules}
+    for reward in batched:
+        if reason := reward.unfit_for_attacks:
+            raise InputError(f"rewards: '{reward.name}' {reason}, so canaries and audits leave it be. Leave it out.")
+    functions = [AwaitedReward(f) if isinstance(f, TrlBatchReward) else f for f in loaded]
+    schedules = {s.reward: s for s in combination.schedules}
     scheduled = [_scheduled(f, schedules[f.reward.name]) if f.reward.name in schedules else f for f in functions]
-    return [_gated(f, recipe, functions) for f in scheduled], weights
+    return [f if isinstance(f, AwaitedReward) else _gated(f, recipe, functions) for f in scheduled], weights
 
 
-def _ungated(function: TrlReward) -> TrlReward:
+def _ungated(function: TrlReward | AwaitedReward) -> TrlReward | AwaitedReward:
     return function.inner if isinstance(function, GatedReward) else function
 
 
@@ -136,7 +142,8 @@ class ScheduledReward(TrlReward):
         return scores
 
 
-def _scheduled(function: TrlReward, entry: Any) -> ScheduledReward:
+def _scheduled(function: TrlReward | AwaitedReward, entry: Any) -> ScheduledReward:
+    assert isinstance(function, TrlReward)
     schedule = ThresholdSchedule(
         start=entry.start, end=entry.end, step=entry.step, window=entry.window, success=entry.success
     )
@@ -179,8 +186,8 @@ class GatedReward(TrlReward):
         return scores
 
 
-def _gated(function: TrlReward, recipe: Recipe, functions: list[TrlReward]) -> TrlReward:
-    by_name = {f.reward.name: f.reward for f in functions}
+def _gated(function: TrlReward, recipe: Recipe, functions: Sequence[TrlReward | AwaitedReward]) -> TrlReward:
+    by_name = {f.reward.name: f.reward for f in functions if isinstance(f, TrlReward)}
     gates = [
         (Gate(g.reward, g.needs, g.at_least, g.multiply), by_name[g.needs])
         for g in recipe.combination.gates

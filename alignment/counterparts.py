@@ -19,7 +19,7 @@ from rich.progress import track
 
 from alignment.generation import generate
 from alignment.models import load_for_inference, model_folder
-from alignment.recipe import parquet
+from alignment.recipe import Chain, Stage, parquet, with_overrides
 from alignment.reward_functions import local_backend
 from rewards.cases import cases, image_bytes, prompt_text
 from rewards.judge_spec import JudgeSpec, open_judge
@@ -68,6 +68,16 @@ def write_counterparts(
     _write(rows, pool, target)
     target.with_suffix(".counterparts.json").write_text(json.dumps(card, indent=2), encoding="utf-8")
     return {"written": str(target), **card}
+
+
+def pool_of_stage(chain: Chain, stage: Stage, file: Path, wiring: list[str]) -> str:
+    """The data entry that holds the stage's training rows with the answers of its ``counterparts``; made once."""
+    section = with_overrides(read_yaml(file), [*wiring, *stage.overrides])["data"]
+    out = f"{chain.output}/{stage.name}_pool/align"
+    if not Path(f"{out}.counterparts.json").is_file():
+        models = {name: f"{chain.output}/{name}" for name in stage.counterparts}
+        write_counterparts(section["train"], out, models, tasks=section.get("tasks"), limit=section.get("limit"))
+    return out
 
 
 def _write(rows: Any, pool: list[list[dict[str, str]]], target: Path) -> None:

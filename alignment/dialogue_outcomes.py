@@ -1,5 +1,6 @@
-"""What came of a dialogue as counts that add up, and the metrics that are their ratios, over all and per scenario.
+"""What came of a dialogue as counts that add up, and the metrics that are their ratios.
 
+Over all, per scenario and, where some dialogues are in words of training and some in words of tests, per wording.
 A_Q, A_C, A_D and H_cc are Dr-LLaVA's (arXiv 2405.19567); see ``rewards.dialogue_metrics``, which judges one dialogue.
 """
 
@@ -19,18 +20,22 @@ DIALOGUE_RATIOS = {
     "stopped_early": ("dialogues_stopped", "dialogues"),
 }
 """Each metric: the counts above and below the line."""
+WORDINGS = {"train": "seen words", "test": "unseen words"}
 LOWER_IS_BETTER = ("H_cc", "contradiction_rate", "yield_rate", "stopped_early")
 
 
 def dialogue_counts(responses: Sequence[str], column: str) -> dict[str, float]:
-    """The counts of one dialogue, and the same under its scenario: ``turns_right``, ``turns_right[standard]``.
+    """The counts of one dialogue, and the same under its scenario and its wording.
+
+    ``turns_right``, ``turns_right[standard]``, ``turns_right[unseen words]``.
 
     ``responses``: the model's turns. ``column``: the row's ``dialogue``.
     """
     dialogue = read_dialogue(column)
     counts = _counts(outcome(responses, dialogue)) | {"dialogues_stopped": len(responses) < len(dialogue.turns)}
     plain = {name: float(count) for name, count in counts.items()}
-    return plain | {f"{name}[{dialogue.scenario}]": count for name, count in plain.items()}
+    kinds = (dialogue.scenario, WORDINGS[dialogue.wording])
+    return plain | {f"{name}[{kind}]": count for kind in kinds for name, count in plain.items()}
 
 
 def _counts(found: Outcome) -> dict[str, float]:
@@ -50,10 +55,12 @@ def _counts(found: Outcome) -> dict[str, float]:
 
 
 def ratios_by_scenario(counts: Iterable[Mapping[str, float]]) -> dict[str, tuple[str, str]]:
-    """Every metric of each scenario that occurs, as ``A_C[standard]``."""
-    scenarios = sorted({key[len("dialogues[") : -1] for of in counts for key in of if key.startswith("dialogues[")})
+    """Every metric of each scenario that occurs, as ``A_C[standard]``, and of each wording where both occur."""
+    found = {key[len("dialogues[") : -1] for of in counts for key in of if key.startswith("dialogues[")}
+    wordings = found & set(WORDINGS.values())
+    kinds = sorted(found if len(wordings) > 1 else found - wordings)
     return {
-        f"{name}[{scenario}]": (f"{over}[{scenario}]", f"{under}[{scenario}]")
+        f"{name}[{kind}]": (f"{over}[{kind}]", f"{under}[{kind}]")
         for name, (over, under) in DIALOGUE_RATIOS.items()
-        for scenario in scenarios
+        for kind in kinds
     }

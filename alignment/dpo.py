@@ -21,8 +21,9 @@ from trl import DPOConfig, DPOTrainer
 from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import use_adapter
 
-from alignment.dpo_terms import anchor_loss, changed_tokens, span_logps, token_kl, token_kl_margin
+from alignment.dpo_terms import anchor_loss, changed_tokens, span_logps, symmetric_loss, token_kl, token_kl_margin
 from alignment.losses import preference_margin, weighted_dpo_loss
+from alignment.mixed_batches import dummy_image, run_vision_always
 from alignment.prompt_groups import Group, collated, group
 from alignment.recipe import Recipe, Weighting
 from alignment.reference_cache import Logps, read_references, reference_file, row_key, write_references
@@ -40,8 +41,10 @@ from alignment.shared_prefix import (
 from data_builders.schema import message_text
 from rewards.strict_yaml import InputError
 
-COLUMNS = ("id", "images", "rejected_images", "prompt", "chosen", "rejected", "weight", "reference_logps")
-LOSS_FIELDS = ("weight", "chosen", "rejected", "reference_logps", "changed", "truncated")
+COLUMNS = (
+    "id", "images", "rejected_images", "mirror_images", "prompt", "chosen", "rejected", "weight", "reference_logps",
+)  # fmt: skip
+LOSS_FIELDS = ("weight", "chosen", "rejected", "mirrored", "reference_logps", "changed", "truncated")
 logger = logging.getLogger(__name__)
 
 
@@ -63,6 +66,11 @@ def preference_groups(processor: Any, row: dict[str, Any]) -> list[Group]:
     ]
 
 
+def mirrored_group(processor: Any, row: dict[str, Any]) -> Group:
+    """The two answers under the look-alike's images, where the rejected one is true (SymMPO)."""
+    return group(processor, row["mirror_images"], row["prompt"], [row["rejected"], row["chosen"]])
+
+
 @dataclass
 class PreferenceCollator:
     """The packed batch of preference rows; ``chosen`` and ``rejected`` (B) say which answers they are.
@@ -76,14 +84,19 @@ class PreferenceCollator:
     shared: bool = True
     max_length: int | None = None
     mark_changed: bool = False
+    mirror: bool = False
 
     def __call__(self, rows: list[dict[str, Any]]) -> Batch:
         """The batch of these rows; each row's answers stand in turn, the chosen one first."""
         groups = [g for row in rows for g in preference_groups(self.processor, row)]
+        mirrored = [place for place, row in enumerate(rows) if self.mirror and row.get("mirror_images")]
+        groups += [mirrored_group(self.processor, rows[place]) for place in mirrored]
         batch = collated(self.processor, groups, shared=self.shared, max_length=self.max_length)
         batch["chosen"] = torch.arange(0, 2 * len(rows), 2)
         batch["rejected"] = batch["chosen"] + 1
         batch["weight"] = torch.tensor([float(row.get("weight", 1.0)) for row in rows])
+        if self.mirror:
+            batch["mirrored"] = torch.tensor(mirrored, dtype=torch.long)
         if self.mark_changed:
             batch["changed"] = _changed(batch)
         if self.max_length is not None:
@@ -92,7 +105,7 @@ class PreferenceCollator:
                 for g in groups
                 for a in g.answers
             ]
-            batch["truncated"] = batch["answer_lengths"] < torch.tensor(whole)
+            batch["truncated"] = (batch["answer_lengths"] < torch.tensor(whole))[: 2 * len(rows)]
         if "reference_logps" in rows[0]:
             batch["reference_logps"] = torch.tensor([v for row in rows for v in row["reference_logps"]])
         return batch
@@ -116,6 +129,8 @@ class WeightedDPOTrainer(Resumable, DPOTrainer):
     def __init__(self, *, weighting: Weighting, **kwargs: Any) -> None:
         self.weighting = weighting
         super().__init__(**kwargs)
+        for model in filter(None, (self.model, self.ref_model)):
+            run_vision_always(model, dummy_image(kwargs["processing_class"]))
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
@@ -130,12 +145,14 @@ class WeightedDPOTrainer(Resumable, DPOTrainer):
         ref_chosen, ref_rejected = reference_A[inputs["chosen"]], reference_A[inputs["rejected"]]
         margin = preference_margin(chosen, rejected, ref_chosen, ref_rejected, beta=self.beta)
         loss = self._loss(self._with_token_kl(margin, model, batch, inputs), chosen, ref_chosen, inputs)
+        loss = loss + self._symmetric(margin, logps_A - reference_A, inputs)
         if self.weighting.sft_coefficient:
             own_A = answer_sums(outputs.log_probs[0], batch["answer_lengths"])
             tokens = batch["answer_lengths"][inputs["chosen"]].sum()
             loss = loss - self.weighting.sft_coefficient * own_A[inputs["chosen"]].sum() / tokens
         self._log_pairs(chosen - ref_chosen, rejected - ref_rejected, inputs)
-        self._log_tokens(batch)
+        forwards = 1 + ("reference_logps" not in inputs) + 2 * bool(self.weighting.token_kl_coefficient)
+        self._log_tokens(batch, forwards)
         return (loss, outputs) if return_outputs else loss
 
     def _answer_logps(self, values_N: torch.Tensor, inputs: Batch) -> torch.Tensor:
@@ -158,6 +175,17 @@ class WeightedDPOTrainer(Resumable, DPOTrainer):
             how: Any = dict(beta=self.beta, delta=options.anchor_delta, reduction=options.reduction)
             loss = loss + options.anchor_coefficient * anchor_loss(chosen_B, ref_chosen_B, weight, **how)
         return loss
+
+    def _symmetric(self, margin_B: torch.Tensor, ratio_A: torch.Tensor, inputs: Batch) -> torch.Tensor | float:
+        """What SymMPO adds for the rows with a look-alike, as a mean over all rows of the batch."""
+        rows_M = inputs.get("mirrored")
+        if not self.weighting.mirrors or rows_M is None or not len(rows_M):
+            return 0.0
+        first_M = 2 * len(margin_B) + 2 * torch.arange(len(rows_M), device=ratio_A.device)
+        mirrored_M = self.beta * (ratio_A[first_M] - ratio_A[first_M + 1])
+        weight_M = inputs["weight"][rows_M] if self.weighting.use else None
+        both: Any = dict(coefficient=self.weighting.symmetric_coefficient, consistency=self.weighting.consistency)
+        return symmetric_loss(margin_B[rows_M], mirrored_M, weight_M, **both) * len(rows_M) / len(margin_B)
 
     def _with_token_kl(self, margin_B: torch.Tensor, model: Any, batch: Batch, inputs: Batch) -> torch.Tensor:
         """The margin less the token-level KL, for which both models are asked for every token's whole distribution."""
@@ -214,7 +242,10 @@ class WeightedDPOTrainer(Resumable, DPOTrainer):
         logger.info("reference log-probabilities: %d rows, %d computed now, kept in %s", len(keys), len(missing), file)
         self.train_dataset = data.add_column("reference_logps", [known[key] for key in keys])
         if self.ref_model is not None:
-            self.accelerator._models.remove(self.ref_model)  # pyright: ignore[reportPrivateUsage]
+            prepared: Any = self.accelerator._models  # pyright: ignore[reportPrivateUsage]
+            prepared[:] = [
+                model for model in prepared if model is not self.ref_model
+            ]  # a DeepSpeed engine is not there
             self.ref_model = None
 
     def _computed_references(self, indices: list[int], keys: list[str]) -> Logps:
@@ -233,9 +264,10 @@ class WeightedDPOTrainer(Resumable, DPOTrainer):
         lengths = inputs["answer_lengths"].view(-1, 2).sum(dim=1).tolist()
         return [(keys[i], v.tolist()) for i, v in zip(indices, values.split(lengths), strict=True)]
 
-    def _log_tokens(self, batch: Batch) -> None:
+    def _log_tokens(self, batch: Batch, forwards: int) -> None:
+        """Tokens of a step on all ranks, those that the reference saw now among them."""
         model: Any = self.model
-        counts: Any = torch.tensor([tokens_computed(batch)], device=self.accelerator.device)
+        counts: Any = forwards * torch.tensor([tokens_computed(batch)], device=self.accelerator.device)
         everywhere: Any = self.accelerator.gather(counts)
         computed, saved = everywhere.sum(dim=0).tolist()
         metrics = self._metrics["train" if model.training else "eval"]
@@ -276,14 +308,15 @@ def dpo_trainer(
 
     Raises: InputError for a loss type that has no weighted form here.
     """
-    kept = [c for c in COLUMNS if c in data.column_names]
+    mirror = recipe.weighting.mirrors
+    kept = [c for c in COLUMNS if c in data.column_names and (mirror or c != "mirror_images")]
     settings = {"max_length": None, **common["arguments"]}
     precompute = settings.pop("precompute_ref_log_probs", None)
     arguments = DPOConfig(**settings)
     if list(arguments.loss_type) != ["sigmoid"]:
         raise InputError(f"trainer.loss_type: weighted DPO knows 'sigmoid', got {arguments.loss_type}.")
     marks = recipe.weighting.counts_tokens
-    collator = PreferenceCollator(processor, max_length=arguments.max_length, mark_changed=marks)
+    collator = PreferenceCollator(processor, max_length=arguments.max_length, mark_changed=marks, mirror=mirror)
     trainer = WeightedDPOTrainer(
         weighting=recipe.weighting,
         model=model,
@@ -309,9 +342,10 @@ def _precomputes(trainer: WeightedDPOTrainer, asked: bool | None) -> bool:
     Raises: InputError where it was asked for but cannot be.
     """
     arguments: Any = trainer.args
-    if trainer.weighting.token_kl_coefficient:
+    if needing := [name for name in ("token_kl_coefficient", "mirrors") if getattr(trainer.weighting, name)]:
         if asked:
-            raise InputError("trainer.precompute_ref_log_probs: token_kl_coefficient needs the reference itself.")
+            term = "token_kl_coefficient" if "token_kl_coefficient" in needing else "the symmetric term"
+            raise InputError(f"trainer.precompute_ref_log_probs: {term} needs the reference itself.")
         return False
     sharded_adapter = trainer.ref_model is None and trainer.is_deepspeed_enabled
     if asked and (sharded_adapter or arguments.sync_ref_model):

@@ -96,12 +96,14 @@ def evaluate(
     seed: int = 0,
     progress: bool = False,
     probe: bool = False,
+    probe_limit: int | None = None,
 ) -> Evaluation:
     """The model judged on prompt rows; ``evaluation.json``, ``answers.jsonl``, ``report.html`` go to ``out``.
 
     ``data``: an entry such as ``data/x/prompt/test``. ``limit``: that many rows, drawn at random.
     ``reference``: prompt or instruction rows of another split, whose habits the baselines take.
     ``grid``: the units in which boxes are stated. ``probe``: also does the model look (``blindness.json``)?
+    ``probe_limit``: on that many of the rows.
     Raises: InputError if the data are missing, empty, or not prompt rows.
     """
     rows = limited(read_rows(data), limit=limit, seed=seed)
@@ -144,7 +146,8 @@ def evaluate(
     if probe:
         from alignment.blindness import blindness
 
-        blindness(model, processor, rows, grid=grid, batch_size=batch_size, seed=seed).write(out)
+        probed = limited(rows, limit=probe_limit, seed=seed)
+        blindness(model, processor, probed, grid=grid, batch_size=batch_size, seed=seed).write(out)
     return evaluation
 
 

@@ -90,7 +90,7 @@ def fitting_rows(
     places = [k for k, count in enumerate(tokens) if limit is not None and count > limit]
     if not places or limit is None:
         return data, lengths
-    named = listed(data["id"], tokens, places)
+    named = listed(list(data["id"]), tokens, places)
     policy = recipe.data.too_long
     if policy == "refuse":
         raise InputError(
@@ -107,7 +107,10 @@ def fitting_rows(
     logger.warning("%d of %d rows have smaller images, to fit %d tokens: %s.", len(places), len(data), limit, named)
     answers = ANSWERS[recipe.method]
     resized = data.select(places).map(
-        lambda row: _resized(processor, row, answers, limit), keep_in_memory=True, load_from_cache_file=False
+        lambda row: _resized(processor, row, answers, limit),
+        features=data.features,
+        keep_in_memory=True,
+        load_from_cache_file=False,
     )
     smaller = counted(processor, resized, answers)
     kept = lengths.of(fitting)
@@ -133,7 +136,7 @@ def _cut(data: Dataset, lengths: Lengths, limit: int) -> tuple[Dataset, Lengths]
     if too_long := [k for k, count in enumerate(prompts) if count >= limit]:
         raise InputError(
             f"data.too_long: cut: {len(too_long)} prompts with their images leave no token of {limit} for an answer: "
-            f"{listed(data['id'], prompts, too_long)}. Cutting would go through image tokens; use drop or resize."
+            f"{listed(list(data['id']), prompts, too_long)}. Cutting would go through image tokens; use drop or resize."
         )
     return data, lengths
 

@@ -78,8 +78,9 @@ def true_report(row: Row) -> list[dict[str, Any]]:
 def look_alike_pairs(rows: list[Row], sampling: Sampling) -> list[tuple[int, Row]]:
     """For each row a true report, preferred to that of a look-alike, and the same seen from the look-alike.
 
-    SymMPO (arXiv 2506.11712) as rows: each of the two images is shown with both reports. A look-alike is another
-    patient's image whose facts differ, in as few findings as any of ``CANDIDATES`` drawn.
+    SymMPO (arXiv 2506.11712) as rows: each of the two images is shown with both reports, and each row holds the other
+    image as its ``mirror_images``. A look-alike is another patient's image whose facts differ, in as few findings as
+    any of ``CANDIDATES`` drawn.
     """
     rng = random.Random(f"look_alike/{sampling.seed}")
     told = [Facts.model_validate_json(row["facts"]).without_boxes() for row in rows]
@@ -107,4 +108,5 @@ def _distance(one: Facts, other: Facts) -> int:
 
 def _look_alike(row: Row, other: Row, sampling: Sampling) -> Row:
     own = {"chosen": true_report(row), "rejected": true_report(other), "rejected_images": None}
+    own["mirror_images"] = other["images"]
     return {**own, "id": f"{row['id']}-not-{other['id']}", "weight": sampling.look_alike_weight, "kind": "look_alike"}

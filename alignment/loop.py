@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
+from alignment.loop_figures import figures, is_figure
 from alignment.recipe import Chain
 from alignment.train import run, stage_recipe
 from data_builders.schema import user_turn
@@ -22,17 +23,27 @@ from rewards.strict_yaml import read_yaml, validated
 
 
 class Comparison(BaseModel):
-    """``after`` against ``before``: two stages, or a stage against its own control (``sft/shuffled``)."""
+    """``after`` against ``before``: two stages, or a stage against its own control (``sft/shuffled``).
+
+    ``metrics``: of the answers, or figures of the stages (``loop_figures.py``), which have a ``/`` in their names.
+    ``opponents``: stages whose reports both sides are judged against by rules, for the metric ``win_rate``; only those
+    that neither side was trained against are held out.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     before: str
     after: str
     metrics: list[str]
+    opponents: list[str] = []
 
 
 class Loop(BaseModel):
-    """A loop file: the data spec, a chain of stages, what is compared, which stage is released."""
+    """A loop file: the data spec, a chain of stages, what is compared, which stage is released.
+
+    ``probe``: does each stage look? On ``probe_limit`` of the rows. ``operating_points``: biases on denials under
+    which each stage writes the reports again (``operating_points.py``); 0 must be among them.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -41,6 +52,8 @@ class Loop(BaseModel):
     reference: str | None = None
     limit: int | None = None
     probe: bool = False
+    probe_limit: int | None = None
+    operating_points: list[float] = []
     chain: Chain
     compare: list[Comparison]
     release: str
@@ -114,7 +127,7 @@ def _one_seed(loop: Loop, path: Path, data: Path, seed: int, *, single: bool, fr
         console.print(f"[bold]{stage.name}[/bold] (seed {seed})", highlight=False)
         recipe = stage_recipe(chain, index, path, seed=seed)
         folder = run(recipe, fresh=fresh)
-        if index == 0:
+        if index == 0 and any(c.before == "untrained" for c in loop.compare):
             folders["untrained"] = _evaluated(loop, data, folder / "init", folder / "init_evaluation", controls=False)
         if recipe.method != "pairs":
             folders[stage.name] = _evaluated(
@@ -128,36 +141,49 @@ def _one_seed(loop: Loop, path: Path, data: Path, seed: int, *, single: bool, fr
 
 def _evaluated(loop: Loop, data: Path, run_folder: Path, out: Path, *, controls: bool) -> Path:
     """The evaluation folder of a stage; made if it is not there."""
-    if (out / "evaluation.json").is_file():
-        return out
-    from alignment.evaluate import evaluate
+    from alignment.evaluate import evaluate, limited, read_rows
     from alignment.models import load_for_inference
+    from alignment.operating_points import biases_in, operating_points, write_points
 
-    model, processor = load_for_inference(str(run_folder))
-    evaluate(
-        model, processor, data / loop.test, out=out, model_name=str(run_folder), limit=loop.limit,
-        reference=data / loop.reference if loop.reference and controls else None,
-        blind_controls=controls, batch_size=128, progress=True, probe=loop.probe,
-    )  # fmt: skip
+    if not (out / "evaluation.json").is_file():
+        model, processor = load_for_inference(str(run_folder))
+        evaluate(
+            model, processor, data / loop.test, out=out, model_name=str(run_folder), limit=loop.limit,
+            reference=data / loop.reference if loop.reference and controls else None,
+            blind_controls=controls, batch_size=128, progress=True, probe=loop.probe, probe_limit=loop.probe_limit,
+        )  # fmt: skip
+    if loop.operating_points and biases_in(out) != loop.operating_points:
+        model, processor = load_for_inference(str(run_folder))
+        rows = limited(read_rows(data / loop.test), limit=loop.limit, seed=0)
+        write_points(operating_points(model, processor, rows, loop.operating_points, batch_size=128), out)
     return out
 
 
 def effects_of(comparison: Comparison, folders: dict[str, Path]) -> list[Effect]:
     """The effects of one comparison, with paired intervals where both answered the same rows."""
-    from alignment.metrics import differences
+    from alignment.contests import contests
+    from alignment.metrics import differences, summarise
 
-    before, after = (_place(name, folders) for name in (comparison.before, comparison.after))
-    changes = differences(outcomes_of(*before), outcomes_of(*after))
-    values = [_metrics(*place) for place in (before, after)]
-    return [
-        Effect(
-            comparison.before, comparison.after, metric,
-            values[0][metric], values[1][metric],
-            changes[metric].value, _or_nan(changes[metric].low), _or_nan(changes[metric].high),
-        )
-        for metric in comparison.metrics
-        if metric in changes
-    ]  # fmt: skip
+    sides = [_place(name, folders) for name in (comparison.before, comparison.after)]
+    opponents = [_place(name, folders) for name in comparison.opponents]
+    won = [contests(place, opponents) for place in sides]
+    before, after = ([*outcomes_of(*place), *played] for place, played in zip(sides, won, strict=True))
+    changes = differences(before, after)
+    values = [
+        _metrics(*place) | {name: m.value for name, m in summarise(played).items()}
+        for place, played in zip(sides, won, strict=True)
+    ]
+    effects: list[Effect] = []
+    for metric in comparison.metrics:
+        names = comparison.before, comparison.after, metric
+        if is_figure(metric):
+            first, second = figures(metric, sides[0][0], sides[1][0])
+            effects.append(Effect(*names, first, second, second - first, float("nan"), float("nan")))
+        elif metric in changes:
+            own = changes[metric]
+            found = values[0][metric], values[1][metric], own.value, _or_nan(own.low), _or_nan(own.high)
+            effects.append(Effect(*names, *found))
+    return effects
 
 
 def outcomes_of(folder: Path, condition: str) -> list[Any]:
@@ -215,6 +241,15 @@ def _print_table(effects: list[Effect], seeds: int) -> None:
     over = "patients" if seeds == 1 else f"{seeds} seeds"
     table = Table("comparison", "metric", "before", "after", f"change (95 % over {over})", title="held-out patients")
     for e in effects:
-        interval = f"{e.change:+.3f} ({e.low:+.3f} to {e.high:+.3f})"
-        table.add_row(f"{e.before_name} -> {e.after_name}", e.metric, f"{e.before:.3f}", f"{e.after:.3f}", interval)
+        table.add_row(f"{e.before_name} -> {e.after_name}", e.metric, _told(e.before), _told(e.after), _change(e))
     Console(width=120).print(table)
+
+
+def _change(effect: Effect) -> str:
+    if np.isnan(effect.change) or np.isnan(effect.low):
+        return _told(effect.change, "+.3f")
+    return f"{effect.change:+.3f} ({effect.low:+.3f} to {effect.high:+.3f})"
+
+
+def _told(value: float, form: str = ".3f") -> str:
+    return "not reached" if np.isnan(value) else format(value, form)

@@ -82,6 +82,8 @@ RATIOS: dict[str, tuple[Ratio, ...]] = {
     "f1_at_50": (Ratio(("hits", "hits"), ("boxes", "true_boxes")),),
     "box_parse_failure": (Ratio(("unparsed_boxes",), ("box_answers",)),),
     "boxes_per_answer": (Ratio(("boxes",), ("box_answers",)),),
+    "false_boxes_on_empty": (Ratio(("boxes_on_empty",), ("empty_answers",)),),
+    "win_rate": (Ratio(("won",), ("contests",)),),
     "truth_logp": (Ratio(("truth_logp",), ("truth_tokens",)),),
     **{name: (Ratio((over,), (under,)),) for name, (over, under) in DIALOGUE_RATIOS.items()},
 }
@@ -94,6 +96,7 @@ LOWER_IS_BETTER = frozenset(
         "omission_rate",
         "report_parse_failure",
         "box_parse_failure",
+        "false_boxes_on_empty",
         *dialogue_outcomes.LOWER_IS_BETTER,
         *capability_outcomes.LOWER_IS_BETTER,
     }
@@ -231,6 +234,8 @@ def _box_outcome(row: Mapping[str, Any], words: str, about: dict[str, Any]) -> O
         "iou": float(sum(ious)),
         "hits": float(sum(iou >= HIT_IOU for iou in ious)),
     }
+    if not true_boxes:
+        counts |= {"empty_answers": 1.0, "boxes_on_empty": counts["boxes"]}
     if about["finding"]:
         counts |= {f"{key}[{about['finding']}]": counts[key] for key in ("iou", "true_boxes")}
     return Outcome(**about, counts=counts, boxes=tuple(boxes))

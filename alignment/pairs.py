@@ -3,7 +3,7 @@
 MMedPO (Zhu et al. 2024) section 3.1, with the rule set's reader in place of a judge: the most clearly conflicting of
 several samples is rejected. On phantoms these pairs teach what corrupted truths, which the model already tells apart,
 do not. Kinds: ``own_error``; ``degraded``, sampled under the noised image, where a model that looks must err;
-``lesion_noise`` and ``look_alike`` (``image_pairs.py``); ``llm``, chosen or written by an LLM that the caller gives.
+``lesion_noise`` and ``look_alike`` (``image_pairs.py``); ``llm``, chosen or written by an LLM (``sampling.llm``).
 """
 
 import json
@@ -22,14 +22,17 @@ from alignment.generation import generate
 from alignment.image_pairs import Degraded, degraded, look_alike_pairs, noised_pairs
 from alignment.models import load_for_inference
 from alignment.recipe import Recipe, Sampling, parquet
+from alignment.reward_functions import local_backend
 from data_builders.hallucination_checks import fault_of_rejected
 from data_builders.lesion_noise import NoiseTally
 from data_builders.llm_hallucinations import Ask, Request, hallucinated
+from data_builders.llm_rows import asker
 from data_builders.preference_set import figures
 from data_builders.render import report
 from data_builders.schema import assistant_turn, message_text
 from rewards.compare import compare
 from rewards.facts import Facts
+from rewards.llm_spec import open_llm
 from rewards.reading import read
 from rewards.rule_set import load_rule_set
 from rewards.strict_yaml import InputError
@@ -40,7 +43,8 @@ FEATURES = Features(
         "id": Value("string"), "patient": Value("string"), "study": Value("string"), "source": Value("string"),
         "split": Value("string"), "task": Value("string"), "facts": Value("string"), "rule_set": Value("string"),
         "provenance": Value("string"), "images": List(ImageFeature()), "rejected_images": List(ImageFeature()),
-        "prompt": TURN, "chosen": TURN, "rejected": TURN, "weight": Value("float64"), "kind": Value("string"),
+        "mirror_images": List(ImageFeature()), "prompt": TURN, "chosen": TURN, "rejected": TURN,
+        "weight": Value("float64"), "kind": Value("string"),
     }
 )  # fmt: skip
 Row = dict[str, Any]
@@ -110,7 +114,8 @@ def graded(truth: Facts, chosen: str, responses: list[str], sampling: Sampling) 
 def write_pairs(recipe: Recipe, *, ask: Ask | None = None) -> Path:
     """Pairs of every kind in ``sampling.kinds`` from the report rows of ``data.train``, and their card.
 
-    They go to ``output/preference/pairs.parquet`` and ``card.json`` beside it. ``ask``: the LLM of kind ``llm``.
+    They go to ``output/preference/pairs.parquet`` and ``card.json`` beside it. ``ask``: the LLM of kind ``llm``, by
+    default that of ``sampling.llm``.
 
     Raises: InputError if no pair can be built, or a kind lacks what it needs.
     """
@@ -121,7 +126,9 @@ def write_pairs(recipe: Recipe, *, ask: Ask | None = None) -> Path:
     raw: Any = data.cast_column("images", List(ImageFeature(decode=False)))
     rows: list[Row] = list(raw)
     tally = PairTally()
-    pairs = _Maker(recipe, data, rows, tally, ask).pairs()
+    if ask is None and recipe.sampling.llm is not None:
+        ask = asker(open_llm(recipe.sampling.llm, local=local_backend))
+    pairs = [*_Maker(recipe, data, rows, tally, ask).pairs(), *_built(recipe.sampling)]
     if not pairs:
         raise InputError(
             f"{recipe.model.path} made no mistake on {len(data)} reports; there is nothing to prefer against."
@@ -131,6 +138,23 @@ def write_pairs(recipe: Recipe, *, ask: Ask | None = None) -> Path:
     Dataset.from_list(pairs, features=FEATURES).to_parquet(str(out))
     (out.parent / "card.json").write_text(json.dumps(_card(pairs, tally), indent=2, sort_keys=True), encoding="utf-8")
     return out
+
+
+def _built(sampling: Sampling) -> list[Row]:
+    """The rows of a built set that ``sampling`` adds, their images as files.
+
+    Raises: InputError if it has none of the wanted kinds.
+    """
+    if sampling.built is None:
+        return []
+    data = Dataset.from_parquet(str(parquet(sampling.built)))
+    places = [k for k, kind in enumerate(data["kind"]) if kind in sampling.built_kinds]
+    if not places:
+        raise InputError(f"sampling.built: {sampling.built} has no row of kind {', '.join(sampling.built_kinds)}.")
+    raw: Any = data.select(places)
+    for name in ("images", "rejected_images"):
+        raw = raw.cast_column(name, List(ImageFeature(decode=False)))
+    return [{name: row.get(name) for name in FEATURES} for row in raw]
 
 
 def _card(pairs: list[Row], tally: PairTally) -> dict[str, Any]:
@@ -183,7 +207,7 @@ class _Maker:
 
     def _sampled(self, rows: Any) -> list[list[str]]:
         """Several answers to each row; its images are decoded a few batches at a time."""
-        model, processor = load_for_inference(self.recipe.model.path)
+        model, processor = load_for_inference(self.recipe.model.path, max_pixels=self.recipe.model.max_pixels)
         options, size = self.recipe.sampling, 16 * self.recipe.sampling.batch_size
         torch.manual_seed(options.seed)
         responses: list[list[str]] = []
@@ -222,7 +246,7 @@ class _Maker:
 
     def _by_llm(self, own: list[list[str]]) -> list[Row]:
         if self.ask is None:
-            raise InputError("sampling.kinds: 'llm' needs an LLM, and none was given. Leave it out.")
+            raise InputError("sampling.kinds: 'llm' needs an LLM, and none was given. Name one in sampling.llm.")
         told = [self._truth(place) for place in range(len(self.rows))]
         requests = [
             Request(str(place), message_text(self.rows[place]["prompt"]), chosen, tuple(own[place]), truth)

@@ -5,18 +5,19 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from alignment.curriculum_section import CurriculumSection, curriculum_faults
 from alignment.reward_sections import CanarySection, CombinationSection
 from data_builders.lesion_noise import NoiseSettings
+from rewards.llm_spec import LlmSpec
 from rewards.strict_yaml import InputError, fault_lines, nearest, number_trap, read_yaml
 
 PairKind = Literal["own_error", "degraded", "lesion_noise", "look_alike", "llm"]
-Method = Literal["sft", "dpo", "grpo", "pairs"]
+Method = Literal["sft", "dpo", "grpo", "pairs", "reward_model"]
 Module = Literal["vision", "projector", "language"]
 
 
@@ -33,6 +34,11 @@ class Lora(_Strict):
     targets: list[str] | str = "all-linear"
 
 
+def _switch(value: Any) -> Any:
+    """``on`` and ``off``, which YAML 1.1 reads as true and false."""
+    return ("on" if value else "off") if isinstance(value, bool) else value
+
+
 class ModelSection(_Strict):
     """Which model, and what of it is trained.
 
@@ -41,16 +47,23 @@ class ModelSection(_Strict):
     several answers goes through the model once (``auto``: where that is exact, else a line in the log says why not;
     ``cached``: by way of a key-value cache, which kernels without a mask get anyway). ``cache_image_features``: what
     a frozen vision tower and projector make of an image is kept on disk (see ``clinalign cache``).
+    ``attention: auto`` is flash attention on a GPU that has it, else sdpa; ``liger`` is used on a GPU only;
+    ``quantization`` of the frozen weights (QLoRA). ``learning_rates`` of parts, where they differ from the trainer's;
+    ``tower_checkpointing``: whether the vision tower recomputes its activations (None: as the trainer says).
     """
 
     path: str
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
-    attention: Literal["sdpa", "eager", "flash_attention_2", "flex_attention"] = "sdpa"
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2", "flex_attention"] = "sdpa"
+    liger: bool = False
+    quantization: Literal["4bit"] | None = None
+    learning_rates: dict[Module, Annotated[float, Field(ge=0)]] = {}
+    tower_checkpointing: bool | None = None
     max_pixels: int | None = Field(default=None, ge=28 * 28)
     freeze: list[Module] = []
     lora: Lora | None = None
-    shared_prefix: Literal["auto", "on", "cached", "off"] = "auto"
+    shared_prefix: Annotated[Literal["auto", "on", "cached", "off"], BeforeValidator(_switch)] = "auto"
     cache_image_features: bool = False
     family: Literal["idefics3", "qwen3_vl", "llava"] = "idefics3"
     image_size: int = Field(default=128, ge=32, multiple_of=32)
@@ -61,16 +74,17 @@ class ModelSection(_Strict):
 class DataSection(_Strict):
     """Parquet files of a built data set; ``data/x/instruction/train`` stands for that file.
 
-    ``kinds``: only preference rows of these kinds (None: all); ``limit``: only the first of them. ``too_long``: what
-    becomes of rows longer than ``trainer.max_length`` or the model's context (``cut``: answers lose their end).
-    ``batch_tokens``: batches of at most so many tokens instead of so many rows (sft and dpo). ``largest_first``: the
-    first batch of the run is the largest, so that what does not fit memory fails at once. ``curriculum``: SFT along the
-    stages of the rows (see ``curriculum_section.py``).
+    ``kinds``: only preference rows of these kinds (None: all); ``tasks``: only rows of these tasks; ``limit``: only
+    the first of them. ``too_long``: what becomes of rows longer than ``trainer.max_length`` or the model's context
+    (``cut``: answers lose their end). ``batch_tokens``: batches of at most so many tokens instead of so many rows (sft
+    and dpo). ``largest_first``: the first batch of the run is the largest, so that what does not fit memory fails at
+    once. ``curriculum``: SFT along the stages of the rows (see ``curriculum_section.py``).
     """
 
     train: str
     eval: str | None = None
     kinds: list[str] | None = None
+    tasks: list[str] | None = None
     limit: int | None = Field(default=None, ge=1)
     too_long: Literal["refuse", "drop", "resize", "cut"] = "refuse"
     batch_tokens: int | None = Field(default=None, ge=1)
@@ -107,7 +121,9 @@ class Sampling(_Strict):
     """How a ``pairs`` run samples the model's own answers, and which kinds of pair it writes (see ``pairs.py``).
 
     ``noise`` and ``findings``: how lesions are noised, and only which (None: all). ``graded``: weight of the further
-    pairs among several wrong samples (0: only the worst is taken).
+    pairs among several wrong samples (0: only the worst is taken). ``built``: preference rows of a built data set
+    whose rows of the ``built_kinds`` are added, such as lesions noised within contours that only the source knows.
+    ``llm``: the language model of kind ``llm``, behind an endpoint or local.
     """
 
     kinds: list[PairKind] = Field(default=["own_error"], min_length=1)
@@ -115,6 +131,9 @@ class Sampling(_Strict):
     findings: list[str] | None = None
     graded: float = Field(default=0.0, ge=0)
     look_alike_weight: float = Field(default=0.5, ge=0)
+    built: str | None = None
+    built_kinds: list[str] = ["lesion_noise"]
+    llm: LlmSpec | None = None
     num_samples: int = Field(default=4, ge=1)
     temperature: float = Field(default=1.0, gt=0)
     max_new_tokens: int = Field(default=96, ge=1)
@@ -123,6 +142,12 @@ class Sampling(_Strict):
     invented_weight: float = Field(default=1.5, ge=0)
     omitted_weight: float = Field(default=0.75, ge=0)
 
+    @model_validator(mode="after")
+    def _an_llm_is_asked(self) -> "Sampling":
+        if self.llm is not None and "llm" not in self.kinds:
+            raise ValueError("sampling.llm has no effect unless kinds name 'llm'. Add it there.")
+        return self
+
 
 class Weighting(_Strict):
     """How a preference row's ``weight`` enters the loss (MMedPO eq. 3).
@@ -130,7 +155,8 @@ class Weighting(_Strict):
     ``use`` false trains plain DPO. ``reduction``: ``mean`` divides by the batch size as the paper does, ``sum_w`` by
     the sum of weights. What goes beyond the paper (``dpo_terms.py``) is off by default: ``anchor_coefficient`` and
     ``anchor_delta`` (mDPO); ``changed_weight``, how often the tokens that differ between chosen and rejected count,
-    and ``length_average`` (RLHF-V); ``token_kl_coefficient`` (CHiP), which takes a second forward of both models.
+    and ``length_average`` (RLHF-V); ``token_kl_coefficient`` (CHiP), which takes a second forward of both models;
+    ``symmetric_coefficient`` and ``consistency`` (SymMPO) for rows with ``mirror_images`` (pairs of kind look_alike).
     """
 
     use: bool = True
@@ -141,6 +167,13 @@ class Weighting(_Strict):
     changed_weight: float = Field(default=1.0, ge=0)
     length_average: bool = False
     token_kl_coefficient: float = Field(default=0.0, ge=0)
+    symmetric_coefficient: float = Field(default=0.0, ge=0)
+    consistency: float = Field(default=0.0, ge=0)
+
+    @property
+    def mirrors(self) -> bool:
+        """Whether the two answers of a look-alike pair are scored under the look-alike's image too."""
+        return bool(self.symmetric_coefficient or self.consistency)
 
     @property
     def counts_tokens(self) -> bool:
@@ -186,12 +219,14 @@ class Stage(_Strict):
     """One link of a chain: a recipe file, the stage whose model it starts from, overrides.
 
     ``model`` and ``train`` name earlier stages; by default a stage starts from the last one that trained a model.
+    ``counterparts``: earlier stages that answer the training prompts first, as CRPO's pool (column ``counterparts``).
     """
 
     name: str
     recipe: str
     model: str | None = None
     train: str | None = None
+    counterparts: list[str] = []
     overrides: list[str] = []
 
 
@@ -206,7 +241,7 @@ class Chain(_Strict):
     def _names_are_known_before_use(self) -> "Chain":
         seen: list[str] = []
         for stage in self.stages:
-            for named in (stage.model, stage.train):
+            for named in (stage.model, stage.train, *stage.counterparts):
                 if named is not None and named not in seen:
                     raise ValueError(
                         f"stage '{stage.name}' starts from '{named}', not an earlier stage.{nearest(named, seen)}"
@@ -230,9 +265,10 @@ def read_recipe(path: Path, overrides: list[str] = ()) -> Recipe:  # type: ignor
     except ValidationError as invalid:
         faults = [*fault_lines(Recipe, invalid), *faults]
     if recipe is not None:
+        from alignment.compatibility import incompatibilities
         from alignment.dialogue_recipe import dialogue_faults
 
-        faults += [*data_faults(recipe), *reward_faults(recipe), *dialogue_faults(recipe)]
+        faults += [*data_faults(recipe), *reward_faults(recipe), *dialogue_faults(recipe), *incompatibilities(recipe)]
     if faults or recipe is None:
         raise InputError("\n".join(f"{path}: {fault}" for fault in faults))
     return recipe
@@ -262,13 +298,14 @@ def config_class(method: str) -> type:
     """TRL's config of a method."""
     import trl
 
-    return {"sft": trl.SFTConfig, "dpo": trl.DPOConfig, "grpo": trl.GRPOConfig}[method]
+    configs = {"sft": trl.SFTConfig, "dpo": trl.DPOConfig, "grpo": trl.GRPOConfig, "reward_model": trl.RewardConfig}
+    return configs[method]
 
 
 def trainer_faults(content: dict[str, Any]) -> list[str]:
     """Unknown keys and wrong types of the ``trainer`` section, by TRL's own config class."""
     section, method = content.get("trainer", {}), content.get("method")
-    if method not in ("sft", "dpo", "grpo") or not isinstance(section, dict):
+    if method not in ("sft", "dpo", "grpo", "reward_model") or not isinstance(section, dict):
         return []
     kinds = {f.name: f.type for f in dataclasses.fields(config_class(method))}
     faults = [f"trainer.{key}: unknown key.{nearest(key, list(kinds))}" for key in section if key not in kinds]
@@ -311,37 +348,42 @@ NEEDED_COLUMNS: dict[str, tuple[str, ...]] = {
     "dpo": ("images", "prompt", "chosen", "rejected"),
     "grpo": ("images", "prompt"),
     "pairs": ("images", "prompt", "facts", "task"),
+    "reward_model": ("images", "prompt", "chosen", "rejected"),
 }
 
 
 def kept_places(recipe: Recipe) -> list[int]:
-    """Places of the training rows that ``data.kinds`` and ``data.limit`` leave."""
+    """Places of the training rows that ``data.kinds``, ``data.tasks`` and ``data.limit`` leave."""
     import pyarrow.parquet as pq
 
     file = parquet(recipe.data.train)
-    if recipe.data.kinds is None:
-        places = list(range(pq.read_metadata(file).num_rows))
-    else:
-        kinds = pq.read_table(file, columns=["kind"])["kind"].to_pylist()
-        places = [place for place, kind in enumerate(kinds) if kind in recipe.data.kinds]
+    places = list(range(pq.read_metadata(file).num_rows))
+    for column, wanted in (("kind", recipe.data.kinds), ("task", recipe.data.tasks)):
+        if wanted is not None:
+            values = pq.read_table(file, columns=[column])[column].to_pylist()
+            places = [place for place in places if values[place] in wanted]
     return places[: recipe.data.limit]
 
 
 def kind_faults(recipe: Recipe, names: list[str]) -> list[str]:
-    """Kinds that no row of the data has."""
+    """Kinds and tasks that no row of the data has."""
     import pyarrow.parquet as pq
 
-    if recipe.data.kinds is None:
-        return []
-    if "kind" not in names:
-        return [f"data.kinds: {recipe.data.train} has no column 'kind'; only preference rows have one."]
-    train = recipe.data.train
-    known = sorted(set(pq.read_table(parquet(train), columns=["kind"])["kind"].to_pylist()))
-    return [
-        f"data.kinds: no row of {train} is of kind '{kind}'.{nearest(kind, known)} There: {', '.join(known)}."
-        for kind in recipe.data.kinds
-        if kind not in known
-    ]
+    train, faults = recipe.data.train, list[str]()
+    for column, wanted in (("kind", recipe.data.kinds), ("task", recipe.data.tasks)):
+        if wanted is None:
+            continue
+        if column not in names:
+            rows = "only preference rows have one" if column == "kind" else "rows of a built data set have one"
+            faults.append(f"data.{column}s: {train} has no column '{column}'; {rows}.")
+            continue
+        known = sorted(set(pq.read_table(parquet(train), columns=[column])[column].to_pylist()))
+        faults += [
+            f"data.{column}s: no row of {train} is of {column} '{one}'.{nearest(one, known)} There: {', '.join(known)}."
+            for one in wanted
+            if one not in known
+        ]
+    return faults
 
 
 def data_faults(recipe: Recipe) -> list[str]:
@@ -357,8 +399,10 @@ def data_faults(recipe: Recipe) -> list[str]:
         return [f"data.batch_tokens: not under {recipe.method}, whose batches are not made of single rows."]
     faults = [] if pq.read_metadata(file).num_rows else [f"data.train: {file} holds no rows."]
     needed = list(NEEDED_COLUMNS[recipe.method])
-    if recipe.method == "dpo" and recipe.weighting.use:
+    if recipe.method in ("dpo", "reward_model") and recipe.weighting.use:
         needed.append("weight")
+    if recipe.method == "dpo" and recipe.weighting.mirrors:
+        needed.append("mirror_images")
     lacking = [column for column in needed if column not in names]
     if lacking:
         faults.append(f"data.train: {recipe.method} reads {', '.join(lacking)}, but {file} has: {', '.join(names)}.")
@@ -395,12 +439,25 @@ def reward_faults(recipe: Recipe) -> list[str]:
         except InputError as fault:
             faults.append(f"rewards[{index}]: {fault}")
             continue
+        faults += _reward_model_faults(entry, index)
         faults += [
             f"rewards[{index}]: '{entry.name}' reads column '{c}', but {recipe.data.train} has: {', '.join(names)}."
             for c in reward.columns
             if c not in names and c not in GIVEN_BY_TRAINER
         ]
     return faults + _combination_faults(recipe)
+
+
+def _reward_model_faults(entry: RewardEntry, index: int) -> list[str]:
+    if entry.name != "reward_model":
+        return []
+    from alignment.reward_model import reward_model_folder
+
+    try:
+        reward_model_folder(str(entry.knobs.get("path", "")))
+    except InputError as fault:
+        return [f"rewards[{index}]: knob 'path': {fault}"]
+    return []
 
 
 def _canary_faults(recipe: Recipe) -> list[str]:

@@ -7,8 +7,12 @@ follows from seed and epoch (``row_order.py``), and every step is written to the
 Left out: random draws in collators of the main process (there are none), the samples of ``log_completions``.
 """
 
+import contextlib
 import logging
 import shutil
+import signal
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +20,7 @@ import torch
 from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint, rotate_checkpoints
 
-from alignment.checkpoints import last_whole, seal, step_of
+from alignment.checkpoints import MANIFEST, last_whole, seal, step_of
 from alignment.kept_state import read_state, write_state
 from alignment.ledger import Ledger, Plan
 from alignment.recipe import DataSection
@@ -27,6 +31,8 @@ from rewards.strict_yaml import InputError
 
 ROW_IDS = "row_ids"
 """In a batch: the ids of its rows."""
+PEER_IS_GONE = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process exited")
+"""What gloo and NCCL say when a process at the other end has died."""
 logger = logging.getLogger(__name__)
 
 
@@ -94,7 +100,7 @@ class Resumable:
             return by_length(self.lengths, at_once * arguments.gradient_accumulation_steps, seed)
         if arguments.train_sampling_strategy == "sequential":
             return unshuffled(num_rows)
-        return self._largest_first(shuffled(num_rows, seed), at_once)
+        return self._largest_first(shuffled(num_rows, seed), at_once * arguments.gradient_accumulation_steps)
 
     def _largest_first(self, order: Order, at_once: int) -> Order:
         return longest_first(order, self.lengths, at_once) if self.largest_first and self.lengths else order
@@ -263,4 +269,39 @@ def train_from_last_checkpoint(trainer: Any, folder: Path) -> None:
             logger.warning("%s: goes on from %s; %d steps after it are done again.", folder, last or "the start", again)
     trainer.ledger, trainer.resumed_from = ledger, last
     trainer.add_callback(Resuming(trainer))
-    trainer.train(resume_from_checkpoint=str(last) if last else None)
+    with told_where_it_stopped(folder):
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
+
+
+@contextlib.contextmanager
+def told_where_it_stopped(folder: Path) -> Iterator[None]:
+    """One sentence where another process of the run has died, or this one is asked to end, as torchrun then asks.
+
+    Raises: InputError instead of the traceback of a broken connection; SystemExit (143) on SIGTERM.
+    """
+
+    def end(_signal: int, _frame: Any) -> None:
+        raise SystemExit(128 + signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, end) if threading.current_thread() is threading.main_thread() else None
+    try:
+        yield
+    except SystemExit:
+        logger.warning("%s: stopped by SIGTERM. %s", folder, _goes_on_from(folder))
+        raise
+    except RuntimeError as broken:
+        if not any(sign in str(broken) for sign in PEER_IS_GONE):
+            raise
+        raise InputError(
+            f"{folder}: another process of this run has died (which, and by which signal, the launcher says; SIGKILL "
+            f"is mostly the kernel's, out of memory). {_goes_on_from(folder)}"
+        ) from broken
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _goes_on_from(folder: Path) -> str:
+    sealed = [file.parent for file in (folder / "checkpoints").glob(f"checkpoint-*/{MANIFEST}")]
+    place = max(sealed, key=step_of).name if sealed else "its start"
+    return f"The same command goes on from {place}."

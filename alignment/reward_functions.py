@@ -3,6 +3,7 @@
 A plain reward (one response, one number) is called row by row; a batch reward (a judge) is awaited, beside the others.
 """
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ from alignment.recipe import RewardEntry
 from rewards.llm import Backend
 from rewards.llm_spec import LlmSpec
 from rewards.loading import BatchReward, Reward, load_reward
+from rewards.reward_model import RewardModel, Scorer
 
 
 def response_text(completion: Any) -> str:
@@ -77,7 +79,7 @@ class TrlBatchReward:
     """A batch reward in TRL's asynchronous form; its figures are logged as ``NAME/FIGURE``."""
 
     def __init__(self, reward: BatchReward) -> None:
-        self.reward = reward.with_local(local_backend)
+        self.reward = reward.with_local(local_scorer if reward.name == "reward_model" else local_backend)
         self.__name__ = reward.name
 
     async def __call__(
@@ -95,11 +97,36 @@ class TrlBatchReward:
         return judged.scores
 
 
+class AwaitedReward:
+    """A batch reward for those who call rewards row by row or in between: waits for each batch."""
+
+    def __init__(self, function: TrlBatchReward) -> None:
+        self.function, self.reward = function, function.reward
+        self.__name__ = function.__name__
+
+    def __call__(
+        self, completions: list[Any], log_metric: Callable[[str, float], None] | None = None, **columns: Any
+    ) -> list[float | None]:
+        """One number a completion. Prompts come as ``prompts`` from TRL, as ``prompt`` from an audit."""
+        own = columns.pop("prompt", None)
+        prompts = columns.pop("prompts", own)
+        return asyncio.run(self.function(prompts=prompts, completions=completions, log_metric=log_metric, **columns))
+
+
 def local_backend(spec: LlmSpec) -> Backend:
     """The backend of a recipe's local judge; torch is loaded here and not before."""
     from alignment.local_llm import LocalModel
 
     return LocalModel(spec.model, batch_size=spec.concurrency)
+
+
+def local_scorer(spec: RewardModel) -> Scorer:
+    """The scorer of a recipe's reward model; torch is loaded here and not before."""
+    from functools import partial
+
+    from alignment.reward_model import load_reward_model, scores_of
+
+    return partial(scores_of, *load_reward_model(spec.path), batch_size=spec.batch_size)
 
 
 def trl_rewards(entries: list[RewardEntry]) -> tuple[list[TrlReward | TrlBatchReward], list[float]]:

@@ -63,6 +63,10 @@ class EpochSampler(Sampler[int]):
         places = list(self.order(epoch))
         return places[: len(places) - len(places) % self.chunk]
 
+    def set_epoch(self, epoch: int) -> None:
+        """As transformers and accelerate set it, where they reach the sampler."""
+        self.epoch = epoch
+
     def __iter__(self) -> Iterator[int]:
         places = self.planned(self.epoch)
         for start in range(0, len(places), self.chunk):

@@ -24,7 +24,10 @@ from alignment.reference_cache import (
 )
 from alignment.reference_cache import cache_folder
 
-ANSWERS = {"sft": ("completion",), "dpo": ("chosen", "rejected"), "grpo": ()}
+ORIENTATION = 274
+"""The tag of a picture's orientation in its EXIF data."""
+PAIR = ("chosen", "rejected")
+ANSWERS = {"sft": ("completion",), "dpo": PAIR, "reward_model": PAIR, "grpo": ()}
 """The columns that hold the answers of a method's rows."""
 
 
@@ -87,7 +90,9 @@ def _opened(image: Any) -> PilImage.Image:
     if isinstance(image, PilImage.Image):
         return image
     opened = PilImage.open(io.BytesIO(image["bytes"]) if image["bytes"] else image["path"])
-    return ImageOps.exif_transpose(opened) if opened.getexif().get(274, 1) > 1 else opened
+    if opened.format == "PNG" and "exif" not in opened.info:  # to ask it would read all of it
+        return opened
+    return ImageOps.exif_transpose(opened) if opened.getexif().get(ORIENTATION, 1) > 1 else opened
 
 
 def lengths_of_file(processor: Any, file: Path, answers: Sequence[str]) -> Lengths:

@@ -26,7 +26,7 @@ from alignment.checkpoints import MANIFEST, step_of
 from alignment.ledger import proof, read_lines
 from rewards.strict_yaml import InputError
 
-POLL_S = 0.02
+POLL_S = 0.05
 WARM_UP = 0.2
 """The share of a run's steps after which memory is looked at."""
 TIMED = ("step_time", "train_runtime", "train_samples_per_second", "train_steps_per_second", "train_loss")
@@ -64,7 +64,7 @@ class Run:
         return max((int(found[1]) for line in lines if (found := re.match(r'\{"step": (\d+),', line))), default=0)
 
 
-def _last_lines(file: Path, size: int = 8192) -> list[str]:
+def _last_lines(file: Path, size: int = 1 << 18) -> list[str]:
     if not file.is_file():
         return []
     with file.open("rb") as opened:
@@ -171,6 +171,7 @@ def compared(whole: Path, broken: Path, killing: Killing) -> dict[str, Any]:
     return {
         "steps": proved["steps"],
         "kills": len(killing.kills),
+        "resumes": len(killing.resumed_at),
         "killed_after_steps": killing.kills,
         "resumed_after_steps": killing.resumed_at,
         "slowest_end_after_a_kill_s": max(killing.ends_s, default=0.0),

@@ -59,7 +59,10 @@ def read_chain(path: Path, overrides: list[str]) -> Chain:
 
 
 def stage_recipe(chain: Chain, index: int, path: Path, *, seed: int | None = None) -> Recipe:
-    """The recipe of one stage, wired to the stages before it. Faults name the stage's own file."""
+    """The recipe of one stage, wired to the stages before it. Faults name the stage's own file.
+
+    Where the stage names ``counterparts``, their answers are written first, unless they are there.
+    """
     stage = chain.stages[index]
     file = path.parent / stage.recipe
     wiring = [f"output={chain.output}/{stage.name}"]
@@ -71,6 +74,10 @@ def stage_recipe(chain: Chain, index: int, path: Path, *, seed: int | None = Non
     elif chain.data:
         original = str(read_yaml(file).get("data", {}).get("train", ""))
         wiring.append(f"data.train={chain.data}/{'/'.join(original.split('/')[-2:])}")
+    if stage.counterparts:
+        from alignment.counterparts import pool_of_stage
+
+        wiring.append(f"data.train={pool_of_stage(chain, stage, file, wiring)}")
     return read_recipe(file, [*wiring, *stage.overrides, *_seeds(file, seed)])
 
 
@@ -171,6 +178,7 @@ def make_trainer(recipe: Recipe, folder: Path) -> Any:
         model_options,
         prepared_model,
     )
+    from alignment.module_settings import set_modules
     from alignment.resuming import note_rows
 
     arguments = trainer_arguments(recipe, folder)
@@ -200,6 +208,7 @@ def make_trainer(recipe: Recipe, folder: Path) -> Any:
         from alignment.image_features import cache_image_features
 
         cache_image_features(trainer.model, reference=getattr(trainer, "ref_model", None))
+    set_modules(trainer, recipe.model)
     note_rows(trainer, recipe.data, lengths)
     return trainer
 
@@ -209,6 +218,8 @@ def _maker(method: str) -> Any:
         from alignment.sft import sft_trainer as maker
     elif method == "dpo":
         from alignment.dpo import dpo_trainer as maker
+    elif method == "reward_model":
+        from alignment.reward_training import reward_trainer as maker
     else:
         from alignment.grpo import grpo_trainer as maker
     return maker
@@ -216,6 +227,8 @@ def _maker(method: str) -> Any:
 
 def trainer_arguments(recipe: Recipe, folder: Path) -> dict[str, Any]:
     """The recipe's trainer section over clinalign's defaults: no tracker, no upload, the model's own precision."""
+    from alignment import kernels
+
     defaults: dict[str, Any] = {
         "output_dir": str(folder / "checkpoints"),
         "report_to": "none",
@@ -223,5 +236,6 @@ def trainer_arguments(recipe: Recipe, folder: Path) -> dict[str, Any]:
         "bf16": recipe.model.dtype == "bfloat16",
         "save_total_limit": 2,
         "logging_steps": 10,
+        **kernels.liger(recipe.model),
     }
     return prepare_deepspeed({**defaults, **recipe.trainer})

@@ -24,14 +24,15 @@ from data_builders.build_spec import BuildSpec
 from data_builders.card import Tally, card_of
 from data_builders.corrupt import corrupt
 from data_builders.curriculum_rows import open_curriculum
-from data_builders.dialogue_rows import DialogueRows
+from data_builders.dialogue_rows import DialogueRows, annotator_of
 from data_builders.dialogues import Paraphraser, dialogue_fault
 from data_builders.gallery import write_gallery
 from data_builders.hallucination_checks import fault_of_rejected
 from data_builders.images import ImageError, decoded, png_bytes
 from data_builders.noised_pairs import NoisedPairs
+from data_builders.paraphrases import LlmParaphraser
 from data_builders.preference_set import finished
-from data_builders.render import QuestionAnswer, box_answer, questions, report
+from data_builders.render import QuestionAnswer, absent_boxes, box_answer, questions, report
 from data_builders.schema import (
     Quarantined,
     RowKind,
@@ -92,13 +93,16 @@ def build(
 
     Until all is written, the old data set stays as it is. ``progress`` wraps the source's records; by default a
     bar is drawn on standard error. ``paraphrase`` rewords the answers of dialogues; what changes an answer's meaning
-    is refused and counted in the card. ``local`` makes the backend of a curriculum's local language model.
+    is refused and counted in the card; by default it is the spec's. ``local`` makes the backend of a local language
+    model, for dialogues and curricula.
 
     Raises: InputError if the source yields nothing, more than ``max_quarantined`` of it cannot be used, or the
     output folder holds something else than a built data set.
     """
     out = Path(spec.output)
     _check_replaceable(out)
+    if paraphrase is None and spec.dialogues and spec.dialogues.paraphrase:
+        paraphrase = LlmParaphraser.of(spec.dialogues.paraphrase, local=local)
     out.parent.mkdir(parents=True, exist_ok=True)
     records = (progress or _bar(f"building {spec.source.name}"))(spec.source.samples())
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
@@ -259,7 +263,8 @@ class _Page:
         if self.spec.dialogues is None:
             return
         turns = (1, *(self.sample.image_turns or (1,) * len(self.sample.more_images)))
-        rows = DialogueRows(self.spec.dialogues, self.facts, self.rules, turns, self.paraphrase, self.tally)
+        weak = annotator_of(self.spec.flaws, self.split)
+        rows = DialogueRows(self.spec.dialogues, self.facts, self.rules, turns, self.paraphrase, self.tally, weak)
         for suffix, own in rows.of(
             self.kind, self.split, key=f"{self.spec.seed}/dialogue/{self.kind}/{self.sample.id}"
         ):
@@ -298,6 +303,8 @@ class _Page:
         """The questions of this image. Yes and no are about as frequent where presence questions are drawn."""
         for task, number in self.spec.tasks_of(self.kind, self.split).items():
             answerable = questions(self.facts, self.rules, task, rng=self._wording)
+            if task == "box" and self.spec.box_absent:
+                answerable += absent_boxes(self.facts, self.rules, rng=self._wording)
             possible = [asked for asked in answerable if self._may_be_asked(asked)]
             if number == "all":
                 yield from possible
@@ -330,7 +337,7 @@ class _Page:
             return asked.answer, {}
         if asked.task == "report" and self.rng.random() < flaws.invented_findings:
             return self._with_invention(asked.answer)
-        if asked.task == "box" and asked.finding and flaws.loose_boxes > 1:
+        if asked.task == "box" and asked.finding and asked.boxes and flaws.loose_boxes > 1:
             return self._with_loose_boxes(asked.finding, flaws.loose_boxes)
         return asked.answer, {}
 

@@ -12,9 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, crea
 from data_builders.curriculum_rows import CurriculumUse
 from data_builders.lesion_heat import Mask
 from data_builders.lesion_noise import NoiseSettings
+from data_builders.paraphrases import Paraphrase
 from data_builders.relevance import Missing, Normalisation
 from data_builders.schema import Quarantined, RowKind, Sample, Task, Written
 from rewards.dialogue import Scenario
+from rewards.llm_spec import LlmSpec
 from rewards.strict_yaml import InputError, fault_lines, nearest, read_yaml, validated
 
 SOURCES = (
@@ -96,7 +98,8 @@ class Flaws(BaseModel):
     """Errors of weak annotators, put on purpose into the instruction rows of some splits. Named in each row.
 
     ``invented_findings``: share of reports that get one invented finding. ``loose_boxes``: factor by which
-    boxes are too wide and too high.
+    boxes are too wide and too high. ``wrong_answers``: share of a dialogue's answers that give another symbol, each
+    drawn by itself. ``yielding``: share of the clinician's wrong claims that the answer follows.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -104,6 +107,8 @@ class Flaws(BaseModel):
     splits: list[str]
     invented_findings: float = Field(default=0.0, ge=0, le=1)
     loose_boxes: float = Field(default=1.0, ge=1, allow_inf_nan=False)
+    wrong_answers: float = Field(default=0.0, ge=0, le=1)
+    yielding: float = Field(default=0.0, ge=0, le=1)
 
 
 class Dialogues(BaseModel):
@@ -111,8 +116,10 @@ class Dialogues(BaseModel):
 
     ``per_image``: dialogues an image and epoch, their scenarios drawn by the weights of ``mixture``. ``epochs``: how
     often all of them are drawn afresh. ``eval_mixture``: one dialogue of each scenario for the ``test_wording``
-    splits, which take the test templates. ``sft_rows``: ``whole`` writes an instruction row a dialogue (its loss must
-    leave the clinician's turns out), ``turns`` one for each answer, with all before it as the prompt.
+    splits, which take the test templates, and for the ``eval_splits``, which keep those of training; a split in both
+    lists is tested in both. ``sft_rows``: ``whole`` writes an instruction row a dialogue (its loss must
+    leave the clinician's turns out), ``turns`` one for each answer, with all before it as the prompt. ``paraphrase``:
+    answers in words of training are reworded by an LLM where that keeps what they say.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -121,15 +128,19 @@ class Dialogues(BaseModel):
     epochs: int = Field(default=1, ge=1)
     mixture: dict[Scenario, Annotated[float, Field(ge=0)]] = {"standard": 1.0}
     test_wording: list[str] = []
+    eval_splits: list[str] = []
     eval_mixture: list[Scenario] = []
     sft_rows: Literal["whole", "turns"] = "whole"
+    paraphrase: Paraphrase | None = None
 
     @model_validator(mode="after")
     def _something_is_drawn(self) -> "Dialogues":
         if sum(self.mixture.values()) <= 0:
             raise ValueError("mixture: every weight is 0. Give one scenario a weight, such as standard: 1.0.")
-        if self.eval_mixture and not self.test_wording:
+        if self.eval_mixture and not (self.test_wording or self.eval_splits):
             raise ValueError("eval_mixture has no effect without test_wording: name the splits that are tested.")
+        if self.eval_splits and not self.eval_mixture:
+            raise ValueError("eval_splits has no effect without eval_mixture: name the scenarios, such as [standard].")
         return self
 
 
@@ -150,7 +161,8 @@ class Relevance(BaseModel):
     """How scores become the weights of preference rows, for each kind of pair and split by itself.
 
     ``reading``: of the paper's normalisation (see ``data_builders/relevance.py``). ``scores``: a JSON file of row
-    ids and scores from 0 to ``scale`` (judges' verdicts), which replace the severities of the ``kinds``.
+    ids and scores from 0 to ``scale`` (judges' verdicts), which replace the severities of the ``kinds``. ``judges``:
+    language models behind endpoints that debate those scores, at most ``max_rounds`` rounds.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -159,7 +171,15 @@ class Relevance(BaseModel):
     scores: str | None = None
     scale: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     missing: Missing = "error"
-    kinds: list[str] = ["hallucination"]
+    kinds: list[str] = ["hallucination", "llm"]
+    judges: list[LlmSpec] = []
+    max_rounds: int = Field(default=5, ge=1)
+
+    @model_validator(mode="after")
+    def _scores_come_from_one_place(self) -> "Relevance":
+        if self.scores is not None and self.judges:
+            raise ValueError("relevance: 'scores' and 'judges' both give scores. Name one of them.")
+        return self
 
 
 class BuildSpec(BaseModel):
@@ -169,10 +189,12 @@ class BuildSpec(BaseModel):
     each under the name of one of ours. ``rows``: the splits in which each kind of
     row is written. ``tasks``: questions an image, drawn among those that it can answer; ``prompt_tasks`` for
     prompt rows, and ``eval_tasks`` for every row of the ``eval_splits``. ``box_grid``: boxes are whole units of
-    a grid x grid image. ``max_boxes``: boxes of one finding above which they are not asked for (counted in the
-    card). ``curriculum``: stages of tasks, in rows with the columns ``stage``, ``capability`` and ``guidelines``.
-    ``lesion_noise``: preference rows of the image side, beside those of the text side. ``relevance``: how
-    preference rows are weighted. ``balance_lengths`` drops pairs until the rejected answer is as often longer as
+    a grid x grid image. ``box_absent``: boxes are asked for of absent findings too (answer: ``[]``). ``max_boxes``:
+    boxes of one finding above which they are not asked for (counted in the card). ``curriculum``: stages of tasks, in
+    rows with the columns ``stage``, ``capability`` and ``guidelines``. ``lesion_noise``: preference rows of the image
+    side, beside those of the text side. ``relevance``: how preference rows are weighted. ``llm``: a model behind an
+    endpoint that writes the false report of each image, in place of a corrupted truth. ``balance_lengths`` drops
+    pairs until the rejected answer is as often longer as
     shorter. ``max_quarantined``: the share of records above which the build fails.
     """
 
@@ -191,6 +213,7 @@ class BuildSpec(BaseModel):
     eval_tasks: dict[Task, HowMany] | None = None
     box_grid: int = Field(default=1000, ge=10)
     max_boxes: int = Field(default=20, ge=1)
+    box_absent: bool = False
     answer_style: Literal["plain", "tagged"] = "plain"
     wording: Literal["first", "varied"] = "first"
     flaws: Flaws | None = None
@@ -199,6 +222,7 @@ class BuildSpec(BaseModel):
     corruptions_per_image: int = Field(default=1, ge=0)
     lesion_noise: LesionNoise | None = None
     relevance: Relevance = Relevance()
+    llm: LlmSpec | None = None
     balance_lengths: bool = False
     max_quarantined: float = Field(default=0.05, ge=0, le=1)
 
@@ -221,9 +245,9 @@ class BuildSpec(BaseModel):
     def _every_key_has_an_effect(self) -> "BuildSpec":
         if bool(self.eval_splits) != (self.eval_tasks is not None):
             raise ValueError("eval_splits and eval_tasks: one has no effect without the other. Give both.")
-        if (self.lesion_noise or self.balance_lengths) and not self.rows.get("preference"):
+        if (self.lesion_noise or self.balance_lengths or self.llm) and not self.rows.get("preference"):
             raise ValueError(
-                "lesion_noise and balance_lengths need rows.preference: name the splits that get such rows."
+                "lesion_noise, llm and balance_lengths need rows.preference: name the splits that get such rows."
             )
         for split in self.flaws.splits if self.flaws else []:
             if split not in self.rows.get("instruction", []):
@@ -233,7 +257,7 @@ class BuildSpec(BaseModel):
     def _named_splits(self) -> list[str]:
         in_rows = [split for splits in self.rows.values() for split in splits]
         flawed = self.flaws.splits if self.flaws else []
-        tested = self.dialogues.test_wording if self.dialogues else []
+        tested = [*self.dialogues.test_wording, *self.dialogues.eval_splits] if self.dialogues else []
         pinned = [*self.assign.values(), *self.source_splits.values()]
         return [*in_rows, *flawed, *tested, *self.eval_splits, *pinned]
 

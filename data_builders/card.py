@@ -21,10 +21,11 @@ LICENCES = {
     "bccd": "BCCD_Dataset, MIT",
     "table": "not known to clinalign: that of the table and its images",
     "labelled": "not known to clinalign: that of the table and its images",
-    "vqa_rad": "VQA-RAD, CC0 1.0, doi 10.1038/sdata.2018.251; images from MedPix under its own terms",
-    "slake": "SLAKE, CC BY-SA 4.0, arXiv 2102.09542",
-    "path_vqa": "PathVQA, MIT, arXiv 2003.10286; images from textbooks and PEIR under their own terms",
-    "iu_xray": "Indiana University chest X-rays (Open-i), CC BY-NC-ND 4.0",
+    "vqa_rad": "VQA-RAD, CC0 1.0 by the card of its copy on the Hugging Face hub; see source: osf.io/89kps",
+    "slake": "SLAKE: see source: med-vqa.com/slake",
+    "path_vqa": "PathVQA, MIT by the card of its copy on the Hugging Face hub; images and captions belong to the "
+    "publishers of two textbooks and to PEIR; see source: github.com/UCSD-AI4H/PathVQA",
+    "iu_xray": "Indiana University chest X-rays: see source: openi.nlm.nih.gov/faq",
     "released_pairs": "as the file that was read",
 }
 

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from data_builders.dialogue_flaws import WeakAnnotator
 from data_builders.schema import Message, assistant_turn, user_turn
 from rewards.decision import Decision, met
 from rewards.dialogue import Claim, Dialogue, Scenario, Told, Turn, clinician_says
@@ -20,7 +21,7 @@ from rewards.rule_set import RuleSet
 from rewards.symbols import read_symbol
 
 Paraphraser = Callable[[str], str]
-"""Another wording of one sentence; what it returns is read back, and refused if it says something else."""
+"""Another wording of one sentence; it is read back, and refused if it says something else or what tests say."""
 CLAIM_CHANCE = 0.5
 """Of each turn that may carry a hint or confirmation; at least one does."""
 CLAIMED: dict[str, tuple[str, bool]] = {
@@ -59,7 +60,7 @@ def dialogue_fault(facts: Facts, rules: RuleSet) -> str | None:
 class Writer:
     """Writes dialogues about one image. ``image_turns``: the turn (from 1) that each image opens.
 
-    ``counts``: paraphrases used and refused.
+    ``annotator``: whose answers are written (None: true ones). ``counts``: paraphrases used and refused.
     """
 
     facts: Facts
@@ -69,6 +70,7 @@ class Writer:
     image_turns: tuple[int, ...] = (1,)
     paraphrase: Paraphraser | None = None
     counts: Counter[str] = field(default_factory=Counter[str])
+    annotator: WeakAnnotator | None = None
 
     @property
     def decision(self) -> Decision:
@@ -92,8 +94,9 @@ class Writer:
             pool = self.decision.hint if claim.kind == "hint" else self.decision.confirm
             said = self._said(claim.node, claim.symbol)
             question = self.rng.choice(pool.of(self.wording)).format(claim=said, ask=question)
+        symbol = self.annotator.symbol(self.decision, name, gold, claim, self.rng) if self.annotator else gold
         return Turn(
-            node=name, gold=gold, question=question, answer=self._said(name, gold), claim=claim, told=self._told(name)
+            node=name, gold=gold, question=question, answer=self._said(name, symbol), claim=claim, told=self._told(name)
         )
 
     def _told(self, name: str) -> tuple[Told, ...]:
@@ -102,16 +105,24 @@ class Writer:
         return tuple(Told(when=when, text=text) for when, text in about if text is not None)
 
     def _said(self, name: str, symbol: str) -> str:
-        """One wording of an answer, paraphrased where that keeps the symbol."""
+        """One wording of an answer; in training it is paraphrased where that keeps the symbol."""
         node = self.decision.nodes[name]
         template = self.rng.choice(node.answers[symbol].say.of(self.wording))
-        if self.paraphrase is None:
+        if self.paraphrase is None or self.wording == "test":
             return template
         other = self.paraphrase(template)
-        reading = read_symbol(other, node)
-        kept = reading.stated == symbol
-        self.counts["used" if kept else f"refused: {reading.kind} {reading.symbol or ''}".rstrip()] += 1
-        return other if kept else template
+        fault = self._refused(other, name, symbol)
+        self.counts[f"refused: {fault}" if fault else "used"] += 1
+        return template if fault else other
+
+    def _refused(self, paraphrase: str, name: str, symbol: str) -> str:
+        """Why a paraphrase cannot stand for a symbol (it says something else, or what tests say), or nothing."""
+        node = self.decision.nodes[name]
+        reading = read_symbol(paraphrase, node)
+        if reading.stated != symbol:
+            return f"{reading.kind} {reading.symbol or ''}".rstrip()
+        tested = [text.casefold() for answer in node.answers.values() for text in answer.say.test]
+        return "a wording of tests" if paraphrase.casefold() in tested else ""
 
     def _claims(self, asked: list[str], symbols: Mapping[str, str], scenario: Scenario) -> dict[str, Claim]:
         """The claim put before each node, in scenarios that have claims."""

@@ -20,12 +20,13 @@ import pyarrow.parquet as pq
 from data_builders.build_spec import BuildSpec, Relevance
 from data_builders.card import Tally
 from data_builders.hallucination_checks import brevity_report, length_balanced
+from data_builders.llm_rows import LlmTally, judged_scores, with_llm_answers
 from data_builders.relevance import Weights, grouped_weights, scaled_scores, weight_report
 from data_builders.schema import message_text
 from rewards.strict_yaml import InputError
 
 IMAGE_SIDE = "lesion_noise"
-LIGHT = ("id", "task", "kind", "weight", "chosen", "rejected")
+LIGHT = ("id", "task", "kind", "weight", "facts", "rule_set", "prompt", "chosen", "rejected")
 """The columns that are read whole; images are not among them."""
 Row = dict[str, Any]
 
@@ -39,15 +40,23 @@ def finished(folder: Path, spec: BuildSpec, tally: Tally) -> dict[str, Any]:
 
 
 def _finished(file: Path, spec: BuildSpec, tally: Tally) -> dict[str, Any]:
-    rows = pq.read_table(file, columns=list(LIGHT)).to_pylist()
+    written = pq.read_table(file, columns=list(LIGHT)).to_pylist()
+    llm = LlmTally()
+    rows = with_llm_answers(written, spec.llm, llm) if spec.llm else written
     kept = _kept(rows, spec)
     for place in set(range(len(rows))) - set(kept):
         tally.rows["preference", file.stem, rows[place]["task"]] -= 1
     left = [rows[place] for place in kept]
-    weights = _weights(left, spec.relevance)
-    if len(left) < len(rows) or any(row["weight"] != weight for row, weight in zip(left, weights, strict=True)):
-        _rewrite(file, dict(zip(kept, weights.tolist(), strict=True)))
-    return {**figures(left, weights), "dropped_to_balance": len(rows) - len(left)}
+    transcripts = file.parent.parent / f"relevance-{file.stem}.jsonl"
+    weights = _weights(left, spec.relevance, transcripts, llm)
+    final = {
+        place: {**row, "score": row["weight"], "weight": weight}
+        for place, row, weight in zip(kept, left, weights.tolist(), strict=True)
+    }
+    if len(left) < len(rows) or rows != written or any(row["score"] != row["weight"] for row in final.values()):
+        _rewrite(file, final)
+    asked = {"llm": llm.report()} if spec.llm or spec.relevance.judges else {}
+    return {**figures(left, weights), **asked, "dropped_to_balance": len(rows) - len(left)}
 
 
 def _kept(rows: list[Row], spec: BuildSpec) -> list[int]:
@@ -65,18 +74,25 @@ def _texts(rows: list[Row]) -> tuple[list[str], list[str]]:
     return chosen, rejected
 
 
-def _weights(rows: list[Row], relevance: Relevance) -> Weights:
+def _weights(rows: list[Row], relevance: Relevance, transcripts: Path, llm: LlmTally) -> Weights:
     scores = [float(row["weight"]) for row in rows]
-    if relevance.scores is not None:
+    if relevance.scores is not None or relevance.judges:
         judged = [place for place, row in enumerate(rows) if row["kind"] in relevance.kinds]
         ids = [rows[place]["id"] for place in judged]
-        verdicts = read_scores(Path(relevance.scores))
+        verdicts = _verdicts([rows[place] for place in judged], relevance, transcripts, llm)
         found = scaled_scores(ids, verdicts, scale=relevance.scale, missing=relevance.missing)
         for place, score in zip(judged, found, strict=True):
             scores[place] = score
     if relevance.reading == "raw":
         return np.asarray(scores, np.float64)
     return grouped_weights(scores, [row["kind"] for row in rows], relevance.reading)
+
+
+def _verdicts(rows: list[Row], relevance: Relevance, transcripts: Path, llm: LlmTally) -> dict[str, float | None]:
+    if relevance.scores is not None:
+        return read_scores(Path(relevance.scores))
+    held = judged_scores(rows, relevance.judges, max_rounds=relevance.max_rounds, out=transcripts, tally=llm)
+    return {row["id"]: debate.score for row, debate in zip(rows, held, strict=True)}
 
 
 def read_scores(path: Path) -> dict[str, float | None]:
@@ -107,24 +123,25 @@ def figures(rows: list[Row], weights: Weights) -> dict[str, Any]:
     }
 
 
-def _rewrite(file: Path, weights: dict[int, float]) -> None:
-    """The file with only the rows at these places, each under its weight; the score stays in its provenance."""
+def _rewrite(file: Path, final: dict[int, Row]) -> None:
+    """The file with only the rows at these places, as they are now; the score stays in the row's provenance."""
     fresh, source, start = file.with_suffix(".fresh"), pq.ParquetFile(file), 0
     with pq.ParquetWriter(fresh, source.schema_arrow, compression="zstd", use_dictionary=True) as writer:
         for group in range(source.num_row_groups):
             table = source.read_row_group(group)
-            here = [place for place in range(table.num_rows) if start + place in weights]
+            here = [place for place in range(table.num_rows) if start + place in final]
             if here:
-                own = [weights[start + place] for place in here]
-                writer.write_table(_weighed(table.take(pa.array(here)), own))
+                writer.write_table(_changed(table.take(pa.array(here)), [final[start + place] for place in here]))
             start += table.num_rows
     source.close()
     fresh.replace(file)
 
 
-def _weighed(table: pa.Table, weights: list[float]) -> pa.Table:
-    scores, notes = table["weight"].to_pylist(), table["provenance"].to_pylist()
-    told = [json.dumps({**json.loads(n), "score": s}, sort_keys=True) for n, s in zip(notes, scores, strict=True)]
-    for name, values in (("weight", pa.array(weights, pa.float64())), ("provenance", pa.array(told, pa.string()))):
-        table = table.set_column(table.schema.get_field_index(name), table.schema.field(name), values)
+def _changed(table: pa.Table, rows: list[Row]) -> pa.Table:
+    notes = [json.loads(note) for note in table["provenance"].to_pylist()]
+    told = [json.dumps({**n, "score": row["score"]}, sort_keys=True) for n, row in zip(notes, rows, strict=True)]
+    columns = {"provenance": told, **{name: [row[name] for row in rows] for name in ("weight", "rejected", "kind")}}
+    for name, values in columns.items():
+        place = table.schema.get_field_index(name)
+        table = table.set_column(place, table.schema.field(name), pa.array(values, table.schema.field(name).type))
     return table

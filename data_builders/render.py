@@ -95,6 +95,17 @@ def _box(facts: Facts, rules: RuleSet, rng: Choice) -> Iterator[QuestionAnswer]:
             yield QuestionAnswer("box", name, question, box_answer(finding, rule), finding.boxes)
 
 
+def absent_boxes(facts: Facts, rules: RuleSet, *, rng: Choice = None) -> list[QuestionAnswer]:
+    """Questions for the boxes of what is not there, answered by an empty list: a model must learn to find nothing."""
+    return [
+        QuestionAnswer(
+            "box", name, _filled(_pick(rules.wording.ask_box, rng), rule, ASKED), box_answer(finding, rule), ()
+        )
+        for name, rule, finding in _known(facts, rules)
+        if rules.wording.ask_box and finding.polarity == "absent"
+    ]
+
+
 def box_answer(finding: Finding, rule: FindingRule) -> str:
     """The finding's name and its boxes in whole units, as models of the field write them.
 

@@ -4,6 +4,7 @@ A finding that is not listed is *not known*, which is not the same as absent.
 Left out: stages, implications, answers to questions; they follow from the facts by the rule set.
 """
 
+from functools import lru_cache
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -43,6 +44,12 @@ class Facts(BaseModel):
     rule_set: str
     findings: dict[str, Finding] = {}
     values: dict[str, Scalar | list[str]] = {}
+
+    @staticmethod
+    @lru_cache(maxsize=4096)
+    def told(text: str) -> "Facts":
+        """The facts in a row's JSON; those of a row are asked for by every reward and every answer, and parsed once."""
+        return Facts.model_validate_json(text)
 
     def record(self) -> dict[str, Scalar | list[str]]:
         """All that is known as columns: ``NAME`` (polarity), ``NAME.side``, ``.size``, ``.count``, and the values.

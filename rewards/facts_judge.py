@@ -52,7 +52,7 @@ class FactsJudge:
 @lru_cache(maxsize=10_000)  # a group's answers meet the same opponents again and again
 def marks(response: str, facts: str) -> Mapping[str, float]:
     """What the rules make of one answer, by dimension; larger is better."""
-    truth = Facts.model_validate_json(facts)
+    truth = Facts.told(facts)
     reading = read(response, load_rule_set(truth.rule_set))
     parts = finding_components(response, facts)
     denied = {n for n, f in reading.facts.findings.items() if f.polarity == "absent" and n in truth.findings}

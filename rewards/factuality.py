@@ -7,6 +7,7 @@ earlier studies. MedMO's abstract speaks of factuality checks and defines none; 
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from rewards.facts import Facts, Finding
 from rewards.measurements import Measurement, measurements
@@ -103,11 +104,12 @@ def components(
     }
 
 
+@lru_cache(maxsize=1024)  # the score and its components are of the same answer
 def judgement(
     response: str, facts: str, answer: str | None, absent_weight: float, detail_credit: float, tolerance: float
 ) -> Judgement:
     """The sums of one response. Findings of which the facts say nothing, or "uncertain", are not judged."""
-    truth = Facts.model_validate_json(facts)
+    truth = Facts.told(facts)
     rules = load_rule_set(truth.rule_set)
     known = {name: f for name, f in truth.findings.items() if f.polarity != "uncertain"}
     reading, reference = read(answer_region(response), rules), read(answer or "", rules)

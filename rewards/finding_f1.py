@@ -4,6 +4,7 @@ Left out: place beyond the side and measurements (``factuality`` has them), and 
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from rewards.compare import compare
 from rewards.facts import Facts, Finding
@@ -63,8 +64,8 @@ def components(
         return {}
     credits = _Credits(side_credit, size_credit, count_credit)
     precision, recall = _precision_recall(response, facts, absent_weight, credits)
-    truth = Facts.model_validate_json(facts)
-    found = compare(truth, read(answer_region(response), load_rule_set(truth.rule_set)).facts)
+    truth = Facts.told(facts)
+    found = compare(truth, read(answer_region(response), load_rule_set(truth.rule_set)).facts)  # read once, then kept
     return {
         "precision": precision,
         "recall": recall,
@@ -74,8 +75,9 @@ def components(
     }
 
 
+@lru_cache(maxsize=1024)  # the score and its components are of the same answer
 def _precision_recall(response: str, facts: str, absent_weight: float, credits: _Credits) -> tuple[float, float]:
-    truth = Facts.model_validate_json(facts)
+    truth = Facts.told(facts)
     reading = read(answer_region(response), load_rule_set(truth.rule_set))
     said = {name: f for name, f in reading.facts.findings.items() if name in truth.findings}
     credit = {n: 0.0 if n in reading.conflicts else _credit(truth.findings[n], f, credits) for n, f in said.items()}

@@ -84,6 +84,13 @@ class BatchReward:
         """The first sentence of its docstring."""
         return (inspect.getdoc(type(self.scorer)) or "").split("\n", maxsplit=1)[0]
 
+    @property
+    def unfit_for_attacks(self) -> str | None:
+        """Why scripted answers cannot be tried on it, or None if they can."""
+        if getattr(self.scorer, "group_wise", False):
+            return "compares the responses of a group with one another"
+        return None if getattr(self.scorer, "judge", "facts") == "facts" else "asks a language model at a cost"
+
     def with_local(self, local: Any) -> "BatchReward":
         """The same reward, able to open local models, which this floor cannot (it loads no torch)."""
         return replace(self, scorer=replace(self.scorer, local=local))

@@ -66,9 +66,7 @@ def calibration(chosen: ArrayLike, rejected: ArrayLike, *, bins: int = 10) -> Ca
     margins = _margins(chosen, rejected)
     if not len(margins):
         return Calibration(math.nan, math.nan, math.nan)
-    p = expit(np.concatenate([margins, -margins]))
-    won = np.concatenate([np.ones(len(margins)), np.zeros(len(margins))])
-    place = np.minimum((p * bins).astype(int), bins - 1)
+    p, won, place = _binned(margins, bins)
     sizes = np.bincount(place, minlength=bins)
     gaps = np.abs(np.bincount(place, p, bins) - np.bincount(place, won, bins))
     return Calibration(
@@ -76,6 +74,35 @@ def calibration(chosen: ArrayLike, rejected: ArrayLike, *, bins: int = 10) -> Ca
         brier=float(np.mean((p - won) ** 2)),
         log_loss=float(np.mean(np.logaddexp(0, -margins))),
     )
+
+
+@dataclass(frozen=True)
+class Bin:
+    """A bin of sigmoid(margin): mean of what was predicted, share that was observed, cases."""
+
+    predicted: float
+    observed: float
+    num_cases: int
+
+
+def reliability(chosen: ArrayLike, rejected: ArrayLike, *, bins: int = 10) -> list[Bin]:
+    """The bins behind ``calibration``'s ECE, empty ones left out; each pair is counted in both orders.
+
+    >>> [(round(b.predicted, 3), b.observed, b.num_cases) for b in reliability([2.0, 0.0], [0.0, 2.0])]
+    [(0.119, 0.5, 2), (0.881, 0.5, 2)]
+    """
+    p, won, place = _binned(_margins(chosen, rejected), bins)
+    return [
+        Bin(float(p[place == k].mean()), float(won[place == k].mean()), int((place == k).sum()))
+        for k in np.unique(place)
+    ]
+
+
+def _binned(margins: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Predicted, won (0 or 1) and bin of each pair in both orders."""
+    p = expit(np.concatenate([margins, -margins]))
+    won = np.concatenate([np.ones(len(margins)), np.zeros(len(margins))])
+    return p, won, np.minimum((p * bins).astype(int), bins - 1)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,8 @@ MAX_CHARACTERS = 200_000
 """What a text may hold; the rest of a longer one is not read, and listed as ``unread``."""
 QUOTED = 300
 """Longest evidence, in characters."""
+KEPT = 2000
+"""Longest text whose reading is kept: several rewards, and their components, read the same answer."""
 NUMBER_WORDS = {
     word: n
     for n, word in enumerate(
@@ -82,11 +84,15 @@ def read(text: str, rules: RuleSet) -> Reading:
     >>> reading.cues
     {'effusion': ['no'], 'nodule': ['']}
     """
+    return (_just_read if len(text) <= KEPT else _read)(text, _Key(rules))
+
+
+def _read(text: str, key: "_Key") -> Reading:
+    rules = key.rules
     text, rest = text[:MAX_CHARACTERS], text[MAX_CHARACTERS:]
     bare, boxes = labelled_boxes(text, phrase_pattern(rules)) if BRACKET.search(text) else (text, [])
     by_name: dict[str, list[_Mention]] = {}
     unread: list[str] = []
-    key = _Key(rules)
     for sentence in sentences(bare):
         named, found = (_often_read if len(sentence) <= QUOTED else _mentions)(sentence, key)
         for mention in found:
@@ -103,6 +109,9 @@ def read(text: str, rules: RuleSet) -> Reading:
         unread=tuple(unread),
         cues={name: [m.cue for m in said] for name, said in by_name.items()},
     )
+
+
+_just_read = lru_cache(maxsize=4096)(_read)
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from rewards.cases import cases
 from rewards.crpo import win_rate
@@ -27,6 +27,7 @@ class RoundRobin:
     or a language model; ``swap``: ask in both orders.
     """
 
+    group_wise: ClassVar[bool] = True
     judge: JudgeSpec | Literal["facts"] = "facts"
     swap: bool = True
     min_valid: float = 0.5

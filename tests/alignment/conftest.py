@@ -23,9 +23,16 @@ SPEC = {
 TRAINER = {
     "sft": {"learning_rate": 1.0e-3},
     "dpo": {"learning_rate": 1.0e-3, "beta": 0.1},
+    "reward_model": {"learning_rate": 1.0e-3},
     "grpo": {"learning_rate": 1.0e-3, "num_generations": 2, "max_completion_length": 6, "beta": 0.0},
 }
-TRAIN = {"sft": "instruction/sft", "dpo": "preference/align", "grpo": "prompt/align", "pairs": "prompt/align"}
+TRAIN = {
+    "sft": "instruction/sft",
+    "dpo": "preference/align",
+    "reward_model": "preference/align",
+    "grpo": "prompt/align",
+    "pairs": "prompt/align",
+}
 
 
 @pytest.fixture(autouse=True)

@@ -147,3 +147,32 @@ def test_the_command_compares_box_rewards_and_says_what_it_needs():
     nothing = command()
     assert nothing.returncode == 2
     assert "name a recipe" in nothing.stderr
+
+
+def pooled(data, tmp_path):
+    """The align prompts with one counterpart each, which denies everything."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(data / "prompt/align.parquet")
+    pool = [[{"model": "weak", "text": "No nodule. No effusion."}]] * len(table)
+    out = tmp_path / "pool/align.parquet"
+    out.parent.mkdir()
+    pq.write_table(table.append_column("counterparts", pa.array(pool)), out)
+    return str(out)
+
+
+def test_a_judged_reward_is_attacked_where_rules_judge(write_recipe, data, tmp_path):
+    recipe = write_recipe("grpo", rewards=[{"name": "crpo"}], data={"train": pooled(data, tmp_path)})
+    found = by_name(audit(read_recipe(recipe), name="test", limit=40))
+    assert found["honest"].by_task["report"] > found["empty"].by_task["report"]
+    assert found["honest"].by_task["report"] > found["judge flattery"].by_task["report"]
+
+
+def test_a_reward_within_groups_and_one_that_costs_are_refused(write_recipe, data, tmp_path):
+    with pytest.raises(InputError, match="'round_robin' compares the responses of a group"):
+        audited(write_recipe, rewards=[{"name": "round_robin"}])
+    judge = {"endpoint": "http://127.0.0.1:9/v1", "model": "x"}
+    recipe = write_recipe("grpo", rewards=[{"name": "crpo", "judge": judge}], data={"train": pooled(data, tmp_path)})
+    with pytest.raises(InputError, match="'crpo' asks a language model at a cost"):
+        audit(read_recipe(recipe), name="test", limit=4)

@@ -100,3 +100,35 @@ def test_canaries_are_logged_in_a_real_run_and_stop_it(write_recipe):
     assert "canary/margin/whole image" in log[0]
     assert "canary/words" in log[0]
     assert log[-1]["step"] == 1
+
+
+def test_canaries_watch_a_judged_reward_beside_a_plain_one(write_recipe, data, tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(data / "prompt/align.parquet")
+    pool = [[{"model": "weak", "text": "No nodule. No effusion."}]] * len(table)
+    pq.write_table(table.append_column("counterparts", pa.array(pool)), tmp_path / "align.parquet")
+    rewards = [{"name": "crpo"}, {"name": "finding_f1", "weight": 0.0}]
+    path = write_recipe("grpo", rewards=rewards, canaries={"every": 1}, data={"train": str(tmp_path / "align.parquet")})
+    folder = run(read_recipe(path))
+    first = json.loads((folder / "log.jsonl").read_text().splitlines()[0])
+    assert "canary/margin/judge flattery" in first
+    assert "rewards/crpo/mean" in first
+    assert 0 <= first["time/reward_share"] < 1
+
+
+def test_gates_on_a_judged_reward_stay_refused(write_recipe, data, tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(data / "prompt/align.parquet")
+    pool = [[{"model": "weak", "text": "No nodule."}]] * len(table)
+    pq.write_table(table.append_column("counterparts", pa.array(pool)), tmp_path / "align.parquet")
+    gate = {"gates": [{"reward": "crpo", "needs": "think_format"}]}
+    path = write_recipe(
+        "grpo", rewards=[{"name": "crpo"}, {"name": "think_format"}], combination=gate,
+        data={"train": str(tmp_path / "align.parquet")},
+    )  # fmt: skip
+    with pytest.raises(InputError, match="gates, schedules and domains"):
+        combined_rewards(read_recipe(path), group_size=2)

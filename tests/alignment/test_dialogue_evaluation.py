@@ -64,6 +64,20 @@ def test_the_same_for_each_scenario_and_nothing_where_nothing_was_asked():
     assert "A_D[confirm_wrong]" not in found
 
 
+def test_the_same_for_each_wording_where_both_occur():
+    wording = json.loads(ROWS[0]["dialogue"])["wording"]
+    other = "test" if wording == "train" else "train"
+    names = {"train": "seen words", "test": "unseen words"}
+    mixed = [{**r, "dialogue": r["dialogue"].replace(f'"{wording}"', f'"{other}"')} if k else r
+             for k, r in enumerate(ROWS)]  # fmt: skip
+    found = {name: metric.value for name, metric in summarise(score_answers(mixed, SAID), num_resamples=20).items()}
+    assert found[f"A_C[{names[wording]}]"] == 1.0
+    assert found[f"A_C[{names[other]}]"] == 0.0
+    assert found["A_C"] == pytest.approx(1 / 4)
+    one = summarise(score_answers(ROWS, SAID), num_resamples=20)
+    assert not any("words]" in name for name in one)
+
+
 def test_intervals_rest_on_patients():
     metric = summarise(score_answers(ROWS, SAID), num_resamples=200)["A_C"]
     assert (metric.num_rows, metric.num_patients) == (4, 2)

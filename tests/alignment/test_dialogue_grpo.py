@@ -1,6 +1,8 @@
 """GRPO over dialogues on a tiny random model: what is sampled is what is trained on, and only that."""
 
+import copy
 import json
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -8,6 +10,7 @@ import pytest
 import torch
 import yaml
 
+from alignment.dialogue_checks import dialogues_that_fit
 from alignment.dialogue_rollout import CLINICIAN
 from alignment.recipe import read_recipe
 from alignment.train import make_trainer, run
@@ -54,6 +57,7 @@ def stepped(marrow, tmp_path_factory):
     path = folder / "grpo.yaml"
     path.write_text(yaml.safe_dump(content))
     trainer = make_trainer(read_recipe(path), folder / "run")
+    trainer.recipe_path = path
     return trainer, *batch_of(trainer)
 
 
@@ -232,6 +236,18 @@ def test_dialogues_that_cannot_fit_are_left_out_and_counted(recipe_of, tmp_path,
     assert "dialogues left out: with its true answers longer than trainer.max_completion_length" in caplog.text
 
 
+def test_dialogues_longer_than_the_models_context_are_left_out_and_counted(stepped, caplog):
+    trainer, rows, _ = stepped
+    model, script = copy.deepcopy(trainer.model.config), read_dialogue(rows[0]["dialogue"])
+    whole = len(trainer.processing_class.tokenizer.encode(" ".join(t.question + t.answer for t in script.turns)))
+    model.get_text_config().max_position_embeddings = whole
+    recipe = read_recipe(trainer.recipe_path)
+    kept = dialogues_that_fit(recipe, SimpleNamespace(config=model), trainer.processing_class, trainer.train_dataset)
+    assert len(kept) < len(trainer.train_dataset)
+    assert rows[0]["dialogue"] not in kept["dialogue"]
+    assert f"longer than the model's context of {whole} tokens" in caplog.text
+
+
 def test_if_no_dialogue_fits_the_run_is_refused(recipe_of, tmp_path):
     path = recipe_of(trainer={"max_completion_length": 5})
     with pytest.raises(InputError, match="no dialogue is left"):
@@ -246,6 +262,7 @@ def test_if_no_dialogue_fits_the_run_is_refused(recipe_of, tmp_path):
         ({"trainer": {"max_completion_length": 3}}, "one answer may have 5 tokens, but a whole dialogue only 3"),
         ({"trainer": {"scale_rewards": "batch"}}, "trainer.scale_rewards: batch has no meaning"),
         ({"combination": {"mode": "normalize_then_sum"}}, "rewards are only summed"),
+        ({"canaries": {"every": 5}}, "canaries: they attack with single responses, not with dialogues"),
         ({"dialogue": {"credits": 1}}, "dialogue.credits"),
     ],
 )

@@ -66,11 +66,11 @@ def loss_of(trainer, rows, **weighting):
     """The loss of these rows in one batch, under changes of the recipe's ``weighting``."""
     before, collator = trainer.weighting, trainer.data_collator
     trainer.weighting = before.model_copy(update=weighting)
-    collator.mark_changed = trainer.weighting.counts_tokens
+    collator.mark_changed, collator.mirror = trainer.weighting.counts_tokens, trainer.weighting.mirrors
     try:
         return trainer._compute_loss(trainer.model, collator([dict(row) for row in rows]), False)
     finally:
-        trainer.weighting, collator.mark_changed = before, False
+        trainer.weighting, collator.mark_changed, collator.mirror = before, False, False
 
 
 def tokens_of(trainer, row):
@@ -215,6 +215,98 @@ def test_token_kl_and_a_reference_computed_beforehand_exclude_each_other(data, s
     asked = recipe.model_copy(update={"trainer": {**recipe.trainer, "precompute_ref_log_probs": True}})
     with pytest.raises(InputError, match="needs the reference itself"):
         make_trainer(asked, tmp_path)
+
+
+@pytest.fixture
+def look_alike(rows):
+    """A row whose rejected answer is true of another image."""
+    return {**rows[0], "mirror_images": rows[3]["images"]}
+
+
+def margins(trainer, row):
+    """beta x (log-ratio of the chosen - of the rejected) under the row's image, and mirrored under its look-alike's."""
+    there = {**row, "images": row["mirror_images"]}
+    found = []
+    for one, sign in ((row, 1), (there, -1)):
+        _, (chosen, rejected), _ = tokens_of(trainer, one)
+        found.append(sign * 0.1 * (sum(chosen) - sum(rejected)))
+    return found
+
+
+def loss_at(margin):
+    return math.log1p(math.exp(-margin))
+
+
+def test_the_symmetric_term_is_both_losses_and_the_squared_difference_of_their_margins(trainer, rows, look_alike):
+    here, there = margins(trainer, look_alike)
+    assert abs(here - there) > 1e-3
+    want = look_alike["weight"] * (0.5 * (loss_at(here) + loss_at(there)) + 3.0 * (here - there) ** 2)
+    batch = [rows[2], look_alike, rows[3]]  # only one of three has a look-alike
+    added = loss_of(trainer, batch, symmetric_coefficient=0.5, consistency=3.0) - loss_of(trainer, batch)
+    assert added.item() == pytest.approx(want / 3, abs=1e-5)
+
+
+def test_without_weights_the_symmetric_term_has_none_either(trainer, look_alike):
+    here, there = margins(trainer, look_alike)
+    off = loss_of(trainer, [look_alike], use=False)
+    assert off.item() == pytest.approx(loss_at(here), abs=1e-5)
+    on = loss_of(trainer, [look_alike], use=False, consistency=2.0)
+    assert (on - off).item() == pytest.approx(2.0 * (here - there) ** 2, abs=1e-5)
+
+
+def test_look_alikes_are_mmedpo_where_the_symmetric_coefficients_are_zero(trainer, rows, look_alike):
+    off = {"symmetric_coefficient": 0.0, "consistency": 0.0}
+    assert loss_of(trainer, [look_alike, *rows[1:]], **off).item() == loss_of(trainer, rows).item()
+
+
+def test_rows_without_look_alikes_have_no_symmetric_term(trainer, rows):
+    plain = loss_of(trainer, rows).item()
+    assert loss_of(trainer, rows, symmetric_coefficient=0.5, consistency=1.0).item() == pytest.approx(plain, abs=1e-6)
+
+
+def test_spans_and_truncation_are_marked_beside_look_alikes(trainer, rows, look_alike):
+    from alignment.dpo import PreferenceCollator
+
+    processor = trainer.data_collator.processor
+    collator = PreferenceCollator(processor, max_length=10_000, mark_changed=True, mirror=True)
+    batch = collator([look_alike, rows[3]])
+    assert batch["mirrored"].tolist() == [0]
+    assert len(batch["answer_lengths"]) == 6
+    assert batch["truncated"].tolist() == [False] * 4
+    assert len(batch["changed"]) == int(batch["answer_lengths"].sum())
+
+
+def test_the_symmetric_term_asks_for_look_alikes_before_any_model_is_loaded(data, start, tmp_path):
+    with pytest.raises(InputError, match="dpo reads mirror_images, but"):
+        written(data, start, tmp_path, weighting={"consistency": 1.0e-4})
+
+
+def test_a_run_with_the_symmetric_term_trains_on_pairs_of_look_alikes(data, start, tmp_path):
+    from alignment.pairs import write_pairs
+    from alignment.recipe import Sampling
+
+    recipe = written(data, start, tmp_path)
+    sampling = Sampling(kinds=["look_alike"])
+    told = recipe.data.model_copy(update={"train": str(data / "prompt/align")})
+    pairs = recipe.model_copy(update={"method": "pairs", "data": told, "sampling": sampling})
+    made = recipe.data.model_copy(update={"train": str(write_pairs(pairs))})
+    both = recipe.weighting.model_copy(update={"symmetric_coefficient": 0.5, "consistency": 1.0e-4})
+    trainer = make_trainer(recipe.model_copy(update={"data": made, "weighting": both}), tmp_path)
+    assert trainer.train().training_loss > 0
+    assert "mirror_images" in trainer.train_dataset.column_names
+
+
+def test_the_symmetric_term_and_a_reference_computed_beforehand_exclude_each_other(trainer):
+    from alignment.dpo import _precomputes
+
+    before = trainer.weighting
+    trainer.weighting = before.model_copy(update={"consistency": 1.0})
+    try:
+        assert not _precomputes(trainer, None)
+        with pytest.raises(InputError, match="the symmetric term needs the reference itself"):
+            _precomputes(trainer, True)
+    finally:
+        trainer.weighting = before
 
 
 @pytest.mark.slow

@@ -188,3 +188,14 @@ def test_a_right_box_on_the_wrong_image_is_a_miss():
     assert summarise([right])["mean_iou[referring]"].value == 1
     assert summarise([right])["f1_at_50"].value == 1
     assert summarise([wrong])["mean_iou"].value == 0
+
+
+def test_boxes_where_none_is_true_are_counted_by_themselves():
+    rows = [
+        row("box", "Where is the nodule?", patient=str(n), boxes=b) for n, b in enumerate([[], [], [[0, 0, 10, 10]]])
+    ]
+    found = values(rows, ["nodule []", "nodule [[1,1,5,5],[2,2,6,6]]", "nodule [[0,0,10,10]]"])
+    # 2 boxes over 2 empty rows; 3 boxes over 3 answers; the one true box is hit
+    assert found["false_boxes_on_empty"] == 1.0
+    assert found["boxes_per_answer"] == 1.0
+    assert found["mean_iou"] == 1.0

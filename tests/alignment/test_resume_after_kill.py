@@ -6,7 +6,9 @@ import logging
 import os
 import signal
 import socket
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -132,3 +134,23 @@ def test_two_ranks_under_zero_go_on_to_the_same_losses(write_recipe, start, tmp_
     found = proof(tmp_path / "broken")
     assert found["processes"] == 2
     assert not any(found[k] for k in ("rows_skipped", "rows_repeated", "steps_missing_or_twice"))
+
+
+def test_a_rank_killed_under_torchrun_stops_the_run_with_its_signal_named_and_the_run_goes_on(
+    write_recipe, start, tmp_path
+):
+    settings = {"deepspeed": str(ROOT / "recipes/deepspeed/zero2.json"), "per_device_train_batch_size": 2}
+    recipe = recipe_of(write_recipe, tmp_path, "run", "sft", start, trainer=settings)
+    env = {**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    script = str(Path(__file__).with_name("resume_worker.py"))
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", script]
+    done = subprocess.run(
+        [*torchrun, str(recipe), "6", "1"], env=env, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False
+    )
+    since_its_last_step_s = time.time() - (tmp_path / "run/ledger/rank1.jsonl").stat().st_mtime
+    assert done.returncode not in (0, None)
+    assert "Signal 9 (SIGKILL)" in done.stderr
+    assert "The same command goes on from checkpoint-4." in done.stderr
+    assert since_its_last_step_s < 60
+    trained_by_two(recipe)
+    assert [step for step, *_ in steps_of(tmp_path / "run")] == list(range(1, 13))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.preference_metrics import best_of_n, calibration, length_bias, pairwise_accuracy
+from rewards.preference_metrics import best_of_n, calibration, length_bias, pairwise_accuracy, reliability
 
 SCORES = st.lists(st.tuples(st.integers(-5, 5), st.integers(-5, 5)), min_size=1, max_size=20)
 
@@ -86,3 +86,17 @@ def test_a_proxy_that_is_gamed_shows_falling_gold():
 def test_more_than_there_is_cannot_be_drawn():
     with pytest.raises(ValueError, match="best_of_n"):
         best_of_n([[1.0, 2.0]], [[1.0, 2.0]], [3])
+
+
+def test_reliability_is_symmetric_and_holds_every_pair_twice():
+    found = reliability([1.0, 2.0, -0.5], [0.0, 0.0, 0.0])
+    assert sum(one.num_cases for one in found) == 6
+    mirrored = [(round(1 - one.predicted, 9), round(1 - one.observed, 9)) for one in reversed(found)]
+    assert mirrored == [(round(one.predicted, 9), round(one.observed, 9)) for one in found]
+
+
+def test_the_gaps_of_the_bins_are_the_calibration_error():
+    chosen, rejected = [3.0, 0.2, -1.0, 2.0], [0.0, 0.0, 0.0, 2.5]
+    bins = reliability(chosen, rejected)
+    gap = sum(one.num_cases * abs(one.predicted - one.observed) for one in bins) / sum(one.num_cases for one in bins)
+    assert gap == pytest.approx(calibration(chosen, rejected).ece)

@@ -1,0 +1,54 @@
+"""Reports of one stage against those of others on the same held-out rows, judged by rules: the metric ``win_rate``.
+
+Left out: judges other than the rules on facts; ``clinalign winrate`` has them.
+"""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from alignment.metrics import Outcome
+from rewards.facts_judge import FactsJudge
+from rewards.judging import Case, Pair
+
+Place = tuple[Path, str]
+"""An evaluation's folder, and the condition under which its rows were answered (``clean``)."""
+
+
+def contests(own: Place, opponents: Sequence[Place]) -> list[Outcome]:
+    """For each report that all of them wrote, the share of dimensions and opponents won; a tie is one half.
+
+    The rules know no order of the two answers, so each pair is judged once.
+    """
+    if not opponents:
+        return []
+    lines = _reports(own[0])
+    answers = [_responses(place) for place in opponents]
+    mine = _responses(own)
+    ids = [row_id for row_id in lines if row_id in mine and all(row_id in said for said in answers)]
+    pairs = [Pair(_case(lines[row_id]), mine[row_id], said[row_id]) for row_id in ids for said in answers]
+    verdicts = asyncio.run(FactsJudge().compare(pairs))
+    scores = [None if v is None else sum(v.values()) / len(v) for v in verdicts]
+    found: list[Outcome] = []
+    for k, row_id in enumerate(ids):
+        judged = [s for s in scores[k * len(answers) : (k + 1) * len(answers)] if s is not None]
+        counts = {"contests": float(len(judged)), "won": float(sum(judged))}
+        found.append(Outcome(row_id, lines[row_id]["patient"], "contest", None, counts if judged else {}))
+    return found
+
+
+def _reports(folder: Path) -> dict[str, dict[str, object]]:
+    """The lines of report rows in ``answers.jsonl``, by id."""
+    lines = [json.loads(line) for line in (folder / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
+    return {line["id"]: line for line in lines if line["task"] == "report"}
+
+
+def _responses(place: Place) -> dict[str, str]:
+    folder, condition = place
+    said = {row_id: line["responses"].get(condition) for row_id, line in _reports(folder).items()}  # type: ignore[attr-defined]
+    return {row_id: text for row_id, text in said.items() if text is not None}
+
+
+def _case(line: dict[str, object]) -> Case:
+    return Case(question=str(line["question"]), facts=json.dumps(line["facts"]))

@@ -1,0 +1,124 @@
+"""Hallucinations at equal recall: the same model, asked to deny a little less or a little more.
+
+A model that claims less hallucinates less and omits more, so two models' hallucination rates can be compared only
+where they omit equally often. A bias in nats on the word that begins a denial ("No nodule.") moves a model along its
+own trade-off under greedy decoding, as a threshold moves a classifier along its ROC curve; between two measured points
+the curve is taken for straight. Left out: points outside the measured biases, which are not guessed.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alignment.controls import Row, pixels
+from alignment.generation import generate
+from alignment.metrics import score_answers, summarise
+from data_builders.render import report
+from rewards.facts import Facts, Finding
+from rewards.rule_set import RuleSet, load_rule_set
+from rewards.strict_yaml import InputError
+
+FILE = "operating_points.json"
+MAX_NEW_TOKENS = 96
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """Rates of the reports under one ``bias`` (nats on denials; below 0 the model claims more)."""
+
+    bias: float
+    omission_rate: float
+    hallucination_rate: float
+    finding_f1: float
+    report_parse_failure: float
+
+
+def operating_points(
+    model: Any, processor: Any, rows: Sequence[Row], biases: Sequence[float], *, batch_size: int = 32
+) -> list[OperatingPoint]:
+    """The model's trade-off on the report rows among ``rows``, one point for each bias.
+
+    Raises: InputError if there are no reports, or no token of the model begins denials alone.
+    """
+    asked = [row | {"images": [pixels(i).convert("RGB") for i in row["images"]]} for row in rows if _is_read(row)]
+    if not asked:
+        raise InputError(f"operating points: none of {len(rows)} rows asks for a report with known facts.")
+    tokens = denial_tokens(processor.tokenizer, load_rule_set(asked[0]["rule_set"]))
+    return [_point(model, processor, asked, tokens, bias, batch_size) for bias in biases]
+
+
+def _is_read(row: Row) -> bool:
+    return row["task"] == "report" and bool(row["rule_set"])
+
+
+def _point(
+    model: Any, processor: Any, rows: list[Row], tokens: list[int], bias: float, batch_size: int
+) -> OperatingPoint:
+    said = generate(
+        model, processor, rows, max_new_tokens=MAX_NEW_TOKENS, batch_size=batch_size,
+        token_bias=dict.fromkeys(tokens, bias),
+    )  # fmt: skip
+    found = summarise(score_answers(rows, [answer.strip() for (answer,) in said]), num_resamples=1)
+    names = ("omission_rate", "hallucination_rate", "finding_f1", "report_parse_failure")
+    return OperatingPoint(bias, *(found[name].value if name in found else float("nan") for name in names))
+
+
+def denial_tokens(tokenizer: Any, rules: RuleSet) -> list[int]:
+    """The tokens with which a report's sentence begins where it denies a finding, and never where it claims one.
+
+    Raises: InputError if there is none, as where both begin with "There".
+    """
+    denials, claims = (
+        {token for name in rules.findings for token in _first_tokens(tokenizer, _sentence(rules, name, polarity))}
+        for polarity in ("absent", "present")
+    )
+    if not denials - claims:
+        raise InputError(f"operating points: in rule set {rules.id} denials and claims begin with the same token.")
+    return sorted(denials - claims)
+
+
+def _sentence(rules: RuleSet, name: str, polarity: Any) -> str:
+    return report(Facts(rule_set=rules.id, findings={name: Finding(polarity=polarity)}), rules)
+
+
+def _first_tokens(tokenizer: Any, sentence: str) -> set[int]:
+    """Its first token at the beginning of a text, and behind another sentence."""
+    before = tokenizer(".", add_special_tokens=False)["input_ids"]
+    behind = tokenizer(f". {sentence}", add_special_tokens=False)["input_ids"]
+    same = next((k for k, (a, b) in enumerate(zip(before, behind, strict=False)) if a != b), len(before))
+    return {tokenizer(sentence, add_special_tokens=False)["input_ids"][0], behind[same]}
+
+
+def hallucination_at(points: Sequence[OperatingPoint], omission_rate: float) -> float | None:
+    """The hallucination rate where the model omits this often, None outside of what was measured.
+
+    >>> a, b = (OperatingPoint(bias, o, h, 0.0, 0.0) for bias, o, h in ((0.0, 0.3, 0.1), (-1.0, 0.1, 0.3)))
+    >>> round(hallucination_at([a, b], 0.2), 6), hallucination_at([a, b], 0.05)
+    (0.2, None)
+    """
+    known = sorted((p.omission_rate, p.hallucination_rate) for p in points if not np.isnan(p.hallucination_rate))
+    if not known or not known[0][0] <= omission_rate <= known[-1][0]:
+        return None
+    omissions, hallucinations = zip(*known, strict=True)
+    return float(np.interp(omission_rate, omissions, hallucinations))
+
+
+def write_points(points: Sequence[OperatingPoint], folder: Path) -> Path:
+    """``operating_points.json`` in the folder."""
+    path = folder / FILE
+    path.write_text(json.dumps([asdict(point) for point in points], indent=2) + "\n", encoding="utf-8")
+    return path
+
+
+def read_points(folder: Path) -> list[OperatingPoint]:
+    """The points that were written into a folder."""
+    return [OperatingPoint(**point) for point in json.loads((folder / FILE).read_text(encoding="utf-8"))]
+
+
+def biases_in(folder: Path) -> list[float]:
+    """The biases under which points were written into a folder; none if there are no points."""
+    return [point.bias for point in read_points(folder)] if (folder / FILE).is_file() else []

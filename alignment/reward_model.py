@@ -1,0 +1,206 @@
+"""A reward model from any VLM: its backbone and a scalar head on the last token of an answer (Bradley-Terry).
+
+Answers to one prompt share its forward (``shared_prefix.py``). Saved as the VLM's own checkpoint without its language
+head and with ``score.weight``, beside the processor. Left out: heads that pool over tokens, and scores of steps.
+"""
+
+import contextlib
+import json
+from collections.abc import Generator, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from safetensors import safe_open
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.integrations.deepspeed import HfDeepSpeedConfig, set_hf_deepspeed_config, unset_hf_deepspeed_config
+from transformers.utils import logging as transformers_logging
+
+from alignment.controls import pixels
+from alignment.models import load_model, load_processor, model_folder
+from alignment.prompt_groups import Group, collated, group
+from alignment.shared_prefix import Batch, Setting, model_inputs, resolved
+from rewards.strict_yaml import InputError
+
+HEAD = "score"
+ARCHITECTURE = "RewardModel"
+OF_BACKBONE = ("answer_positions", "answer_labels", "answer_lengths", "segments")
+
+
+class RewardModel(PreTrainedModel):
+    """A backbone (``model``) with a linear head (``score``) from its hidden size to one number."""
+
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
+
+    def __init__(self, backbone: PreTrainedModel, *, seed: int = 0) -> None:
+        super().__init__(backbone.config)
+        self.config.num_labels = 1
+        self.model = backbone
+        width = backbone.config.get_text_config().hidden_size
+        drawn = torch.randn(1, width, generator=torch.Generator().manual_seed(seed)) / (width + 1) ** 0.5
+        self.score = nn.Linear(width, 1, bias=False, dtype=backbone.dtype)
+        self.score.weight.data = drawn.to(backbone.dtype)
+        self.post_init()
+
+    def init_weights(self) -> None:
+        """Nothing is drawn anew: the backbone came with its weights."""
+
+    def forward(self, answer_ends: torch.Tensor, **inputs: Any) -> torch.Tensor:
+        """Scores (A) in float32 from the hidden states at ``answer_ends`` (A), flat indices into (B, L)."""
+        hidden_BLD = self.model(**inputs, use_cache=False).last_hidden_state
+        return self.score(hidden_BLD.flatten(0, 1)[answer_ends])[:, 0].float()
+
+
+def answer_ends(batch: Batch) -> torch.Tensor:
+    """Flat index into (B, L) of the last token of each answer (A), in the order of the answers."""
+    segments_BL = batch["segments"]
+    last_BL = segments_BL > 0
+    last_BL[:, :-1] &= segments_BL[:, :-1] != segments_BL[:, 1:]
+    return last_BL.flatten().nonzero()[:, 0]
+
+
+def answer_scores(model: Any, batch: Batch) -> torch.Tensor:
+    """One forward: the score of each answer (A)."""
+    inputs = {name: values for name, values in model_inputs(model, batch).items() if name not in OF_BACKBONE}
+    return model(answer_ends=answer_ends(batch), **inputs)
+
+
+def shares_prompt(setting: Setting, model: Any) -> bool:
+    """Whether answers share a forward. Where the kernel takes no mask they do not: scores have no cached form."""
+    return resolved(setting, model) == "packed"
+
+
+def reward_model_on(vlm: Any, *, seed: int = 0) -> RewardModel:
+    """A fresh head on the backbone of a loaded VLM; an adapter is merged first."""
+    if isinstance(vlm, PeftModel):
+        vlm = vlm.merge_and_unload()
+    return RewardModel(vlm.base_model, seed=seed)
+
+
+def reward_model_folder(path: str) -> str:
+    """The folder of a trained reward model.
+
+    Raises: InputError if there is none.
+    """
+    folder = Path(model_folder(path))
+    adapter, config = folder / "adapter_config.json", folder / "config.json"
+    if adapter.is_file():
+        trained = HEAD in (json.loads(adapter.read_text(encoding="utf-8")).get("modules_to_save") or [])
+    else:
+        trained = config.is_file() and ARCHITECTURE in (json.loads(config.read_text(encoding="utf-8"))["architectures"])
+    if not trained:
+        raise InputError(f"{path}: no reward model. Train one with `method: reward_model` and name its output folder.")
+    return str(folder)
+
+
+def load_reward_model(path: str) -> tuple[Any, Any]:
+    """Model in eval mode, frozen, on the accelerator if there is one, and its processor.
+
+    Every process holds it whole, also where the policy is sharded. Raises: InputError if ``path`` holds none.
+    """
+    folder = reward_model_folder(path)
+    with _unsharded(), _quiet():
+        model: Any = _with_adapter(folder) if (Path(folder) / "adapter_config.json").is_file() else _whole(folder)
+    model.eval().requires_grad_(False)
+    return model.to("cuda" if torch.cuda.is_available() else "cpu"), load_processor(folder)
+
+
+def _whole(folder: str) -> RewardModel:
+    model = reward_model_on(load_model(folder, dtype="auto"))
+    model.score.weight.data.copy_(_head(Path(folder)))
+    return model
+
+
+def _with_adapter(folder: str) -> PeftModel:
+    base = json.loads((Path(folder) / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
+    return PeftModel.from_pretrained(reward_model_on(load_model(base, dtype="auto")), folder)
+
+
+def _head(folder: Path) -> torch.Tensor:
+    """The head's weights, from whichever file of the checkpoint has them."""
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as content:
+            if f"{HEAD}.weight" in content.keys():  # noqa: SIM118 (no mapping)
+                return content.get_tensor(f"{HEAD}.weight")
+    raise InputError(f"{folder}: no file holds {HEAD}.weight; the checkpoint is not whole.")
+
+
+@contextlib.contextmanager
+def _unsharded() -> Generator[None]:
+    """Loads whole models also where a trainer has set ZeRO-3 for those that are loaded."""
+    from transformers.integrations import deepspeed
+
+    reference = deepspeed._hf_deepspeed_config_weak_ref  # pyright: ignore[reportPrivateUsage]
+    held: HfDeepSpeedConfig | None = reference() if reference is not None else None
+    unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        if held is not None:
+            set_hf_deepspeed_config(held)
+
+
+@contextlib.contextmanager
+def _quiet() -> Generator[None]:
+    """No warnings that the language head is missing and that ``score`` is none of the VLM's weights."""
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)
+
+
+@torch.inference_mode()
+def scores_of(
+    model: Any,
+    processor: Any,
+    rows: Sequence[dict[str, Any]],
+    *,
+    batch_size: int = 64,
+    shared_prefix: Setting = "auto",
+) -> list[list[float]]:
+    """The score of each answer of each row (``images``, ``prompt``, and ``answers`` as texts), in nats.
+
+    ``batch_size``: answers in one forward, except that those of one row stay together.
+    """
+    shared = shares_prompt(shared_prefix, model)
+    groups = [_asked(processor, row) for row in rows]
+    found: list[list[float]] = []
+    for chunk in _chunks(groups, batch_size):
+        batch = {k: v.to(model.device) for k, v in collated(processor, chunk, shared=shared).items()}
+        scores = iter(answer_scores(model, batch).tolist())
+        found += [[next(scores) for _ in one.answers] for one in chunk]
+    return found
+
+
+def _asked(processor: Any, row: dict[str, Any]) -> Group:
+    answers = [[{"role": "assistant", "content": text}] for text in row["answers"]]
+    return group(
+        processor, [pixels(i) for i in row["images"]], [_unfilled(message) for message in row["prompt"]], answers
+    )
+
+
+def _unfilled(message: dict[str, Any]) -> dict[str, Any]:
+    """The message with bare image blocks, as rows have them; TRL hands prompts over with the images in them."""
+    content = message["content"]
+    if isinstance(content, str):
+        return message
+    return {**message, "content": [{"type": "image"} if block["type"] == "image" else block for block in content]}
+
+
+def _chunks(groups: Sequence[Group], size: int) -> Iterator[list[Group]]:
+    """Groups in turn, with and without images apart: a processor takes no batch of both."""
+    chunk: list[Group] = []
+    for one in groups:
+        full = sum(len(g.answers) for g in chunk) + len(one.answers) > size
+        if chunk and (full or bool(chunk[0].images) != bool(one.images)):
+            yield chunk
+            chunk = []
+        chunk.append(one)
+    if chunk:
+        yield chunk

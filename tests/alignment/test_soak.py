@@ -1,0 +1,125 @@
+"""The soak: its figures, and a real one of a few steps with a real kill."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from alignment.cli import app
+from alignment.ledger import Ledger, Plan
+from alignment.soak import Killing, Run, compared, differing, differing_logs, ending, finish, growth, soak
+from rewards.strict_yaml import InputError
+
+
+def lines(losses, rss=None):
+    return [
+        {"step": k, "loss": loss, "rows": [["a"]], "rss_mib": (rss or [100.0] * len(losses))[k - 1], "seconds": 0.1}
+        for k, loss in enumerate(losses, start=1)
+    ]
+
+
+@given(st.floats(-5, 5), st.floats(0, 1e4))
+def test_growth_is_the_slope_after_the_warm_up(slope, start):
+    rss = [9e5] * 20 + [start + slope * step for step in range(21, 101)]
+    assert growth(lines([0.0] * 100, rss)) == pytest.approx(1000 * slope, abs=0.02)
+
+
+def test_noise_about_a_level_is_no_growth_but_a_leak_of_a_kilobyte_a_step_is_seen():
+    noise = np.random.default_rng(0).normal(0, 1, 1000)
+    assert abs(growth(lines([0.0] * 1000, list(500 + noise)))) < 0.5
+    leak = [500 + step / 1024 for step in range(1000)]
+    assert growth(lines([0.0] * 1000, leak)) == pytest.approx(0.98, abs=0.01)
+
+
+def test_a_loss_that_differs_in_its_last_bit_is_counted_and_a_missing_step_too():
+    one = lines([0.1, 0.2, 0.3])
+    assert differing(one, lines([0.1, 0.2, 0.3]), "loss") == 0
+    assert differing(one, lines([0.1, np.nextafter(0.2, 1), 0.3]), "loss") == 1
+    assert differing(one, lines([0.1, 0.2]), "loss") == 1
+
+
+def a_run(folder, losses, rows=("a", "b", "c", "d")):
+    ledger = Ledger(folder / "ledger", 0)
+    for step, (loss, row) in enumerate(zip(losses, rows, strict=True), start=1):
+        ledger.saw([row])
+        ledger.add_loss(loss)
+        ledger.close_step(step, 0)
+    ledger.plan(Plan(1))
+    ledger.plan_epoch(0, ["a", "b", "c", "d"])
+    log = [{"loss": loss, "step_time": k} for k, loss in enumerate(losses)]
+    (folder / "log.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in log))
+    return folder
+
+
+def test_equal_runs_differ_in_nothing(tmp_path):
+    whole, broken = (a_run(tmp_path / name, [0.4, 0.3, 0.2, 0.1]) for name in ("whole", "broken"))
+    found = compared(whole, broken, Killing([2], [1], [0.3]))
+    assert (found["kills"], found["resumes"], found["steps"]) == (1, 1, 4)
+    for name in ("differing_losses", "differing_rows", "differing_log_entries", "rows_skipped", "rows_repeated"):
+        assert found[name] == 0, name
+
+
+def test_a_replayed_row_shows_in_every_figure_that_it_should(tmp_path):
+    whole = a_run(tmp_path / "whole", [0.4, 0.3, 0.2, 0.1])
+    broken = a_run(tmp_path / "broken", [0.4, 0.3, 0.25, 0.1], rows=("a", "b", "b", "d"))
+    found = compared(whole, broken, Killing([2], [1], [0.3]))
+    assert found["differing_losses"] == found["differing_rows"] == found["differing_log_entries"] == 1
+    assert found["rows_skipped"] == found["rows_repeated"] == 1
+
+
+def test_log_lines_of_only_one_run_are_counted_and_times_are_not(tmp_path):
+    whole, broken = a_run(tmp_path / "whole", [0.4, 0.3, 0.2, 0.1]), a_run(tmp_path / "broken", [0.4, 0.3, 0.2, 0.1])
+    log = broken / "log.jsonl"
+    log.write_text(log.read_text().replace('"step_time": 0', '"step_time": 9'))
+    assert differing_logs(whole, broken) == 0
+    log.write_text("".join(log.read_text().splitlines(keepends=True)[:-1]))
+    assert differing_logs(whole, broken) == 1
+
+
+def test_the_last_step_is_read_past_a_half_written_line(tmp_path):
+    run = Run(tmp_path / "x.yaml", [], tmp_path / "run")
+    assert run.step() == 0
+    a_run(tmp_path / "run", [0.1] * 4)
+    with (tmp_path / "run/ledger/rank0.jsonl").open("a") as opened:
+        opened.write('{"step": 5')
+    assert run.step() == 4
+
+
+def test_a_signal_is_named():
+    assert ending(-9) == "was killed by SIGKILL"
+    assert ending(2) == "ended with exit code 2"
+
+
+def test_the_ledger_command_proves_a_run_or_fails(tmp_path):
+    a_run(tmp_path / "good", [0.1] * 4)
+    a_run(tmp_path / "bad", [0.1] * 4, rows=("a", "a", "c", "d"))
+    assert CliRunner().invoke(app, ["ledger", str(tmp_path / "good")]).exit_code == 0
+    assert CliRunner().invoke(app, ["ledger", str(tmp_path / "bad")]).exit_code == 1
+
+
+def test_a_folder_that_is_no_soak_is_left_alone(tmp_path, write_recipe):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.txt").write_text("x")
+    done = CliRunner().invoke(app, ["soak", str(write_recipe()), "--out", str(tmp_path / "mine")])
+    assert isinstance(done.exception, InputError)
+    assert (tmp_path / "mine/thesis.txt").exists()
+
+
+@pytest.mark.slow
+def test_a_recipe_at_fault_is_said_with_what_the_run_said(tmp_path, write_recipe):
+    run = Run(write_recipe(), ["trainer.no_such_key=1"], tmp_path / "run")
+    with pytest.raises(InputError, match=r"ended with exit code 2.*unknown key"):
+        finish(run)
+
+
+@pytest.mark.slow
+def test_a_soak_with_a_real_kill_differs_in_nothing(tmp_path, write_recipe):
+    recipe = write_recipe(trainer={"max_steps": 30})
+    found = soak(recipe, [], folder=tmp_path / "soak", steps=30, kills=1)
+    assert found["kills"] == found["resumes"] == 1
+    assert found["steps"] == 30
+    for name in ("differing_losses", "differing_rows", "differing_log_entries", "rows_skipped", "rows_repeated"):
+        assert found[name] == 0, name

@@ -1,0 +1,61 @@
+"""Which rows a stage trains on: tasks of the recipe, and the pool of answers that earlier stages give."""
+
+import json
+
+import pytest
+import yaml
+
+from alignment.recipe import kept_places, read_recipe
+from alignment.train import read_chain, run, stage_recipe
+from rewards.strict_yaml import InputError
+
+pytestmark = pytest.mark.filterwarnings("default")  # third-party deprecations of trl and accelerate
+
+
+def tasks_of(path):
+    import pyarrow.parquet as pq
+
+    return pq.read_table(path, columns=["task"])["task"].to_pylist()
+
+
+def test_a_recipe_may_train_on_some_tasks_only(write_recipe, data):
+    recipe = read_recipe(write_recipe("grpo", data={"tasks": ["box"], "limit": 3}))
+    tasks = tasks_of(data / "prompt/align.parquet")
+    assert [tasks[place] for place in kept_places(recipe)] == ["box"] * 3
+
+
+def test_a_task_that_no_row_has_is_refused_with_the_nearest(write_recipe):
+    with pytest.raises(InputError, match=r"data.tasks: no row of .* is of task 'boxes'. Did you mean 'box'"):
+        read_recipe(write_recipe("grpo", data={"tasks": ["boxes"]}))
+
+
+def test_named_stages_answer_the_training_prompts_first(write_recipe, data, tmp_path):
+    write_recipe("sft")
+    write_recipe("grpo", rewards=[{"name": "crpo"}])
+    chain = {
+        "output": str(tmp_path / "runs"),
+        "data": str(data),
+        "stages": [
+            {"name": "weak", "recipe": "sft.yaml"},
+            {"name": "crpo", "recipe": "grpo.yaml", "counterparts": ["weak"],
+             "overrides": ["data.tasks=[report]", "data.limit=2"]},
+        ],
+    }  # fmt: skip
+    path = tmp_path / "chain.yaml"
+    path.write_text(yaml.safe_dump(chain))
+    read = read_chain(path, [])
+    run(stage_recipe(read, 0, path))
+    recipe = stage_recipe(read, 1, path)
+    assert recipe.data.train == f"{tmp_path}/runs/crpo_pool/align"
+    assert tasks_of(f"{recipe.data.train}.parquet") == ["report"] * 2
+    card = json.loads((tmp_path / "runs/crpo_pool/align.counterparts.json").read_text())
+    assert card["models"]["weak"]["answers"] == 2
+    assert stage_recipe(read, 1, path) == recipe
+
+
+def test_a_pool_of_a_later_stage_is_refused(tmp_path):
+    chain = {"output": "x", "stages": [{"name": "crpo", "recipe": "grpo.yaml", "counterparts": ["sft"]}]}
+    path = tmp_path / "chain.yaml"
+    path.write_text(yaml.safe_dump(chain))
+    with pytest.raises(InputError, match="not an earlier stage"):
+        read_chain(path, [])

@@ -1,0 +1,163 @@
+"""Language models in a build, on a real endpoint on loopback: false reports, debated relevance, what goes wrong."""
+
+import json
+
+import pyarrow.parquet as pq
+import pytest
+from pydantic import ValidationError
+
+from data_builders.build import build
+from data_builders.build_spec import BuildSpec, read_spec
+from data_builders.llm_rows import UNREAD, asker, severity_of
+from data_builders.schema import message_text
+from rewards.facts import Facts, Finding
+from rewards.llm_spec import LlmSpec, open_llm
+from rewards.strict_yaml import InputError
+
+FALSE = "There is a large pneumothorax on the left."
+SPEC = {
+    "source": {"name": "phantom_chest", "patients": 8, "images_per_patient": 1, "size": 64},
+    "splits": {"align": 1.0},
+    "rows": {"preference": ["align"]},
+    "tasks": {},
+    "corruptions_per_image": 2,
+}
+TRUTH = Facts(
+    rule_set="chest_xray@1",
+    findings={
+        "nodule": Finding(polarity="present"),
+        "effusion": Finding(polarity="absent"),
+        "pneumothorax": Finding(polarity="absent"),
+    },
+)
+
+
+def spec_of(server, name="m", **more):
+    return {"model": name, "endpoint": server.url, "max_attempts": 1, **more}
+
+
+def built(folder, **changes):
+    """The rows of a small built set, and its card."""
+    out = build(BuildSpec.model_validate({**SPEC, "output": str(folder / "set"), **changes}))
+    rows = pq.read_table(out / "preference/align.parquet").to_pylist()
+    return rows, json.loads((out / "card.json").read_text())
+
+
+def writes(body):
+    return json.dumps({"answer": FALSE})
+
+
+def debated(body):
+    """Longer statements score higher, so that scores differ."""
+    statement = body["messages"][-1]["content"].partition("STATEMENT")[2]
+    return json.dumps({"score": 0.2 if "No nodule" in statement else 0.8})
+
+
+def test_the_models_report_replaces_the_first_corrupted_truth_of_each_image(server, tmp_path):
+    before, _ = built(tmp_path / "plain")
+    server.answer = writes
+    rows, card = built(tmp_path, llm=spec_of(server))
+    written = [row for row in rows if row["kind"] == "llm"]
+    told = card["preference"]["align"]["llm"]
+    assert [row["id"] for row in rows] == [row["id"] for row in before]
+    assert len(written) == told["written"]
+    assert told["written"] + sum(told["dropped"].values()) == 8
+    assert {message_text(row["rejected"]) for row in written} == {FALSE}
+    assert len({row["id"].rpartition("-preference-")[0] for row in written}) == len(written)
+    kept = {row["id"]: row for row in rows if row["kind"] == "hallucination"}
+    assert kept
+    assert all(row["rejected"] == kept[row["id"]]["rejected"] for row in before if row["id"] in kept)
+
+
+def test_its_weight_is_the_severity_of_its_gravest_error(server, tmp_path):
+    server.answer = writes
+    rows, card = built(tmp_path, llm=spec_of(server))
+    assert {row["weight"] for row in rows if row["kind"] == "llm"} == {1.0}  # an invented pneumothorax
+    assert "llm" in card["preference"]["align"]["weights"]
+
+
+def test_a_tagged_set_has_tagged_reports(server, tmp_path):
+    server.answer = writes
+    rows, _ = built(tmp_path, llm=spec_of(server), answer_style="tagged")
+    assert f"<answer>{FALSE}</answer>" in {message_text(row["rejected"]) for row in rows if row["kind"] == "llm"}
+    assert all("<answer>" not in body["messages"][-1]["content"] for body in server.requests)
+
+
+def test_a_model_that_says_the_truth_or_nothing_changes_no_row_and_is_counted(server, tmp_path):
+    before, _ = built(tmp_path / "plain")
+    for reply, reason in (("I would rather not.", "no JSON with an answer"), (None, "empty")):
+        server.answer = lambda body, reply=reply: reply or json.dumps({"answer": " "})
+        rows, card = built(tmp_path, llm=spec_of(server))
+        assert rows == before
+        assert card["preference"]["align"]["llm"]["dropped"] == {reason: 8}
+
+
+def test_judges_debate_the_relevance_of_each_rejected_answer(server, tmp_path):
+    server.answer = debated
+    judges = [spec_of(server, "first"), spec_of(server, "second")]
+    rows, card = built(tmp_path, relevance={"judges": judges, "reading": "raw"})
+    lines = [json.loads(line) for line in (tmp_path / "set/relevance-align.jsonl").read_text().splitlines()]
+    assert [line["id"] for line in lines] == [row["id"] for row in rows]
+    assert [line["score"] for line in lines] == [row["weight"] for row in rows]
+    assert {row["weight"] for row in rows} == {0.2, 0.8}
+    assert card["preference"]["align"]["llm"]["debates"] == {"consensus": len(rows)}
+    assert {turn["judge"] for turn in lines[0]["transcript"]} == {"1: first", "2: second"}
+    assert all(message_text(row["chosen"]) not in str(server.requests) for row in rows)  # judges see no truth
+
+
+def test_an_unreadable_debate_is_a_missing_score(server, tmp_path):
+    server.answer = lambda body: "no idea"
+    with pytest.raises(InputError, match="has no score"):
+        built(tmp_path, relevance={"judges": [spec_of(server)], "max_rounds": 1})
+    rows, card = built(tmp_path, relevance={"judges": [spec_of(server)], "max_rounds": 1, "missing": "one"})
+    assert {row["weight"] for row in rows} == {1.0}
+    assert card["preference"]["align"]["llm"]["debates"] == {"unreadable": len(rows)}
+
+
+def test_scores_from_two_places_are_refused(server):
+    with pytest.raises(ValidationError, match="both give scores"):
+        BuildSpec.model_validate(
+            {**SPEC, "output": "x", "relevance": {"judges": [spec_of(server)], "scores": "scores.json"}}
+        )
+
+
+def test_a_model_without_preference_rows_has_no_effect_and_is_refused(server):
+    with pytest.raises(ValidationError, match=r"need rows\.preference"):
+        BuildSpec.model_validate({**SPEC, "output": "x", "rows": {"prompt": ["align"]}, "llm": spec_of(server)})
+
+
+def test_a_local_model_is_refused_in_a_build(tmp_path):
+    with pytest.raises(InputError, match="has no endpoint"):
+        built(tmp_path, llm={"model": "smollm2"})
+
+
+def test_the_llm_section_is_read_from_a_spec_as_strictly_as_elsewhere(tmp_path):
+    file = tmp_path / "spec.yaml"
+    file.write_text(json.dumps({**SPEC, "output": "x", "llm": {"model": "m", "endpont": "http://127.0.0.1:1/v1"}}))
+    with pytest.raises(InputError, match="endpoint"):
+        read_spec(file, [])
+
+
+def test_equal_prompts_are_asked_once_and_a_failure_is_an_empty_reply(server):
+    client = open_llm(LlmSpec(**spec_of(server)))
+    assert asker(client)(["a", "b", "a"]) == ["echo: a", "echo: b", "echo: a"]
+    assert len(server.requests) == 2
+    server.script = [500]
+    assert asker(client)(["c"]) == [""]
+
+
+@pytest.mark.parametrize(
+    ("report", "severity"),
+    [
+        ("There is a nodule. There is an effusion. There is a pneumothorax.", 1.0),  # the graver of two inventions
+        ("There is a nodule. There is a pleural effusion.", 0.7),
+        ("No nodule. No effusion.", 0.9 * 0.5),  # missed
+    ],
+)
+def test_the_gravest_error_decides(report, severity):
+    assert severity_of(TRUTH, report) == pytest.approx(severity)
+
+
+def test_a_report_whose_error_has_no_name_weighs_one_half():
+    healthy = Facts(rule_set="chest_xray@1", findings={"nodule": Finding(polarity="absent")})
+    assert severity_of(healthy, "Something is odd.") == UNREAD
