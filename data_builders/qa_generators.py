@@ -10,6 +10,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import repeat
 
 from data_builders.curriculum import Curriculum, Kind, Style, Task
 from data_builders.render import sentence
@@ -108,7 +109,7 @@ def generated(
     for place, kind in enumerate(_kinds(case.task, number, rng), start=1):
         style = case.task.style_of(1 + (place - 1) * case.task.count // number)
         others: list[Kind] = [other for other in case.task.asks if other != kind]
-        for tried in [kind] * TRIES + others * TRIES:
+        for tried in (*repeat(kind, TRIES), *others * TRIES):
             asked = GENERATORS[tried](case, style, rng, balance)
             if asked is None or (asked.question, asked.answer) in seen:
                 continue
