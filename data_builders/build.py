@@ -44,6 +44,7 @@ from data_builders.schema import (
     user_turn,
 )
 from data_builders.splits import split_of
+from data_builders.strata import placements, write_placements
 from data_builders.written_rows import fault_of_written, own_split, written_rows
 from rewards.boxes import is_valid
 from rewards.facts import Box, Facts
@@ -109,7 +110,7 @@ def build(
         fresh = Path(scratch) / out.name
         fresh.mkdir()
         curriculum = spec.curriculum and open_curriculum(spec.curriculum, seed=spec.seed, output=str(out), local=local)
-        _build_into(fresh, spec, records, paraphrase, Tally(curriculum=curriculum))
+        _build_into(fresh, spec, records, paraphrase, Tally(curriculum=curriculum, assign=placements(spec, out)))
         if out.exists():
             out.rename(Path(scratch) / "replaced")
         fresh.rename(out)
@@ -149,6 +150,7 @@ def _build_into(folder: Path, spec: BuildSpec, records: Records, paraphrase: Par
     preference = finished(folder, spec, tally)
     card = card_of(spec, folder, tally, preference)
     (folder / "card.json").write_text(json.dumps(card, indent=2, sort_keys=True), encoding="utf-8")
+    write_placements(spec, tally.assign, folder)
     write_gallery(folder)
 
 
@@ -187,7 +189,7 @@ def _fault_of_facts(facts: Facts, rules: RuleSet, size: tuple[int, int]) -> str 
 def _write_sample(
     sample: Sample | Written, spec: BuildSpec, writers: "_Writers", tally: Tally, paraphrase: Paraphraser | None
 ) -> None:
-    split = split_of(sample.patient, spec.splits, key=str(spec.seed), assign=spec.assign)
+    split = split_of(sample.patient, spec.splits, key=str(spec.seed), assign=tally.assign)
     tally.num_samples += 1
     if isinstance(sample, Written):
         split = own_split(sample, spec) or split

@@ -185,9 +185,10 @@ class Relevance(BaseModel):
 class BuildSpec(BaseModel):
     """What to build.
 
-    ``splits``: share of patients of each; ``assign`` pins patients; ``source_splits`` takes the source's own splits,
-    each under the name of one of ours. ``rows``: the splits in which each kind of
-    row is written. ``tasks``: questions an image, drawn among those that it can answer; ``prompt_tasks`` for
+    ``splits``: share of patients of each; ``assign`` pins patients; ``stratify`` gives every split the same mix of a
+    column of the facts or of a scale (``stage``), of each patient the most severe; ``source_splits`` takes the
+    source's own splits, each under the name of one of ours. ``rows``: the splits in which each kind of row is
+    written. ``tasks``: questions an image, drawn among those that it can answer; ``prompt_tasks`` for
     prompt rows, and ``eval_tasks`` for every row of the ``eval_splits``. ``box_grid``: boxes are whole units of
     a grid x grid image. ``box_absent``: boxes are asked for of absent findings too (answer: ``[]``). ``max_boxes``:
     boxes of one finding above which they are not asked for (counted in the card). ``curriculum``: stages of tasks, in
@@ -205,6 +206,7 @@ class BuildSpec(BaseModel):
     seed: int = 0
     splits: dict[SplitName, Annotated[float, Field(ge=0, le=1)]] = Field(min_length=1)
     assign: dict[str, str] = {}
+    stratify: str | None = None
     source_splits: dict[str, str] = {}
     rows: dict[RowKind, list[str]]
     tasks: dict[Task, HowMany] = {}

@@ -36,7 +36,8 @@ class Tally:
 
     ``scenarios``: dialogues by scenario. ``paraphrases``: used, and refused by reason.
     ``rows`` by (kind, split, task), ``placed`` rows by (patient, split), ``not_asked`` questions by reason,
-    ``refused`` rejected answers by reason, ``asked`` how often each question of written samples.
+    ``refused`` rejected answers by reason, ``asked`` how often each question of written samples,
+    ``assign`` the split of patients that are not left to the hash.
     """
 
     num_samples: int = 0
@@ -51,6 +52,7 @@ class Tally:
     noise: NoiseTally = field(default_factory=NoiseTally)
     asked: Counter[tuple[str, ...]] = field(default_factory=Counter[tuple[str, ...]])
     curriculum: CurriculumBuild | None = None
+    assign: dict[str, str] = field(default_factory=dict[str, str])
 
     def check(self, spec: BuildSpec) -> None:
         """Raises InputError if there is nothing, too much is unusable, or a patient is in two splits."""
