@@ -1,54 +1,76 @@
-"""What a run will be, before it is one: steps, tokens, trainable parameters, memory. Nothing is trained."""
+"""What a run will be, before it is one: steps, tokens, trainable parameters, memory by ZeRO stage, hours.
+
+Nothing is trained, except where a few steps are asked for to measure the rate (``Scale.measure``).
+"""
 
 import math
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from alignment.estimate import measured_rate, memory_table, time_table, trained_tokens_per_row
+from alignment.meta_model import counts_of, meta_model
 from alignment.recipe import Recipe, kept_places, parquet, read_recipe
+from rewards.strict_yaml import InputError
 
-BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 2}
+
+@dataclass(frozen=True)
+class Scale:
+    """On how much it runs, and what is known before: ``rate`` in tokens a second on one rank, ``tokens`` of a row."""
+
+    nodes: int = 1
+    gpus: int = 1
+    rate: float | None = None
+    tokens: float | None = None
+    measure: bool = False
+
+    @property
+    def ranks(self) -> int:
+        """Processes in all."""
+        return self.nodes * self.gpus
 
 
-def check_recipe(path: Path, overrides: list[str]) -> dict[str, Any]:
+def check_recipe(path: Path, overrides: list[str], scale: Scale = Scale()) -> dict[str, Any]:
     """The figures of one recipe.
 
     Raises: InputError with every fault of the recipe.
     """
-    return plan(read_recipe(path, overrides))
+    return plan(read_recipe(path, overrides), scale)
 
 
-def check_chain(path: Path, overrides: list[str]) -> dict[str, Any]:
+def check_chain(path: Path, overrides: list[str], scale: Scale = Scale()) -> dict[str, Any]:
     """The figures of each stage that can be read before the chain has run (later ones start from what it makes)."""
     from alignment.train import read_chain, stage_recipe
 
     chain = read_chain(path, overrides)
     return {
         "stages": [s.name for s in chain.stages],
-        chain.stages[0].name: plan(stage_recipe(chain, 0, path)),
+        chain.stages[0].name: plan(stage_recipe(chain, 0, path), scale),
     }
 
 
-def plan(recipe: Recipe) -> dict[str, Any]:
-    """Rows, steps, tokens, parameters and an estimate of memory.
-
-    Memory: weights, gradients and AdamW's two moments of what is trained, in bytes; activations are not in it.
-    """
+def plan(recipe: Recipe, scale: Scale) -> dict[str, Any]:
+    """Rows, steps, tokens, parameters, memory of a rank (formula: ``memory.py``) and, with a rate, hours."""
     places = kept_places(recipe)
-    rows = len(places)
-    steps, per_step = num_steps(recipe, rows)
-    trainable, total = count_parameters(recipe)
-    size = BYTES[recipe.model.dtype]
+    steps, per_step = num_steps(recipe, len(places), ranks=scale.ranks)
+    counts = counts_of(meta_model(recipe))
+    per_row = mean_tokens(recipe) if scale.tokens is None else scale.tokens
+    trained = trained_tokens_per_row(recipe, per_row)
+    rate = measured_rate(recipe, trained, counts.total) if scale.measure else scale.rate
+    source = "measured: a few steps on this machine" if scale.measure else "given" if rate else "none given (--rate)"
     return {
-        "rows": rows,
+        "rows": len(places),
+        "ranks": scale.ranks,
         "steps": steps,
         "samples_per_step": per_step,
-        "tokens_per_row": mean_tokens(recipe),
-        **length_figures(recipe, places),
-        "parameters": total,
-        "trainable_parameters": trainable,
-        "memory_gb_without_activations": round((total * size + trainable * (size + 8)) / 1e9, 3),
+        "tokens_per_row": per_row,
+        **(length_figures(recipe, places) if scale.tokens is None else {}),
+        **time_table(samples=steps * per_step, tokens_per_row=trained, ranks=scale.ranks, rate=rate, source=source),
+        "parameters": counts.total,
+        "trainable_parameters": counts.trainable,
         **(weight_figures(recipe, places) if recipe.method == "dpo" else {}),
+        **memory_table(recipe, scale.ranks, trained),
     }
 
 
@@ -78,34 +100,14 @@ def weight_figures(recipe: Recipe, places: list[int]) -> dict[str, Any]:
     return {"effective_sample_size": round(effective_sample_size(weights), 1), "zero_weights": weights.count(0.0)}
 
 
-def num_steps(recipe: Recipe, rows: int) -> tuple[int, int]:
-    """Optimiser steps of the run on one process, and samples in each."""
+def num_steps(recipe: Recipe, rows: int, *, ranks: int = 1) -> tuple[int, int]:
+    """Optimiser steps of the run, and samples in each."""
     trainer = recipe.trainer
-    per_step = trainer.get("per_device_train_batch_size", 8) * trainer.get("gradient_accumulation_steps", 1)
+    per_step = trainer.get("per_device_train_batch_size", 8) * trainer.get("gradient_accumulation_steps", 1) * ranks
     if trainer.get("max_steps", -1) > 0:
         return trainer["max_steps"], per_step
     copies = trainer.get("num_generations", 8) if recipe.method == "grpo" else 1
     return math.ceil(rows * copies / per_step * trainer.get("num_train_epochs", 3)), per_step
-
-
-def count_parameters(recipe: Recipe) -> tuple[int, int]:
-    """(trainable, total) parameters, from the model's config on the meta device: no weights are read."""
-    import torch
-    from peft import get_peft_model
-    from transformers import AutoConfig, AutoModelForImageTextToText
-
-    from alignment.models import freeze, lora_config, prepared_model
-
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = prepared_model(recipe.model_copy(update={"output": scratch}))
-        config = AutoConfig.from_pretrained(folder)
-    with torch.device("meta"):
-        model: Any = AutoModelForImageTextToText.from_config(config)
-        lora = lora_config(recipe.model.lora)
-        model = get_peft_model(model, lora) if lora else model
-    freeze(model, list(recipe.model.freeze))
-    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
-    return sum(n for n, trained in sizes if trained), sum(n for n, _ in sizes)
 
 
 def mean_tokens(recipe: Recipe, sample: int = 32) -> float:
@@ -115,7 +117,14 @@ def mean_tokens(recipe: Recipe, sample: int = 32) -> float:
     from alignment.models import load_processor, prepared_model
 
     with tempfile.TemporaryDirectory() as scratch:
-        processor = load_processor(prepared_model(recipe.model_copy(update={"output": scratch})))
+        folder = prepared_model(recipe.model_copy(update={"output": scratch}))
+        try:
+            processor = load_processor(folder, max_pixels=recipe.model.max_pixels)
+        except (OSError, ValueError, TypeError) as missing:
+            raise InputError(
+                f"model.path: no processor of '{folder}' on this machine to count tokens with. Download it "
+                f"(hf download {folder}), or say how many tokens a row has: --tokens 1500."
+            ) from missing
     data = Dataset.from_parquet(str(parquet(recipe.data.train)))
     rows = [data[i] for i in range(min(sample, len(data)))]
     return round(sum(_tokens(processor, row) for row in rows) / len(rows), 1)

@@ -22,24 +22,17 @@ def dialogue_faults(recipe: Recipe) -> list[str]:
         return [f"dialogue: {recipe.method} has no such section; it is for grpo."]
     faults = [] if "dialogue" in names else [f"dialogue: {recipe.data.train} has no column 'dialogue'."]
     faults += _trainer_faults(recipe, recipe.dialogue)
-    if recipe.canaries:
-        faults.append("canaries: they attack with single responses, not with dialogues; leave the section out.")
     return faults + (_credit_faults(recipe, rewards) if recipe.dialogue.credit == "turn" else [])
 
 
 def _trainer_faults(recipe: Recipe, section: DialogueSection) -> list[str]:
-    faults = [
-        f"trainer.{key}: dialogues are rolled out with the model itself; leave it out."
-        for key in ("use_vllm", "use_transformers_continuous_batching")
-        if recipe.trainer.get(key)
-    ]
     whole = recipe.trainer.get("max_completion_length", 256)
-    if isinstance(whole, int) and whole < section.max_answer_tokens:
-        faults.append(
-            f"dialogue.max_answer_tokens: one answer may have {section.max_answer_tokens} tokens, but a whole dialogue "
-            f"only {whole} (trainer.max_completion_length)."
-        )
-    return faults
+    if not isinstance(whole, int) or whole >= section.max_answer_tokens:
+        return []
+    return [
+        f"dialogue.max_answer_tokens: one answer may have {section.max_answer_tokens} tokens, but a whole dialogue "
+        f"only {whole} (trainer.max_completion_length)."
+    ]
 
 
 def _credit_faults(recipe: Recipe, rewards: list[Reward | BatchReward]) -> list[str]:

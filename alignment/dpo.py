@@ -23,6 +23,7 @@ from trl.trainer.utils import use_adapter
 
 from alignment.dpo_terms import anchor_loss, changed_tokens, span_logps, symmetric_loss, token_kl, token_kl_margin
 from alignment.losses import preference_margin, weighted_dpo_loss
+from alignment.mixed_batches import dummy_image, run_vision_always
 from alignment.prompt_groups import Group, collated, group
 from alignment.recipe import Recipe, Weighting
 from alignment.reference_cache import Logps, read_references, reference_file, row_key, write_references
@@ -128,6 +129,8 @@ class WeightedDPOTrainer(Resumable, DPOTrainer):
     def __init__(self, *, weighting: Weighting, **kwargs: Any) -> None:
         self.weighting = weighting
         super().__init__(**kwargs)
+        for model in filter(None, (self.model, self.ref_model)):
+            run_vision_always(model, dummy_image(kwargs["processing_class"]))
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
@@ -148,7 +151,8 @@ class WeightedDPOTrainer(Resumable, DPOTrainer):
             tokens = batch["answer_lengths"][inputs["chosen"]].sum()
             loss = loss - self.weighting.sft_coefficient * own_A[inputs["chosen"]].sum() / tokens
         self._log_pairs(chosen - ref_chosen, rejected - ref_rejected, inputs)
-        self._log_tokens(batch)
+        forwards = 1 + ("reference_logps" not in inputs) + 2 * bool(self.weighting.token_kl_coefficient)
+        self._log_tokens(batch, forwards)
         return (loss, outputs) if return_outputs else loss
 
     def _answer_logps(self, values_N: torch.Tensor, inputs: Batch) -> torch.Tensor:
@@ -238,7 +242,10 @@ class WeightedDPOTrainer(Resumable, DPOTrainer):
         logger.info("reference log-probabilities: %d rows, %d computed now, kept in %s", len(keys), len(missing), file)
         self.train_dataset = data.add_column("reference_logps", [known[key] for key in keys])
         if self.ref_model is not None:
-            self.accelerator._models.remove(self.ref_model)  # pyright: ignore[reportPrivateUsage]
+            prepared: Any = self.accelerator._models  # pyright: ignore[reportPrivateUsage]
+            prepared[:] = [
+                model for model in prepared if model is not self.ref_model
+            ]  # a DeepSpeed engine is not there
             self.ref_model = None
 
     def _computed_references(self, indices: list[int], keys: list[str]) -> Logps:
@@ -257,9 +264,10 @@ class WeightedDPOTrainer(Resumable, DPOTrainer):
         lengths = inputs["answer_lengths"].view(-1, 2).sum(dim=1).tolist()
         return [(keys[i], v.tolist()) for i, v in zip(indices, values.split(lengths), strict=True)]
 
-    def _log_tokens(self, batch: Batch) -> None:
+    def _log_tokens(self, batch: Batch, forwards: int) -> None:
+        """Tokens of a step on all ranks, those that the reference saw now among them."""
         model: Any = self.model
-        counts: Any = torch.tensor([tokens_computed(batch)], device=self.accelerator.device)
+        counts: Any = forwards * torch.tensor([tokens_computed(batch)], device=self.accelerator.device)
         everywhere: Any = self.accelerator.gather(counts)
         computed, saved = everywhere.sum(dim=0).tolist()
         metrics = self._metrics["train" if model.training else "eval"]

@@ -1,7 +1,7 @@
 """DeepSpeed on whatever hardware there is, and nothing that leaves the machine.
 
 accelerate ignores DeepSpeed in silence when ``use_cpu`` is set, and believes in one process when the state is not
-prepared before the first ``TrainingArguments``; both are settled here. Left out: launching (see recipes/launch).
+prepared before the first ``TrainingArguments``; both are settled here. Left out: launching (see ``launch.py``).
 """
 
 import os
@@ -31,7 +31,7 @@ def prepare_deepspeed(trainer: dict[str, Any]) -> dict[str, Any]:
     Raises: InputError if ``use_cpu`` is set beside it: accelerate would then train without DeepSpeed and not say so.
     """
     if not trainer.get("deepspeed"):
-        return trainer
+        return _on_several_cpus(trainer)
     if trainer.get("use_cpu"):
         raise InputError(
             "trainer.use_cpu: leave it out beside trainer.deepspeed; with it DeepSpeed is silently not used."
@@ -46,6 +46,15 @@ def prepare_deepspeed(trainer: dict[str, Any]) -> dict[str, Any]:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
         PartialState(backend="gloo")
     return {**trainer, "accelerator_config": {"use_configured_state": True}}
+
+
+def _on_several_cpus(trainer: dict[str, Any]) -> dict[str, Any]:
+    """The section for several processes without a GPU: unsaid, accelerate believes in one, and each trains alone."""
+    import torch
+
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or torch.cuda.is_available():
+        return trainer
+    return {"use_cpu": True, "ddp_backend": "gloo", **trainer}
 
 
 def leave_process_group() -> None:

@@ -1,12 +1,16 @@
 """Answers from a model to prompt rows, in batches of like tasks; greedy or sampled.
 
-Left out: vLLM, and sharing the prompt's prefill between samples.
+Several samples of a prompt start from one prefill of it (``shared_prefill.py``). Left out: vLLM.
 """
 
 from collections.abc import Callable
 from typing import Any
 
 import torch
+
+from alignment.image_rows import IMAGE_FIELDS, OF_IMAGES, by_row
+from alignment.shared_prefill import can_share_prefill, shared_prefill
+from alignment.shared_prefix import base_model
 
 
 def unsampled_tokens(processor: Any) -> list[int]:
@@ -71,17 +75,22 @@ def _generate_batch(
     sampling: dict[str, Any] = (
         {"do_sample": False}
         if temperature is None
-        else {
-            "do_sample": True,
-            "temperature": temperature,
-            "top_k": 0,
-            "top_p": 1.0,
-            "num_return_sequences": num_samples,
-        }
+        else {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
     )
+    settings = sampling | {"max_new_tokens": limit, "suppress_tokens": unsampled_tokens(processor)}
     if any((token_bias or {}).values()):
-        sampling["sequence_bias"] = {(token,): bias for token, bias in (token_bias or {}).items()}
-    out = model.generate(**inputs, max_new_tokens=limit, suppress_tokens=unsampled_tokens(processor), **sampling)
+        settings["sequence_bias"] = {(token,): bias for token, bias in (token_bias or {}).items()}
+    images = {name: inputs[name] for name in IMAGE_FIELDS if name in inputs}
+    parts = by_row(images, [len(row["images"]) for row in rows])
+    if num_samples == 1 or parts is None or not can_share_prefill(base_model(model)):
+        out = model.generate(**inputs, **settings, num_return_sequences=num_samples)
+    else:
+        copies = {n: v if n in images else v.repeat_interleave(num_samples, dim=0) for n, v in inputs.items()}
+        spread = [part for part in parts for _ in range(num_samples)]
+        copies |= {n: torch.cat([part[n] for part in spread]) for n in OF_IMAGES if n in images}  # positions need them
+        groups = [range(k * num_samples, (k + 1) * num_samples) for k in range(len(rows))]
+        with shared_prefill(base_model(model), groups, spread):
+            out = model.generate(**copies, **settings)
     return processor.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 
 

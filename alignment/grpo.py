@@ -14,6 +14,7 @@ from alignment.combined_rewards import combined_rewards
 from alignment.dialogue_checks import dialogues_that_fit, max_context
 from alignment.dialogue_grpo import DialogueTrainer
 from alignment.generation import unsampled_tokens
+from alignment.mixed_batches import dummy_image, run_vision_always
 from alignment.recipe import Recipe
 from alignment.shared_grpo import SharedPrefixGRPOTrainer, undecoded
 
@@ -40,5 +41,12 @@ def grpo_trainer(recipe: Recipe, model: Any, processor: ProcessorMixin, data: Da
         callbacks=combined.callbacks,
     )
     if recipe.dialogue:
-        return DialogueTrainer(dialogue=recipe.dialogue, max_context=max_context(model), train_dataset=rows, **settings)
-    return SharedPrefixGRPOTrainer(shared_prefix=recipe.model.shared_prefix, train_dataset=undecoded(rows), **settings)
+        own: dict[str, Any] = dict(dialogue=recipe.dialogue, max_context=max_context(model), train_dataset=rows)
+        trainer = DialogueTrainer(**own, **settings)
+    else:
+        shared = recipe.model.shared_prefix
+        trainer = SharedPrefixGRPOTrainer(shared_prefix=shared, train_dataset=undecoded(rows), **settings)
+    for each in (trainer.model, trainer.ref_model):
+        if each is not None:
+            run_vision_always(each, dummy_image(processor))
+    return trainer

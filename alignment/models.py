@@ -1,12 +1,12 @@
 """Models by name: a Hugging Face VLM, a folder, a run's folder, ``tiny`` or ``smollm2``; what of them is trained.
 
-Left out: quantised loading and remote code (``trust_remote_code`` is never set).
+Left out: remote code (``trust_remote_code`` is never set).
 """
 
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from peft import LoraConfig, PeftModel
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
 
+from alignment import kernels
 from alignment.recipe import Lora, ModelSection, Recipe, parquet
 from rewards.strict_yaml import InputError, nearest_file
 
@@ -55,7 +56,7 @@ def prepared_model(recipe: Recipe) -> str:
 
 
 @contextlib.contextmanager
-def built_whole(folder: Path) -> Iterator[Path]:
+def built_whole(folder: Path) -> Generator[Path]:
     """A place to build a folder that then appears in one step; where another process was first, its folder stays."""
     unfinished = folder.with_name(f"{folder.name}.{os.getpid()}.unfinished")
     yield unfinished
@@ -143,17 +144,17 @@ def load_model(
 ) -> PreTrainedModel | PeftModel:
     """The model at ``path``; an adapter folder gives its base with the adapter on it."""
     folder = model_folder(path)
-    options: dict[str, Any] = dict(dtype=dtype, attn_implementation=attention)
+    options: dict[str, Any] = dict(dtype=dtype, attn_implementation=kernels.attention(attention))
     model = AutoModelForImageTextToText.from_pretrained(_base_of(folder), revision=revision, **options)
     if _is_adapter(folder):
         return PeftModel.from_pretrained(model, folder, is_trainable=trainable)
     return model
 
 
-def load_for_inference(path: str) -> tuple[Any, Any]:
-    """Model in eval mode, on the accelerator if there is one, and its processor."""
+def load_for_inference(path: str, *, max_pixels: int | None = None) -> tuple[Any, Any]:
+    """Model in eval mode, on the accelerator if there is one, and its processor (within the pixel budget)."""
     model: Any = load_model(path).eval()
-    return model.to("cuda" if torch.cuda.is_available() else "cpu"), load_processor(path)
+    return model.to("cuda" if torch.cuda.is_available() else "cpu"), load_processor(path, max_pixels=max_pixels)
 
 
 def freeze(model: torch.nn.Module, parts: list[str]) -> None:
@@ -198,5 +199,6 @@ def lora_config(lora: Lora | None) -> LoraConfig | None:
 
 def model_options(section: ModelSection) -> dict[str, Any]:
     """Keyword arguments with which TRL loads a model from its path."""
-    options: dict[str, Any] = dict(dtype=section.dtype, attn_implementation=section.attention)
+    options: dict[str, Any] = dict(dtype=section.dtype, attn_implementation=kernels.attention(section.attention))
+    options |= kernels.quantization(section)
     return options | ({"revision": section.revision} if section.revision else {})

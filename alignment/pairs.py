@@ -207,7 +207,7 @@ class _Maker:
 
     def _sampled(self, rows: Any) -> list[list[str]]:
         """Several answers to each row; its images are decoded a few batches at a time."""
-        model, processor = load_for_inference(self.recipe.model.path)
+        model, processor = load_for_inference(self.recipe.model.path, max_pixels=self.recipe.model.max_pixels)
         options, size = self.recipe.sampling, 16 * self.recipe.sampling.batch_size
         torch.manual_seed(options.seed)
         responses: list[list[str]] = []

@@ -5,10 +5,10 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from alignment.curriculum_section import CurriculumSection, curriculum_faults
 from alignment.reward_sections import CanarySection, CombinationSection
@@ -34,6 +34,11 @@ class Lora(_Strict):
     targets: list[str] | str = "all-linear"
 
 
+def _switch(value: Any) -> Any:
+    """``on`` and ``off``, which YAML 1.1 reads as true and false."""
+    return ("on" if value else "off") if isinstance(value, bool) else value
+
+
 class ModelSection(_Strict):
     """Which model, and what of it is trained.
 
@@ -42,16 +47,23 @@ class ModelSection(_Strict):
     several answers goes through the model once (``auto``: where that is exact, else a line in the log says why not;
     ``cached``: by way of a key-value cache, which kernels without a mask get anyway). ``cache_image_features``: what
     a frozen vision tower and projector make of an image is kept on disk (see ``clinalign cache``).
+    ``attention: auto`` is flash attention on a GPU that has it, else sdpa; ``liger`` is used on a GPU only;
+    ``quantization`` of the frozen weights (QLoRA). ``learning_rates`` of parts, where they differ from the trainer's;
+    ``tower_checkpointing``: whether the vision tower recomputes its activations (None: as the trainer says).
     """
 
     path: str
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
-    attention: Literal["sdpa", "eager", "flash_attention_2", "flex_attention"] = "sdpa"
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2", "flex_attention"] = "sdpa"
+    liger: bool = False
+    quantization: Literal["4bit"] | None = None
+    learning_rates: dict[Module, Annotated[float, Field(ge=0)]] = {}
+    tower_checkpointing: bool | None = None
     max_pixels: int | None = Field(default=None, ge=28 * 28)
     freeze: list[Module] = []
     lora: Lora | None = None
-    shared_prefix: Literal["auto", "on", "cached", "off"] = "auto"
+    shared_prefix: Annotated[Literal["auto", "on", "cached", "off"], BeforeValidator(_switch)] = "auto"
     cache_image_features: bool = False
     family: Literal["idefics3", "qwen3_vl", "llava"] = "idefics3"
     image_size: int = Field(default=128, ge=32, multiple_of=32)
@@ -253,9 +265,10 @@ def read_recipe(path: Path, overrides: list[str] = ()) -> Recipe:  # type: ignor
     except ValidationError as invalid:
         faults = [*fault_lines(Recipe, invalid), *faults]
     if recipe is not None:
+        from alignment.compatibility import incompatibilities
         from alignment.dialogue_recipe import dialogue_faults
 
-        faults += [*data_faults(recipe), *reward_faults(recipe), *dialogue_faults(recipe)]
+        faults += [*data_faults(recipe), *reward_faults(recipe), *dialogue_faults(recipe), *incompatibilities(recipe)]
     if faults or recipe is None:
         raise InputError("\n".join(f"{path}: {fault}" for fault in faults))
     return recipe

@@ -17,6 +17,7 @@ from alignment.capability_outcomes import METRICS as CAPABILITY_METRICS
 from alignment.capability_outcomes import capability_tables, rights
 from alignment.dialogue_pages import confusion_tables, dialogues_to_read
 from alignment.metrics import LOWER_IS_BETTER, RATIOS
+from alignment.run_comparison import mcnemar_tables
 from rewards.strict_yaml import InputError
 
 NUM_PICTURES = 12
@@ -45,6 +46,7 @@ def write_report(evaluations: Mapping[str, Path], out: Path) -> Path:
         pictures=_pictures(evaluations, stages, answers),
         dialogues=dialogues_to_read(answers),
         dialogue_images=_images_by_key(evaluations),
+        tests=mcnemar_tables(answers),
         confusions=[*confusion_tables(answers), *capability_tables(answers)],
     )
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,7 @@ from trl import RewardConfig, RewardTrainer
 
 from alignment.dpo import PreferenceCollator
 from alignment.losses import weighted_mean
+from alignment.mixed_batches import dummy_image, run_vision_always
 from alignment.models import load_model
 from alignment.recipe import Recipe, Weighting
 from alignment.resuming import Resumable
@@ -124,6 +125,7 @@ def reward_trainer(
         train_dataset=data.select_columns(kept),
         peft_config=peft_config,
     )
+    run_vision_always(trainer.model, dummy_image(processor))
     collator.shared = shares_prompt(recipe.model.shared_prefix, trainer.model)
     return trainer
 

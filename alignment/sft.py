@@ -1,7 +1,8 @@
 """Supervised fine-tuning on instruction rows; the loss is on the completion only, in a dialogue on the answers only.
 
 ``trainer.train_sampling_strategy: group_by_length`` batches rows of like token count, image tokens among them;
-``data.curriculum`` takes them in the order of its stages.
+``data.curriculum`` takes them in the order of its stages. The log shows ``tokens/computed``; there is no
+``tokens/saved``, as a row has one answer and so no prompt is ever repeated.
 """
 
 from typing import Any
@@ -12,12 +13,20 @@ from trl import SFTConfig, SFTTrainer
 
 from alignment.curriculum_sampler import recipe_order
 from alignment.dialogue_sft import DialogueCollator
+from alignment.mixed_batches import dummy_image, run_vision_always
 from alignment.recipe import Recipe
 from alignment.resuming import Resumable
 
 
-class ResumableSFTTrainer(Resumable, SFTTrainer):
-    """TRL's SFTTrainer, which a killed run goes on with exactly."""
+class CountingSFTTrainer(Resumable, SFTTrainer):
+    """TRL's trainer, exactly resumable; it also logs how many tokens of a step went through the model, but padding."""
+
+    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """TRL's loss, and the tokens of all ranks."""
+        seen: Any = self.accelerator.gather(inputs["attention_mask"].sum())
+        policy: Any = self.model
+        self._metrics["train" if policy.training else "eval"]["tokens/computed"].append(seen.sum().item())
+        return super().compute_loss(model, inputs, *args, **kwargs)
 
 
 def sft_trainer(recipe: Recipe, model: Any, processor: ProcessorMixin, data: Dataset, **common: Any) -> SFTTrainer:
@@ -28,7 +37,7 @@ def sft_trainer(recipe: Recipe, model: Any, processor: ProcessorMixin, data: Dat
     collator = None
     if any(len(completion) > 1 for completion in data["completion"]):
         collator = DialogueCollator(processor, max_length=arguments.max_length, completion_only_loss=True)
-    trainer = ResumableSFTTrainer(
+    trainer = CountingSFTTrainer(
         model=model,
         args=arguments,
         train_dataset=data,
@@ -36,5 +45,6 @@ def sft_trainer(recipe: Recipe, model: Any, processor: ProcessorMixin, data: Dat
         processing_class=processor,
         peft_config=common["peft_config"],
     )
+    run_vision_always(trainer.model, dummy_image(processor))
     trainer.order = order
     return trainer

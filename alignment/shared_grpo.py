@@ -7,7 +7,8 @@ trajectory is that of TRL's trainer, to rounding. Left out: rollouts by tools or
 
 import io
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from trl.trainer.utils import pad, split_pixel_values_by_grid, split_tensor_dict
 
 from alignment.image_rows import IMAGE_FIELDS, Fields, by_row, joined, same_rows
 from alignment.resuming import ResumableGenerations
+from alignment.sampler_check import FirstToken, check_sampler, one_pixel_budget, vllm_pixels
 from alignment.shared_prefill import shared_prefill
 from alignment.shared_prefix import (
     TOKEN_FIELDS,
@@ -33,6 +35,7 @@ from alignment.shared_prefix import (
     tokens_computed,
 )
 
+CHECKED_ROWS = 8
 ORDERLESS_LOSSES = ("grpo", "dr_grpo", "dapo")
 
 
@@ -53,12 +56,15 @@ class ProcessedOnce:
         return self._processor(*args, **kwargs) if self.made is None else dict(self.made)
 
 
-class SharedPrefixGRPOTrainer(ResumableGenerations, GRPOTrainer):
+class SharedPrefixGRPOTrainer(ResumableGenerations, GRPOTrainer):  # pyright: ignore[reportIncompatibleMethodOverride]
     """GRPOTrainer with the shared prefix; everything else, the loss among it, is TRL's."""
 
     def __init__(self, *, shared_prefix: Setting, **kwargs: Any) -> None:
         self.shared, self.reward_seconds = False, 0.0
-        super().__init__(**kwargs)
+        self._tokens = torch.zeros(2, dtype=torch.long)
+        with one_pixel_budget(kwargs["processing_class"]) if kwargs["args"].use_vllm else nullcontext():
+            super().__init__(**kwargs)
+        self._unchecked = bool(self.use_vllm)
         form = resolved(shared_prefix, self.model, checkpointing=bool(self._arguments.gradient_checkpointing))
         self.shared = form != "repeated"
         self.processing_class: Any = ProcessedOnce(self.processing_class)
@@ -140,6 +146,10 @@ class SharedPrefixGRPOTrainer(ResumableGenerations, GRPOTrainer):
     def _generate_single_turn(
         self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: int, has_tool_images: bool = False
     ) -> Any:
+        if self.use_vllm and self._unchecked and not has_tool_images:
+            self._unchecked = False
+            with self._first_answers_checked(prompt_ids, images, multimodal_fields):
+                return super()._generate_single_turn(prompt_ids, images, multimodal_fields, num_generations)
         counts = [len(i or []) for i in images] if images is not None else [0] * len(prompt_ids)
         plain = self.shared and not (self.use_vllm or has_tool_images)
         fields = {n: _tensor(v) for n, v in multimodal_fields.items() if n in IMAGE_FIELDS}
@@ -149,6 +159,59 @@ class SharedPrefixGRPOTrainer(ResumableGenerations, GRPOTrainer):
             return super()._generate_single_turn(
                 prompt_ids, images, multimodal_fields, num_generations, has_tool_images
             )
+
+    @contextmanager
+    def _first_answers_checked(self, prompt_ids: Any, images: Any, multimodal_fields: Any) -> Generator[None]:
+        """Within it, what vLLM gives back is compared with what the trainer sees (``sampler_check.py``).
+
+        Raises: InputError where they disagree.
+        """
+        backend: Any = self.vllm_generation
+        generate = backend.generate
+
+        def checked(*args: Any, **kwargs: Any) -> Any:
+            given = generate(*args, **kwargs)
+            seen, tokens, logprobs, _ = given
+            rows = range(min(len(tokens), CHECKED_ROWS))
+            first = [(tokens[k][0], logprobs[k][0][0] if self._logprobs_are_plain() else None) for k in rows]
+            theirs = [FirstToken(seen[k], *first[k]) for k in rows]
+            ours = self._first_tokens(prompt_ids, images, multimodal_fields, [token for token, _ in first])
+            processor = self.processing_class
+            image_token = getattr(processor, "image_token_id", None)
+            check_sampler(ours, theirs, image_token_id=image_token, pixels=vllm_pixels(processor))
+            return given
+
+        backend.generate = checked
+        try:
+            yield
+        finally:
+            backend.generate = generate
+
+    def _logprobs_are_plain(self) -> bool:
+        """Whether both sides' can be compared: vLLM tells them after filters that the trainer does not apply."""
+        plain = self.top_p == 1.0 and self.top_k <= 0 and not self.min_p and self.repetition_penalty == 1.0
+        return plain and not (self._arguments.generation_kwargs or {})
+
+    @torch.no_grad()
+    def _first_tokens(
+        self, prompt_ids: Any, images: Any, multimodal_fields: Any, tokens: list[int]
+    ) -> list[FirstToken]:
+        """The first prompts as the trainer sees them, and what it gives these answers' first tokens."""
+        counts = [len(i or []) for i in images] if images is not None else [0] * len(prompt_ids)
+        rows = by_row({n: _tensor(v) for n, v in multimodal_fields.items() if n in IMAGE_FIELDS}, counts)
+        if rows is None:
+            return [FirstToken(ids, t, None) for ids, t in zip(prompt_ids, tokens, strict=False)]
+        kinds = {
+            n: [torch.tensor(v)[None] for v in multimodal_fields[n]] for n in TOKEN_FIELDS if n in multimodal_fields
+        }
+        found = []
+        for k, token in enumerate(tokens):
+            row = rows[k] | {name: torch.as_tensor(values[k]).reshape(1, -1) for name, values in kinds.items()}
+            batch = self._packed_groups([[0]], [list(prompt_ids[k])], [[token]], [row])
+            with self.accelerator.autocast():
+                logprob = answer_outputs(self.model, batch).log_probs[0, 0].item()
+            found.append(FirstToken(prompt_ids[k], token, logprob))
+        return found
 
     def _get_per_token_logps_and_entropies(
         self,
@@ -185,7 +248,7 @@ class SharedPrefixGRPOTrainer(ResumableGenerations, GRPOTrainer):
             logps = logps.index_copy(0, order, _table(outputs.log_probs[0], batch, logits_to_keep))
             if entropies is not None:
                 entropies = entropies.index_copy(0, order, _table(outputs.entropy[0], batch, logits_to_keep))
-            self._log_tokens(batch)
+            self._tokens += torch.tensor(tokens_computed(batch))
         return logps, entropies, None
 
     def _packed_groups(
@@ -204,11 +267,17 @@ class SharedPrefixGRPOTrainer(ResumableGenerations, GRPOTrainer):
         batch = packed(prompt, packed_answers, pad_token_id=int(self._tokenizer.pad_token_id))  # pyright: ignore[reportArgumentType]
         return {name: values.to(self.accelerator.device) for name, values in batch.items()}
 
-    def _log_tokens(self, batch: Batch) -> None:
-        computed, saved = tokens_computed(batch)
+    def _compute_loss(self, model: Any, inputs: Any) -> Any:
+        """TRL's loss; the tokens of policy, old policy and reference on all ranks are logged with it."""
+        loss = super()._compute_loss(model, inputs)
+        everywhere: Any = self.accelerator.gather(self._tokens[None].to(self.accelerator.device))
+        computed, saved = everywhere.sum(dim=0).tolist()
+        self._tokens.zero_()
         metrics = self._metrics["train" if self._model.training else "eval"]
-        metrics["tokens/computed"].append(computed)
-        metrics["tokens/saved"].append(saved)
+        if self.shared:
+            metrics["tokens/computed"].append(computed)
+            metrics["tokens/saved"].append(saved)
+        return loss
 
 
 def _token_lists(

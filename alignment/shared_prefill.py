@@ -15,6 +15,11 @@ from alignment.image_rows import IMAGE_FIELDS, Fields, joined
 ENCODE = "_prepare_multimodal_encoder_kwargs_for_generation"
 
 
+def can_share_prefill(model: Any) -> bool:
+    """Whether this model generates in the two steps that are needed."""
+    return hasattr(model, ENCODE) and hasattr(model, "_prefill")
+
+
 @contextmanager
 def shared_prefill(model: Any, groups: Sequence[Sequence[int]] | None, rows: Sequence[Fields]) -> Generator[None]:
     """Within it, ``model.generate`` prefills each group of its batch once and copies the cache.
@@ -24,8 +29,7 @@ def shared_prefill(model: Any, groups: Sequence[Sequence[int]] | None, rows: Seq
         groups: the rows of the batch that have the same prompt and images; None changes nothing.
         rows: each row's image fields, as ``by_row`` gives them.
     """
-    possible = groups is not None and hasattr(model, ENCODE) and hasattr(model, "_prefill")
-    if groups is None or not possible or len(groups) == sum(map(len, groups)):
+    if groups is None or not can_share_prefill(model) or len(groups) == sum(map(len, groups)):
         yield
         return
     first = torch.tensor([group[0] for group in groups])

@@ -178,6 +178,7 @@ def make_trainer(recipe: Recipe, folder: Path) -> Any:
         model_options,
         prepared_model,
     )
+    from alignment.module_settings import set_modules
     from alignment.resuming import note_rows
 
     arguments = trainer_arguments(recipe, folder)
@@ -207,6 +208,7 @@ def make_trainer(recipe: Recipe, folder: Path) -> Any:
         from alignment.image_features import cache_image_features
 
         cache_image_features(trainer.model, reference=getattr(trainer, "ref_model", None))
+    set_modules(trainer, recipe.model)
     note_rows(trainer, recipe.data, lengths)
     return trainer
 
@@ -225,6 +227,8 @@ def _maker(method: str) -> Any:
 
 def trainer_arguments(recipe: Recipe, folder: Path) -> dict[str, Any]:
     """The recipe's trainer section over clinalign's defaults: no tracker, no upload, the model's own precision."""
+    from alignment import kernels
+
     defaults: dict[str, Any] = {
         "output_dir": str(folder / "checkpoints"),
         "report_to": "none",
@@ -232,5 +236,6 @@ def trainer_arguments(recipe: Recipe, folder: Path) -> dict[str, Any]:
         "bf16": recipe.model.dtype == "bfloat16",
         "save_total_limit": 2,
         "logging_steps": 10,
+        **kernels.liger(recipe.model),
     }
     return prepare_deepspeed({**defaults, **recipe.trainer})

@@ -107,8 +107,8 @@ def generated(
     seen: set[tuple[str, str]] = set()
     for place, kind in enumerate(_kinds(case.task, number, rng), start=1):
         style = case.task.style_of(1 + (place - 1) * case.task.count // number)
-        others: list[Kind] = [other for other in case.task.asks if other != kind]
-        for tried in [kind] * TRIES + others * TRIES:
+        order: list[Kind] = [kind, *(other for other in case.task.asks if other != kind)]
+        for tried in (each for each in order for _ in range(TRIES)):
             asked = GENERATORS[tried](case, style, rng, balance)
             if asked is None or (asked.question, asked.answer) in seen:
                 continue

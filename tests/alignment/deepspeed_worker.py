@@ -10,6 +10,14 @@ from alignment.recipe import read_recipe
 from alignment.train import make_trainer
 
 
+def optimizer_elements(engine):
+    """How many numbers the optimizer of a DeepSpeed engine keeps on this rank: its float32 copy and both moments."""
+    zero = engine.optimizer
+    copies = getattr(zero, "fp32_partitioned_groups_flat", None) or zero.single_partition_of_fp32_groups
+    states = zero.optimizer.state.values()
+    return sum(c.numel() for c in copies) + sum(s[k].numel() for s in states for k in ("exp_avg", "exp_avg_sq"))
+
+
 def main() -> None:
     recipe_file, out = Path(sys.argv[1]), Path(sys.argv[2])
     stay_offline()
@@ -27,6 +35,7 @@ def main() -> None:
         "losses": [entry["loss"] for entry in trainer.state.log_history if "loss" in entry],
         "tokens_saved": [entry.get("tokens/saved", 0) for entry in trainer.state.log_history if "loss" in entry],
         "held": held,
+        "optimizer_elements": optimizer_elements(wrapped) if hasattr(wrapped, "zero_optimization_stage") else None,
         "whole": whole,
     }
     (out / f"rank{os.environ.get('RANK', '0')}.json").write_text(json.dumps(seen))

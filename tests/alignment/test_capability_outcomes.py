@@ -51,7 +51,8 @@ def row_of(
     stage: str = "early AMD", *, kind: str = "level", about: str = "stage", answer: str = "", n: int = 0, **more
 ) -> dict[str, Any]:
     return {
-        "id": f"r{n}", "patient": f"p{n % 7}", "task": "staging", "capability": "staging", "answer": answer,
+        "id": f"r{n}", "patient": f"p{n % 7}", "task": "staging", "capability": "staging", "stage": "specialism",
+        "answer": answer,
         "guidelines": ["retina_amd@1", "retina_referral@2"], "rule_set": "retina_amd@1", "facts": facts_of(stage),
         "provenance": json.dumps({"kind": kind, "about": about}), "prompt": user_turn("Which?"), "images": [],
         "boxes": None, **more,

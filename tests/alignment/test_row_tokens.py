@@ -70,3 +70,12 @@ def test_longest_and_packed_are_sums_of_their_parts(rows):
     assert lengths.longest() == [t + i + max(a) for t, i, a in rows]
     assert lengths.packed() == [t + i + sum(a) for t, i, a in rows]
     assert lengths.of(range(len(rows))) == lengths
+
+
+def test_the_log_of_sft_shows_tokens_computed(write_recipe, start, tmp_path):
+    recipe = read_recipe(write_recipe("sft", model={"path": str(start)}, trainer={"max_steps": 1}))
+    trainer = make_trainer(recipe, tmp_path / "sft")
+    trainer.train()
+    first = next(entry for entry in trainer.state.log_history if "loss" in entry)
+    assert first["tokens/computed"] == first["num_tokens"] > 0
+    assert "tokens/saved" not in first

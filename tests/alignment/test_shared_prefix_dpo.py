@@ -58,6 +58,11 @@ def rows_of(recipe, count):
     return [dict(row) for row in rows]
 
 
+def test_on_and_off_are_understood_though_yaml_reads_them_as_true_and_false(write_recipe):
+    asked = {word: read_recipe(write_recipe("dpo"), [f"model.shared_prefix={word}"]) for word in ("on", "off", "auto")}
+    assert {word: recipe.model.shared_prefix for word, recipe in asked.items()} == {w: w for w in asked}
+
+
 @pytest.mark.parametrize("trainer", [{}, {"gradient_checkpointing": True}])
 def test_the_same_losses_with_shared_prefix_on_and_off(recipe, trainer):
     assert losses(recipe("on", trainer=trainer)) == pytest.approx(
@@ -103,6 +108,13 @@ def test_the_log_shows_tokens_computed_and_saved(recipe):
     assert on["tokens/saved"] > 0
     assert off["tokens/saved"] == 0
     assert on["tokens/computed"] + on["tokens/saved"] == off["tokens/computed"]
+
+
+def test_tokens_of_a_reference_at_each_step_are_counted_too(recipe):
+    now = steps_of(recipe("now", trainer={"precompute_ref_log_probs": False}))[0]
+    before = steps_of(recipe("before", trainer={"precompute_ref_log_probs": True}))[0]
+    for name in ("tokens/computed", "tokens/saved"):
+        assert now[name] == 2 * before[name]
 
 
 def test_one_batch_of_noised_text_only_and_ordinary_rows_scores_as_each_row_alone(recipe):

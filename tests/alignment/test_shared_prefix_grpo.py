@@ -94,6 +94,17 @@ def test_one_trajectory_with_lora_a_reference_and_a_frozen_tower(recipe):
     assert_one_trajectory(recipe, trainer={"beta": 0.1}, lora={"rank": 2}, freeze=["vision"])
 
 
+def test_tokens_are_those_of_all_passes_of_a_step(recipe):
+    plain, judged = log_of(recipe("plain", "on"))[0], log_of(recipe("judged", "on", trainer={"beta": 0.1}))[0]
+    rows, longest = 8, 8
+    prompts = plain["tokens/computed"] - round(rows * plain["completions/mean_length"])
+    assert 0 < prompts < plain["tokens/computed"]
+    assert plain["tokens/saved"] == 3 * prompts  # of four answers a prompt, three need no copy of it
+    assert plain["tokens/computed"] <= prompts + rows * longest
+    assert judged["tokens/computed"] == 2 * plain["tokens/computed"]
+    assert judged["tokens/saved"] == 2 * plain["tokens/saved"]
+
+
 def test_an_image_is_decoded_processed_and_prefilled_once_a_group(recipe, tmp_path):
     trainer = make_trainer(recipe("once", "on"), tmp_path / "once")
     processed, prefilled = [], []
@@ -122,6 +133,36 @@ def test_an_image_is_decoded_processed_and_prefilled_once_a_group(recipe, tmp_pa
 
 def counted_prefill_method(function):
     return lambda self, ids, *args, **kwargs: function(ids, *args, **kwargs)
+
+
+@pytest.mark.parametrize("family", ["idefics3", "qwen3_vl", "llava"])
+def test_samples_of_a_prompt_come_from_one_prefill_and_are_those_of_several(starts, data, family):
+    from alignment.generation import generate, model_inputs, unsampled_tokens
+
+    model, processor = load_model(str(starts[family])).eval(), load_processor(str(starts[family]))
+    rows = Dataset.from_parquet(str(parquet(str(data / "prompt/align"))))
+    picked = [dict(rows[k]) for k in (0, 1)]
+    inputs = model_inputs(processor, picked)
+    torch.manual_seed(3)
+    plain = model.generate(
+        **inputs, max_new_tokens=8, do_sample=True, top_k=0, num_return_sequences=3,
+        suppress_tokens=unsampled_tokens(processor),
+    )  # fmt: skip
+    want = processor.batch_decode(plain[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    prefilled, prefill = [], type(model)._prefill
+
+    def counted(self, ids, *args, **kwargs):
+        prefilled.append(len(ids))
+        return prefill(self, ids, *args, **kwargs)
+
+    type(model)._prefill = counted
+    try:
+        torch.manual_seed(3)
+        got = generate(model, processor, picked, max_new_tokens=8, num_samples=3, temperature=1.0)
+    finally:
+        type(model)._prefill = prefill
+    assert [text for texts in got for text in texts] == want
+    assert prefilled == [2]
 
 
 @pytest.mark.parametrize("family", ["idefics3", "qwen3_vl", "llava"])

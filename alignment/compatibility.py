@@ -1,0 +1,185 @@
+"""What works with what, as data: ``clinalign check`` refuses by it, and ``clinalign check --compatibility`` prints it.
+
+Left out: what only data or a machine can show (columns, lengths, missing GPUs); those have checks of their own.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alignment.recipe import Recipe
+
+Applies = Callable[[Recipe], bool]
+
+
+def zero_settings(recipe: Recipe) -> dict[str, Any]:
+    """The ``zero_optimization`` section of the recipe's DeepSpeed file, empty without one."""
+    file = recipe.trainer.get("deepspeed")
+    if isinstance(file, str) and Path(file).is_file():
+        content = json.loads(Path(file).read_text(encoding="utf-8"))
+        return dict(content.get("zero_optimization", {}))
+    return {}
+
+
+def _stage(recipe: Recipe) -> int:
+    return int(zero_settings(recipe).get("stage", 0))
+
+
+def _asks(recipe: Recipe, key: str) -> bool:
+    return bool(recipe.trainer.get(key))
+
+
+def _masked(recipe: Recipe) -> bool:
+    return recipe.model.shared_prefix == "on"
+
+
+def _starts_from_adapter(recipe: Recipe) -> bool:
+    folder = Path(recipe.model.path)
+    return any((place / "adapter_config.json").is_file() for place in (folder, folder / "model"))
+
+
+def _losses(recipe: Recipe) -> list[str]:
+    asked = recipe.trainer.get("loss_type", "sigmoid")
+    return [asked] if isinstance(asked, str) else list(asked)
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Two things that do not go together: ``place`` in the recipe, why, and what to do instead."""
+
+    one: str
+    other: str
+    place: str
+    why: str
+    cure: str
+    applies: Applies
+
+
+@dataclass(frozen=True)
+class Works:
+    """Two things that go together, and what shows it."""
+
+    one: str
+    other: str
+    how: str
+    shown_by: str
+
+
+REFUSED = (
+    Refused(
+        "quantization (QLoRA)", "ZeRO-3", "model.quantization",
+        "4-bit weights cannot be divided among ranks", "use recipes/deepspeed/zero2.json",
+        lambda r: r.model.quantization is not None and _stage(r) == 3,
+    ),
+    Refused(
+        "quantization (QLoRA)", "full training", "model.quantization",
+        "4-bit weights take no gradient", "add a section such as lora: {rank: 16}",
+        lambda r: r.model.quantization is not None and r.model.lora is None and r.method in ("sft", "dpo", "grpo"),
+    ),
+    Refused(
+        "quantization (QLoRA)", "going on from an adapter", "model.quantization",
+        "the base of an adapter's folder is loaded whole", "release the adapter and start from the merged weights",
+        lambda r: r.model.quantization is not None and _starts_from_adapter(r),
+    ),
+    Refused(
+        "shared_prefix: on", "flash or flex attention", "model.shared_prefix",
+        "these kernels take no mask of ours", "use 'auto' (repeats the prompt there), or attention: sdpa",
+        lambda r: _masked(r) and r.model.attention in ("flash_attention_2", "flex_attention"),
+    ),
+    Refused(
+        "shared_prefix: on", "dialogues", "model.shared_prefix",
+        "each dialogue is computed by itself", "use 'auto' or 'off'",
+        lambda r: _masked(r) and r.dialogue is not None,
+    ),
+    Refused(
+        "dialogues", "vLLM", "trainer.use_vllm",
+        "dialogues are rolled out with the model itself", "leave it out",
+        lambda r: r.dialogue is not None and _asks(r, "use_vllm"),
+    ),
+    Refused(
+        "dialogues", "continuous batching", "trainer.use_transformers_continuous_batching",
+        "dialogues are rolled out with the model itself", "leave it out",
+        lambda r: r.dialogue is not None and _asks(r, "use_transformers_continuous_batching"),
+    ),
+    Refused(
+        "dialogues", "canaries", "canaries",
+        "they attack with single responses, not with dialogues", "leave the section out",
+        lambda r: r.dialogue is not None and r.canaries is not None,
+    ),
+    Refused(
+        "DeepSpeed", "use_cpu", "trainer.use_cpu",
+        "with it DeepSpeed is silently not used", "leave it out beside trainer.deepspeed",
+        lambda r: _asks(r, "deepspeed") and _asks(r, "use_cpu"),
+    ),
+    Refused(
+        "DPO's reference on disk", "adapters under DeepSpeed", "trainer.precompute_ref_log_probs",
+        "a divided model's adapter cannot be switched off before training", "leave it out",
+        lambda r: _asks(r, "precompute_ref_log_probs") and r.model.lora is not None and _asks(r, "deepspeed"),
+    ),
+    Refused(
+        "DPO's reference on disk", "sync_ref_model", "trainer.precompute_ref_log_probs",
+        "the reference moves", "leave one of the two out",
+        lambda r: _asks(r, "precompute_ref_log_probs") and _asks(r, "sync_ref_model"),
+    ),
+    Refused(
+        "DPO's reference on disk", "token_kl_coefficient", "trainer.precompute_ref_log_probs",
+        "token_kl_coefficient needs the reference itself", "leave it out",
+        lambda r: _asks(r, "precompute_ref_log_probs") and r.weighting.token_kl_coefficient > 0,
+    ),
+    Refused(
+        "sync_ref_model", "adapters", "trainer.sync_ref_model",
+        "with adapters there is no reference of its own to synchronise", "leave it out, or train all weights",
+        lambda r: _asks(r, "sync_ref_model") and r.model.lora is not None,
+    ),
+    Refused(
+        "sync_ref_model", "GRPO without a reference", "trainer.sync_ref_model",
+        "beta is 0, so there is no reference", "set trainer.beta, or leave it out",
+        lambda r: r.method == "grpo" and _asks(r, "sync_ref_model") and not _asks(r, "beta"),
+    ),
+    Refused(
+        "weighted DPO", "losses other than sigmoid", "trainer.loss_type",
+        "only 'sigmoid' has a weighted form here", "leave it out",
+        lambda r: r.method == "dpo" and _losses(r) != ["sigmoid"],
+    ),
+    Refused(
+        "ZeRO-3", "generation from divided weights", "trainer.ds3_gather_for_generation",
+        "a rank whose prompts hold no image would keep the others waiting", "leave it out",
+        lambda r: r.method == "grpo" and _stage(r) == 3 and r.trainer.get("ds3_gather_for_generation") is False,
+    ),
+    Refused(
+        "tower_checkpointing: true", "a frozen tower", "model.tower_checkpointing",
+        "a frozen tower keeps no activations", "leave it out",
+        lambda r: r.model.tower_checkpointing is True and "vision" in r.model.freeze and r.model.lora is None,
+    ),
+)  # fmt: skip
+
+WORKS = (
+    Works("SFT, DPO, GRPO", "ZeRO-2, ZeRO-3", "losses as on one process", "test_deepspeed.py"),
+    Works("SFT, DPO, GRPO", "text on one rank, images on another", "the tower runs always", "test_mixed_batches.py"),
+    Works("shared_prefix", "ZeRO-2, ZeRO-3", "losses as without it", "test_deepspeed.py"),
+    Works("dialogues", "ZeRO-2", "trains with unequal dialogues", "test_dialogue_deepspeed.py"),
+    Works("learning_rates", "ZeRO-2", "each part moves by its own rate", "test_module_settings.py"),
+    Works("launch", "two CPU processes", "trains some steps", "test_launch.py"),
+    Works("quantization, liger, flash attention", "a GPU", "not tried: no GPU here", "-"),
+    Works("launch over several nodes", "torchrun, accelerate, SLURM", "the line is checked, not run", "test_launch.py"),
+)
+
+
+def incompatibilities(recipe: Recipe) -> list[str]:
+    """One line for each refused pair that this recipe holds."""
+    return [
+        f"{rule.place}: {rule.why}; {rule.cure} ({rule.one} and {rule.other})."
+        for rule in REFUSED
+        if rule.applies(recipe)
+    ]
+
+
+def table() -> str:
+    """The whole of it as Markdown."""
+    head = ["| what | with | verdict | why, or what shows it |", "|---|---|---|---|"]
+    works = [f"| {w.one} | {w.other} | works: {w.how} | `{w.shown_by}` |" for w in WORKS if w.shown_by != "-"]
+    untried = [f"| {w.one} | {w.other} | {w.how} | |" for w in WORKS if w.shown_by == "-"]
+    refused = [f"| {r.one} | {r.other} | refused | {r.why}; {r.cure} |" for r in REFUSED]
+    return "\n".join([*head, *works, *untried, *refused])

@@ -1,0 +1,132 @@
+"""The line that is started is the right one; two CPU processes really train with it."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from alignment.launch import Place, Run, launch, line, sbatch_script, shell_line, submit
+from rewards.strict_yaml import InputError
+from tests.alignment.test_deepspeed import ROOT
+
+RUN = Run(Path("recipes/sft/x.yaml"), ["trainer.seed=1"])
+TRAIN = ["-m", "alignment", "train", "recipes/sft/x.yaml", "trainer.seed=1"]
+
+
+def options(command):
+    """The options of a command, as a dict."""
+    return {a: b for a, b in pairwise(command) if a.startswith("--")}
+
+
+def test_one_node_is_a_rendezvous_of_its_own():
+    command = line(RUN, Place(gpus=8))
+    assert command[1:] == ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "8", *TRAIN]
+
+
+def test_several_nodes_meet_at_the_head():
+    asked = options(line(RUN, Place(nodes=4, gpus=8, head="node-a")))
+    assert (asked["--nnodes"], asked["--nproc_per_node"]) == ("4", "8")
+    assert (asked["--rdzv_backend"], asked["--rdzv_endpoint"]) == ("c10d", "node-a:29500")
+
+
+def test_several_nodes_without_a_head_are_refused():
+    with pytest.raises(InputError, match="--head HOST"):
+        line(RUN, Place(nodes=2))
+
+
+def test_accelerate_counts_all_processes():
+    asked = options(line(RUN, Place(nodes=2, gpus=4, head="a:1234", node=1, by="accelerate")))
+    assert (asked["--num_processes"], asked["--num_machines"], asked["--machine_rank"]) == ("8", "2", "1")
+    assert (asked["--main_process_ip"], asked["--main_process_port"]) == ("a", "1234")
+
+
+def test_accelerate_knows_every_option_that_it_is_given():
+    from accelerate.commands.launch import launch_command_parser
+
+    command = line(RUN, Place(nodes=2, gpus=4, head="a", node=0, by="accelerate"))
+    parsed = launch_command_parser().parse_args(command[3:])
+    assert parsed.num_processes == 8
+    assert (parsed.module, parsed.training_script) == (True, "alignment")
+
+
+def test_torchrun_knows_every_option_that_it_is_given():
+    from torch.distributed.run import parse_args
+
+    parsed = parse_args(line(RUN, Place(nodes=2, gpus=4, head="a"))[3:])
+    assert (parsed.nnodes, parsed.nproc_per_node, parsed.training_script) == ("2", "4", "alignment")
+
+
+def test_accelerate_on_the_cpu_is_refused():
+    with pytest.raises(InputError, match="does not say so"):
+        line(RUN, Place(cpu=True, by="accelerate"))
+
+
+def test_the_printed_line_holds_its_environment():
+    words = shlex.split(shell_line(RUN, Place(gpus=2, cpu=True)))
+    assert "HF_HUB_OFFLINE=1" in words
+    assert "DS_ACCELERATOR=cpu" in words
+    assert words[-len(TRAIN) :] == TRAIN
+
+
+@pytest.mark.parametrize("nodes", [1, 16])
+def test_the_batch_script_asks_for_what_torchrun_is_told(nodes, tmp_path):
+    script = sbatch_script(RUN, Place(nodes=nodes, gpus=8))
+    assert f"#SBATCH --nodes={nodes}\n" in script
+    assert "#SBATCH --gpus-per-node=8\n" in script
+    assert f"--nnodes {nodes} " in script
+    assert '--rdzv_endpoint "$HEAD:$PORT" --nproc_per_node 8 -m alignment train' in script
+    file = tmp_path / "x.sbatch"
+    file.write_text(script)
+    assert subprocess.run(["bash", "-n", str(file)], check=False).returncode == 0
+
+
+def test_the_batch_script_runs_torchrun_at_the_first_host(tmp_path):
+    """With stand-ins for SLURM's own commands, which are not on this machine."""
+    for name, body in {"scontrol": "echo first; echo second", "srun": 'printf "%s\\n" "$@"'}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    file = tmp_path / "x.sbatch"
+    file.write_text(sbatch_script(RUN, Place(nodes=2, gpus=8)))
+    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "77", "SLURM_JOB_NODELIST": "x"}
+    said = subprocess.run(["bash", str(file)], env=env, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert said[said.index("--rdzv_endpoint") + 1] == "first:20077"
+    assert said[said.index("--rdzv_id") + 1] == "77"
+    assert said[-len(TRAIN) :] == TRAIN
+
+
+def test_without_sbatch_the_script_is_left_and_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(InputError, match=r"launch\.sbatch"):
+        submit(RUN, Place(nodes=2, gpus=8), tmp_path / "run")
+    assert (tmp_path / "run" / "launch.sbatch").is_file()
+
+
+def test_more_gpus_than_there_are_is_refused():
+    with pytest.raises(InputError, match="this node has"):
+        launch(RUN, Place(gpus=1000))
+
+
+def clinalign(*arguments):
+    command = [sys.executable, "-m", "alignment", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False)
+
+
+def test_a_faulty_recipe_is_refused_before_anything_is_started(write_recipe):
+    done = clinalign("launch", write_recipe(model={"quantization": "4bit"}), "--gpus", 2, "--dry-run")
+    assert done.returncode == 2
+    assert "4-bit weights take no gradient" in done.stderr
+
+
+@pytest.mark.slow
+def test_launch_trains_on_two_cpu_processes(write_recipe, tmp_path):
+    recipe = write_recipe("sft", trainer={"per_device_train_batch_size": 29, "num_train_epochs": 3, "max_steps": -1})
+    done = clinalign("launch", recipe, "--gpus", 2, "--cpu")
+    assert done.returncode == 0, done.stderr[-2000:]
+    log = [json.loads(text) for text in (tmp_path / "sft" / "log.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in log if "loss" in entry] == [1, 2, 3]  # 58 rows: two processes share an epoch
+    assert (tmp_path / "sft" / "model" / "config.json").is_file()

@@ -1,0 +1,156 @@
+"""Memory by ZeRO stage against numbers worked by hand, and the shipped sizes of large models."""
+
+import pytest
+import torch
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoModelForImageTextToText
+
+from alignment.estimate import load_of, memory_table, time_table, zero_of
+from alignment.memory import SETTINGS, Layers, Load, Zero, activation_bytes, per_rank
+from alignment.meta_model import Counts, counts_of, known_config, meta_model
+from alignment.recipe import Recipe
+from rewards.strict_yaml import InputError
+from tests.alignment.test_deepspeed import ROOT, launched
+
+BILLION = 1_000_000_000
+FULL = Load(total=7 * BILLION, trainable=7 * BILLION)
+# 7 B parameters in bfloat16 on 8 ranks: 2 + 2 + 12 bytes each, divided by the stage (ZeRO paper, figure 1).
+BY_HAND = {
+    Zero(1): (14.0, 14.0, 10.5),
+    Zero(2): (14.0, 1.75, 10.5),
+    Zero(3): (1.75, 1.75, 10.5),
+}
+
+
+@pytest.mark.parametrize("zero", BY_HAND, ids=lambda zero: zero.name)
+def test_seven_billion_on_eight_ranks(zero):
+    held = per_rank(FULL, zero, 8)
+    assert (held.weights / 1e9, held.gradients / 1e9, held.optimizer / 1e9) == BY_HAND[zero]
+
+
+def test_one_rank_holds_sixteen_bytes_a_parameter():
+    held = per_rank(FULL, Zero(1), 1)
+    assert held.device == 16 * 7 * BILLION
+
+
+def test_without_deepspeed_the_moments_are_in_the_weights_own_precision():
+    assert per_rank(FULL, Zero(0), 8).optimizer == 2 * 2 * 7 * BILLION
+    assert per_rank(Load(10, 10, weight_bytes=4, base_bytes=4), Zero(0), 1).device == 10 * (4 + 4 + 8)
+
+
+def test_zero_3_holds_at_most_a_billion_parameters_whole():
+    assert per_rank(FULL, Zero(3), 8).working == 2 * BILLION
+    assert per_rank(Load(100, 100), Zero(3), 8).working == 200
+
+
+def test_zero_2_has_two_buckets_of_half_a_billion():
+    assert per_rank(FULL, Zero(2), 8).working == 2 * BILLION
+
+
+def test_lora_has_gradients_and_moments_of_the_adapters_alone():
+    held = per_rank(Load(total=7_100_000_000, trainable=100_000_000), Zero(2), 10)
+    assert held.weights == 14_200_000_000
+    assert held.gradients == 20_000_000
+    assert held.optimizer == 120_000_000
+
+
+def test_four_bit_weights_are_half_a_byte():
+    held = per_rank(Load(total=1100, trainable=100, base_bytes=0.5), Zero(0), 1)
+    assert held.weights == 1000 * 0.5 + 100 * 2
+
+
+def test_a_reference_of_its_own_is_divided_from_zero_3_on():
+    both = Load(total=80, trainable=80, reference=80)
+    assert per_rank(both, Zero(2), 8).reference == 160
+    assert per_rank(both, Zero(3), 8).reference == 20
+
+
+def test_offload_moves_and_loses_nothing():
+    on, off = per_rank(FULL, Zero(3), 8), per_rank(FULL, Zero(3, True, True), 8)
+    assert (off.weights, off.gradients, off.optimizer) == (0, 0, 0)
+    assert off.cpu == on.weights + on.gradients + on.optimizer
+
+
+@given(st.integers(1, 10**12), st.floats(0, 1), st.integers(1, 512), st.sampled_from(SETTINGS))
+def test_more_ranks_never_hold_more_each(total, share, ranks, zero):
+    load = Load(total, int(total * share))
+    assert per_rank(load, zero, ranks + 1).device <= per_rank(load, zero, ranks).device
+
+
+def test_activations_by_hand():
+    # 4 layers of 8 for 10 tokens at 2 bytes: a row is 160 bytes, a whole layer 17 of them.
+    assert activation_bytes([Layers(4, 8, 10, checkpointed=False)], 2) == 4 * 17 * 160
+    assert activation_bytes([Layers(4, 8, 10)], 2) == (4 + 17) * 160
+    assert activation_bytes([Layers(4, 8, 10, trained=False, checkpointed=False)], 2) == 17 * 160
+
+
+@pytest.mark.parametrize(("name", "billions"), [("7B", 8.29), ("72B", 73.41)])
+def test_the_shipped_sizes_give_the_published_number_of_parameters(name, billions):
+    config = known_config(f"Qwen/Qwen2.5-VL-{name}-Instruct")
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(config)
+    assert round(counts_of(model).total / 1e9, 2) == billions
+
+
+def test_a_model_that_is_nowhere_is_refused_with_the_cure():
+    with pytest.raises(InputError, match="hf download nobody/nothing"):
+        known_config("nobody/nothing")
+
+
+def large(name, **changes):
+    content = yaml.safe_load((ROOT / "recipes" / name).read_text())
+    content["model"] |= changes
+    content["trainer"]["deepspeed"] = str(ROOT / content["trainer"]["deepspeed"])
+    return Recipe.model_validate(content)
+
+
+@pytest.mark.filterwarnings("default")  # peft asks for a property that transformers is about to rename
+def test_frozen_parts_and_adapters_are_counted():
+    whole = counts_of(meta_model(large("sft/qwen2_5_vl_7b_full.yaml")))
+    assert whole.trainable == whole.total == whole.base
+    adapted = counts_of(meta_model(large("sft/qwen2_5_vl_7b_lora.yaml")))
+    assert adapted.base == whole.total
+    assert adapted.trainable == adapted.total - adapted.base
+    frozen = counts_of(meta_model(large("sft/qwen2_5_vl_7b_full.yaml", freeze=["vision"])))
+    assert 0.6e9 < frozen.total - frozen.trainable < 0.7e9
+
+
+def test_a_recipe_says_which_setting_is_its_own():
+    recipe = large("sft/qwen2_5_vl_72b_full.yaml")
+    assert zero_of(recipe).name == "zero3_offload"
+    table = memory_table(recipe, 32, 1500)
+    assert table["this_recipe"] == "zero3_offload"
+    held = table["memory_gb_per_rank"]
+    assert held["zero3_offload"]["device"] < 80 < held["zero2"]["device"]
+
+
+def test_full_training_with_a_reference_holds_a_second_model():
+    recipe = large("dpo/qwen2_5_vl_72b_lora.yaml")
+    counts = Counts(total=10, base=9, trainable=1)
+    assert load_of(recipe, counts).reference == 0
+    assert load_of(large("dpo/qwen2_5_vl_72b_lora.yaml", lora=None), counts).reference == 9
+
+
+def test_hours_by_hand():
+    # 7,200 rows of 1,000 tokens at 500 tokens a second on each of 4 ranks: an hour.
+    told = time_table(samples=7200, tokens_per_row=1000, ranks=4, rate=500, source="given")
+    assert told == {"tokens": 7_200_000, "rate_tokens_per_s": 500, "hours": 1.0, "rate_from": "given"}
+
+
+def test_without_a_rate_there_are_no_hours():
+    assert "hours" not in time_table(samples=1, tokens_per_row=1, ranks=1, rate=None, source="none")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("stage", [2, 3])
+def test_ranks_of_deepspeed_hold_what_the_formula_says(write_recipe, tmp_path, stage):
+    settings = {"max_steps": 1, "deepspeed": str(ROOT / f"recipes/deepspeed/zero{stage}.json")}
+    seen = launched(write_recipe("sft", trainer=settings), tmp_path / "seen", 2)
+    load = Load(seen[0]["whole"], seen[0]["whole"], weight_bytes=4, base_bytes=4)
+    said = per_rank(load, Zero(stage), 2)
+    for rank in seen:  # DeepSpeed fills each parameter's share up to whole alignment units: under 1 %
+        assert rank["held"] * 4 == pytest.approx(said.weights, rel=0.01)
+        assert rank["optimizer_elements"] * 4 == pytest.approx(said.optimizer, rel=0.01)

@@ -1,0 +1,99 @@
+"""Each part moves by its own learning rate; the tower is checkpointed by its own switch; kernels by what there is."""
+
+import pytest
+import torch
+
+from alignment import kernels
+from alignment.models import load_model, model_options, part_of
+from alignment.module_settings import TowerCheckpointing
+from alignment.recipe import ModelSection, read_recipe
+from alignment.train import make_trainer
+from rewards.strict_yaml import InputError
+from tests.alignment.test_deepspeed import ROOT, launched
+from tests.alignment.tiny_families import build, prompt_inputs, rows
+
+
+@pytest.mark.filterwarnings("default")
+def test_each_part_moves_by_its_own_learning_rate(write_recipe, tmp_path):
+    rates = {"vision": 0.0, "projector": 1.0e-5}
+    recipe = read_recipe(
+        write_recipe("sft", model={"learning_rates": rates}, trainer={"max_steps": 1, "lr_scheduler_type": "constant"})
+    )
+    trainer = make_trainer(recipe, tmp_path / "run")
+    before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+    trainer.train()
+    moved = {"vision": 0.0, "projector": 0.0, "language": 0.0}
+    for name, parameter in trainer.model.named_parameters():
+        moved[part_of(name)] = max(moved[part_of(name)], float((parameter - before[name]).abs().max()))
+    assert moved["vision"] == 0.0
+    assert moved["projector"] == pytest.approx(1.0e-5, rel=0.05)  # Adam's first step is the learning rate
+    assert moved["language"] == pytest.approx(1.0e-3, rel=0.05)
+    assert sum(len(g["params"]) for g in trainer.optimizer.param_groups) == len(before)
+
+
+def test_a_rate_for_a_part_that_is_not_trained_is_refused(write_recipe, tmp_path):
+    model = {"learning_rates": {"vision": 1.0e-5}, "freeze": ["vision"]}
+    recipe = read_recipe(write_recipe("sft", model=model))
+    with pytest.raises(InputError, match="nothing of vision is trained"):
+        make_trainer(recipe, tmp_path / "run")
+
+
+@pytest.mark.parametrize("rates", [{"eyes": 1.0e-5}, {"vision": -1.0}])
+def test_a_rate_of_no_part_or_below_zero_is_refused(write_recipe, rates):
+    with pytest.raises(InputError, match="learning_rates"):
+        read_recipe(write_recipe("sft", model={"learning_rates": rates}))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_rates_hold_under_zero_2(write_recipe, tmp_path):
+    model = {"learning_rates": {"vision": 0.0}}
+    settings = {"max_steps": 1, "per_device_train_batch_size": 2, "save_strategy": "steps", "save_steps": 1,
+                "lr_scheduler_type": "constant", "deepspeed": str(ROOT / "recipes/deepspeed/zero2.json")}  # fmt: skip
+    path = write_recipe("sft", model=model, trainer=settings)
+    launched(path, tmp_path / "seen", 2)
+    before = dict(load_model(str(tmp_path / "sft" / "init")).named_parameters())
+    after = load_model(str(tmp_path / "sft" / "checkpoints" / "checkpoint-1"))
+    moved = {part_of(name) for name, p in after.named_parameters() if not torch.equal(p, before[name])}
+    assert moved == {"projector", "language"}
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_the_tower_is_checkpointed_by_its_own_switch_with_the_same_gradients(on):
+    model = build("qwen2_5_vl").train()
+    inputs = prompt_inputs("qwen2_5_vl", model, rows()[:1])
+
+    def gradients():
+        model.zero_grad()
+        model(**inputs).logits.sum().backward()
+        return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+    expected = gradients()
+    if not on:
+        model.activation_checkpointing_enable()
+    TowerCheckpointing(on=on).on_train_begin(None, None, None, model=model)
+    switched = {
+        name: m.gradient_checkpointing for name, m in model.named_modules() if hasattr(m, "gradient_checkpointing")
+    }
+    assert {value for name, value in switched.items() if part_of(name) == "vision"} == {on}
+    assert {value for name, value in switched.items() if part_of(name) == "language"} == {not on}
+    found = gradients()
+    assert all(torch.allclose(found[name], expected[name], atol=1e-6) for name in expected)
+
+
+without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a GPU")
+
+
+@without_gpu
+def test_without_a_gpu_attention_is_sdpa_and_liger_is_off():
+    assert kernels.attention("auto") == "sdpa"
+    assert kernels.liger(ModelSection(path="x", liger=True)) == {}
+    assert model_options(ModelSection(path="x", attention="auto"))["attn_implementation"] == "sdpa"
+
+
+@without_gpu
+def test_what_needs_a_gpu_is_refused_in_one_sentence():
+    with pytest.raises(InputError, match=r"clinalign\[gpu\]"):
+        model_options(ModelSection(path="x", quantization="4bit"))
+    with pytest.raises(InputError, match="flash_attention_2 is not usable here"):
+        kernels.attention("flash_attention_2")
