@@ -4,6 +4,8 @@ They reward wording and are blind to negation: read ``factuality`` beside them.
 """
 
 from collections.abc import Sequence
+from functools import cache
+from typing import Any
 
 from rewards.cider import cider_d
 
@@ -40,9 +42,14 @@ def sentence_bleu(response: str, reference: str) -> float:
 
 def rouge_l_f1(response: str, reference: str) -> float:
     """F1 of the longest common subsequence of words, 0-1."""
+    return float(_rouge_l().score(reference, response)["rougeL"].fmeasure)
+
+
+@cache
+def _rouge_l() -> Any:
     from rouge_score.rouge_scorer import RougeScorer
 
-    return float(RougeScorer(["rougeL"]).score(reference, response)["rougeL"].fmeasure)
+    return RougeScorer(["rougeL"])
 
 
 def has_wordnet() -> bool:
