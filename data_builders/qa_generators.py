@@ -107,8 +107,7 @@ def generated(
     seen: set[tuple[str, str]] = set()
     for place, kind in enumerate(_kinds(case.task, number, rng), start=1):
         style = case.task.style_of(1 + (place - 1) * case.task.count // number)
-        order: list[Kind] = [kind, *(other for other in case.task.asks if other != kind)]
-        for tried in (each for each in order for _ in range(TRIES)):
+        for tried in _order(case.task, kind):
             asked = GENERATORS[tried](case, style, rng, balance)
             if asked is None or (asked.question, asked.answer) in seen:
                 continue
@@ -119,6 +118,15 @@ def generated(
             balance.add(asked)
             yield asked
             break
+
+
+def _order(task: Task, kind: Kind) -> Iterator[Kind]:
+    """The kind that is due, then the others of the task, each as often as it is tried."""
+    for _ in range(TRIES):
+        yield kind
+    for other in task.asks:
+        for _ in range(TRIES if other != kind else 0):
+            yield other
 
 
 def _kinds(task: Task, number: int, rng: random.Random) -> list[Kind]:
