@@ -13,6 +13,7 @@ from rich.console import Console
 
 from alignment.cli_cache import cache
 from alignment.cli_cluster import launch, show_memory
+from alignment.cli_output import JsonFlag, Overrides, say
 from alignment.cli_reward_model import eval_reward_model
 from alignment.cli_soak import ledger, soak
 from alignment.cli_splits import audit_splits_command
@@ -26,8 +27,6 @@ app = typer.Typer(
     add_completion=False,
 )
 console = Console(stderr=True)
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else.")]
-Overrides = Annotated[list[str] | None, typer.Argument(help="key=value, such as trainer.seed=1 or output=runs/x")]
 
 app.command()(cache)
 
@@ -49,16 +48,6 @@ def _plain(text: str) -> str:
     from rich.markup import escape
 
     return escape(text)
-
-
-def _say(result: dict[str, Any], as_json: bool) -> None:
-    """Prints a result as JSON or as lines of ``name: value``."""
-    if as_json:
-        assert sys.__stdout__ is not None
-        sys.__stdout__.write(json.dumps(result) + "\n")
-        return
-    for name, value in result.items():
-        Console().print(f"{name}: {value}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _local_backend(llm: Any) -> Any:
@@ -84,7 +73,7 @@ def build(
     out = build_data(read_spec(spec, overrides or []), local=_local_backend)
     card = json.loads((out / "card.json").read_text(encoding="utf-8"))
     told = {name: card[name] for name in ("counts", "preference") if card[name]}
-    _say({"built": str(out), "gallery": str(out / "gallery.html"), **told}, as_json)
+    say({"built": str(out), "gallery": str(out / "gallery.html"), **told}, as_json)
 
 
 @app.command()
@@ -98,7 +87,7 @@ def export(
     from alignment.recipe import parquet
     from data_builders.export import export as export_pairs
 
-    _say(export_pairs(parquet(data), shape, out), as_json)
+    say(export_pairs(parquet(data), shape, out), as_json)
 
 
 @app.command()
@@ -120,7 +109,7 @@ def grounding(
         raise InputError(f"grounding: no source named '{source}'. Known: phantom_chest, lidc_ct.")
     built = build_grounding(out, source=source, patients=patients, size=size, seed=seed)
     card = json.loads((built / "card.json").read_text(encoding="utf-8"))
-    _say({"built": str(built), "counts": card["counts"]}, as_json)
+    say({"built": str(built), "counts": card["counts"]}, as_json)
 
 
 app.command()(launch)
@@ -153,7 +142,7 @@ def check(
     checked = check_chain if _is_chain(recipe) else check_recipe
     result = checked(recipe, overrides or [], Scale(nodes, gpus, rate, tokens, measure))
     plain = result if as_json else {k: v for k, v in result.items() if k != "memory_gb_per_rank"}
-    _say(plain, as_json)
+    say(plain, as_json)
     if "memory_gb_per_rank" in result and not as_json:
         show_memory(result)
 
@@ -178,7 +167,7 @@ def train(
     else:
         folders = [run(read_recipe(recipe, overrides or []), fresh=fresh)]
     leave_process_group()
-    _say({"trained": [str(folder) for folder in folders]}, as_json)
+    say({"trained": [str(folder) for folder in folders]}, as_json)
 
 
 def _is_chain(recipe: Path) -> bool:
@@ -215,7 +204,7 @@ def evaluate_command(
         from alignment.run_comparison import compared
 
         looked["against"] = compared(against, target)
-    _say({"report": str(target / "report.html"), "metrics": figures, **looked}, as_json)
+    say({"report": str(target / "report.html"), "metrics": figures, **looked}, as_json)
 
 
 def _drops(file: Path) -> dict[str, dict[str, float]]:
@@ -229,7 +218,7 @@ def release(run: Path, out: Path, as_json: JsonFlag = False) -> None:
     """Release a run: merged weights, processor, model card, evaluation, and a manifest with SHA-256 of every file."""
     from alignment.release import release as release_run
 
-    _say({"released": str(release_run(run, out))}, as_json)
+    say({"released": str(release_run(run, out))}, as_json)
 
 
 @app.command()
@@ -244,7 +233,7 @@ def demo(
 
     result = run_loop(loop, seeds=seeds, fresh=fresh, quiet=as_json)
     if as_json:
-        _say(result, as_json)
+        say(result, as_json)
 
 
 @app.command()
@@ -266,7 +255,7 @@ def counterparts(
     named = {name: path for name, _, path in (entry.partition("=") for entry in model)}
     if len(named) < len(model) or not all(named.values()):
         raise InputError(f"--model {' '.join(model)}: expected different NAME=MODEL, such as sft=runs/x/sft.")
-    _say(write_counterparts(data, out, named, tasks=task, limit=limit, max_new_tokens=max_new_tokens), as_json)
+    say(write_counterparts(data, out, named, tasks=task, limit=limit, max_new_tokens=max_new_tokens), as_json)
 
 
 @app.command()
@@ -285,7 +274,7 @@ def winrate(
     """
     from alignment.counterparts import pool_tournament
 
-    _say(pool_tournament(pool, judge=judge, models=model, trained_against=trained_against or []), as_json)
+    say(pool_tournament(pool, judge=judge, models=model, trained_against=trained_against or []), as_json)
 
 
 @app.command()
@@ -315,7 +304,7 @@ def bench(
     with tempfile.TemporaryDirectory() as folder:
         result = run_bench(kind, shape, runs=runs, folder=Path(folder))  # pyright: ignore[reportArgumentType]
     if as_json:
-        _say(result, as_json)
+        say(result, as_json)
     else:
         Console().print(table(result), highlight=False, markup=False, soft_wrap=True)
 
@@ -331,7 +320,7 @@ def inspect(
     """Show what the model is given for one row: image as processed, tokens, label mask, image-token count."""
     from alignment.inspection import inspect_row
 
-    _say(inspect_row(data, row, model, out), as_json)
+    say(inspect_row(data, row, model, out), as_json)
 
 
 @app.command()
@@ -340,7 +329,7 @@ def rewards(as_json: JsonFlag = False) -> None:
     from rewards.loading import available, available_batched, load_reward
 
     listed = [load_reward(name) for name in (*available(), *available_batched())]
-    _say(
+    say(
         {r.name: {"columns": list(r.columns), "bounds": list(r.bounds), "says": r.summary} for r in listed},
         as_json,
     )
@@ -360,7 +349,7 @@ def check_rules(
     """
     from alignment.filters import check_rule_set
 
-    _say(check_rule_set(rules, data), as_json)
+    say(check_rule_set(rules, data), as_json)
 
 
 @app.command()
@@ -432,7 +421,7 @@ def eval_reader_command(
 
     result = eval_reader(source, half=half)
     findings = result.pop("findings")
-    _say({**result, "findings": findings} if as_json else {**result, **findings}, as_json)
+    say({**result, "findings": findings} if as_json else {**result, **findings}, as_json)
 
 
 app.command()(soak)

@@ -5,16 +5,17 @@ from typing import Annotated, Any
 
 import typer
 
+from alignment.cli_output import JsonFlag, say
+
 
 def cache(
     clear: Annotated[bool, typer.Option("--clear", help="Remove everything in it.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """Show where reference log-probabilities and image features are kept (CLINALIGN_CACHE), and what they take.
 
     Example: clinalign cache --clear
     """
-    from alignment.cli import _say
     from alignment.image_features import cache_sizes
     from alignment.reference_cache import cache_folder
 
@@ -23,4 +24,4 @@ def cache(
         for name in cache_sizes():
             shutil.rmtree(cache_folder() / name)
         held["cleared"] = True
-    _say(held, as_json)
+    say(held, as_json)

@@ -7,12 +7,13 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.console import Console
 
+from alignment.cli_output import Overrides
 from rewards.strict_yaml import InputError, read_yaml
 
 
 def launch(
     recipe: Path,
-    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, as for `train`")] = None,
+    overrides: Overrides = None,
     nodes: Annotated[int, typer.Option(min=1)] = 1,
     gpus: Annotated[int, typer.Option(min=1, help="processes of each node, one a GPU")] = 1,
     cpu: Annotated[bool, typer.Option("--cpu", help="Processes without a GPU.")] = False,

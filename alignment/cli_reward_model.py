@@ -1,13 +1,13 @@
 """``clinalign eval-reward-model``: how good a reward model is on held-out pairs, and as a chooser among samples."""
 
-import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
+
+from alignment.cli_output import JsonFlag, say_json
 
 
 def eval_reward_model(
@@ -20,7 +20,7 @@ def eval_reward_model(
     task: Annotated[str, typer.Option(help="best of n: prompts of this task")] = "report",
     limit: Annotated[int | None, typer.Option(help="only so many pairs, and prompts, drawn at random")] = None,
     out: Annotated[Path | None, typer.Option(help="where to write; RUN/evaluation by default")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")] = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """Evaluate a reward model: accuracy, calibration, length bias, noised images; best-of-n curves of a policy.
 
@@ -33,8 +33,7 @@ def eval_reward_model(
         run, data, folder, prompts=prompts, policy=policy, num_samples=samples, metric=metric, task=task, limit=limit
     )
     if as_json:
-        assert sys.__stdout__ is not None
-        sys.__stdout__.write(json.dumps(found) + "\n")
+        say_json(found)
         return
     for table in _tables(found):
         Console(width=140).print(table)

@@ -1,7 +1,5 @@
 """``clinalign soak`` and ``clinalign ledger``: is a killed run the same run, and was every row seen once?"""
 
-import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +7,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from alignment.cli_output import JsonFlag, Overrides, say_json
 from rewards.strict_yaml import InputError
 
 EXACT = (
@@ -16,12 +15,11 @@ EXACT = (
     "steps_missing_or_twice",
 )  # fmt: skip
 """What must be 0."""
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else.")]
 
 
 def soak(
     recipe: Annotated[Path, typer.Argument(help="an sft, dpo or grpo recipe")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, such as trainer.seed=1")] = None,
+    overrides: Overrides = None,
     steps: Annotated[int, typer.Option(help="how long both runs are", min=2)] = 200,
     kills: Annotated[int, typer.Option(help="how often the second one is killed", min=0)] = 3,
     processes: Annotated[int, typer.Option(help="ranks under torchrun, one of which is killed", min=1)] = 1,
@@ -43,8 +41,7 @@ def soak(
 
 def _show(found: dict[str, Any], title: str, as_json: bool) -> None:
     if as_json:
-        assert sys.__stdout__ is not None
-        sys.__stdout__.write(json.dumps(found) + "\n")
+        say_json(found)
     else:
         Console().print(_table(found, title))
     if any(found[name] for name in EXACT if name in found):

@@ -6,18 +6,19 @@ from typing import Annotated, Any
 
 import typer
 
+from alignment.cli_output import JsonFlag, say
+
 
 def audit_splits_command(
     data: Annotated[Path, typer.Argument(help="a built data set, such as data/phantom_oct")],
     quarantine: Annotated[bool, typer.Option(help="Take the leaking rows out of the splits for training.")] = False,
     max_distance: Annotated[int, typer.Option(help="bits of 256 in which near-identical images may differ")] = 10,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """Find patients, studies, rows, images, near-identical images and reports that are in two splits; fail if any is.
 
     Example: clinalign audit-splits data/phantom_oct
     """
-    from alignment.cli import _say  # pyright: ignore[reportPrivateUsage]
     from data_builders.leakage import audit_splits
     from data_builders.leakage import quarantine as take_out
 
@@ -27,4 +28,4 @@ def audit_splits_command(
         found.check(data)
     figures: dict[str, Any] = {"rows": found.num_rows, "pictures": found.num_pictures}
     leaks = dict(Counter(leak.kind for leak in found.leaks))
-    _say({**figures, "leaks": leaks, **({"quarantined": moved} if quarantine else {})}, as_json)
+    say({**figures, "leaks": leaks, **({"quarantined": moved} if quarantine else {})}, as_json)

@@ -7,6 +7,7 @@ import asyncio
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from alignment.metrics import Outcome
 from rewards.facts_judge import FactsJudge
@@ -38,7 +39,7 @@ def contests(own: Place, opponents: Sequence[Place]) -> list[Outcome]:
     return found
 
 
-def _reports(folder: Path) -> dict[str, dict[str, object]]:
+def _reports(folder: Path) -> dict[str, dict[str, Any]]:
     """The lines of report rows in ``answers.jsonl``, by id."""
     lines = [json.loads(line) for line in (folder / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
     return {line["id"]: line for line in lines if line["task"] == "report"}
@@ -50,5 +51,5 @@ def _responses(place: Place) -> dict[str, str]:
     return {row_id: text for row_id, text in said.items() if text is not None}
 
 
-def _case(line: dict[str, object]) -> Case:
+def _case(line: dict[str, Any]) -> Case:
     return Case(question=str(line["question"]), facts=json.dumps(line["facts"]))

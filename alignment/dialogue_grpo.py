@@ -20,7 +20,7 @@ from alignment.resuming import ResumableGenerations
 from rewards.dialogue import read_dialogue
 
 
-class DialogueTrainer(ResumableGenerations, GRPOTrainer):
+class DialogueTrainer(ResumableGenerations, GRPOTrainer):  # pyright: ignore[reportIncompatibleMethodOverride]
     """TRL's GRPOTrainer on rows with a column ``dialogue`` (see ``rewards.dialogue``). ``max_context``: in tokens."""
 
     def __init__(self, *, dialogue: DialogueSection, max_context: int | None, **rest: Any) -> None:

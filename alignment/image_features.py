@@ -112,7 +112,7 @@ def _key(unit: Fields) -> str:
     digest = hashlib.sha256()
     for name, values in sorted(unit.items()):
         digest.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
-        digest.update(values.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(values.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

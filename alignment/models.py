@@ -6,7 +6,7 @@ Left out: remote code (``trust_remote_code`` is never set).
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,7 @@ def prepared_model(recipe: Recipe) -> str:
 
 
 @contextlib.contextmanager
-def built_whole(folder: Path) -> Iterator[Path]:
+def built_whole(folder: Path) -> Generator[Path]:
     """A place to build a folder that then appears in one step; where another process was first, its folder stays."""
     unfinished = folder.with_name(f"{folder.name}.{os.getpid()}.unfinished")
     yield unfinished

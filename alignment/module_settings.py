@@ -4,6 +4,7 @@ A part is ``vision``, ``projector`` or ``language`` (see ``models.part_of``). Le
 """
 
 from collections import defaultdict
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -24,12 +25,12 @@ def set_modules(trainer: Any, section: ModelSection) -> None:
         trained = {part_of(name) for name, p in trainer.model.named_parameters() if p.requires_grad}
         if idle := sorted(set(section.learning_rates) - trained):
             raise InputError(f"model.learning_rates: nothing of {', '.join(idle)} is trained; leave it out.")
-        trainer.create_optimizer = partial(_optimizer, trainer, trainer.create_optimizer, dict(section.learning_rates))
+        trainer.create_optimizer = partial(_optimizer, trainer, trainer.create_optimizer, {**section.learning_rates})
     if section.tower_checkpointing is not None:
         trainer.add_callback(TowerCheckpointing(on=section.tower_checkpointing))
 
 
-def _optimizer(trainer: Any, made_by: Any, rates: dict[str, float], model: Any = None) -> Any:
+def _optimizer(trainer: Any, made_by: Any, rates: Mapping[str, float], model: Any = None) -> Any:
     """The trainer's own optimizer, each of its groups split by part. What has no rate keeps the trainer's."""
     is_made = trainer.optimizer is not None
     optimizer = made_by(model)
@@ -40,7 +41,7 @@ def _optimizer(trainer: Any, made_by: Any, rates: dict[str, float], model: Any =
     return optimizer
 
 
-def _split(group: dict[str, Any], part: dict[int, str], rates: dict[str, float]) -> list[dict[str, Any]]:
+def _split(group: dict[str, Any], part: dict[int, str], rates: Mapping[str, float]) -> list[dict[str, Any]]:
     by_part: dict[str, list[Any]] = defaultdict(list)
     for parameter in group["params"]:
         by_part[part[id(parameter)]].append(parameter)

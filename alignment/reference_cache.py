@@ -46,9 +46,9 @@ def add_weights(digest: Any, weights: Iterable[tuple[str, torch.Tensor]]) -> Non
 def _whole(tensor: torch.Tensor) -> AbstractContextManager[Any]:
     if not hasattr(tensor, "ds_id"):
         return nullcontext()
-    from deepspeed.zero import GatheredParameters
+    import deepspeed
 
-    return GatheredParameters([tensor])
+    return deepspeed.zero.GatheredParameters([tensor])
 
 
 def _settings(processor: Any) -> Iterable[str]:

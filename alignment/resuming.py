@@ -12,7 +12,7 @@ import logging
 import shutil
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -239,13 +239,17 @@ class Resuming(TrainerCallback):
         self.trainer.ledger.close_step(state.global_step, self.trainer._sampler.epoch)
 
 
+def _is_resumable(trainer: Any, kind: type[Resumable] = Resumable) -> bool:
+    return isinstance(trainer, kind)
+
+
 def note_rows(trainer: Any, data: DataSection, lengths: Lengths | None) -> None:
     """Lets batches say which rows they were made of, and orders them by ``lengths`` as the recipe has it."""
-    if not isinstance(trainer, Resumable):
+    if not _is_resumable(trainer):
         return
     trainer.lengths = lengths.packed() if lengths is not None else None
     trainer.batch_tokens, trainer.largest_first = data.batch_tokens, data.largest_first
-    if not isinstance(trainer, ResumableGenerations):  # whose batches are the rows themselves
+    if not _is_resumable(trainer, ResumableGenerations):  # whose batches are the rows themselves
         trainer.data_collator = IdCollator(trainer.data_collator)
 
 
@@ -256,7 +260,7 @@ def train_from_last_checkpoint(trainer: Any, folder: Path) -> None:
     """
     if _moves_reference(trainer) and getattr(trainer, "is_deepspeed_enabled", False):
         raise InputError("trainer.sync_ref_model: its reference is not kept under DeepSpeed; leave one of the two out.")
-    if not isinstance(trainer, Resumable):
+    if not _is_resumable(trainer):
         checkpoints = folder / "checkpoints"
         trainer.train(resume_from_checkpoint=get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None)
         return
@@ -274,7 +278,7 @@ def train_from_last_checkpoint(trainer: Any, folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def told_where_it_stopped(folder: Path) -> Iterator[None]:
+def told_where_it_stopped(folder: Path) -> Generator[None]:
     """One sentence where another process of the run has died, or this one is asked to end, as torchrun then asks.
 
     Raises: InputError instead of the traceback of a broken connection; SystemExit (143) on SIGTERM.

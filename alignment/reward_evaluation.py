@@ -74,8 +74,11 @@ class ScoredPairs:
 
     def at(self, places: Sequence[int] | np.ndarray) -> "ScoredPairs":
         """The pairs at these places, as often as they are named."""
-        found = [v[places] for v in (self.chosen, self.rejected, self.chosen_length, self.rejected_length)]
-        return ScoredPairs(*found, [self.patients[k] for k in places], [self.kinds[k] for k in places])
+        chosen, rejected, *lengths = (
+            v[places] for v in (self.chosen, self.rejected, self.chosen_length, self.rejected_length)
+        )
+        patients, kinds = [self.patients[k] for k in places], [self.kinds[k] for k in places]
+        return ScoredPairs(chosen, rejected, lengths[0], lengths[1], patients, kinds)
 
 
 def pair_rows(data: str, *, limit: int | None = None, seed: int = 0) -> list[Row]:
@@ -103,7 +106,8 @@ def scored_pairs(model: Any, processor: Any, rows: Sequence[Row], *, batch_size:
     sides = [[message_text(row[side]) for row in rows] for side in ("chosen", "rejected")]
     lengths = [np.array([len(text) for text in texts], float) for texts in sides]
     chosen, rejected = np.array(both).T
-    return ScoredPairs(chosen, rejected, *lengths, [r["patient"] for r in rows], [r.get("kind") or "" for r in rows])
+    patients, kinds = [row["patient"] for row in rows], [row.get("kind") or "" for row in rows]
+    return ScoredPairs(chosen, rejected, lengths[0], lengths[1], patients, kinds)
 
 
 def _parts(row: Row) -> list[Row]:

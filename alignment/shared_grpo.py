@@ -56,7 +56,7 @@ class ProcessedOnce:
         return self._processor(*args, **kwargs) if self.made is None else dict(self.made)
 
 
-class SharedPrefixGRPOTrainer(ResumableGenerations, GRPOTrainer):
+class SharedPrefixGRPOTrainer(ResumableGenerations, GRPOTrainer):  # pyright: ignore[reportIncompatibleMethodOverride]
     """GRPOTrainer with the shared prefix; everything else, the loss among it, is TRL's."""
 
     def __init__(self, *, shared_prefix: Setting, **kwargs: Any) -> None:

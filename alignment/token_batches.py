@@ -6,6 +6,7 @@ from seed and epoch. Processes get batches of like cost at the same time. Left o
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from transformers.trainer_pt_utils import BatchRebalanceSampler
@@ -78,7 +79,7 @@ class TokenBatches(BatchRebalanceSampler):
         """The rows of an epoch, as all processes together see them."""
         return [place for batches in self.rounds_of(epoch) for batch in batches for place in batch]
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def __iter__(self) -> Iterator[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         return (batches[self.rank] for batches in self.rounds_of(self.epoch))
 
     def __len__(self) -> int:

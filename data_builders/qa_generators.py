@@ -107,9 +107,9 @@ def generated(
     seen: set[tuple[str, str]] = set()
     for place, kind in enumerate(_kinds(case.task, number, rng), start=1):
         style = case.task.style_of(1 + (place - 1) * case.task.count // number)
-        others: list[Kind] = [other for other in case.task.asks if other != kind]
-        for tried in [kind] * TRIES + others * TRIES:
-            asked = GENERATORS[tried](case, style, rng, balance)
+        generators = [GENERATORS[kind], *(GENERATORS[other] for other in case.task.asks if other != kind)]
+        for generate in (each for each in generators for _ in range(TRIES)):
+            asked = generate(case, style, rng, balance)
             if asked is None or (asked.question, asked.answer) in seen:
                 continue
             if reason := fault(asked):

@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 from alignment.controls import pixels
 from alignment.evaluate import generate_answers, read_rows
 from alignment.generation import generate
+from alignment.loop import Effect, _change
 from alignment.loop_figures import EQUAL_RECALL, figures, is_figure
 from alignment.metrics import score_answers, summarise
 from alignment.models import built_texts, load_for_inference
 from alignment.operating_points import (
     OperatingPoint,
+    biases_in,
     denial_tokens,
     hallucination_at,
     operating_points,
@@ -126,6 +128,18 @@ def stages(tmp_path):
 
 def test_points_are_read_as_they_were_written(stages):
     assert read_points(stages[0]) == [point(0.2, 0.3), point(0.1, 0.5, -1.0)]
+
+
+def test_points_are_measured_again_only_under_other_biases(stages, tmp_path):
+    assert biases_in(stages[0]) == [0.0, -1.0]
+    assert biases_in(tmp_path) == []
+
+
+def test_a_table_says_what_was_not_reached():
+    nan = float("nan")
+    assert _change(Effect("a", "b", "m", 0.3, nan, nan, nan, nan)) == "not reached"
+    assert _change(Effect("a", "b", "m", 0.3, 0.2, -0.1, nan, nan)) == "-0.100"
+    assert _change(Effect("a", "b", "m", 0.3, 0.2, -0.1, -0.2, 0.0)) == "-0.100 (-0.200 to +0.000)"
 
 
 def test_at_equal_recall_the_second_stage_is_moved_to_the_firsts_omission(stages):

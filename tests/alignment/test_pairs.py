@@ -3,10 +3,11 @@ import shutil
 
 import pyarrow.parquet as pq
 import pytest
+from pydantic import ValidationError
 
 from alignment.controls import pixels
 from alignment.models import built_texts
-from alignment.pairs import conflict, graded, worst_of, write_pairs
+from alignment.pairs import FEATURES, _built, conflict, graded, worst_of, write_pairs
 from alignment.recipe import Sampling, read_recipe
 from alignment.tiny import build_tiny
 from data_builders.render import report
@@ -156,6 +157,42 @@ def test_an_llm_is_given_the_samples_and_its_answers_are_checked(write_recipe, s
 def test_an_llm_that_is_not_there_is_asked_for(write_recipe, start):
     with pytest.raises(InputError, match="'llm' needs an LLM"):
         made(write_recipe, start, "llm")
+
+
+@pytest.mark.filterwarnings("default")
+def test_the_recipes_own_llm_is_asked_through_the_one_client(write_recipe, start, server):
+    wrong = "There is a large pneumothorax on the left."
+    server.answer = lambda body: (
+        '{"number": null}' if "Candidates" in body["messages"][-1]["content"] else json.dumps({"answer": wrong})
+    )
+    rows, _ = made(write_recipe, start, "llm", llm={"model": "m", "endpoint": server.url, "max_attempts": 1})
+    assert rows
+    assert {message_text(row["rejected"]) for row in rows} == {wrong}
+    assert {body["model"] for body in server.requests} == {"m"}
+
+
+def test_an_llm_that_no_kind_asks_is_refused():
+    with pytest.raises(ValidationError, match="no effect unless kinds name 'llm'"):
+        Sampling(llm={"model": "m", "endpoint": "http://127.0.0.1:1/v1"})
+
+
+def test_rows_of_a_built_set_are_added_as_they_were_built(data, tmp_path):
+    shutil.copytree(data / "preference", tmp_path / "preference")
+    file = tmp_path / "preference" / "align.parquet"
+    table = pq.read_table(file)
+    content = table.to_pylist()
+    content[1] |= {"kind": "lesion_noise", "rejected_images": content[1]["images"]}
+    pq.write_table(type(table).from_pylist(content, schema=table.schema), file)
+    (added,) = _built(Sampling(built=str(file)))
+    assert set(added) == set(FEATURES)
+    assert all(added[name] == value for name, value in content[1].items() if name in FEATURES)
+    assert len(_built(Sampling(built=str(file), built_kinds=["hallucination"]))) == len(content) - 1
+    with pytest.raises(InputError, match="no row of kind look_alike"):
+        _built(Sampling(built=str(file), built_kinds=["look_alike"]))
+
+
+def test_nothing_is_added_unasked():
+    assert _built(Sampling()) == []
 
 
 @pytest.mark.filterwarnings("default")
