@@ -18,14 +18,24 @@ from scipy import stats
 
 from data_builders.curriculum_checks import opinion
 from rewards.closed_options import chosen, level_options
+from rewards.compare import Comparison
 from rewards.facts import Facts
 from rewards.guidelines import Contradictory, together, worked_out
 
 INVALID = "invalid"
 YES_NO = ("no", "yes")
 CELL = re.compile(r"said\[(?P<group>.+) \| (?P<truth>.+) \| (?P<said>.+)\]")
-METRICS = ("micro_f1", "macro_f1", "weighted_kappa", "under_referral", "over_referral", "invalid_rate", "class_f1")
-"""By group, as ``micro_f1[stage, retina_amd@1]``; ``class_f1`` also by class."""
+METRICS = (
+    "micro_f1",
+    "macro_f1",
+    "weighted_kappa",
+    "under_referral",
+    "over_referral",
+    "invalid_rate",
+    "class_f1",
+    "macro_finding_f1",
+)
+"""By group, as ``micro_f1[stage, retina_amd@1]``; ``class_f1`` also by class. ``macro_finding_f1``: of open answers."""
 LOWER_IS_BETTER = ("under_referral", "over_referral", "invalid_rate")
 
 
@@ -189,6 +199,18 @@ def _of_group(group: str, seen: set[str]) -> Iterable[tuple[str, Confused]]:
     for one in positive if len(positive) > 1 else ():
         if one in seen:
             yield f"class_f1[{group}: {one}]", Confused("class_f1", group, classes, (one,))
+
+
+def counts_by_finding(judged_answer: Comparison) -> dict[str, float]:
+    """What an open answer claims, by finding; the micro F1 sums it over all."""
+    kinds = {"claims": judged_answer.claims, "true_findings": judged_answer.true_findings, "found": judged_answer.found}
+    return {f"{kind}[{name}]": 1.0 for kind, names in kinds.items() for name in names}
+
+
+def findings_counted(outcomes: Iterable[Any]) -> list[str]:
+    """The findings that open answers claim or should claim."""
+    pattern = re.compile(r"(?:claims|true_findings)\[(.+)\]")
+    return sorted({match[1] for outcome in outcomes for key in outcome.counts if (match := pattern.fullmatch(key))})
 
 
 def confusion_of(counts: Iterable[Mapping[str, float]]) -> dict[str, dict[str, dict[str, int]]]:

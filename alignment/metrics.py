@@ -8,13 +8,13 @@ Left out: text overlap (BLEU, ROUGE), which rewards wording and is blind to nega
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from alignment import capability_outcomes, dialogue_outcomes
-from alignment.capability_outcomes import Confused, capability_metrics, judged
+from alignment.capability_outcomes import Confused, capability_metrics, counts_by_finding, findings_counted, judged
 from alignment.dialogue_outcomes import DIALOGUE_RATIOS, dialogue_counts, ratios_by_scenario
 from data_builders.schema import message_text
 from rewards.boxes import iou_matrix, match_boxes, parse_boxes
@@ -191,7 +191,11 @@ def _capability_outcome(row: Mapping[str, Any], words: str, rules: RuleSet, abou
     if closed is not None:
         return Outcome(**about, counts=closed.counts)
     stated = read(row["answer"] or "", rules).facts.without_boxes()
-    return _findings_outcome(stated, words, rules, about) if stated.findings else Outcome(**about, counts={})
+    if not stated.findings:
+        return Outcome(**about, counts={})
+    outcome = _findings_outcome(stated, words, rules, about)
+    judged_by_name = compare(stated, read(words, rules).facts)
+    return replace(outcome, counts=outcome.counts | counts_by_finding(judged_by_name))
 
 
 def _report_outcome(row: Mapping[str, Any], words: str, rules: RuleSet, about: dict[str, Any]) -> Outcome:
@@ -267,7 +271,10 @@ def ratios_in(outcomes: Sequence[Outcome]) -> dict[str, Made]:
     each = {f"mean_iou[{name}]": (Ratio((f"iou[{name}]",), (f"true_boxes[{name}]",)),) for name in findings}
     scenarios = ratios_by_scenario(o.counts for o in outcomes)
     found = RATIOS | each | {name: (Ratio((over,), (under,)),) for name, (over, under) in scenarios.items()}
-    return {**found, **capability_metrics(o.counts for o in outcomes)}
+    f1 = {n: Ratio((f"found[{n}]",) * 2, (f"claims[{n}]", f"true_findings[{n}]")) for n in findings_counted(outcomes)}
+    by_finding = {f"finding_f1[{name}]": (ratio,) for name, ratio in f1.items()}
+    macro = {"macro_finding_f1": tuple(f1.values())} if f1 else {}
+    return {**found, **by_finding, **macro, **capability_metrics(o.counts for o in outcomes)}
 
 
 def summarise(outcomes: Sequence[Outcome], *, num_resamples: int = 1000, seed: int = 0) -> dict[str, Metric]:

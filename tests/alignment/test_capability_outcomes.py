@@ -115,6 +115,17 @@ def test_an_open_answer_is_judged_by_the_findings_that_its_reference_states():
     assert wrong.wrong == ("subretinal_fluid",)
 
 
+def test_open_answers_have_micro_and_macro_f1_over_findings():
+    """Drusen: found 2 of 2, claimed 2 -> 1. Fluid: claimed once, not there -> 0. Macro 1/2; micro 2 * 2 / (3 + 2)."""
+    reference = "The scan shows drusen. There is no evidence of subretinal fluid."
+    row = row_of(kind="describe", about="findings", answer=reference, task="report_writing")
+    said = [reference, "The scan shows drusen. The scan shows subretinal fluid."]
+    found = summarise(score_answers([row, row | {"id": "other"}], said), num_resamples=20)
+    assert found["macro_finding_f1"].value == pytest.approx(0.5)
+    assert found["finding_f1"].value == pytest.approx(4 / 5)
+    assert (found["finding_f1[drusen]"].value, found["finding_f1[subretinal_fluid]"].value) == (1.0, 0.0)
+
+
 def test_micro_f1_over_all_classes_without_invalid_answers_is_accuracy():
     found = values(cells({("healthy", "healthy"): 6, ("early AMD", "early AMD"): 3, ("early AMD", "healthy"): 1}))
     assert found[f"micro_f1[{STAGE}]"] == pytest.approx(0.9)

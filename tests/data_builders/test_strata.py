@@ -47,10 +47,11 @@ def test_a_data_set_that_grows_moves_nobody(tmp_path):
     assert set(rows) == {name for name, split in after.items() if split == "test"}
 
 
-def test_another_seed_places_anew(tmp_path):
-    out = build(spec_of(tmp_path, patients=10), progress=lambda records: records)
+def test_another_seed_places_anew_and_takes_nobody_over(tmp_path):
+    out = build(spec_of(tmp_path), progress=lambda records: records)
     before = json.loads((out / "splits.json").read_text(encoding="utf-8"))["patients"]
-    assert placements(spec_of(tmp_path, patients=10, seed=9), out) != before
+    fresh = placements(spec_of(tmp_path, seed=9), tmp_path / "elsewhere")
+    assert placements(spec_of(tmp_path, seed=9), out) == fresh != before
 
 
 def test_pinned_patients_stay_pinned(tmp_path):
