@@ -66,8 +66,8 @@ def bench(kind: Kind, shape: Shape, *, runs: int, folder: Path) -> dict[str, Any
     """Lets the methods of ``kind`` take ``runs`` measured steps in turn, and sets them side by side.
 
     Returns for each method its times (s; ``cpu_s`` is the process's own, which a busy machine hardly changes) and peak
-    memory (MiB, beyond what the libraries take); for each of ours the ratios stock / ours, the theoretical ratio from
-    token counts, and the largest difference of a loss.
+    memory of its steps (MiB, beyond what it held before the first); for each of ours the ratios stock / ours, the
+    theoretical ratio from token counts, and the largest difference of a loss.
 
     Raises: InputError for an image-token count that is no square, or a method that failed.
     """

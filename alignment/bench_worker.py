@@ -3,6 +3,7 @@
 ``python -m alignment.bench_worker SETTINGS.json TOLD SAYS`` with two open file descriptors; started by ``bench.py``.
 """
 
+import gc
 import json
 import os
 import re
@@ -16,6 +17,7 @@ from typing import Any
 from alignment.engine import stay_offline
 
 Step = Callable[[dict[str, Any]], None]
+FORGET_PEAK = Path("/proc/self/clear_refs")
 
 
 def main() -> None:
@@ -26,22 +28,30 @@ def main() -> None:
 
         def step_done(measured: dict[str, Any]) -> None:
             """Tells what a step took, and waits until the next may begin."""
-            own = {"cpu_s": time.process_time() - spent["cpu_s"], "peak_mib": peak_mib() - before}
+            own = {"cpu_s": time.process_time() - spent["cpu_s"], "peak_mib": peak_mib() - held["mib"]}
             says.write(json.dumps(measured | own) + "\n")
             says.flush()
             told.readline()
             spent["cpu_s"] = time.process_time()
 
         spent = {"cpu_s": time.process_time()}
-
-        before = _memory_of_libraries()
         MEASURED[settings["kind"]](settings, step_done)
 
 
-def _memory_of_libraries() -> float:
-    import trl  # noqa: F401  # pyright: ignore[reportUnusedImport]
+held = {"mib": 0.0}
+"""What the process holds when its first step begins: libraries, model, data. Peaks are what steps take beyond it."""
 
-    return peak_mib()
+
+def first_step_begins() -> None:
+    """Peaks are counted from here: what was taken before, as to load the model, is forgotten where the system can."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    elif FORGET_PEAK.exists():
+        gc.collect()
+        FORGET_PEAK.write_text("5", encoding="ascii")  # proc(5): VmHWM starts again from what is held now
+    held["mib"] = peak_mib()
 
 
 def peak_mib() -> float:
@@ -67,6 +77,10 @@ def train(settings: dict[str, Any], step_done: Step) -> None:
     spent = {"begun": time.perf_counter(), "preparing": 0.0}
 
     class Clock(TrainerCallback):
+        def on_train_begin(self, *_: Any, **__: Any) -> None:
+            """Model, optimizer and data are made; the first batch is not."""
+            first_step_begins()
+
         def on_log(self, *_: Any, logs: dict[str, Any] | None = None, **__: Any) -> None:
             """The step's loss is logged at its end; the next batch is made after this."""
             if logs and "loss" in logs:
@@ -156,6 +170,7 @@ def likelihood(settings: dict[str, Any], step_done: Step) -> None:
     model, processor = load_for_inference(settings["model"])
     data: Any = Dataset.from_parquet(settings["data"])
     shared = "on" if settings["method"] == "ours" else "off"
+    first_step_begins()
     for _ in range(settings["trainer"]["max_steps"]):
         begun = time.perf_counter()
         scores = answer_logprobs(model, processor, [dict(row) for row in data], shared_prefix=shared)
@@ -169,6 +184,7 @@ def build(settings: dict[str, Any], step_done: Step) -> None:
     from data_builders.build import build as build_data
     from data_builders.build_spec import read_spec
 
+    first_step_begins()
     for k in range(settings["steps"]):
         begun = time.perf_counter()
         build_data(read_spec(Path(settings["spec"]), [f"output={settings['output']}_{k}"]))

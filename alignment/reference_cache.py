@@ -30,7 +30,7 @@ def reference_file(model: Any, processor: Any, max_length: int | None = None) ->
     digest = hashlib.sha256(f"{base_model(model).config.model_type} {max_length}".encode())
     weights = model.state_dict(keep_vars=True).items()
     add_weights(digest, [(name, w) for name, w in weights if "lora_" not in name or ".ref." in name])
-    for text in _settings(processor):
+    for text in processor_settings(processor):
         digest.update(text.encode())
     return cache_folder() / "reference_logps" / f"{digest.hexdigest()[:32]}.safetensors"
 
@@ -51,7 +51,7 @@ def _whole(tensor: torch.Tensor) -> AbstractContextManager[Any]:
     return deepspeed.zero.GatheredParameters([tensor])
 
 
-def _settings(processor: Any) -> Iterable[str]:
+def processor_settings(processor: Any) -> Iterable[str]:
     """Everything of the processor that decides what the model is given."""
     yield processor.tokenizer.backend_tokenizer.to_str()
     yield str(processor.chat_template)

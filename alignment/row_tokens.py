@@ -19,10 +19,7 @@ from PIL import ImageOps
 from safetensors.torch import load_file, save_file
 
 from alignment.prompt_groups import group
-from alignment.reference_cache import (
-    _settings as processor_settings,  # pyright: ignore[reportPrivateUsage]
-)
-from alignment.reference_cache import cache_folder
+from alignment.reference_cache import cache_folder, processor_settings
 
 ORIENTATION = 274
 """The tag of a picture's orientation in its EXIF data."""
