@@ -31,8 +31,19 @@ def _asks(recipe: Recipe, key: str) -> bool:
     return bool(recipe.trainer.get(key))
 
 
-def _masked(recipe: Recipe) -> bool:
+def _is_on(recipe: Recipe) -> bool:
     return recipe.model.shared_prefix == "on"
+
+
+def _through_cache(recipe: Recipe) -> bool:
+    asked = recipe.model.shared_prefix, recipe.model.attention
+    return recipe.method in ("dpo", "grpo") and (asked[0] == "cached" or asked == ("on", "flash_attention_2"))
+
+
+def _checkpoints(recipe: Recipe) -> bool:
+    """TRL's default is to recompute activations."""
+    older = recipe.trainer.get("gradient_checkpointing", True)
+    return bool(recipe.trainer.get("activation_checkpointing", older))
 
 
 def _starts_from_adapter(recipe: Recipe) -> bool:
@@ -84,14 +95,15 @@ REFUSED = (
         lambda r: r.model.quantization is not None and _starts_from_adapter(r),
     ),
     Refused(
-        "shared_prefix: on", "flash or flex attention", "model.shared_prefix",
-        "these kernels take no mask of ours", "use 'auto' (repeats the prompt there), or attention: sdpa",
-        lambda r: _masked(r) and r.model.attention in ("flash_attention_2", "flex_attention"),
+        "shared_prefix: on, through a cache", "activation checkpointing", "model.shared_prefix",
+        "flash attention takes no mask, and a cache does not outlive recomputing",
+        "say trainer.activation_checkpointing: false, or use 'auto' (repeats the prompt there)",
+        lambda r: _through_cache(r) and _checkpoints(r),
     ),
     Refused(
         "shared_prefix: on", "dialogues", "model.shared_prefix",
         "each dialogue is computed by itself", "use 'auto' or 'off'",
-        lambda r: _masked(r) and r.dialogue is not None,
+        lambda r: _is_on(r) and r.dialogue is not None,
     ),
     Refused(
         "dialogues", "vLLM", "trainer.use_vllm",
@@ -159,6 +171,7 @@ WORKS = (
     Works("SFT, DPO, GRPO", "ZeRO-2, ZeRO-3", "losses as on one process", "test_deepspeed.py"),
     Works("SFT, DPO, GRPO", "text on one rank, images on another", "the tower runs always", "test_mixed_batches.py"),
     Works("shared_prefix", "ZeRO-2, ZeRO-3", "losses as without it", "test_deepspeed.py"),
+    Works("shared_prefix", "flash attention", "by way of a cache; not tried: no GPU here", "test_cached_prefix.py"),
     Works("dialogues", "ZeRO-2", "trains with unequal dialogues", "test_dialogue_deepspeed.py"),
     Works("learning_rates", "ZeRO-2", "each part moves by its own rate", "test_module_settings.py"),
     Works("launch", "two CPU processes", "trains some steps", "test_launch.py"),

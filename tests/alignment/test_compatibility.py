@@ -15,7 +15,7 @@ HOLDS = [
     {"model": {"quantization": "4bit", "lora": LORA}, "trainer": {"deepspeed": ZERO3}},
     {"model": {"quantization": "4bit"}},
     {"model": {"quantization": "4bit", "lora": LORA, "path": "ADAPTER"}},
-    {"model": {"shared_prefix": "on", "attention": "flash_attention_2"}},
+    {"model": {"shared_prefix": "on", "attention": "flash_attention_2"}, **GRPO},
     {"model": {"shared_prefix": "on"}, "dialogue": {}, **GRPO},
     {"dialogue": {}, "trainer": {"use_vllm": True}, **GRPO},
     {"dialogue": {}, "trainer": {"use_transformers_continuous_batching": True}, **GRPO},
