@@ -44,13 +44,21 @@ def operating_points(
 
     Raises: InputError if there are no reports, or no token of the model begins denials alone.
     """
+<<<<<<< HEAD
     asked: list[Row] = [
         row | {"images": [pixels(i).convert("RGB") for i in row["images"]]} for row in rows if _is_read(row)
     ]
+=======
+    asked: list[Row] = [_decoded(row) for row in rows if _is_read(row)]
+>>>>>>> mmedpo
     if not asked:
         raise InputError(f"operating points: none of {len(rows)} rows asks for a report with known facts.")
     tokens = denial_tokens(processor.tokenizer, load_rule_set(asked[0]["rule_set"]))
     return [_point(model, processor, asked, tokens, bias, batch_size) for bias in biases]
+
+
+def _decoded(row: Row) -> Row:
+    return row | {"images": [pixels(image).convert("RGB") for image in row["images"]]}
 
 
 def _is_read(row: Row) -> bool:
