@@ -44,13 +44,7 @@ def operating_points(
 
     Raises: InputError if there are no reports, or no token of the model begins denials alone.
     """
-<<<<<<< HEAD
-    asked: list[Row] = [
-        row | {"images": [pixels(i).convert("RGB") for i in row["images"]]} for row in rows if _is_read(row)
-    ]
-=======
     asked: list[Row] = [_decoded(row) for row in rows if _is_read(row)]
->>>>>>> mmedpo
     if not asked:
         raise InputError(f"operating points: none of {len(rows)} rows asks for a report with known facts.")
     tokens = denial_tokens(processor.tokenizer, load_rule_set(asked[0]["rule_set"]))
