@@ -262,7 +262,6 @@ def _present(own: EyeOfPatient, boxes: dict[str, tuple[Box, ...]]) -> dict[str, 
         "rpe_atrophy": {"hypertransmission"},
         "retinal_thinning": {"crora"},
         "retinal_fluid": {"subretinal_fluid", "intraretinal_fluid"},
-        "amd": set(found),
     }
     return found | {name: there for name, signs in implied.items() if signs & found.keys()}
 

@@ -35,7 +35,7 @@ def facts_of(stage: str) -> str:
     if stage != "healthy":
         found[SIGN_OF[stage]] = Finding(polarity="present", size="small" if stage == "early AMD" else None)
         implied = {"drusen": "rpe_elevation", "serous_ped": "ped", "crora": "hypertransmission"}
-        for name in {implied.get(SIGN_OF[stage]), "amd"} - {None}:
+        for name in {implied.get(SIGN_OF[stage])} - {None}:
             found[name] = Finding(polarity="present", size="small" if name == "rpe_elevation" else None)
         for sign, more in (
             ("serous_ped", "rpe_elevation"),

@@ -144,9 +144,9 @@ def test_what_is_no_data_set_is_refused(tmp_path, made):
 
 @pytest.mark.slow
 def test_a_hundred_thousand_rows_take_less_than_a_minute_of_work(tmp_path):
-    pictures = [png(n) for n in range(20_000)]
+    pictures, one = [png(n) for n in range(20_000)], row(0, "train")
     rows = [
-        {**row(0, "train" if n % 20_000 < 15_000 else "test"), "id": f"r{n}", "patient": f"p{n % 20_000}",
+        {**one, "split": "train" if n % 20_000 < 15_000 else "test", "id": f"r{n}", "patient": f"p{n % 20_000}",
          "study": f"s{n % 20_000}", "answer": f"{WORDS} {n}", "images": [{"bytes": pictures[n % 20_000], "path": None}]}
         for n in range(100_000)
     ]  # fmt: skip
