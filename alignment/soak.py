@@ -29,7 +29,14 @@ from rewards.strict_yaml import InputError
 POLL_S = 0.05
 WARM_UP = 0.2
 """The share of a run's steps after which memory is looked at."""
-TIMED = ("step_time", "train_runtime", "train_samples_per_second", "train_steps_per_second", "train_loss")
+TIMED = (
+    "step_time",
+    "train_runtime",
+    "train_samples_per_second",
+    "train_steps_per_second",
+    "train_loss",
+    "time/reward_share",
+)
 Line = dict[str, Any]
 
 

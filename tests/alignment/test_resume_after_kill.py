@@ -98,7 +98,14 @@ def recipe_of(write_recipe, tmp_path, name, method, start, **changes):
 def log_of(folder):
     """Everything logged but times."""
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    timed = ("step_time", "train_runtime", "train_samples_per_second", "train_steps_per_second", "train_loss")
+    timed = (
+        "step_time",
+        "train_runtime",
+        "train_samples_per_second",
+        "train_steps_per_second",
+        "train_loss",
+        "time/reward_share",
+    )
     return [{k: v for k, v in entry.items() if k not in timed} for entry in log]
 
 
