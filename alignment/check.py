@@ -50,7 +50,7 @@ def check_chain(path: Path, overrides: list[str], scale: Scale = Scale()) -> dic
     }
 
 
-def plan(recipe: Recipe, scale: Scale) -> dict[str, Any]:
+def plan(recipe: Recipe, scale: Scale = Scale()) -> dict[str, Any]:
     """Rows, steps, tokens, parameters, memory of a rank (formula: ``memory.py``) and, with a rate, hours."""
     places = kept_places(recipe)
     steps, per_step = num_steps(recipe, len(places), ranks=scale.ranks)

@@ -288,7 +288,7 @@ class WeightedDPOTrainer(Resumable, DPOTrainer):
         if "truncated" in inputs:
             figures["truncated"] = inputs["truncated"].view(-1, 2).any(dim=1)
         for name, values in figures.items():
-            everywhere: Any = self.accelerator.gather_for_metrics(values.detach().float())
+            everywhere: Any = self.accelerator.gather(values.detach().float())
             self._metrics[mode][name].append(everywhere.mean().item())
 
 

@@ -5,6 +5,8 @@ prepared before the first ``TrainingArguments``; both are settled here. Left out
 """
 
 import os
+import time
+from pathlib import Path
 from typing import Any
 
 from rewards.strict_yaml import InputError
@@ -44,8 +46,19 @@ def prepare_deepspeed(trainer: dict[str, Any]) -> dict[str, Any]:
         PartialState()
     else:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        _without_shared_memory()
         PartialState(backend="gloo")
     return {**trainer, "accelerator_config": {"use_configured_state": True}}
+
+
+def _without_shared_memory() -> None:
+    """DeepSpeed on the CPU does without an operator that it would compile for minutes, and that training never calls.
+
+    In it a process waits for ever for one that has died; gloo says so.
+    """
+    import deepspeed
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 def _on_several_cpus(trainer: dict[str, Any]) -> dict[str, Any]:
@@ -55,6 +68,18 @@ def _on_several_cpus(trainer: dict[str, Any]) -> dict[str, Any]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or torch.cuda.is_available():
         return trainer
     return {"use_cpu": True, "ddp_backend": "gloo", **trainer}
+
+
+def wait_for(file: Path, *, limit_s: float = 600) -> None:
+    """Returns once another process of the run has made ``file``.
+
+    Raises: InputError if it is not there in time.
+    """
+    last = time.monotonic() + limit_s
+    while not file.is_file():
+        if time.monotonic() > last:
+            raise InputError(f"{file}: not there after {limit_s:g} s. Rank 0 makes it, on a disk that all ranks share.")
+        time.sleep(0.05)
 
 
 def leave_process_group() -> None:

@@ -113,7 +113,7 @@ def sbatch_script(run: Run, place: Place) -> str:
 #SBATCH --output=clinalign-%j.log
 set -euo pipefail
 {exports}
-HEAD="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"
+HEAD="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)"
 PORT="$((20000 + SLURM_JOB_ID % 20000))"
 srun {command}
 """

@@ -16,6 +16,7 @@ from peft import LoraConfig, PeftModel
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
 
 from alignment import kernels
+from alignment.engine import is_main_process, wait_for
 from alignment.recipe import Lora, ModelSection, Recipe, parquet
 from rewards.strict_yaml import InputError, nearest_file
 
@@ -48,7 +49,9 @@ def prepared_model(recipe: Recipe) -> str:
     section, init = recipe.model, Path(recipe.output) / "init"
     if section.path not in ("tiny", "smollm2"):
         return model_folder(section.path)
-    if not (init / "config.json").is_file():
+    if not is_main_process():  # transformers writes nothing on the others
+        wait_for(init / "config.json")
+    elif not (init / "config.json").is_file():
         texts = list(built_texts(recipe.data.train))
         with built_whole(init) as folder:
             _build(section, texts, folder)

@@ -64,7 +64,7 @@ def rows(data):
 
 def loss_of(trainer, rows, **weighting):
     """The loss of these rows in one batch, under changes of the recipe's ``weighting``."""
-    before, collator = trainer.weighting, trainer.data_collator
+    before, collator = trainer.weighting, trainer.data_collator.collator
     trainer.weighting = before.model_copy(update=weighting)
     collator.mark_changed, collator.mirror = trainer.weighting.counts_tokens, trainer.weighting.mirrors
     try:

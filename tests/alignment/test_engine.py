@@ -3,8 +3,12 @@
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
+
+from alignment.engine import wait_for
+from rewards.strict_yaml import InputError
 
 CODE = """
 import os, sys
@@ -24,3 +28,15 @@ def test_waiting_threads_sleep_unless_the_environment_says_otherwise(set_by_user
     env |= {"OMP_WAIT_POLICY": set_by_user} if set_by_user else {}
     said = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, env=env, check=True).stdout
     assert f"policy {expected}" in said
+
+
+def test_a_file_of_another_process_is_waited_for(tmp_path):
+    file = tmp_path / "config.json"
+    threading.Timer(0.2, file.touch).start()
+    wait_for(file, limit_s=10)
+    assert file.is_file()
+
+
+def test_a_file_that_never_comes_is_told_of(tmp_path):
+    with pytest.raises(InputError, match="Rank 0 makes it"):
+        wait_for(tmp_path / "config.json", limit_s=0.1)
