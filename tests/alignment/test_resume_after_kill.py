@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from alignment.ledger import proof
+from alignment.soak import TIMED
 from rewards.strict_yaml import InputError
 
 worker = importlib.util.spec_from_file_location("resume_worker", Path(__file__).with_name("resume_worker.py"))
@@ -98,15 +99,7 @@ def recipe_of(write_recipe, tmp_path, name, method, start, **changes):
 def log_of(folder):
     """Everything logged but times."""
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    timed = (
-        "step_time",
-        "train_runtime",
-        "train_samples_per_second",
-        "train_steps_per_second",
-        "train_loss",
-        "time/reward_share",
-    )
-    return [{k: v for k, v in entry.items() if k not in timed} for entry in log]
+    return [{k: v for k, v in entry.items() if k not in TIMED} for entry in log]
 
 
 def steps_of(folder, rank=0):
