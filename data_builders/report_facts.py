@@ -38,6 +38,7 @@ def region_of(side: str, eye: str | None) -> str | None:
 def report_facts(text: str, rules: RuleSet, *, eye: str | None = None, scale: str | None = "stage") -> Facts:
     """What a report says of the findings, and the level of ``scale`` that it states.
 
+    >>> from rewards.rule_set import load_rule_set
     >>> facts = report_facts("Subfoveal fluid. No obvious drusen. Active wet AMD.", load_rule_set("retina_amd"))
     >>> facts.findings["drusen"].polarity, facts.findings["retinal_fluid"].polarity, facts.values["stage"]
     ('absent', 'present', 'active late wet AMD')

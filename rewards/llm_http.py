@@ -8,6 +8,7 @@ import asyncio
 import base64
 import json
 import os
+import warnings
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ from rewards.strict_yaml import InputError
 
 MAX_REPLY_BYTES = 20_000_000
 TRANSIENT_STATUS = {408, 409, 425, 429}
+# anyio 4.16 wraps a connection's coroutine and drops it where it is cancelled before it begins; nothing is lost.
+warnings.filterwarnings("ignore", "coroutine 'connect_tcp", RuntimeWarning)
 SIGNATURES = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"RIFF": "image/webp", b"GIF8": "image/gif"}
 
 

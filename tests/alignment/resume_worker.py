@@ -1,16 +1,19 @@
 """Trains a recipe; given a step, is killed by SIGKILL in the middle of the next one (on one rank, if given one)."""
 
+import logging
 import os
 import signal
 import sys
 from pathlib import Path
 
+import torch
 from transformers import TrainerCallback
 
 from alignment import resuming
 from alignment.engine import leave_process_group
 from alignment.recipe import read_recipe
 from alignment.train import run
+from rewards.strict_yaml import InputError
 
 
 class Killed(TrainerCallback):
@@ -34,6 +37,23 @@ def train(recipe, step, rank="all"):
         resuming.note_rows = with_killer
     run(read_recipe(recipe))
     leave_process_group()
+
+
+def child(recipe, step, log, env):
+    """A process's whole work, under this environment; what it says goes to ``log``."""
+    os.environ.update(env)
+    with log.open("w") as opened:
+        sys.stdout = sys.stderr = opened
+        logging.basicConfig(stream=opened, force=True)
+        torch.set_num_threads(1)
+        try:
+            train(recipe, step, rank="1" if "RANK" in env else "all")
+        except InputError as fault:
+            opened.write(str(fault))
+            sys.exit(1)
+        except Exception:
+            logging.exception("not an error of ours")
+            sys.exit(1)
 
 
 if __name__ == "__main__":

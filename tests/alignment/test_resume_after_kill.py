@@ -1,8 +1,7 @@
 """SIGKILL in the middle of a step, then the same command again: every loss is that of a run that was never killed."""
 
-import importlib.util
 import json
-import logging
+import multiprocessing
 import os
 import signal
 import socket
@@ -12,16 +11,13 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 
 from alignment.ledger import proof
 from alignment.soak import TIMED
-from rewards.strict_yaml import InputError
+from tests.alignment.resume_worker import child
 
-worker = importlib.util.spec_from_file_location("resume_worker", Path(__file__).with_name("resume_worker.py"))
-module = importlib.util.module_from_spec(worker)
-worker.loader.exec_module(module)
-train = module.train
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["tests.alignment.resume_worker"])
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 EVERY = {"max_steps": 12, "save_strategy": "steps", "save_steps": 4, "logging_steps": 3, "seed": 5}
@@ -39,36 +35,24 @@ def start(data, tmp_path_factory):
     return build_tiny(built_texts(str(data / "instruction/sft")), folder, image_size=64)
 
 
-def forked(recipe, kill_at, log, **env):
-    """The id of a process that trains this recipe; forked, as its imports are done then."""
-    pid = os.fork()
-    if not pid:
-        code = 1
-        try:
-            with log.open("w") as opened:
-                sys.stdout = sys.stderr = opened
-                logging.basicConfig(stream=opened, force=True)
-                torch.set_num_threads(1)
-                os.environ.update(env)
-                try:
-                    train(recipe, kill_at, rank="1" if env else "all")
-                    code = 0
-                except InputError as fault:
-                    opened.write(str(fault))
-        finally:
-            os._exit(code)
-    return pid
+def started(recipe, kill_at, log, **env):
+    """A process that trains this recipe. The server it comes from has done the imports and nothing else."""
+    env = {"CLINALIGN_CACHE": os.environ["CLINALIGN_CACHE"], "OMP_NUM_THREADS": "1", **env}
+    process = SERVER.Process(target=child, args=(recipe, kill_at, log, env))
+    process.start()
+    return process
 
 
-def ended(pid):
+def ended(process):
     """How a process ended: 0, or the signal's number below zero."""
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    process.join()
+    return process.exitcode
 
 
 def trained(recipe, kill_at=-1):
     """What the process said."""
     log = recipe.with_suffix(".log")
-    code = ended(forked(recipe, kill_at, log))
+    code = ended(started(recipe, kill_at, log))
     assert code == (0 if kill_at < 0 else -signal.SIGKILL), log.read_text()[-3000:]
     return log.read_text()
 
@@ -80,10 +64,10 @@ def trained_by_two(recipe, kill_at=-1):
         port = str(probe.getsockname()[1])
     shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     logs = [recipe.with_suffix(f".{rank}.log") for rank in range(2)]
-    pids = [forked(recipe, kill_at, logs[r], RANK=str(r), LOCAL_RANK=str(r), **shared) for r in range(2)]
-    code = ended(pids[1])
+    ranks = [started(recipe, kill_at, logs[r], RANK=str(r), LOCAL_RANK=str(r), **shared) for r in range(2)]
+    code = ended(ranks[1])
     assert code == (0 if kill_at < 0 else -signal.SIGKILL), "".join(log.read_text()[-3000:] for log in logs)
-    assert ended(pids[0]) == (0 if kill_at < 0 else 1), logs[0].read_text()[-3000:]
+    assert ended(ranks[0]) == (0 if kill_at < 0 else 1), logs[0].read_text()[-3000:]
     return logs[0].read_text()
 
 
