@@ -21,6 +21,9 @@ from alignment.recipe import Lora, ModelSection, Recipe, parquet
 from rewards.strict_yaml import InputError, nearest_file
 
 VISION_PARTS = ("vision", "visual", "image_encoder")
+THREADS = torch.get_num_threads()
+SMALL_MODEL = 20_000_000
+"""Parameters below which one thread computes faster than two: their matrices are too small to be shared out."""
 PROJECTOR_PARTS = ("connector", "projector", "merger", "mlp1", "embed_vision")
 
 
@@ -149,6 +152,8 @@ def load_model(
     folder = model_folder(path)
     options: dict[str, Any] = dict(dtype=dtype, attn_implementation=kernels.attention(attention))
     model = AutoModelForImageTextToText.from_pretrained(_base_of(folder), revision=revision, **options)
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1 if model.num_parameters() < SMALL_MODEL else THREADS)
     if _is_adapter(folder):
         return PeftModel.from_pretrained(model, folder, is_trainable=trainable)
     return model

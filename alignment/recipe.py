@@ -39,6 +39,17 @@ def _switch(value: Any) -> Any:
     return ("on" if value else "off") if isinstance(value, bool) else value
 
 
+def _strategies(trainer: Any) -> Any:
+    """``save_strategy: no`` as TRL wants it; YAML 1.1 reads that as false.
+
+    >>> _strategies({"save_strategy": False, "bf16": False})
+    {'save_strategy': 'no', 'bf16': False}
+    """
+    if not isinstance(trainer, dict):
+        return trainer
+    return {key: "no" if value is False and key.endswith("_strategy") else value for key, value in trainer.items()}
+
+
 class ModelSection(_Strict):
     """Which model, and what of it is trained.
 
@@ -194,7 +205,7 @@ class Recipe(_Strict):
     canaries: CanarySection | None = None
     weighting: Weighting = Weighting()
     sampling: Sampling = Sampling()
-    trainer: dict[str, Any] = {}
+    trainer: Annotated[dict[str, Any], BeforeValidator(_strategies)] = {}
 
     @model_validator(mode="after")
     def _method_has_its_sections(self) -> "Recipe":

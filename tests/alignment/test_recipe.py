@@ -79,3 +79,7 @@ def test_the_plan_of_a_preference_run_tells_its_effective_sample_size(write_reci
     assert 0 < plan["effective_sample_size"] < len(kept_places(recipe))
     plain = read_recipe(write_recipe("dpo", model={"path": "tiny"}, weighting={"use": False}))
     assert weight_figures(plain, kept_places(plain))["effective_sample_size"] == len(kept_places(plain))
+
+
+def test_a_strategy_of_no_which_yaml_reads_as_false_is_no(write_recipe):
+    assert read_recipe(write_recipe("sft"), ["trainer.save_strategy=no"]).trainer["save_strategy"] == "no"

@@ -140,3 +140,17 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(write_recipe, tmp_path):
         str(trained(write_recipe(trainer={"max_steps": 4, "save_strategy": "steps", "save_steps": 2})))
     )
     assert all(torch.equal(value, want[name]) for name, value in resumed.state_dict().items())
+
+
+def test_a_small_model_is_computed_by_one_thread_unless_the_environment_says_otherwise(sft_run, monkeypatch):
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        monkeypatch.setenv("OMP_NUM_THREADS", "2")
+        load_model(str(sft_run))
+        assert torch.get_num_threads() == 2
+        monkeypatch.delenv("OMP_NUM_THREADS")
+        load_model(str(sft_run))
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
