@@ -193,6 +193,7 @@ def test_a_volume_starts_at_the_front_and_keeps_the_left_on_the_right(tmp_path):
         nifti(np.zeros((2, 2, 2)), to_left=0.7),
         nifti(np.zeros((2, 2, 2)), kind=16),
     ],
+    ids=["empty", "not gzip", "short", "cut", "turned", "of floats"],
 )
 def test_a_damaged_or_turned_volume_is_an_error(tmp_path, content):
     (tmp_path / "ct.nii.gz").write_bytes(content)
