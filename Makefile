@@ -16,11 +16,13 @@ demo-smears: $(STAMP)
 demo-clean: $(STAMP)
 	$(BIN)/clinalign demo recipes/loops/phantom_chest_clean.yaml
 
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal
+
 test: $(STAMP)
-	$(BIN)/python -m pytest -q
+	$(PYTEST)
 
 check: $(STAMP)
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright && $(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright && $(PYTEST) -m "not slow"
 
 fix: $(STAMP)
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
