@@ -10,10 +10,13 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from alignment.ledger import proof
 from alignment.soak import TIMED
+from data_builders.build import build
+from data_builders.build_spec import BuildSpec
 from tests.alignment.resume_worker import child
 
 SERVER = multiprocessing.get_context("forkserver")
@@ -21,6 +24,11 @@ SERVER.set_forkserver_preload(["tests.alignment.resume_worker"])
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 EVERY = {"max_steps": 12, "save_strategy": "steps", "save_steps": 4, "logging_steps": 3, "seed": 5}
+STAGES = {
+    "alpha": 0.5,
+    "stages": [{"of": ["introduction"], "steps": 5}, {"of": ["specialism"], "steps": 7, "replay": 0.25}],
+}
+"""Of the twelve steps, the checkpoint after 4 lies before the border of the stages, and the one after 8 behind it."""
 PHASES = {"num_iterations": 2, "steps_per_generation": 3, "per_device_train_batch_size": 4, "save_steps": 5}
 """GRPO: a generation batch lasts six steps, so that the checkpoints after 5 and 10 lie in the middle of one."""
 
@@ -75,9 +83,18 @@ def recipe_of(write_recipe, tmp_path, name, method, start, **changes):
     trainer = {**EVERY, **(PHASES if method == "grpo" else {}), **changes.pop("trainer", {})}
     path = write_recipe(
         method, output=str(tmp_path / name), model={"path": str(start)}, trainer=trainer,
-        data={"limit": 18}, **changes,
+        data=changes.pop("data", {"limit": 18}), **changes,
     )  # fmt: skip
     return path.replace(tmp_path / f"{name}.yaml")
+
+
+def staged(tmp_path):
+    """The instruction rows of a small built data set of two stages."""
+    spec = {
+        "source": {"name": "phantom_oct", "patients": 6, "size": 64}, "output": str(tmp_path / "oct"),
+        "splits": {"sft": 1.0}, "rows": {"instruction": ["sft"]}, "tasks": {}, "curriculum": "phantom_oct",
+    }  # fmt: skip
+    return build(BuildSpec.model_validate(spec)) / "instruction/sft"
 
 
 def log_of(folder):
@@ -105,6 +122,25 @@ def test_a_killed_run_goes_on_to_the_same_losses(write_recipe, start, tmp_path, 
     assert log_of(tmp_path / "broken") == log_of(tmp_path / "whole")
     assert max(epoch for _, epoch, *_ in steps_of(tmp_path / "whole")) >= (1 if method != "grpo" else 0)
     assert not any(proof(tmp_path / "broken")[k] for k in ("rows_skipped", "rows_repeated", "steps_missing_or_twice"))
+
+
+def test_a_run_killed_in_a_stage_of_a_curriculum_goes_on_along_it_and_over_the_border(write_recipe, start, tmp_path):
+    data = {"train": str(staged(tmp_path)), "curriculum": STAGES}
+    whole = recipe_of(write_recipe, tmp_path, "whole", "sft", start, data=data)
+    broken = recipe_of(write_recipe, tmp_path, "broken", "sft", start, data=data)
+    trained(whole)
+    trained(broken, kill_at=6)  # goes on from 4 over the border
+    trained(broken, kill_at=11)  # goes on from 8 within the second stage
+    assert "goes on from" in trained(broken)
+    assert steps_of(tmp_path / "broken") == steps_of(tmp_path / "whole")
+    assert log_of(tmp_path / "broken") == log_of(tmp_path / "whole")
+    found = proof(tmp_path / "broken")
+    assert not any(found[k] for k in ("rows_skipped", "rows_repeated", "steps_missing_or_twice"))
+    columns = pq.read_table(f"{data['train']}.parquet", columns=["id", "stage"]).to_pydict()
+    stage_of = dict(zip(columns["id"], columns["stage"], strict=True))
+    seen = [{stage_of[row] for batch in rows for row in batch} for _, _, rows, _ in steps_of(tmp_path / "broken")]
+    assert seen[:5] == [{"introduction"}] * 5
+    assert set.union(*seen[8:]) == {"introduction", "specialism"}  # replayed after the second resume too
 
 
 @pytest.mark.parametrize("method", ["sft", "dpo", "grpo"])
