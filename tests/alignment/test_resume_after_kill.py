@@ -109,7 +109,7 @@ def steps_of(folder, rank=0):
     return [(line["step"], line["epoch"], line["rows"], line["loss"]) for line in lines]
 
 
-@pytest.mark.parametrize(("method", "kills"), [("sft", (6, 11)), ("dpo", (9,)), ("grpo", (7, 10))])
+@pytest.mark.parametrize(("method", "kills"), [("sft", (6, 11, 12)), ("dpo", (9,)), ("grpo", (7, 10))])
 def test_a_killed_run_goes_on_to_the_same_losses(write_recipe, start, tmp_path, method, kills):
     whole = recipe_of(write_recipe, tmp_path, "whole", method, start)
     broken = recipe_of(write_recipe, tmp_path, "broken", method, start)
