@@ -1,8 +1,9 @@
 """Which rows each step of a run has seen: written as it trains, cut back when it resumes, and proved afterwards.
 
 ``ledger/rankR.jsonl`` has a line a step: ``step``, ``epoch``, ``rows`` (ids, one list a micro-batch), ``loss`` (summed
-over micro-batches, as this process saw it), ``rss_mib`` and ``seconds`` since the last line. ``ledger/epochE.json`` has
-the ids in the order in which the epoch is to be seen; ``ledger/plan.json`` what one row's share of it is.
+over micro-batches, as this process saw it), ``rss_mib`` and ``held_mib`` (``resident_memory.py``), and ``seconds``
+since the last line. ``ledger/epochE.json`` has the ids in the order in which the epoch is to be seen;
+``ledger/plan.json`` what one row's share of it is.
 """
 
 import json
@@ -13,9 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from alignment.checkpoints import write_whole
+from alignment.resident_memory import resident_mib
 from rewards.strict_yaml import InputError
 
 
@@ -36,7 +36,6 @@ class Ledger:
         self.folder, self.file = folder, folder / f"rank{rank}.jsonl"
         self._rows: list[list[str]] = []
         self._loss, self._since = 0.0, time.perf_counter()
-        self._process = psutil.Process()
 
     def cut_back(self, step: int) -> int:
         """Drops what comes after this step, a half-written last line among it; how many steps that were."""
@@ -62,7 +61,7 @@ class Ledger:
         now = time.perf_counter()
         line = {
             "step": step, "epoch": epoch, "rows": self._rows, "loss": self._loss,
-            "rss_mib": round(self._process.memory_info().rss / 2**20, 2), "seconds": round(now - self._since, 4),
+            **resident_mib(), "seconds": round(now - self._since, 4),
         }  # fmt: skip
         with self.file.open("a", encoding="utf-8") as opened:
             opened.write(json.dumps(line) + "\n")

@@ -14,7 +14,7 @@ import signal
 import threading
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import TrainerCallback
@@ -125,6 +125,17 @@ class Resumable:
         if self.ledger is not None:
             self.ledger.add_loss(float(loss))
         return loss
+
+    def _run_epoch(self, **options: Any) -> None:
+        """TRL's, where a step is left to do.
+
+        From the checkpoint of its last step (killed before the model was saved) a run would go one step further.
+        """
+        state, untyped = self._trainer.state, cast("Any", super())
+        if state.global_step < state.max_steps:
+            untyped._run_epoch(**options)
+        else:
+            self._trainer.control.should_training_stop = True
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """TRL's, sealed; what an older attempt left at this place goes, and older checkpoints only afterwards."""

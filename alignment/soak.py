@@ -24,11 +24,10 @@ import psutil
 
 from alignment.checkpoints import MANIFEST, step_of
 from alignment.ledger import proof, read_lines
+from alignment.resident_memory import memory
 from rewards.strict_yaml import InputError
 
 POLL_S = 0.05
-WARM_UP = 0.2
-"""The share of a run's steps after which memory is looked at."""
 TIMED = (
     "step_time",
     "train_runtime",
@@ -186,9 +185,7 @@ def compared(whole: Path, broken: Path, killing: Killing) -> dict[str, Any]:
         "differing_rows": sum(differing(one, other, "rows") for one, other in pairs),
         "differing_log_entries": differing_logs(whole, broken),
         **{name: proved[name] for name in ("rows_seen", "rows_skipped", "rows_repeated", "steps_missing_or_twice")},
-        "rss_mib_after_warm_up": pairs[0][0][int(WARM_UP * len(pairs[0][0]))]["rss_mib"],
-        "rss_mib_at_the_end": pairs[0][0][-1]["rss_mib"],
-        "mib_growth_per_1000_steps": max(growth(lines) for lines, _ in pairs),
+        **memory([one for one, _ in pairs]),
         "ms_per_step": round(1000 * float(np.median([line["seconds"] for line in pairs[0][0]])), 1),
     }
 
@@ -206,12 +203,3 @@ def differing_logs(whole: Path, broken: Path) -> int:
         for log in (whole / "log.jsonl", broken / "log.jsonl")
     )
     return sum(a != b for a, b in zip(one, other, strict=False)) + abs(len(one) - len(other))
-
-
-def growth(lines: list[Line]) -> float:
-    """MiB of resident memory gained in 1000 steps: the slope of a least-squares line after the warm-up."""
-    late = lines[int(WARM_UP * len(lines)) :]
-    if len(late) < 2:
-        return 0.0
-    slope = np.polynomial.Polynomial.fit([x["step"] for x in late], [x["rss_mib"] for x in late], 1).convert().coef
-    return round(1000 * float(slope[1]) if len(slope) > 1 else 0.0, 2)

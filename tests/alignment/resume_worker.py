@@ -1,4 +1,7 @@
-"""Trains a recipe; given a step, is killed by SIGKILL in the middle of the next one (on one rank, if given one)."""
+"""Trains a recipe; given a step, is killed by SIGKILL in the middle of the next one (on one rank, if given one).
+
+After the last step: between the last checkpoint and the saved model.
+"""
 
 import logging
 import os
@@ -23,6 +26,8 @@ class Killed(TrainerCallback):
     def on_pre_optimizer_step(self, args, state, control, **_):
         if state.global_step == self.step:
             os.kill(os.getpid(), signal.SIGKILL)
+
+    on_train_end = on_pre_optimizer_step
 
 
 def train(recipe, step, rank="all"):

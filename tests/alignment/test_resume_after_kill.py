@@ -10,10 +10,13 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from alignment.ledger import proof
 from alignment.soak import TIMED
+from data_builders.build import build
+from data_builders.build_spec import BuildSpec
 from tests.alignment.resume_worker import child
 
 SERVER = multiprocessing.get_context("forkserver")
@@ -21,6 +24,11 @@ SERVER.set_forkserver_preload(["tests.alignment.resume_worker"])
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 EVERY = {"max_steps": 12, "save_strategy": "steps", "save_steps": 4, "logging_steps": 3, "seed": 5}
+STAGES = {
+    "alpha": 0.5,
+    "stages": [{"of": ["introduction"], "steps": 5}, {"of": ["specialism"], "steps": 7, "replay": 0.25}],
+}
+"""Of the twelve steps, the checkpoint after 4 lies before the border of the stages, and the one after 8 behind it."""
 PHASES = {"num_iterations": 2, "steps_per_generation": 3, "per_device_train_batch_size": 4, "save_steps": 5}
 """GRPO: a generation batch lasts six steps, so that the checkpoints after 5 and 10 lie in the middle of one."""
 
@@ -75,9 +83,18 @@ def recipe_of(write_recipe, tmp_path, name, method, start, **changes):
     trainer = {**EVERY, **(PHASES if method == "grpo" else {}), **changes.pop("trainer", {})}
     path = write_recipe(
         method, output=str(tmp_path / name), model={"path": str(start)}, trainer=trainer,
-        data={"limit": 18}, **changes,
+        data=changes.pop("data", {"limit": 18}), **changes,
     )  # fmt: skip
     return path.replace(tmp_path / f"{name}.yaml")
+
+
+def staged(tmp_path):
+    """The instruction rows of a small built data set of two stages."""
+    spec = {
+        "source": {"name": "phantom_oct", "patients": 6, "size": 64}, "output": str(tmp_path / "oct"),
+        "splits": {"sft": 1.0}, "rows": {"instruction": ["sft"]}, "tasks": {}, "curriculum": "phantom_oct",
+    }  # fmt: skip
+    return build(BuildSpec.model_validate(spec)) / "instruction/sft"
 
 
 def log_of(folder):
@@ -92,7 +109,7 @@ def steps_of(folder, rank=0):
     return [(line["step"], line["epoch"], line["rows"], line["loss"]) for line in lines]
 
 
-@pytest.mark.parametrize(("method", "kills"), [("sft", (6, 11)), ("dpo", (9,)), ("grpo", (7, 10))])
+@pytest.mark.parametrize(("method", "kills"), [("sft", (6, 11, 12)), ("dpo", (9,)), ("grpo", (7, 10))])
 def test_a_killed_run_goes_on_to_the_same_losses(write_recipe, start, tmp_path, method, kills):
     whole = recipe_of(write_recipe, tmp_path, "whole", method, start)
     broken = recipe_of(write_recipe, tmp_path, "broken", method, start)
@@ -107,9 +124,28 @@ def test_a_killed_run_goes_on_to_the_same_losses(write_recipe, start, tmp_path, 
     assert not any(proof(tmp_path / "broken")[k] for k in ("rows_skipped", "rows_repeated", "steps_missing_or_twice"))
 
 
-@pytest.mark.parametrize("method", ["sft", "dpo", "grpo"])
-def test_two_ranks_under_zero_go_on_to_the_same_losses(write_recipe, start, tmp_path, method):
-    settings = {"deepspeed": str(ROOT / "recipes/deepspeed/zero2.json"), "per_device_train_batch_size": 2}
+def test_a_run_killed_in_a_stage_of_a_curriculum_goes_on_along_it_and_over_the_border(write_recipe, start, tmp_path):
+    data = {"train": str(staged(tmp_path)), "curriculum": STAGES}
+    whole = recipe_of(write_recipe, tmp_path, "whole", "sft", start, data=data)
+    broken = recipe_of(write_recipe, tmp_path, "broken", "sft", start, data=data)
+    trained(whole)
+    trained(broken, kill_at=6)  # goes on from 4 over the border
+    trained(broken, kill_at=11)  # goes on from 8 within the second stage
+    assert "goes on from" in trained(broken)
+    assert steps_of(tmp_path / "broken") == steps_of(tmp_path / "whole")
+    assert log_of(tmp_path / "broken") == log_of(tmp_path / "whole")
+    found = proof(tmp_path / "broken")
+    assert not any(found[k] for k in ("rows_skipped", "rows_repeated", "steps_missing_or_twice"))
+    columns = pq.read_table(f"{data['train']}.parquet", columns=["id", "stage"]).to_pydict()
+    stage_of = dict(zip(columns["id"], columns["stage"], strict=True))
+    seen = [{stage_of[row] for batch in rows for row in batch} for _, _, rows, _ in steps_of(tmp_path / "broken")]
+    assert seen[:5] == [{"introduction"}] * 5
+    assert set.union(*seen[8:]) == {"introduction", "specialism"}  # replayed after the second resume too
+
+
+@pytest.mark.parametrize(("method", "stage"), [("sft", 2), ("dpo", 2), ("grpo", 2), ("sft", 3)])
+def test_two_ranks_under_zero_go_on_to_the_same_losses(write_recipe, start, tmp_path, method, stage):
+    settings = {"deepspeed": str(ROOT / f"recipes/deepspeed/zero{stage}.json"), "per_device_train_batch_size": 2}
     whole = recipe_of(write_recipe, tmp_path, "whole", method, start, trainer=settings)
     broken = recipe_of(write_recipe, tmp_path, "broken", method, start, trainer=settings)
     trained_by_two(whole)
