@@ -21,7 +21,8 @@ from alignment.evaluate import generate_answers
 from alignment.generation import model_inputs
 from alignment.metrics import Metric, Outcome, asked_finding, differences, score_answers, summarise
 from data_builders.lesion_heat import GivenBoxes
-from data_builders.lesion_noise import NoiseSettings, elsewhere, mask_of, noised_under, seeded
+from data_builders.lesion_noise import NoiseSettings, elsewhere, mask_of, noised_under
+from data_builders.seeds import seeded
 from rewards.facts import Facts
 from rewards.rule_set import load_rule_set
 from rewards.strict_yaml import InputError
@@ -105,13 +106,11 @@ def shown(
         return [row for row, _ in seen]
     if condition == "shuffled":
         return list(blinded([row for row, _ in seen], "shuffled", seed=seed))
-    return [
-        {
-            **row,
-            "images": [_image(pixels(row["images"][0]), mask, condition, noise, seeded(seed, row["id"], condition))],
-        }
-        for row, mask in seen
-    ]
+    rows = []
+    for row, mask in seen:
+        rng = seeded("lesion_noise", seed, row["id"], condition)
+        rows.append({**row, "images": [_image(pixels(row["images"][0]), mask, condition, noise, rng)]})
+    return rows
 
 
 def _image(

@@ -3,8 +3,10 @@
 Nothing is trained, except where a few steps are asked for to measure the rate (``Scale.measure``).
 """
 
+import contextlib
 import math
 import tempfile
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,9 +55,28 @@ def check_chain(path: Path, overrides: list[str], scale: Scale = Scale()) -> dic
 def plan(recipe: Recipe, scale: Scale = Scale()) -> dict[str, Any]:
     """Rows, steps, tokens, parameters, memory of a rank (formula: ``memory.py``) and, with a rate, hours."""
     places = kept_places(recipe)
+    with made_once(recipe) as made:
+        return _figures(made, places, scale)
+
+
+@contextlib.contextmanager
+def made_once(recipe: Recipe) -> Generator[Recipe]:
+    """The recipe with its model's folder as ``model.path``: ``tiny`` and ``smollm2`` are made in a scratch folder."""
+    from alignment.models import prepared_model
+
+    with tempfile.TemporaryDirectory() as scratch:
+        path = prepared_model(recipe.model_copy(update={"output": scratch}))
+        yield recipe.model_copy(update={"model": recipe.model.model_copy(update={"path": path})})
+
+
+def _figures(recipe: Recipe, places: list[int], scale: Scale) -> dict[str, Any]:
+    from alignment.fitting_rows import length_figures
+
     steps, per_step = num_steps(recipe, len(places), ranks=scale.ranks)
-    counts = counts_of(meta_model(recipe))
-    per_row = mean_tokens(recipe) if scale.tokens is None else scale.tokens
+    model = meta_model(recipe)
+    counts = counts_of(model)
+    processor = _processor(recipe) if scale.tokens is None else None
+    per_row = mean_tokens(recipe, processor) if scale.tokens is None else scale.tokens
     trained = trained_tokens_per_row(recipe, per_row)
     rate = measured_rate(recipe, trained, counts.total) if scale.measure else scale.rate
     source = "measured: a few steps on this machine" if scale.measure else "given" if rate else "none given (--rate)"
@@ -65,26 +86,13 @@ def plan(recipe: Recipe, scale: Scale = Scale()) -> dict[str, Any]:
         "steps": steps,
         "samples_per_step": per_step,
         "tokens_per_row": per_row,
-        **(length_figures(recipe, places) if scale.tokens is None else {}),
+        **(length_figures(recipe, processor, recipe.model.path, places) if processor is not None else {}),
         **time_table(samples=steps * per_step, tokens_per_row=trained, ranks=scale.ranks, rate=rate, source=source),
         "parameters": counts.total,
         "trainable_parameters": counts.trainable,
         **(weight_figures(recipe, places) if recipe.method == "dpo" else {}),
-        **memory_table(recipe, scale.ranks, trained),
+        **memory_table(recipe, model, scale.ranks, trained),
     }
-
-
-def length_figures(recipe: Recipe, places: list[int]) -> dict[str, Any]:
-    """Median, 95 % and maximum of the rows' tokens (prompt, images and longest answer), and the longest rows by id.
-
-    Raises: InputError if rows are too long and the recipe refuses them.
-    """
-    from alignment.fitting_rows import length_figures as figures
-    from alignment.models import load_processor, prepared_model
-
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = prepared_model(recipe.model_copy(update={"output": scratch}))
-        return figures(recipe, load_processor(folder, max_pixels=recipe.model.max_pixels), folder, places)
 
 
 def weight_figures(recipe: Recipe, places: list[int]) -> dict[str, Any]:
@@ -110,21 +118,23 @@ def num_steps(recipe: Recipe, rows: int, *, ranks: int = 1) -> tuple[int, int]:
     return math.ceil(rows * copies / per_step * trainer.get("num_train_epochs", 3)), per_step
 
 
-def mean_tokens(recipe: Recipe, sample: int = 32) -> float:
+def _processor(recipe: Recipe) -> Any:
+    from alignment.models import load_processor
+
+    path = recipe.model.path
+    try:
+        return load_processor(path, max_pixels=recipe.model.max_pixels)
+    except (OSError, ValueError, TypeError) as missing:
+        raise InputError(
+            f"model.path: no processor of '{path}' on this machine to count tokens with. Download it "
+            f"(hf download {path}), or say how many tokens a row has: --tokens 1500."
+        ) from missing
+
+
+def mean_tokens(recipe: Recipe, processor: Any, sample: int = 32) -> float:
     """Mean tokens of a row (prompt with image tokens, and answers), over the first rows."""
     from datasets import Dataset
 
-    from alignment.models import load_processor, prepared_model
-
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = prepared_model(recipe.model_copy(update={"output": scratch}))
-        try:
-            processor = load_processor(folder, max_pixels=recipe.model.max_pixels)
-        except (OSError, ValueError, TypeError) as missing:
-            raise InputError(
-                f"model.path: no processor of '{folder}' on this machine to count tokens with. Download it "
-                f"(hf download {folder}), or say how many tokens a row has: --tokens 1500."
-            ) from missing
     data = Dataset.from_parquet(str(parquet(recipe.data.train)))
     rows = [data[i] for i in range(min(sample, len(data)))]
     return round(sum(_tokens(processor, row) for row in rows) / len(rows), 1)

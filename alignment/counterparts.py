@@ -21,6 +21,7 @@ from alignment.generation import generate
 from alignment.models import load_for_inference, model_folder
 from alignment.recipe import Chain, Stage, parquet, with_overrides
 from alignment.reward_functions import local_backend
+from data_builders.digest import sha256
 from rewards.cases import cases, image_bytes, prompt_text
 from rewards.judge_spec import JudgeSpec, open_judge
 from rewards.llm import Completion, LlmClient, ask
@@ -138,8 +139,7 @@ def weights_version(path: str) -> str:
         return path
     digest = hashlib.sha256()
     for file in sorted([*folder.glob("*.safetensors"), *folder.glob("*config.json")]):
-        with file.open("rb") as content:
-            digest.update(hashlib.file_digest(content, "sha256").digest())
+        digest.update(bytes.fromhex(sha256(file)))
     return digest.hexdigest()
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from alignment.compatibility import zero_settings
 from alignment.memory import SETTINGS, Load, Zero, activation_bytes, per_rank
-from alignment.meta_model import Counts, counts_of, meta_model, stacks_of
+from alignment.meta_model import Counts, counts_of, stacks_of
 from alignment.recipe import Recipe
 from rewards.strict_yaml import InputError
 
@@ -40,9 +40,11 @@ def load_of(recipe: Recipe, counts: Counts) -> Load:
     )
 
 
-def memory_table(recipe: Recipe, ranks: int, tokens_per_row: float) -> dict[str, Any]:
-    """Gigabytes of one rank under each setting, part by part, and which of them is the recipe's."""
-    model = meta_model(recipe)
+def memory_table(recipe: Recipe, model: Any, ranks: int, tokens_per_row: float) -> dict[str, Any]:
+    """Gigabytes of one rank under each setting, part by part, and which of them is the recipe's.
+
+    ``model``: the recipe's, as ``meta_model`` gives it.
+    """
     load = load_of(recipe, counts_of(model))
     trainer = recipe.trainer
     checkpointed = trainer.get("activation_checkpointing", trainer.get("gradient_checkpointing", True))

@@ -5,7 +5,6 @@ beside the same figure with the image replaced (by noise, by another patient's i
 split is given, beside answers that need no image at all. Left out: sampled answers (pass@k) and judges.
 """
 
-import hashlib
 import json
 import re
 from collections import defaultdict
@@ -24,6 +23,7 @@ from alignment.generation import generate
 from alignment.metrics import Metric, Outcome, final_words, score_answers, summarise
 from alignment.recipe import parquet
 from alignment.report import NUM_PICTURES, write_report
+from data_builders.digest import sha256
 from data_builders.schema import message_text
 from rewards.boxes import parse_boxes
 from rewards.reading import read
@@ -129,7 +129,7 @@ def evaluate(
     evaluation = Evaluation(
         model=name,
         data=str(data),
-        data_sha256=data_sha256(data),
+        data_sha256=sha256(parquet(str(data))),
         data_card=data_card(data),
         num_rows=len(rows),
         num_patients=len({row["patient"] for row in rows}),
@@ -252,12 +252,6 @@ def _batches(rows: Sequence[Row], batch_size: int) -> Iterator[tuple[str, list[i
 
 def _kind(task: str) -> str:
     return task if task in ("box", "report", "dialogue") else "closed"
-
-
-def data_sha256(data: Path) -> str:
-    """SHA-256 of the Parquet file of a data entry."""
-    with parquet(str(data)).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def data_card(data: Path) -> dict[str, Any] | None:

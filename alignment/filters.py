@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from rewards.json_lines import json_lines
 from rewards.loading import BatchReward, Reward, load_reward
 from rewards.reading import read
 from rewards.rule_faults import label_faults
@@ -23,7 +24,7 @@ def score_lines(name: str, knobs: list[str], lines: Iterable[str]) -> Iterator[s
     Raises: InputError naming the line that is not JSON, or lacks ``response`` or a column of the reward.
     """
     reward = load_reward(name, **_knobs(knobs))
-    rows = (_complete(row, number, reward) for number, row in _rows(lines))
+    rows = (_complete(row, number, reward) for number, row in json_lines(lines))
     if isinstance(reward, BatchReward):
         yield from _score_batch(reward, list(rows))
         return
@@ -57,7 +58,7 @@ def read_lines(rule_set: str, lines: Iterable[str]) -> Iterator[str]:
     A row with a ``node`` is an answer to that question of the decision: its ``symbol`` is read instead.
     """
     rules = load_rule_set(rule_set)
-    for number, row in _rows(lines):
+    for number, row in json_lines(lines):
         if "text" not in row:
             raise InputError(f"line {number}: a row needs a 'text'.")
         if "node" in row or not rules.findings:
@@ -109,24 +110,11 @@ def _checked_labels(rules: RuleSet, data: Path) -> int:
     if not data.is_file():
         raise InputError(f"{data}: no such file.{nearest_file(data)}")
     with data.open(encoding="utf-8") as lines:
-        records = [(str(row.get("id", f"line {number}")), row) for number, row in _rows(lines)]
+        records = [(str(row.get("id", f"line {number}")), row) for number, row in json_lines(lines)]
     faults = label_faults(rules.decision, records)
     if faults:
         raise InputError("\n".join(f"{data}: {fault}" for fault in faults))
     return len(records)
-
-
-def _rows(lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as fault:
-            raise InputError(f"line {number}: not JSON ({fault.msg}).") from None
-        if not isinstance(row, dict):
-            raise InputError(f"line {number}: expected an object, got {type(row).__name__}.")
-        yield number, row
 
 
 def _knobs(pairs: list[str]) -> dict[str, Any]:

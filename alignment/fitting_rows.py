@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from datasets import Dataset, concatenate_datasets
 
 from alignment.dialogue_checks import max_context
+from alignment.models import base_of
 from alignment.recipe import Recipe, kept_places, parquet
 from alignment.row_tokens import ANSWERS, Lengths, counted, lengths_of_file
 from rewards.strict_yaml import InputError
@@ -34,7 +35,7 @@ def rows_to_train_on(recipe: Recipe, processor: Any, data: Dataset, path: str) -
     if recipe.method not in ANSWERS or recipe.dialogue:
         return data, None
     every = lengths_of_file(processor, parquet(recipe.data.train), ANSWERS[recipe.method])
-    return fitting_rows(recipe, processor, data, every.of(kept_places(recipe)), limit_of(recipe, model_of(path)))
+    return fitting_rows(recipe, processor, data, every.of(kept_places(recipe)), limit_of(recipe, base_of(path)))
 
 
 def length_figures(recipe: Recipe, processor: Any, path: str, places: list[int]) -> dict[str, Any]:
@@ -44,7 +45,7 @@ def length_figures(recipe: Recipe, processor: Any, path: str, places: list[int])
     """
     if recipe.method not in ANSWERS:
         return {}
-    file, limit = parquet(recipe.data.train), None if recipe.dialogue else limit_of(recipe, model_of(path))
+    file, limit = parquet(recipe.data.train), None if recipe.dialogue else limit_of(recipe, base_of(path))
     lengths = lengths_of_file(processor, file, ANSWERS[recipe.method]).of(places)
     data = with_ids(Dataset.from_parquet(str(file)).select(places).select_columns(_id_columns(file)))
     tokens = lengths.longest()
@@ -162,12 +163,3 @@ def _resized(processor: Any, row: dict[str, Any], answers: Sequence[str], limit:
 
 def _scaled(image: Any, scale: float) -> Any:
     return image.resize([max(SMALLEST_EDGE, round(edge * scale)) for edge in image.size])
-
-
-def model_of(path: str) -> str:
-    """Where the config of a model lies: an adapter's is its base's."""
-    from peft import PeftConfig
-
-    if not (Path(path) / "adapter_config.json").is_file():
-        return path
-    return str(PeftConfig.from_pretrained(path).base_model_name_or_path)

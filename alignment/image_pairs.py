@@ -13,10 +13,11 @@ from alignment.controls import pixels
 from alignment.recipe import Sampling
 from data_builders.images import png_bytes
 from data_builders.lesion_heat import GivenBoxes
-from data_builders.lesion_noise import NoiseTally, noised, seeded
+from data_builders.lesion_noise import NoiseTally, noised
 from data_builders.relevance import weights_of
 from data_builders.render import report
 from data_builders.schema import assistant_turn
+from data_builders.seeds import seeded
 from rewards.facts import Facts
 from rewards.rule_set import load_rule_set
 
@@ -42,7 +43,7 @@ def degraded(rows: list[Row], sampling: Sampling, *, grid: int, tally: NoiseTall
         facts = Facts.model_validate_json(row["facts"])
         image = pixels(row["images"][0])
         heat, score = GivenBoxes(facts, grid=grid, findings=wanted)(image)
-        other = noised(image, heat, sampling.noise, seeded(sampling.seed, row["id"])) if score else None
+        other = noised(image, heat, sampling.noise, seeded("lesion_noise", sampling.seed, row["id"])) if score else None
         if other is None:
             tally.skipped["no lesion"] += 1
             continue

@@ -4,7 +4,6 @@ A folder with nothing but ``config.json`` is enough. The sizes of models that th
 ``recipes/architectures``, as their makers published them, so that a check needs no hub.
 """
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,16 +35,10 @@ def known_config(path: str) -> Any:
 
 
 def model_config(recipe: Recipe) -> Any:
-    """The config of the model that a recipe trains; ``tiny`` and ``smollm2`` are made in a scratch folder for it."""
-    from alignment.models import prepared_model
+    """The config of the model at ``model.path``, a folder or a hub name; an adapter's is its base's."""
+    from alignment.models import base_of, model_folder
 
-    with tempfile.TemporaryDirectory() as scratch:
-        path = prepared_model(recipe.model_copy(update={"output": scratch}))
-        if (Path(path) / "adapter_config.json").is_file():
-            from peft import PeftConfig
-
-            path = str(PeftConfig.from_pretrained(path).base_model_name_or_path)
-        return known_config(path)
+    return known_config(base_of(model_folder(recipe.model.path)))
 
 
 def meta_model(recipe: Recipe) -> Any:

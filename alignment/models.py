@@ -102,7 +102,7 @@ def built_texts(train: str) -> Iterator[str]:
 def load_processor(path: str, *, max_pixels: int | None = None) -> Any:
     """The processor, padding on the left (a setting that is lost on saving), within the pixel budget."""
     folder = model_folder(path)
-    processor = AutoProcessor.from_pretrained(_base_of(folder) if not _has_processor(folder) else folder)
+    processor = AutoProcessor.from_pretrained(base_of(folder) if not _has_processor(folder) else folder)
     processor.tokenizer.padding_side = "left"
     if max_pixels is not None:
         limit_pixels(processor.image_processor, max_pixels)
@@ -129,8 +129,8 @@ def _has_processor(folder: str) -> bool:
     )
 
 
-def _base_of(folder: str) -> str:
-    """The base model's folder of an adapter folder."""
+def base_of(folder: str) -> str:
+    """Where a model's base lies: for an adapter's folder what it was trained on, else ``folder`` itself."""
     from peft import PeftConfig
 
     return str(PeftConfig.from_pretrained(folder).base_model_name_or_path) if _is_adapter(folder) else folder
@@ -151,7 +151,7 @@ def load_model(
     """The model at ``path``; an adapter folder gives its base with the adapter on it."""
     folder = model_folder(path)
     options: dict[str, Any] = dict(dtype=dtype, attn_implementation=kernels.attention(attention))
-    model = AutoModelForImageTextToText.from_pretrained(_base_of(folder), revision=revision, **options)
+    model = AutoModelForImageTextToText.from_pretrained(base_of(folder), revision=revision, **options)
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1 if model.num_parameters() < SMALL_MODEL else THREADS)
     if _is_adapter(folder):

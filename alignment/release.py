@@ -3,7 +3,6 @@
 Left out: uploading anywhere. A folder that verifies can be copied by whatever means its readers have.
 """
 
-import hashlib
 import json
 import shutil
 import tempfile
@@ -13,6 +12,7 @@ from typing import Any
 import yaml
 
 from alignment.report import CONDITIONS, metric_names
+from data_builders.digest import sha256
 from rewards.strict_yaml import InputError
 
 MANIFEST = "manifest.json"
@@ -131,8 +131,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _fingerprint(path: Path) -> Json:
-    with path.open("rb") as file:
-        return {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "bytes": path.stat().st_size}
+    return {"sha256": sha256(path), "bytes": path.stat().st_size}
 
 
 def verify(out: Path) -> int:

@@ -17,10 +17,11 @@ import pyarrow.parquet as pq
 import torch
 
 from alignment.controls import blinded, pixels
-from alignment.evaluate import data_sha256, limited
+from alignment.evaluate import limited
 from alignment.generation import generate
 from alignment.recipe import parquet
 from alignment.reward_model import scores_of
+from data_builders.digest import sha256
 from data_builders.schema import message_text
 from rewards.loading import Reward, load_reward
 from rewards.preference_metrics import Bin, best_of_n, calibration, length_bias, pairwise_accuracy, reliability
@@ -287,7 +288,7 @@ def evaluate_reward_model(
             lambda batch: scores_of(model, processor, batch), asked, said, reward, policy=policy, seed=seed
         )
     found = {
-        "model": run, "data": data, "data_sha256": data_sha256(Path(data)), "seed": seed,
+        "model": run, "data": data, "data_sha256": sha256(parquet(data)), "seed": seed,
         "pairs": {name: asdict(pairs) for name, pairs in table.items()},
         "best_of_n": asdict(curve) if curve else None,
     }  # fmt: skip

@@ -3,7 +3,6 @@
 A run's folder: ``recipe.resolved.yaml``, ``provenance.json``, ``checkpoints/``, ``log.jsonl``, ``model/`` (once done).
 """
 
-import hashlib
 import json
 import shutil
 import subprocess
@@ -15,6 +14,7 @@ import yaml
 
 from alignment.engine import is_main_process, prepare_deepspeed, stay_offline
 from alignment.recipe import Chain, Recipe, Stage, kept_places, parquet, read_recipe
+from data_builders.digest import sha256
 from rewards.strict_yaml import InputError, read_yaml, validated
 
 PACKAGES = ("clinalign", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "deepspeed")
@@ -140,12 +140,6 @@ def git_commit() -> str | None:
     except FileNotFoundError:
         return None
     return done.stdout.strip() or None
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _train(recipe: Recipe, folder: Path) -> None:

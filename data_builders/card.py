@@ -1,6 +1,5 @@
 """The card of a built data set: what is in it, what was left out and why, and how to build the same again."""
 
-import hashlib
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from data_builders.build_spec import BuildSpec
 from data_builders.curriculum_rows import CurriculumBuild
+from data_builders.digest import sha256
 from data_builders.lesion_noise import NoiseTally
 from data_builders.schema import Quarantined
 from data_builders.splits import check_disjoint
@@ -99,7 +99,7 @@ def card_of(spec: BuildSpec, folder: Path, tally: Tally, preference: dict[str, A
         "licence": LICENCES[spec.source.name],
         "seed": spec.seed,
         "rule_sets": sorted(tally.rule_sets),
-        "sha256": {file.relative_to(folder).as_posix(): _sha256(file) for file in files},
+        "sha256": {file.relative_to(folder).as_posix(): sha256(file) for file in files},
         "spec": spec.model_dump(mode="json"),
     }
 
@@ -110,8 +110,3 @@ def _nested(rows: Counter[tuple[str, str, str]]) -> dict[str, dict[str, dict[str
     for (kind, split, task), number in sorted(rows.items()):
         table.setdefault(kind, {}).setdefault(split, {})[task] = number
     return table
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -8,7 +8,6 @@ several images and ``box_images``, the image of each true box counted from 1. ``
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
 
-import hashlib
 import json
 import random
 from collections import Counter
@@ -22,6 +21,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from data_builders.build import schema_of
+from data_builders.digest import sha256
 from data_builders.images import png_bytes
 from data_builders.render import box_answer
 from data_builders.schema import assistant_turn, on_grid, user_turn
@@ -219,9 +219,7 @@ def _write(out: Path, rows: dict[str, list[Row]], spec: Row) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(pa.Table.from_pylist(of_split, schema=schema), file, compression="zstd")
         counts.update(f"{kind}/{split}/{row['task']}" for row in of_split)
-    files = {
-        str(f.relative_to(out)): hashlib.sha256(f.read_bytes()).hexdigest() for f in sorted(out.rglob("*.parquet"))
-    }
+    files = {str(f.relative_to(out)): sha256(f) for f in sorted(out.rglob("*.parquet"))}
     card = {"spec": spec, "counts": dict(sorted(counts.items())), "sha256": files}
     (out / "card.json").write_text(json.dumps(card, indent=2, sort_keys=True), encoding="utf-8")
 

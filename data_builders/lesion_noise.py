@@ -5,7 +5,6 @@ noised: by the paper's diffusion blend (Zhu et al. 2024, section 3.1), or by the
 does in its place. Left out: inpainting (a healthy look-alike would need a generator of its own).
 """
 
-import hashlib
 import logging
 from collections import Counter
 from dataclasses import dataclass, field
@@ -233,9 +232,3 @@ def elsewhere(mask: Mask, rng: np.random.Generator, *, tries: int = 16) -> Mask:
     moves = rng.integers(0, mask.shape, size=(tries, 2))
     moved = [np.roll(mask, tuple(move), axis=(0, 1)) & ~mask for move in moves]
     return max(moved, key=lambda other: int(other.sum()))
-
-
-def seeded(*parts: object) -> np.random.Generator:
-    """A generator that depends on these parts only, such as the spec's seed and the row's id."""
-    digest = hashlib.sha256("/".join(map(str, ("lesion_noise", *parts))).encode()).digest()
-    return np.random.default_rng(int.from_bytes(digest[:16], "big"))

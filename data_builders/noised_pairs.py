@@ -12,9 +12,10 @@ from typing import Any
 from data_builders.build_spec import BuildSpec, LesionNoise
 from data_builders.images import ImageError, png_bytes
 from data_builders.lesion_heat import GivenBoxes, GivenMasks, HeatMap
-from data_builders.lesion_noise import Noised, NoiseTally, noised, seeded
+from data_builders.lesion_noise import Noised, NoiseTally, noised
 from data_builders.render import QuestionAnswer, questions
 from data_builders.schema import Sample, assistant_turn, user_turn
+from data_builders.seeds import seeded
 from rewards.facts import Facts
 from rewards.rule_set import RuleSet
 
@@ -81,7 +82,7 @@ class NoisedPairs:
     def _noised(self, names: list[str], task: str) -> tuple[Noised, float] | None:
         try:
             heat, confidence = self._heat_map(names)(self.sample.image, None)
-            rng = seeded(self.spec.seed, self.sample.id, task)
+            rng = seeded("lesion_noise", self.spec.seed, self.sample.id, task)
             result = noised(self.sample.image, heat, self._settings, rng)
         except ImageError as fault:
             self.tally.skipped[str(fault)] += 1

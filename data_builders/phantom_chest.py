@@ -6,7 +6,6 @@ of the pixels where its finding has at least half its strength; that of cardiome
 Left out: lateral views, rotation, devices, and more than one instance of a finding.
 """
 
-import hashlib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from data_builders.schema import Sample
+from data_builders.seeds import seeded
 from rewards.facts import Box, Facts, Finding
 from rewards.strict_yaml import InputError, nearest
 
@@ -143,7 +143,7 @@ def _check(patients: int, images: int, size: int, prevalence: float, exclude: Co
 
 def sample_of(patient: Patient, index: int, image: int, *, size: int, seed: int) -> Sample:
     """Image number ``image`` of ``patient``, who has number ``index``."""
-    picture, boxes = draw(patient, size=size, view=seeded(seed, index, image))
+    picture, boxes = draw(patient, size=size, view=seeded("phantom_chest", seed, index, image))
     name = f"p{index:05d}"
     return Sample(
         id=f"{name}-{image}",
@@ -165,15 +165,9 @@ def facts_of(patient: Patient, boxes: dict[str, Box]) -> Facts:
     return Facts(rule_set=RULE_SET, findings={name: present.get(name, absent) for name in FINDINGS})
 
 
-def seeded(*numbers: int) -> np.random.Generator:
-    """A generator that depends on these numbers only."""
-    digest = hashlib.sha256("phantom_chest/{}".format("/".join(map(str, numbers))).encode()).digest()
-    return np.random.default_rng(int.from_bytes(digest[:16], "big"))
-
-
 def patient_of(index: int, *, seed: int, prevalence: float, exclude: Collection[str] = ()) -> Patient:
     """Anatomy and findings of one patient; a finding's side and size do not depend on the other findings."""
-    rng = seeded(seed, index)
+    rng = seeded("phantom_chest", seed, index)
     anatomy = _anatomy(rng)
     lesions: dict[str, Lesion] = {}
     chances = rng.random((len(FINDINGS), 3))

@@ -5,7 +5,6 @@ marrow in focus; the others are blurred, full of blood, or clotted. Lengths are 
 scale with ``size``. Left out: overlapping nucleated cells, maturation within a lineage, megakaryocytes, particles.
 """
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from data_builders.schema import Sample
+from data_builders.seeds import seeded
 from rewards.facts import Box, Facts, Finding
 from rewards.strict_yaml import InputError
 
@@ -110,8 +110,8 @@ def phantom_marrow(
 
 def sample_of(index: int, image: int, *, size: int, adequate: float, stain: float, seed: int) -> Sample:
     """Field number ``image`` of patient number ``index``."""
-    disease = DISEASES[int(seeded(seed, index).integers(len(DISEASES)))]
-    rng = seeded(seed, index, image)
+    disease = DISEASES[int(seeded("phantom_marrow", seed, index).integers(len(DISEASES)))]
+    rng = seeded("phantom_marrow", seed, index, image)
     view = field_of_view(disease, rng, adequate=adequate)
     name = f"m{index:05d}"
     return Sample(
@@ -122,12 +122,6 @@ def sample_of(index: int, image: int, *, size: int, adequate: float, stain: floa
         facts=facts_of(view, size=size),
         provenance={"seed": seed, "patient": index, "image": image, "disease": disease},
     )
-
-
-def seeded(*numbers: int) -> np.random.Generator:
-    """A generator that depends on these numbers only."""
-    digest = hashlib.sha256("phantom_marrow/{}".format("/".join(map(str, numbers))).encode()).digest()
-    return np.random.default_rng(int.from_bytes(digest[:16], "big"))
 
 
 def field_of_view(disease: Disease, rng: np.random.Generator, *, adequate: float = 0.5) -> FieldOfView:

@@ -6,7 +6,6 @@ absent: confluent drusen, degeneration of the RPE, SIRE, double-layer sign, fibr
 Left out: volumes (one slice an image), progression over visits, and a likeness between a patient's two eyes.
 """
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ import numpy as np
 
 from data_builders.phantom_oct_scan import FOVEA_WIDTH, PICTURE_SIZE, Eye, Lesion, Retina, draw
 from data_builders.schema import Sample
+from data_builders.seeds import seeded
 from rewards.facts import Box, Facts, Finding
 from rewards.rule_set import load_rule_set
 from rewards.strict_yaml import InputError
@@ -120,7 +120,7 @@ def phantom_oct(*, patients: int, scans_per_eye: int = 1, size: int = 128, seed:
 def sample_of(own: EyeOfPatient, index: int, scan: int, *, size: int, seed: int) -> Sample:
     """Scan number ``scan`` of an eye of patient number ``index``."""
     eye = own.retina.eye
-    picture, boxes = draw(own.retina, own.lesions, view=seeded(seed, index, eye, scan), size=size)
+    picture, boxes = draw(own.retina, own.lesions, view=seeded("phantom_oct", seed, index, eye, scan), size=size)
     name = f"o{index:05d}"
     return Sample(
         id=f"{name}-{eye}-{scan}",
@@ -132,15 +132,9 @@ def sample_of(own: EyeOfPatient, index: int, scan: int, *, size: int, seed: int)
     )
 
 
-def seeded(*parts: int | str) -> np.random.Generator:
-    """A generator that depends on these parts only."""
-    digest = hashlib.sha256("phantom_oct/{}".format("/".join(map(str, parts))).encode()).digest()
-    return np.random.default_rng(int.from_bytes(digest[:16], "big"))
-
-
 def eye_of(index: int, eye: Eye, *, seed: int, stage: str | None = None) -> EyeOfPatient:
     """Anatomy and findings of one eye, of a given stage or of one drawn evenly."""
-    rng = seeded(seed, index, eye)
+    rng = seeded("phantom_oct", seed, index, eye)
     drawn = STAGES[int(rng.integers(len(STAGES)))]
     retina = Retina(
         texture_seed=int(rng.integers(2**63)),

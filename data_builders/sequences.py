@@ -15,8 +15,9 @@ from PIL import Image, ImageOps
 
 from data_builders.lidc_ct import RULE_SET as CT_RULE_SET
 from data_builders.lidc_ct import lidc_ct
-from data_builders.phantom_chest import RULE_SET, draw, patient_of, seeded
+from data_builders.phantom_chest import RULE_SET, draw, patient_of
 from data_builders.schema import Sample
+from data_builders.seeds import seeded
 from data_builders.splits import split_of
 from rewards.facts import Box
 
@@ -70,9 +71,9 @@ def phantom_sequences(
             if not others:
                 continue
             without = replace(patient, lesions={n: at for n, at in patient.lesions.items() if n != finding})
-            views = [draw(patient, view=seeded(seed, index, n), size=size) for n in range(VIEWS)]
+            views = [draw(patient, view=seeded("phantom_chest", seed, index, n), size=size) for n in range(VIEWS)]
             other = random.Random(f"{seed}/{index}/{finding}").choice(others)
-            example, example_boxes = draw(drawn[other], view=seeded(seed, other, 0), size=size)
+            example, example_boxes = draw(drawn[other], view=seeded("phantom_chest", seed, other, 0), size=size)
             yield Sequence(
                 id=f"{_name(index)}-{finding}",
                 patient=_name(index),
@@ -80,8 +81,8 @@ def phantom_sequences(
                 rule_set=RULE_SET,
                 finding=finding,
                 views=tuple(View(image, boxes[finding]) for image, boxes in views),
-                before=View(draw(without, view=seeded(seed, index, 0), size=size)[0], None),
-                before_moved=View(draw(without, view=seeded(seed, index, VIEWS), size=size)[0], None),
+                before=View(draw(without, view=seeded("phantom_chest", seed, index, 0), size=size)[0], None),
+                before_moved=View(draw(without, view=seeded("phantom_chest", seed, index, VIEWS), size=size)[0], None),
                 other_contrast=View(ImageOps.invert(views[0][0]), views[0][1][finding]),
                 example=View(example, example_boxes[finding]),
             )

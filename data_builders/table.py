@@ -6,7 +6,6 @@ Left out: spreadsheets, and joins of several tables.
 """
 
 import csv
-import json
 import math
 from collections.abc import Collection, Iterator
 from importlib.resources import files
@@ -20,6 +19,7 @@ from data_builders.report_facts import region_of, report_facts
 from data_builders.schema import Quarantined, Sample
 from rewards.facts import Facts, Finding, Scalar
 from rewards.guidelines import ATTRIBUTES, Contradictory, Policy, worked_out
+from rewards.json_lines import json_lines
 from rewards.rule_set import RuleSet, load_rule_set
 from rewards.strict_yaml import InputError, nearest, nearest_file, read_yaml, validated
 
@@ -127,7 +127,7 @@ def _records(path: Path, separator: str, encoding: str, named: ColumnMap, rules:
     try:
         with path.open(encoding=encoding, newline="") as file:
             if path.suffix in (".jsonl", ".json"):
-                yield from (_from_json(line, path, k) for k, line in enumerate(file, start=1) if line.strip())
+                yield from (record for _, record in json_lines(file, place=f"{path}:"))
                 return
             rows = csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else separator)
             rows.fieldnames = [name.removeprefix("\ufeff") for name in rows.fieldnames or []]
@@ -139,16 +139,6 @@ def _records(path: Path, separator: str, encoding: str, named: ColumnMap, rules:
         ) from None
     except csv.Error as fault:
         raise InputError(f"{path}: not readable as CSV ({fault}). Mend the quotes in it.") from None
-
-
-def _from_json(line: str, path: Path, number: int) -> Record:
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError as fault:
-        raise InputError(f"{path}:{number}: not JSON ({fault.msg}). Write one object a line.") from None
-    if not isinstance(record, dict):
-        raise InputError(f"{path}:{number}: expected an object, got {type(record).__name__}.")
-    return record
 
 
 def _check_header(path: Path, header: list[str], separator: str, named: ColumnMap, rules: RuleSet) -> None:

@@ -10,8 +10,10 @@ What is mended against the published formula (``dialogue_published``):
 Left out: how well an answer is phrased.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 from rewards.decision import Decision
 from rewards.dialogue import Dialogue, Responses, Turn, read_dialogue, readings, turns_said
@@ -23,9 +25,9 @@ FLOOR = -1.0
 
 @dataclass(frozen=True)
 class _Costs:
-    consistency: float
-    yielding: float
-    length: float
+    consistency_weight: float
+    yield_cost: float
+    length_cost: float
     min_words: int
     max_words: int
 
@@ -62,28 +64,18 @@ def dialogue_consistency(
     return _Heard.of(response, read_dialogue(dialogue)).total(costs)
 
 
-def components(
-    response: Responses,
-    dialogue: str | None,
-    *,
-    consistency_weight: float = 0.5,
-    yield_cost: float = 1.0,
-    length_cost: float = 0.2,
-    min_words: int = 3,
-    max_words: int = 40,
-) -> dict[str, float]:
+def components(response: Responses, dialogue: str | None, **knobs: Any) -> dict[str, float]:
     """Shares over turns: ``correct``, ``credit`` (centred), ``no_match``, ``ambiguous``, ``length``, ``severity``.
 
     Over the dialogue: ``consistency`` (1 - share of answers to take back), ``path`` (1 if none), ``adjacent`` (share
     of neighbouring pairs that fit). ``yielded``: share of wrong claims followed, only where there are some.
     """
-    del consistency_weight, yield_cost
     if not dialogue:
         return {}
     script = read_dialogue(dialogue)
     decision, number = script.decision, len(script.turns)
     heard = readings(response, script)
-    costs = _Costs(0.0, 0.0, length_cost, min_words, max_words)
+    costs = _costs(knobs)
     pairs = list(zip(script.turns, heard, strict=True))
     taken_back = contradictions(script, heard)
     parts = {
@@ -105,21 +97,17 @@ def components(
     }
 
 
-def by_turn(
-    response: Responses,
-    dialogue: str,
-    *,
-    consistency_weight: float = 0.5,
-    yield_cost: float = 1.0,
-    length_cost: float = 0.2,
-    min_words: int = 3,
-    max_words: int = 40,
-) -> tuple[list[float], float]:
+def by_turn(response: Responses, dialogue: str, **knobs: Any) -> tuple[list[float], float]:
     """What each turn adds to the reward, and what the dialogue as a whole does; together they are the reward."""
-    costs = _Costs(consistency_weight, yield_cost, length_cost, min_words, max_words)
+    costs = _costs(knobs)
     heard = _Heard.of(response, read_dialogue(dialogue))
     shares = [score / len(heard.turns) for score in heard.turn_scores(costs)]
     return shares, heard.total(costs) - sum(shares)
+
+
+def _costs(knobs: Mapping[str, Any]) -> _Costs:
+    """What is not among the knobs is as ``dialogue_consistency`` has it."""
+    return _Costs(**{**(dialogue_consistency.__kwdefaults__ or {}), **knobs})
 
 
 @dataclass(frozen=True)
@@ -139,11 +127,11 @@ class _Heard:
 
     def _uncapped(self, turn: Turn, reading: SymbolReading, text: str, costs: _Costs) -> float:
         decision = self.dialogue.decision
-        yielding = costs.yielding * yields(decision, turn, reading)
+        yielding = costs.yield_cost * yields(decision, turn, reading)
         return centred_credit(decision, turn, reading) - yielding - _length(text, costs)
 
     def total(self, costs: _Costs) -> float:
-        broken = costs.consistency * contradictions(self.dialogue, [reading for _, reading, _ in self.turns])
+        broken = costs.consistency_weight * contradictions(self.dialogue, [reading for _, reading, _ in self.turns])
         return max(FLOOR, (sum(self.turn_scores(costs)) - broken) / len(self.turns))
 
 
@@ -193,5 +181,5 @@ def _length(text: str, costs: _Costs) -> float:
     """What the length of an answer costs, from 0 to the full cost."""
     words = len(text.split())
     if words < costs.min_words:
-        return costs.length
-    return costs.length * min(1.0, max(0, words - costs.max_words) / max(1, costs.max_words))
+        return costs.length_cost
+    return costs.length_cost * min(1.0, max(0, words - costs.max_words) / max(1, costs.max_words))

@@ -70,16 +70,9 @@ def medmo_box(
 
 
 def components(
-    response: str,
-    boxes: list[list[float]] | None,
-    *,
-    width: float = 100.0,
-    height: float = 100.0,
-    false_negative: float = 0.0,
-    false_positive: float = 0.0,
+    response: str, boxes: list[list[float]] | None, *, width: float = 100.0, height: float = 100.0, **_: float
 ) -> dict[str, float]:
     """Number of boxes, false ones and missed ones, and the largest share of the image that one box covers."""
-    del false_negative, false_positive
     written, truth = written_boxes(response) or [], true_boxes(boxes or [])
     shares = [max(0.0, x2 - x1) * max(0.0, y2 - y1) / (width * height) for x1, y1, x2, y2 in written]
     return {

@@ -1,10 +1,12 @@
 """Rows too long for the model: named by id, and refused, dropped, resized or cut as the recipe says."""
 
 import logging
+from pathlib import Path
 
 import pytest
 from datasets import Dataset
 
+from alignment import models
 from alignment.check import plan
 from alignment.fitting_rows import fitting_rows, limit_of, listed, rows_to_train_on, with_ids
 from alignment.models import built_texts, load_processor
@@ -120,6 +122,18 @@ def test_check_says_how_long_rows_are(write_recipe, start):
     assert 0 < found["tokens_median"] <= found["tokens_95_percent"] <= found["tokens_max"] < 2048
     assert len(found["longest_rows"]) == 3
     assert found["rows_too_long"] == 0
+
+
+def test_a_check_makes_the_model_once_and_leaves_nothing(write_recipe, monkeypatch):
+    made, build = [], models._build
+    monkeypatch.setattr(
+        models, "_build", lambda section, texts, folder: made.append(folder) or build(section, texts, folder)
+    )
+    recipe = read_recipe(write_recipe(model={"path": "tiny"}))
+    assert plan(recipe)["tokens_max"] > 0
+    assert len(made) == 1
+    assert not made[0].parent.exists()
+    assert not Path(recipe.output).exists()
 
 
 def test_only_the_longest_few_are_listed():

@@ -19,8 +19,9 @@ from alignment.generation import model_inputs
 from alignment.heat_maps import AttentionHeat, SimilarityHeat, grid_of, image_token, upsampled
 from alignment.models import load_for_inference
 from alignment.tiny import build_tiny
-from data_builders.lesion_noise import NoiseSettings, noised, seeded
+from data_builders.lesion_noise import NoiseSettings, noised
 from data_builders.schema import user_turn
+from data_builders.seeds import seeded
 from rewards.strict_yaml import InputError
 
 pytestmark = pytest.mark.filterwarnings("default")  # third-party deprecations of transformers
@@ -150,7 +151,7 @@ def test_the_patch_that_matches_the_words_is_the_hottest(dual):
 
 def test_a_map_of_a_model_can_be_noised_under(dual):
     heat, _ = SimilarityHeat(*dual)(picture(), "nodule")
-    result = noised(picture(), heat, NoiseSettings(mask="quantile", level=0.9), seeded(1))
+    result = noised(picture(), heat, NoiseSettings(mask="quantile", level=0.9), seeded("lesion_noise", 1))
     assert result is not None
     assert 0.05 < result.share < 0.2
 

@@ -120,7 +120,7 @@ def test_frozen_parts_and_adapters_are_counted():
 def test_a_recipe_says_which_setting_is_its_own():
     recipe = large("sft/qwen2_5_vl_72b_full.yaml")
     assert zero_of(recipe).name == "zero3_offload"
-    table = memory_table(recipe, 32, 1500)
+    table = memory_table(recipe, meta_model(recipe), 32, 1500)
     assert table["this_recipe"] == "zero3_offload"
     held = table["memory_gb_per_rank"]
     assert held["zero3_offload"]["device"] < 80 < held["zero2"]["device"]

@@ -1,4 +1,5 @@
 import logging
+from functools import partial
 from time import process_time
 
 import numpy as np
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
 
+from data_builders import seeds
 from data_builders.images import ImageError
 from data_builders.lesion_heat import GivenBoxes, GivenMasks, heat_of_boxes
 from data_builders.lesion_noise import (
@@ -19,10 +21,10 @@ from data_builders.lesion_noise import (
     noised,
     noised_under,
     plain,
-    seeded,
 )
 from rewards.facts import Facts, Finding
 
+seeded = partial(seeds.seeded, "lesion_noise")
 SIZE = (40, 30)
 BOX = (5, 4, 20, 16)
 FACTS = Facts(

@@ -12,8 +12,8 @@ from data_builders.phantom_chest import (
     draw,
     patient_of,
     phantom_chest,
-    seeded,
 )
+from data_builders.seeds import seeded
 from rewards.facts import Box, Finding
 from rewards.rule_set import load_rule_set
 from rewards.strict_yaml import InputError
@@ -41,7 +41,7 @@ def removals():
 
 
 def drawn(patient: Patient, index: int = 0, *, size: int = 128) -> tuple[np.ndarray, dict[str, Box]]:
-    image, boxes = draw(patient, view=seeded(5, index, 0), size=size)
+    image, boxes = draw(patient, view=seeded("phantom_chest", 5, index, 0), size=size)
     return np.asarray(image, dtype=np.float64), boxes
 
 

@@ -1,6 +1,9 @@
+from functools import partial
+
 import numpy as np
 import pytest
 
+from data_builders import seeds
 from data_builders.phantom_marrow import (
     DISEASES,
     Cell,
@@ -9,11 +12,11 @@ from data_builders.phantom_marrow import (
     facts_of,
     field_of_view,
     phantom_marrow,
-    seeded,
 )
 from rewards.rule_set import load_rule_set
 from rewards.strict_yaml import InputError
 
+seeded = partial(seeds.seeded, "phantom_marrow")
 RULES = load_rule_set("phantom_marrow@1")
 
 

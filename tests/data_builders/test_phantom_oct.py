@@ -5,8 +5,9 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from data_builders.phantom_oct import EXTENT, STAGES, EyeOfPatient, eye_of, phantom_oct, region, seeded
+from data_builders.phantom_oct import EXTENT, STAGES, EyeOfPatient, eye_of, phantom_oct, region
 from data_builders.phantom_oct_scan import Lesion, draw
+from data_builders.seeds import seeded
 from rewards.facts import Facts, Finding
 from rewards.rule_set import load_rule_set
 from rewards.stages import all_scales
@@ -38,7 +39,7 @@ def removals(eyes):
 
 
 def drawn(own: EyeOfPatient, place: int = 0, *, size: int = 128):
-    image, boxes = draw(own.retina, own.lesions, view=seeded(5, place), size=size)
+    image, boxes = draw(own.retina, own.lesions, view=seeded("phantom_oct", 5, place), size=size)
     return np.asarray(image, dtype=np.float64), boxes
 
 

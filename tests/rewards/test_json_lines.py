@@ -1,0 +1,40 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rewards.json_lines import json_lines
+from rewards.strict_yaml import InputError
+
+
+@given(st.lists(st.dictionaries(st.text(), st.integers() | st.text())))
+def test_what_was_written_a_line_each_is_read_back(rows):
+    assert list(json_lines(json.dumps(row) for row in rows)) == list(enumerate(rows, start=1))
+
+
+def test_blank_lines_are_passed_over_and_counted():
+    assert list(json_lines(["\n", "{}\n", "  \n", '{"a": 1}'])) == [(2, {}), (4, {"a": 1})]
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("{oops", r"^line 2: not JSON \(Expecting property name.*one object a line\.$"),
+        ("[1]", "^line 2: expected an object, got list"),
+        ("null", "^line 2: expected an object, got NoneType"),
+    ],
+)
+def test_a_fault_is_told_with_its_line(line, told):
+    with pytest.raises(InputError, match=told):
+        list(json_lines(["{}", line]))
+
+
+def test_a_file_can_be_named_as_the_place():
+    with pytest.raises(InputError, match=r"^t\.jsonl:1: not JSON"):
+        list(json_lines(["x"], place="t.jsonl:"))
+
+
+def test_lines_before_a_fault_are_read_already():
+    lines = json_lines(["{}", "x"])
+    assert next(lines) == (1, {})
