@@ -1,6 +1,5 @@
 import logging
 from functools import partial
-from time import process_time
 
 import numpy as np
 import pytest
@@ -314,18 +313,3 @@ def test_local_noise_warns_of_nothing(caplog):
     assert NoiseTally(shares=[0.1]).report()["above_half"] == 0
     assert NoiseTally().report()["images"] == 0
     assert not caplog.records
-
-
-@pytest.mark.parametrize(
-    "policy", [NoiseSettings(), NoiseSettings(level=0.5), NoiseSettings(mask="quantile", level=0.9)]
-)
-def test_over_a_hundred_images_of_512_pixels_a_second(policy):
-    """Alone on a core it is 400 to 700; half of the lower figure is left to a busy machine, and half again."""
-    y, x = np.mgrid[:512, :512]
-    heat = np.exp(-((x - 200) ** 2 + (y - 300) ** 2) / (2 * 40.0**2)).astype(np.float32)
-    heat[heat < 0.1] = 0
-    image, rng = grey(size=(512, 512)), seeded(5)
-    start = process_time()
-    for _ in range(20):
-        noised(image, heat, policy, rng)
-    assert 20 / (process_time() - start) > 100
