@@ -132,6 +132,7 @@ def command(*arguments):
     )
 
 
+@pytest.mark.slow
 def test_the_command_prints_one_json_object_and_fails_when_asked(write_recipe, tmp_path):
     recipe = write_recipe("grpo", rewards=[{"name": "finding_f1"}])
     done = command(recipe, "--rows", 20, "--json", "--fail", "--out", tmp_path / "audit.html")
@@ -141,6 +142,7 @@ def test_the_command_prints_one_json_object_and_fails_when_asked(write_recipe, t
     assert (tmp_path / "audit.html").is_file()
 
 
+@pytest.mark.slow
 def test_the_command_compares_box_rewards_and_says_what_it_needs():
     done = command("--boxes", "--json")
     assert json.loads(done.stdout)["whole image"]["medmo published"] == pytest.approx(0.459, abs=1e-3)

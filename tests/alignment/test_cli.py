@@ -112,6 +112,7 @@ def test_inspect_shows_columns_tokens_and_the_image(data, tmp_path):
     assert {"id", "patient", "task", "facts"} <= set(shown)
 
 
+@pytest.mark.slow
 def test_check_prints_steps_parameters_and_memory(write_recipe):
     done = clinalign("check", write_recipe(), "--json")
     plan = json.loads(done.stdout)
@@ -120,6 +121,7 @@ def test_check_prints_steps_parameters_and_memory(write_recipe):
     assert plan["tokens_per_row"] > 0
 
 
+@pytest.mark.slow
 def test_inspect_with_a_model_counts_image_tokens(write_recipe, data, tmp_path):
     path = write_recipe()
     assert clinalign("train", path).returncode == 0

@@ -144,6 +144,7 @@ def test_a_judge_that_fails_gives_none_to_the_trainer(server):
     assert (found, weights, reward.__name__, logged) == ([None], [2.0], "crpo", {"crpo/failure_rate": 1.0})
 
 
+@pytest.mark.slow
 def test_a_pool_is_played_out_from_the_command_line(data, models, tmp_path):
     pool = written(data, tmp_path / "pool" / "align", models)["written"]
     command = [sys.executable, "-m", "alignment", "winrate", pool, "--json"]
@@ -159,6 +160,7 @@ def test_a_pool_is_played_out_from_the_command_line(data, models, tmp_path):
     assert "m2 was trained against" in leaked.stderr
 
 
+@pytest.mark.slow
 def test_the_command_wants_different_names(data, tmp_path):
     command = [sys.executable, "-m", "alignment", "counterparts", str(data / "prompt/align"), str(tmp_path / "x")]
     done = subprocess.run([*command, "--model", "runs/x"], capture_output=True, text=True, check=False)

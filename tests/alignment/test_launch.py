@@ -116,6 +116,7 @@ def clinalign(*arguments):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False)
 
 
+@pytest.mark.slow
 def test_a_faulty_recipe_is_refused_before_anything_is_started(write_recipe):
     done = clinalign("launch", write_recipe(model={"quantization": "4bit"}), "--gpus", 2, "--dry-run")
     assert done.returncode == 2

@@ -93,6 +93,7 @@ def test_prompts_that_the_reward_does_not_judge_are_left_out():
         best_of_curve(lambda batch: [], rows[1:], [[RIGHT, WRONG]], load_reward("finding_f1"), policy="x")
 
 
+@pytest.mark.slow
 def test_the_command_writes_figures_and_a_page_by_kind_and_under_another_image(write_recipe, data, tmp_path):
     """One run of everything: pairs of both sides, best of n of an untrained policy."""
     folder = run(read_recipe(write_recipe("reward_model")))
