@@ -28,6 +28,11 @@ from alignment.resident_memory import memory
 from rewards.strict_yaml import InputError
 
 POLL_S = 0.05
+GIVES_BACK = {"MALLOC_MMAP_THRESHOLD_": str(128 * 2**10)}
+"""glibc's own default, which it else raises: what is freed in blocks of this size goes back to the system at once.
+
+Else the allocator keeps some 100 MiB of freed blocks, more or less from step to step, and would hide a leak.
+"""
 TIMED = (
     "step_time",
     "train_runtime",
@@ -52,7 +57,7 @@ class Run:
         """The started process; what it says goes to ``soak.log`` in the folder above."""
         torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(self.processes)]
         command = [sys.executable, *(torchrun if self.processes > 1 else []), "-m", "alignment", "train"]
-        env = {"OMP_NUM_THREADS": "1", **os.environ}
+        env = {"OMP_NUM_THREADS": "1", **GIVES_BACK, **os.environ}
         with self.log.open("a", encoding="utf-8") as log:
             return subprocess.Popen(
                 [*command, str(self.recipe), *self.overrides, f"output={self.folder}"],

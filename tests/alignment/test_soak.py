@@ -1,6 +1,9 @@
 """The soak: its figures, and a real one of a few steps with a real kill."""
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -8,7 +11,7 @@ from typer.testing import CliRunner
 
 from alignment.cli import app
 from alignment.ledger import Ledger, Plan
-from alignment.soak import Killing, Run, compared, differing, differing_logs, ending, finish, soak
+from alignment.soak import GIVES_BACK, Killing, Run, compared, differing, differing_logs, ending, finish, soak
 from rewards.strict_yaml import InputError
 
 
@@ -70,6 +73,23 @@ def test_the_last_step_is_read_past_a_half_written_line(tmp_path):
     with (tmp_path / "run/ledger/rank0.jsonl").open("a") as opened:
         opened.write('{"step": 5')
     assert run.step() == 4
+
+
+HOLES = """
+from alignment.resident_memory import resident_mib
+bytes(16 * 2**20)  # freed: from now on glibc would keep blocks up to this size
+blocks = [b"x" * (2**20 + k) for k in range(128)]
+before = resident_mib()["held_mib"]
+blocks[:-1] = []  # the last one keeps the heap from shrinking
+print(before - resident_mib()["held_mib"])
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the setting is one of glibc")
+def test_freed_blocks_go_back_to_the_system_at_once_while_a_soak_measures():
+    env = {**os.environ, **GIVES_BACK}
+    done = subprocess.run([sys.executable, "-c", HOLES], env=env, capture_output=True, text=True, check=True)
+    assert float(done.stdout) > 120
 
 
 def test_a_signal_is_named():
