@@ -10,6 +10,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -108,26 +109,17 @@ def evaluate(
     """
     rows = limited(read_rows(data), limit=limit, seed=seed)
     budget = {**MAX_NEW_TOKENS, **(max_new_tokens or {})}
-    conditions: list[Blind | None] = [None, *controls_for(rows)] if blind_controls else [None]
-    answered: dict[str, Answered] = {}
-    for blind in conditions:
-        answers = generate_answers(
-            model,
-            processor,
-            rows,
-            batch_size=batch_size,
-            max_new_tokens=budget,
-            blind=blind,
-            seed=seed,
-            progress=progress,
-        )
-        answered[blind or "clean"] = (rows, answers)
+    answer = partial(
+        generate_answers, model, processor, rows,
+        batch_size=batch_size, max_new_tokens=budget, seed=seed, progress=progress,
+    )  # fmt: skip
+    blinds: Sequence[Blind] = controls_for(rows) if blind_controls else ()
+    answered: dict[str, Answered] = {"clean": (rows, answer()), **{b: (rows, answer(blind=b)) for b in blinds}}
     if reference is not None:
         answered |= baselines(rows, read_reference(reference), rules=rules)
-    outcomes = {name: score_answers(*pair, rules=rules) for name, pair in answered.items()}
-    name = model_name or str(getattr(model.config, "name_or_path", "")) or "model"
+    outcomes = {condition: score_answers(*pair, rules=rules) for condition, pair in answered.items()}
     evaluation = Evaluation(
-        model=name,
+        model=model_name or str(getattr(model.config, "name_or_path", "")) or "model",
         data=str(data),
         data_sha256=sha256(parquet(str(data))),
         data_card=data_card(data),
@@ -139,16 +131,27 @@ def evaluate(
         versions={library: version(library) for library in LIBRARIES},
         metrics={c: summarise(o, num_resamples=num_resamples, seed=seed) for c, o in outcomes.items()},
     )
-    out.mkdir(parents=True, exist_ok=True)
-    evaluation.write(out)
-    write_answers(answered, outcomes["clean"], out, rules=rules)
-    write_report({name: out}, out / "report.html")
+    _write(evaluation, answered, outcomes["clean"], out, rules=rules)
     if probe:
         from alignment.blindness import blindness
 
         probed = limited(rows, limit=probe_limit, seed=seed)
         blindness(model, processor, probed, grid=grid, batch_size=batch_size, seed=seed).write(out)
     return evaluation
+
+
+def _write(
+    evaluation: Evaluation,
+    answered: Mapping[str, Answered],
+    outcomes: Sequence[Outcome],
+    out: Path,
+    *,
+    rules: RuleSet | None,
+) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    evaluation.write(out)
+    write_answers(answered, outcomes, out, rules=rules)
+    write_report({evaluation.model: out}, out / "report.html")
 
 
 def read_rows(data: Path) -> list[Row]:
@@ -262,7 +265,7 @@ def data_card(data: Path) -> dict[str, Any] | None:
 
 
 def write_answers(
-    answered: dict[str, Answered], outcomes: Sequence[Outcome], out: Path, *, rules: RuleSet | None
+    answered: Mapping[str, Answered], outcomes: Sequence[Outcome], out: Path, *, rules: RuleSet | None
 ) -> None:
     """``answers.jsonl``, a row a line: its truth and what was said under each condition; and the pictures."""
     said = {name: {row["id"]: text for row, text in zip(*pair, strict=True)} for name, pair in answered.items()}

@@ -63,12 +63,11 @@ def prepared_model(recipe: Recipe) -> str:
 
 @contextlib.contextmanager
 def built_whole(folder: Path) -> Generator[Path]:
-    """A place to build a folder that then appears in one step; where another process was first, its folder stays."""
-    unfinished = folder.with_name(f"{folder.name}.{os.getpid()}.unfinished")
-    yield unfinished
-    with contextlib.suppress(OSError):  # a folder that is not empty is not replaced
-        unfinished.replace(folder)
+    """A place to build a folder that then appears in one step; what a killed process left there goes first."""
+    unfinished = folder.with_name(f"{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
+    yield unfinished
+    unfinished.replace(folder)
 
 
 def _build(section: ModelSection, texts: list[str], folder: Path) -> None:

@@ -51,14 +51,12 @@ def components(
     response: str,
     boxes: list[list[float]] | None,
     *,
-    measure: Literal["iou", "giou"] = "iou",
-    false_box_weight: float = 1.0,
     space: Space | None = None,
     grid: int = 100,
     image_size: list[int] | None = None,
+    **_: object,
 ) -> dict[str, float]:
     """Mean IoU over true boxes, number of predicted boxes (invalid ones too), whether the response could be read."""
-    del measure, false_box_weight
     written = in_truth_units(response, space=space, grid=grid, image_size=image_size)
     predicted, truth = [b for b in written or [] if is_valid(b)][:MAX_BOXES], true_boxes(boxes or [])
     ious = table_of(iou, predicted, truth)

@@ -87,13 +87,12 @@ def components(
     answer: str | None,
     task: str | None,
     *,
-    contradiction_weight: float = 0.5,
     absent_weight: float = 0.25,
     detail_credit: float = 0.5,
     tolerance: float = 0.2,
+    **_: float,
 ) -> dict[str, float]:
     """Precision and recall of credit, and the contradicted share of the truth."""
-    del contradiction_weight
     if not facts or task not in (None, "report"):
         return {}
     judged = judgement(response, facts, answer, absent_weight, detail_credit, tolerance)

@@ -17,9 +17,8 @@ def length(response: str, *, min_words: int = 1, max_words: int = 120) -> float:
     return max(0.0, 2.0 - words / max_words)
 
 
-def components(response: str, *, min_words: int = 1, max_words: int = 120) -> dict[str, float]:
+def components(response: str, **_: int) -> dict[str, float]:
     """Words of the answer and of the whole response, and the share of the response's words that are distinct."""
-    del min_words, max_words
     words = response.split()
     return {
         "answer_words": float(len(answer_region(response).split())),

@@ -49,14 +49,13 @@ def components(
     boxes: list[list[float]] | None,
     box_images: list[int] | None,
     *,
-    false_box_weight: float = 1.0,
     need_image: bool = True,
+    **_: float,
 ) -> dict[str, float]:
     """Mean IoU and share found at IoU 0.5 over true boxes, and boxes on images that hold none."""
-    del false_box_weight
     if not boxes or not box_images:
         return {}
-    said, _ = _said(response, box_images, need_image)
+    said = _said(response, box_images, need_image)[0]
     matched = _matched(said, _by_image(true_boxes(boxes), box_images))
     return {
         "mean_iou": sum(matched) / len(boxes),
