@@ -126,14 +126,14 @@ class Resumable:
             self.ledger.add_loss(float(loss))
         return loss
 
-    def _run_epoch(self, **options: Any) -> None:
+    def _run_epoch(self, *given: Any, **options: Any) -> None:
         """TRL's, where a step is left to do.
 
         From the checkpoint of its last step (killed before the model was saved) a run would go one step further.
         """
         state, untyped = self._trainer.state, cast("Any", super())
         if state.global_step < state.max_steps:
-            untyped._run_epoch(**options)
+            untyped._run_epoch(*given, **options)
         else:
             self._trainer.control.should_training_stop = True
 
