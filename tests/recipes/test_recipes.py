@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from alignment.loop import Loop
-from alignment.recipe import Recipe, config_class, trainer_faults
+from alignment.recipe import Recipe
+from alignment.recipe_faults import config_class, trainer_faults
 from data_builders.build_spec import read_spec
 from rewards.loading import load_reward
 from rewards.strict_yaml import read_yaml, validated

@@ -1,0 +1,173 @@
+"""Every fault of a recipe beyond its shape: the trainer's keys, the data's columns and rows, the rewards' knobs.
+
+What does not go together stands in ``compatibility.py``. Left out: whatever needs a model to be loaded.
+"""
+
+import dataclasses
+from typing import Any, get_args
+
+from alignment.curriculum_section import curriculum_faults
+from alignment.recipe import Recipe, RewardEntry, columns_of, parquet
+from rewards.strict_yaml import InputError, nearest, number_trap
+
+GIVEN_BY_TRAINER = ("completion_ids",)
+"""Columns of rewards that TRL gives beside those of the data."""
+NEEDED_COLUMNS: dict[str, tuple[str, ...]] = {
+    "sft": ("images", "prompt", "completion"),
+    "dpo": ("images", "prompt", "chosen", "rejected"),
+    "grpo": ("images", "prompt"),
+    "pairs": ("images", "prompt", "facts", "task"),
+    "reward_model": ("images", "prompt", "chosen", "rejected"),
+}
+
+
+def config_class(method: str) -> type:
+    """TRL's config of a method."""
+    import trl
+
+    configs = {"sft": trl.SFTConfig, "dpo": trl.DPOConfig, "grpo": trl.GRPOConfig, "reward_model": trl.RewardConfig}
+    return configs[method]
+
+
+def trainer_faults(content: dict[str, Any]) -> list[str]:
+    """Unknown keys and wrong types of the ``trainer`` section, by TRL's own config class."""
+    section, method = content.get("trainer", {}), content.get("method")
+    if method not in ("sft", "dpo", "grpo", "reward_model") or not isinstance(section, dict):
+        return []
+    kinds = {f.name: f.type for f in dataclasses.fields(config_class(method))}
+    faults = [f"trainer.{key}: unknown key.{nearest(key, list(kinds))}" for key in section if key not in kinds]
+    return faults + [
+        f"trainer.{key}: got the string '{value}', expected a number{number_trap(value)}."
+        for key, value in section.items()
+        if isinstance(value, str) and _numeric_only(kinds.get(key))
+    ]
+
+
+def _numeric_only(kind: Any) -> bool:
+    kinds = set(get_args(kind) or (kind,)) - {type(None)}
+    return bool(kinds) and kinds <= {int, float}
+
+
+def data_faults(recipe: Recipe) -> list[str]:
+    """Missing files, empty data sets and missing columns."""
+    import pyarrow.parquet as pq
+
+    try:
+        file = parquet(recipe.data.train)
+    except InputError as missing:
+        return [str(missing)]
+    names = pq.read_schema(file).names
+    if recipe.data.batch_tokens is not None and recipe.method not in ("sft", "dpo"):
+        return [f"data.batch_tokens: not under {recipe.method}, whose batches are not made of single rows."]
+    faults = [] if pq.read_metadata(file).num_rows else [f"data.train: {file} holds no rows."]
+    needed = list(NEEDED_COLUMNS[recipe.method])
+    if recipe.method in ("dpo", "reward_model") and recipe.weighting.use:
+        needed.append("weight")
+    if recipe.method == "dpo" and recipe.weighting.mirrors:
+        needed.append("mirror_images")
+    lacking = [column for column in needed if column not in names]
+    if lacking:
+        faults.append(f"data.train: {recipe.method} reads {', '.join(lacking)}, but {file} has: {', '.join(names)}.")
+    elif "weight" in needed:
+        faults += weight_faults(recipe)
+    faults += curriculum_faults(recipe.data.curriculum, recipe.trainer, names, batch_tokens=recipe.data.batch_tokens)
+    return faults + kind_faults(recipe, names)
+
+
+def kind_faults(recipe: Recipe, names: list[str]) -> list[str]:
+    """Kinds and tasks that no row of the data has."""
+    import pyarrow.parquet as pq
+
+    train, faults = recipe.data.train, list[str]()
+    for column, wanted in (("kind", recipe.data.kinds), ("task", recipe.data.tasks)):
+        if wanted is None:
+            continue
+        if column not in names:
+            rows = "only preference rows have one" if column == "kind" else "rows of a built data set have one"
+            faults.append(f"data.{column}s: {train} has no column '{column}'; {rows}.")
+            continue
+        known = sorted(set(pq.read_table(parquet(train), columns=[column])[column].to_pylist()))
+        faults += [
+            f"data.{column}s: no row of {train} is of {column} '{one}'.{nearest(one, known)} There: {', '.join(known)}."
+            for one in wanted
+            if one not in known
+        ]
+    return faults
+
+
+def weight_faults(recipe: Recipe) -> list[str]:
+    """Weights that are missing, not finite or negative."""
+    import pyarrow.parquet as pq
+
+    train = recipe.data.train
+    table = pq.read_table(parquet(train), columns=["weight"])["weight"].to_pylist()
+    wrong = [place for place, weight in enumerate(table) if weight is None or not 0 <= weight < float("inf")]
+    if not wrong:
+        return []
+    return [
+        f"data.train: row {wrong[0]} of {train} has weight {table[wrong[0]]} ({len(wrong)} such); expected a number "
+        "of at least 0. Rebuild it, or train without weights: weighting.use=false."
+    ]
+
+
+def reward_faults(recipe: Recipe) -> list[str]:
+    """Unknown rewards and knobs, and rewards whose column the data lack."""
+    from rewards.loading import load_reward
+
+    faults: list[str] = []
+    for index, entry in enumerate(recipe.rewards):
+        try:
+            reward = load_reward(entry.name, **entry.knobs)
+            names = columns_of(recipe.data.train)
+        except InputError as fault:
+            faults.append(f"rewards[{index}]: {fault}")
+            continue
+        faults += _reward_model_faults(entry, index)
+        faults += [
+            f"rewards[{index}]: '{entry.name}' reads column '{c}', but {recipe.data.train} has: {', '.join(names)}."
+            for c in reward.columns
+            if c not in names and c not in GIVEN_BY_TRAINER
+        ]
+    return faults + _combination_faults(recipe)
+
+
+def _reward_model_faults(entry: RewardEntry, index: int) -> list[str]:
+    if entry.name != "reward_model":
+        return []
+    from alignment.reward_model import reward_model_folder
+
+    try:
+        reward_model_folder(str(entry.knobs.get("path", "")))
+    except InputError as fault:
+        return [f"rewards[{index}]: knob 'path': {fault}"]
+    return []
+
+
+def _canary_faults(recipe: Recipe) -> list[str]:
+    needed = ("task", "facts", "rule_set", "answer", "boxes") if recipe.canaries else ()
+    try:
+        names = columns_of(recipe.data.train)
+    except InputError:
+        return []
+    return [f"canaries: read column '{name}', which {recipe.data.train} lacks." for name in needed if name not in names]
+
+
+def _combination_faults(recipe: Recipe) -> list[str]:
+    """A schedule's knob that its reward lacks or that takes no number, and a domain column that the data lack."""
+    from rewards.loading import load_reward
+
+    faults: list[str] = []
+    for index, entry in enumerate(recipe.combination.schedules):
+        try:
+            load_reward(entry.reward, **{entry.knob: entry.start})
+        except InputError as fault:
+            faults.append(f"combination.schedules[{index}]: {fault}")
+    domains = recipe.combination.domains
+    owned = "scale_rewards" if domains else "multi_objective_aggregation"
+    if owned in recipe.trainer and (domains or "mode" in recipe.combination.model_fields_set):
+        faults.append(f"trainer.{owned}: 'combination' sets it; leave it out of one of the two.")
+    faults += _canary_faults(recipe)
+    if domains and domains.column not in (names := columns_of(recipe.data.train)):
+        hint = nearest(domains.column, names) or f" It has: {', '.join(names)}."
+        faults.append(f"combination.domains: {recipe.data.train} has no column '{domains.column}'.{hint}")
+    return faults
