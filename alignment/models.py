@@ -21,10 +21,10 @@ from alignment.recipe import Lora, ModelSection, Recipe, parquet
 from rewards.strict_yaml import InputError, nearest_file
 
 VISION_PARTS = ("vision", "visual", "image_encoder")
+PROJECTOR_PARTS = ("connector", "projector", "merger", "mlp1", "embed_vision")
 THREADS = torch.get_num_threads()
 SMALL_MODEL = 20_000_000
 """Parameters below which one thread computes faster than two: their matrices are too small to be shared out."""
-PROJECTOR_PARTS = ("connector", "projector", "merger", "mlp1", "embed_vision")
 
 
 def model_folder(path: str) -> str:
