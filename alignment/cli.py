@@ -166,8 +166,8 @@ def train(
         folders = run_chain(recipe, overrides or [], fresh=fresh)
     else:
         folders = [run(read_recipe(recipe, overrides or []), fresh=fresh)]
-    leave_process_group()
     say({"trained": [str(folder) for folder in folders]}, as_json)
+    leave_process_group()
 
 
 def _is_chain(recipe: Path) -> bool:

@@ -40,3 +40,31 @@ def test_a_file_of_another_process_is_waited_for(tmp_path):
 def test_a_file_that_never_comes_is_told_of(tmp_path):
     with pytest.raises(InputError, match="Rank 0 makes it"):
         wait_for(tmp_path / "config.json", limit_s=0.1)
+
+
+GROUP_OF_ONE = """
+import atexit, sys
+import torch
+import torch.distributed as dist
+from alignment.engine import leave_process_group
+
+class Left:
+    def __del__(self):
+        print("taken down", flush=True)
+
+left = Left()
+atexit.register(print, "at exit")
+if sys.argv[1] != "none":
+    dist.init_process_group("gloo", init_method="file://" + sys.argv[1], rank=0, world_size=1)
+    dist.all_reduce(torch.ones(4))
+leave_process_group()
+print("goes on", flush=True)
+"""
+
+
+@pytest.mark.parametrize(("group", "said"), [(True, ["at exit"]), (False, ["goes on", "at exit", "taken down"])])
+def test_a_process_of_several_ends_without_taking_python_down(group, said, tmp_path):
+    store = str(tmp_path / "store") if group else "none"
+    command = [sys.executable, "-c", GROUP_OF_ONE, store]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode, done.stdout.split("\n")[:-1]) == (0, said)
