@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from alignment.engine import is_main_process, prepare_deepspeed, stay_offline
+from alignment.engine import is_main_process, loaded_objects_left_alone, prepare_deepspeed, stay_offline
 from alignment.recipe import Chain, Recipe, Stage, kept_places, parquet, read_recipe
 from data_builders.digest import sha256
 from rewards.strict_yaml import InputError, read_yaml, validated
@@ -146,7 +146,8 @@ def _train(recipe: Recipe, folder: Path) -> None:
     from alignment.resuming import train_from_last_checkpoint
 
     trainer = make_trainer(recipe, folder)
-    train_from_last_checkpoint(trainer, folder)
+    with loaded_objects_left_alone():
+        train_from_last_checkpoint(trainer, folder)
     unfinished = folder / "model.unfinished"
     trainer.save_model(str(unfinished))
     if trainer.is_world_process_zero():

@@ -44,9 +44,8 @@ def finding_f1(
     """
     if not facts:
         return None
-    precision, recall = _precision_recall(
-        response, facts, absent_weight, _Credits(side_credit, size_credit, count_credit)
-    )
+    judged = _judged(response, facts, absent_weight, _Credits(side_credit, size_credit, count_credit))
+    precision, recall = judged["precision"], judged["recall"]
     return 2 * precision * recall / (precision + recall) if precision and recall else 0.0
 
 
@@ -62,29 +61,25 @@ def components(
     """Precision, recall, and numbers of claims, hallucinations and omissions."""
     if not facts:
         return {}
-    credits = _Credits(side_credit, size_credit, count_credit)
-    precision, recall = _precision_recall(response, facts, absent_weight, credits)
-    truth = Facts.told(facts)
-    found = compare(truth, read(answer_region(response), load_rule_set(truth.rule_set)).facts)  # read once, then kept
-    return {
-        "precision": precision,
-        "recall": recall,
-        "claims": float(len(found.claims)),
-        "hallucinations": float(len(found.hallucinations)),
-        "omissions": float(len(found.omissions)),
-    }
+    return dict(_judged(response, facts, absent_weight, _Credits(side_credit, size_credit, count_credit)))
 
 
 @lru_cache(maxsize=1024)  # the score and its components are of the same answer
-def _precision_recall(response: str, facts: str, absent_weight: float, credits: _Credits) -> tuple[float, float]:
+def _judged(response: str, facts: str, absent_weight: float, credits: _Credits) -> dict[str, float]:
     truth = Facts.told(facts)
     reading = read(answer_region(response), load_rule_set(truth.rule_set))
+    found = compare(truth, reading.facts)
     said = {name: f for name, f in reading.facts.findings.items() if name in truth.findings}
     credit = {n: 0.0 if n in reading.conflicts else _credit(truth.findings[n], f, credits) for n, f in said.items()}
     claimed = {n: absent_weight if f.polarity == "absent" else 1.0 for n, f in said.items()}
     true = {n: absent_weight if f.polarity == "absent" else 1.0 for n, f in truth.findings.items()}
-    precision = _mean(credit, claimed)
-    return precision, _mean({n: credit.get(n, 0.0) for n in true}, true)
+    return {
+        "precision": _mean(credit, claimed),
+        "recall": _mean({n: credit.get(n, 0.0) for n in true}, true),
+        "claims": float(len(found.claims)),
+        "hallucinations": float(len(found.hallucinations)),
+        "omissions": float(len(found.omissions)),
+    }
 
 
 def _mean(credit: dict[str, float], weight: dict[str, float]) -> float:

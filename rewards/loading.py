@@ -35,7 +35,7 @@ class Reward:
 
     def components(self, response: str | Sequence[str], **columns: Any) -> dict[str, float]:
         """The parts of the score by name; empty for a reward without parts."""
-        parts = getattr(import_module(f"rewards.{self.name}"), "components", None)
+        parts = _components_of(self.name)
         return parts(response, *(columns[c] for c in self.columns), **self.knobs) if parts else {}
 
     @property
@@ -52,6 +52,11 @@ class Reward:
     def summary(self) -> str:
         """The first sentence of its docstring."""
         return (inspect.getdoc(self.function) or "").split("\n", maxsplit=1)[0]
+
+
+@cache
+def _components_of(name: str) -> Callable[..., dict[str, float]] | None:
+    return getattr(import_module(f"rewards.{name}"), "components", None)
 
 
 @dataclass(frozen=True)

@@ -207,6 +207,8 @@ def _count(before: str, after: str) -> int | None:
 
 def _merged(said: list[_Mention], rule: FindingRule) -> tuple[Finding, bool]:
     """One finding from all its mentions, and whether they contradict each other."""
+    if len(said) == 1:
+        return said[0].finding, False
     present = [m for m in said if m.finding.polarity == "present"]
     sides = {m.side for m in said if m.finding.polarity != "absent" and m.side}
     two_sided = BILATERAL in sides or BILATERAL in rule.sides

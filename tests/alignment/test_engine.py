@@ -1,5 +1,6 @@
 """What is settled before torch is loaded."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -7,7 +8,7 @@ import threading
 
 import pytest
 
-from alignment.engine import wait_for
+from alignment.engine import loaded_objects_left_alone, wait_for
 from rewards.strict_yaml import InputError
 
 CODE = """
@@ -40,6 +41,20 @@ def test_a_file_of_another_process_is_waited_for(tmp_path):
 def test_a_file_that_never_comes_is_told_of(tmp_path):
     with pytest.raises(InputError, match="Rank 0 makes it"):
         wait_for(tmp_path / "config.json", limit_s=0.1)
+
+
+def test_the_collector_passes_over_loaded_objects_and_comes_back_to_them_after_a_fault():
+    def fails():
+        with loaded_objects_left_alone():
+            seen.append((gc.get_freeze_count(), len(gc.get_objects())))
+            raise InputError("a fault")
+
+    seen = []
+    with pytest.raises(InputError):
+        fails()
+    frozen, watched = seen[0]
+    assert frozen > 10_000 > watched
+    assert gc.get_freeze_count() == 0
 
 
 GROUP_OF_ONE = """
