@@ -179,7 +179,8 @@ def read_reference(data: Path) -> list[Row]:
     names = pq.read_schema(file).names
     if "completion" not in names:
         return read_rows(data)
-    rows = pq.read_table(file, columns=[c for c in (*COLUMNS, "completion") if c in names]).to_pylist()
+    wanted = [c for c in (*COLUMNS, "completion") if c in names and c != "images"]  # habits need no image
+    rows = pq.read_table(file, columns=wanted).to_pylist()
     return [row | _as_taught(row) for row in rows]
 
 

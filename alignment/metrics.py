@@ -9,6 +9,7 @@ Left out: text overlap (BLEU, ROUGE), which rewards wording and is blind to nega
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ from data_builders.schema import message_text
 from rewards.boxes import iou_matrix, match_boxes, parse_boxes
 from rewards.compare import compare
 from rewards.facts import Facts
-from rewards.reading import read
+from rewards.reading import RulesKey, read
 from rewards.rule_set import RuleSet, load_rule_set
 from rewards.sequence_boxes import components as sequence_components
 from rewards.text import final_answer
@@ -132,10 +133,14 @@ def asked_finding(row: Mapping[str, Any], rules: RuleSet) -> str | None:
     """The finding that the row's question names (by the longest phrase in it), or None for a report."""
     if row["task"] == "report":
         return None
-    question = message_text(row["prompt"]).casefold()
+    return _named(message_text(row["prompt"]).casefold(), RulesKey(rules))
+
+
+@lru_cache(maxsize=4096)  # a few hundred questions are asked of thousands of images
+def _named(question: str, key: RulesKey) -> str | None:
     named = [
         (len(phrase), finding)
-        for finding, rule in rules.findings.items()
+        for finding, rule in key.rules.findings.items()
         for phrase in [*rule.phrases, *([rule.plural] if rule.plural else [])]
         if re.search(rf"\b{re.escape(phrase.casefold())}\b", question)
     ]

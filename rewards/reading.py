@@ -84,10 +84,10 @@ def read(text: str, rules: RuleSet) -> Reading:
     >>> reading.cues
     {'effusion': ['no'], 'nodule': ['']}
     """
-    return (_just_read if len(text) <= KEPT else _read)(text, _Key(rules))
+    return (_just_read if len(text) <= KEPT else _read)(text, RulesKey(rules))
 
 
-def _read(text: str, key: "_Key") -> Reading:
+def _read(text: str, key: "RulesKey") -> Reading:
     rules = key.rules
     text, rest = text[:MAX_CHARACTERS], text[MAX_CHARACTERS:]
     bare, boxes = labelled_boxes(text, phrase_pattern(rules)) if BRACKET.search(text) else (text, [])
@@ -115,7 +115,7 @@ _just_read = lru_cache(maxsize=4096)(_read)
 
 
 @dataclass(frozen=True, eq=False)
-class _Key:
+class RulesKey:
     """A rule set by identity: a cheap key, which keeps it alive."""
 
     rules: RuleSet
@@ -124,11 +124,11 @@ class _Key:
         return id(self.rules)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Key) and other.rules is self.rules
+        return isinstance(other, RulesKey) and other.rules is self.rules
 
 
 @lru_cache(maxsize=64)
-def _lexicon(key: _Key) -> _Lexicon:
+def _lexicon(key: RulesKey) -> _Lexicon:
     phrases = [
         (phrase, name)
         for name, rule in key.rules.findings.items()
@@ -152,10 +152,10 @@ def _rest(phrase: str) -> str:
 
 def phrase_pattern(rules: RuleSet) -> re.Pattern[str]:
     """One pattern that matches every phrase of a rule set, on word boundaries, longest first."""
-    return _lexicon(_Key(rules)).any_case
+    return _lexicon(RulesKey(rules)).any_case
 
 
-def _mentions(sentence: str, key: _Key) -> tuple[bool, tuple[_Mention, ...]]:
+def _mentions(sentence: str, key: RulesKey) -> tuple[bool, tuple[_Mention, ...]]:
     """Whether a sentence names a finding at all, and what it claims of those it names."""
     lexicon, text = _lexicon(key), lowered(sentence)
     hits = list(lexicon.pattern.finditer(text))
@@ -235,7 +235,7 @@ def _denied(said: list[_Mention], sides: set[str | None]) -> bool:
 
 
 def _with_boxes(findings: dict[str, Finding], boxes: list[tuple[str, Box]], rules: RuleSet) -> dict[str, Finding]:
-    lexicon = _lexicon(_Key(rules))
+    lexicon = _lexicon(RulesKey(rules))
     for phrase, box in boxes:
         match = lexicon.pattern.fullmatch(lowered(phrase))
         known = findings.get(lexicon.owner(match)) if match else None
