@@ -13,6 +13,7 @@ from alignment.cli_output import JsonFlag, say_json
 def eval_reward_model(
     run: Annotated[str, typer.Argument(help="a run's folder (method: reward_model)")],
     data: Annotated[str, typer.Argument(help="held-out pairs, such as data/phantom_rewards/preference/test")],
+    also: Annotated[list[str] | None, typer.Option(help="the run of another seed; figures over all runs")] = None,
     prompts: Annotated[str | None, typer.Option(help="best of n: prompt rows, such as data/x/prompt/test")] = None,
     policy: Annotated[str | None, typer.Option(help="best of n: whose samples are chosen among")] = None,
     samples: Annotated[int, typer.Option(help="best of n: samples a prompt")] = 16,
@@ -27,21 +28,43 @@ def eval_reward_model(
     Example: clinalign eval-reward-model runs/rm data/phantom_rewards/preference/test
     """
     from alignment.reward_evaluation import evaluate_reward_model
+    from rewards.strict_yaml import InputError
 
-    folder = out or Path(run) / "evaluation"
-    found = evaluate_reward_model(
-        run, data, folder, prompts=prompts, policy=policy, num_samples=samples, metric=metric, task=task, limit=limit
-    )
+    runs = [run, *(also or [])]
+    if out and also:
+        raise InputError("--out: leave it out beside --also; each run's evaluation is written to RUN/evaluation.")
+    folders = [out or Path(each) / "evaluation" for each in runs]
+    found = [
+        evaluate_reward_model(
+            each, data, folder, prompts=prompts, policy=policy, num_samples=samples, metric=metric, task=task,
+            limit=limit,
+        )
+        for each, folder in zip(runs, folders, strict=True)
+    ]  # fmt: skip
+    shown = found[0] if len(runs) == 1 else {"runs": found, **_over(found)}
     if as_json:
-        say_json(found)
+        say_json(shown)
         return
-    for table in _tables(found):
+    for table in _tables(shown, "patients" if len(runs) == 1 else f"{len(runs)} runs"):
         Console(width=140).print(table)
-    Console().print(f"page: {folder / 'reward_model.html'}", markup=False, highlight=False, soft_wrap=True)
+    for folder in folders:
+        Console().print(f"page: {folder / 'reward_model.html'}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _tables(found: dict[str, Any]) -> list[Table]:
-    pairs = Table("figure", *found["pairs"], title="held-out pairs (95 % over patients)")
+def _over(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """The figures of several evaluations, over the runs."""
+    from alignment.over_seeds import figures_over_seeds
+
+    curves = [own["best_of_n"] for own in found]
+    pairs = figures_over_seeds([own["pairs"] for own in found])
+    if curves[0] is None:
+        return {"pairs": pairs, "best_of_n": None}
+    picks = figures_over_seeds([curve["picks"] for curve in curves])
+    return {"pairs": pairs, "best_of_n": {"metric": curves[0]["metric"], "picks": picks}}
+
+
+def _tables(found: dict[str, Any], over: str) -> list[Table]:
+    pairs = Table("figure", *found["pairs"], title=f"held-out pairs (95 % over {over})")
     for name in next(iter(found["pairs"].values()))["figures"]:
         pairs.add_row(name, *(_figure(own["figures"][name]) for own in found["pairs"].values()))
     curve = found["best_of_n"]

@@ -13,9 +13,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 from rich.table import Table
-from scipy import stats
 
 from alignment.loop_figures import figures, is_figure
+from alignment.over_seeds import mean_over_seeds
 from alignment.recipe import Chain
 from alignment.train import run, stage_recipe
 from data_builders.schema import user_turn
@@ -221,12 +221,10 @@ def over_seeds(per_seed: list[list[Effect]]) -> list[Effect]:
 
 
 def _mean_effect(effects: list[Effect]) -> Effect:
-    changes = np.array([effect.change for effect in effects])
-    half = float(stats.t.ppf(0.975, len(changes) - 1) * changes.std(ddof=1) / np.sqrt(len(changes)))
-    mean = float(changes.mean())
+    interval = mean_over_seeds([effect.change for effect in effects])
     before, after = (float(np.mean([getattr(e, side) for e in effects])) for side in ("before", "after"))
     first = effects[0]
-    return Effect(first.before_name, first.after_name, first.metric, before, after, mean, mean - half, mean + half)
+    return Effect(first.before_name, first.after_name, first.metric, before, after, *interval)
 
 
 def _released(loop: Loop, seed: int, *, single: bool) -> Path:

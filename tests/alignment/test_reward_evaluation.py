@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from alignment.cli import app
+from alignment.over_seeds import figures_over_seeds, mean_over_seeds
 from alignment.recipe import read_recipe
 from alignment.reward_evaluation import ScoredPairs, best_of_curve, figure, pair_figures, resampled
 from alignment.train import run
@@ -114,6 +115,32 @@ def test_the_command_writes_figures_and_a_page_by_kind_and_under_another_image(w
     page = (tmp_path / "out/reward_model.html").read_text()
     assert "<script" not in page
     assert "http" not in page.replace("http-equiv", "")
+    over_runs_of_two_seeds(write_recipe, folder, pairs, tmp_path)
+
+
+def over_runs_of_two_seeds(write_recipe, first, pairs, tmp_path):
+    second = run(
+        read_recipe(write_recipe("reward_model", output=str(tmp_path / "second"), trainer={"seed": 9, "max_steps": 2}))
+    )
+    asked = ["eval-reward-model", str(first), str(pairs), "--also", str(second)]
+    shown = CliRunner().invoke(app, asked, catch_exceptions=False).stdout
+    pages = [json.loads((folder / "evaluation/reward_model.json").read_text()) for folder in (first, second)]
+    mean, low, high = mean_over_seeds([p["pairs"]["all pairs"]["figures"]["brier"]["value"] for p in pages])
+    assert "95 % over 2 runs" in shown
+    assert f"{mean:.3f} ({low:.3f} to" in shown
+    assert f"{high:.3f})" in shown
+    with pytest.raises(InputError, match="leave it out beside --also"):
+        CliRunner().invoke(app, [*asked, "--out", str(tmp_path / "out")], catch_exceptions=False)
+
+
+def test_figures_over_seeds_are_nested_as_they_were_and_none_where_a_run_has_none():
+    runs = [{"pairs": {"accuracy": {"value": v, "low": 0.0, "high": 1.0}, "num": 3}} for v in (0.5, 0.7)]
+    found = figures_over_seeds(runs)["pairs"]
+    assert set(found) == {"accuracy"}
+    assert found["accuracy"]["value"] == pytest.approx(0.6)
+    assert found["accuracy"]["high"] == pytest.approx(0.6 + 12.706205 * 0.1, abs=1e-5)  # t of one degree of freedom
+    runs[1]["pairs"]["accuracy"]["value"] = None
+    assert figures_over_seeds(runs)["pairs"]["accuracy"]["value"] is None
 
 
 def with_noised(data, tmp_path):
