@@ -4,15 +4,8 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from data_builders.phantom_chest import (
-    FINDINGS,
-    Anatomy,
-    Lesion,
-    Patient,
-    draw,
-    patient_of,
-    phantom_chest,
-)
+from data_builders.phantom_chest import FINDINGS, patient_of, phantom_chest
+from data_builders.phantom_chest_film import Anatomy, Lesion, Patient, draw
 from data_builders.seeds import seeded
 from rewards.facts import Box, Finding
 from rewards.rule_set import load_rule_set
