@@ -20,10 +20,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from data_builders.build import schema_of
 from data_builders.digest import sha256
 from data_builders.images import png_bytes
 from data_builders.render import box_answer
+from data_builders.row_files import schema_of
 from data_builders.schema import assistant_turn, on_grid, user_turn
 from data_builders.sequences import Sequence, View, ct_sequences, phantom_sequences
 from rewards.facts import Box, Facts, Finding
