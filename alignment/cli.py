@@ -15,6 +15,7 @@ from alignment.cli_cache import cache
 from alignment.cli_cluster import launch, show_memory
 from alignment.cli_output import JsonFlag, Overrides, say
 from alignment.cli_reward_model import eval_reward_model
+from alignment.cli_rewards import audit, check_rules, eval_reader_command, list_rewards, read, score
 from alignment.cli_soak import ledger, soak
 from alignment.cli_splits import audit_splits_command
 from alignment.engine import share_cores
@@ -323,107 +324,12 @@ def inspect(
     say(inspect_row(data, row, model, out), as_json)
 
 
-@app.command()
-def rewards(as_json: JsonFlag = False) -> None:
-    """List the rewards: the columns each reads, its knobs and bounds, and what it says."""
-    from rewards.loading import available, available_batched, load_reward
-
-    listed = [load_reward(name) for name in (*available(), *available_batched())]
-    say(
-        {r.name: {"columns": list(r.columns), "bounds": list(r.bounds), "says": r.summary} for r in listed},
-        as_json,
-    )
-
-
-@app.command("check-rules")
-def check_rules(
-    rules: Annotated[str, typer.Argument(help="a rule set's YAML file, or the name of a shipped one")],
-    data: Annotated[
-        Path | None, typer.Option(help="records to check: JSON Lines with an `id` and label columns")
-    ] = None,
-    as_json: JsonFlag = False,
-) -> None:
-    """Check a rule set: every fault at once, each with its line and cure; with --data, labels outside the valid set.
-
-    Example: clinalign check-rules rewards/rule_sets/bone_marrow.yaml
-    """
-    from alignment.filters import check_rule_set
-
-    say(check_rule_set(rules, data), as_json)
-
-
-@app.command()
-def audit(
-    recipe: Annotated[Path | None, typer.Argument(help="a recipe with rewards, such as recipes/grpo/X.yaml")] = None,
-    overrides: Overrides = None,
-    rows: Annotated[int, typer.Option(help="how many rows of the recipe's data")] = 200,
-    out: Annotated[Path | None, typer.Option(help="the HTML page; OUTPUT/audit.html by default")] = None,
-    boxes: Annotated[bool, typer.Option("--boxes", help="Compare the box rewards under scripted answers.")] = False,
-    fail: Annotated[bool, typer.Option("--fail", help="Exit code 1 if an attack earns more than honesty.")] = False,
-    as_json: JsonFlag = False,
-) -> None:
-    """Attack a recipe's rewards on its own data: which scripted policy earns more than an honest answer?
-
-    Example: clinalign audit recipes/grpo/phantom_chest.yaml --fail, or clinalign audit --boxes
-    """
-    from alignment.audit_table import print_audit, print_box_comparison
-
-    if recipe is None and not boxes:
-        raise InputError("audit: name a recipe, or give --boxes to compare the box rewards.")
-    if boxes:
-        print_box_comparison(as_json=as_json and recipe is None)
-    if recipe is not None:
-        found = print_audit(recipe, overrides or [], rows=rows, out=out, as_json=as_json)
-        if fail and found.successful:
-            raise typer.Exit(1)
-
-
-@app.command()
-def score(
-    reward: Annotated[str, typer.Argument(help="a reward's name, see `clinalign rewards`")],
-    knobs: Annotated[list[str] | None, typer.Argument(help="knob=value")] = None,
-) -> None:
-    """Score rows of JSON Lines from standard input (`response` and the reward's columns); adds `score` and components.
-
-    Example: echo '{"response": "nodule [[0,0,5,5]]", "boxes": [[0,0,5,5]]}' | clinalign score box_overlap
-    """
-    from alignment.filters import score_lines
-
-    for line in score_lines(reward, knobs or [], sys.stdin):
-        sys.stdout.write(line + "\n")
-
-
-@app.command()
-def read(rule_set: Annotated[str, typer.Argument(help="a rule set's name or file")]) -> None:
-    """Read facts from texts: JSON Lines with `text` on standard input; adds `facts`, evidence and unread sentences.
-
-    Example: echo '{"text": "No effusion. Small nodule on the left."}' | clinalign read chest_xray
-    """
-    from alignment.filters import read_lines
-
-    for line in read_lines(rule_set, sys.stdin):
-        sys.stdout.write(line + "\n")
-
-
-@app.command("eval-reader")
-def eval_reader_command(
-    source: Annotated[
-        Path | None, typer.Argument(help="the archive or folder; the installed package by default")
-    ] = None,
-    half: Annotated[str, typer.Option(help="odd: held out; even: what the rules were tuned on")] = "odd",
-    as_json: JsonFlag = False,
-) -> None:
-    """Read the Open-I reports and score the reading by their tags, beside a keyword matcher.
-
-    Example: clinalign eval-reader
-    """
-    from alignment.eval_reader import eval_reader
-
-    result = eval_reader(source, half=half)
-    findings = result.pop("findings")
-    say({**result, "findings": findings} if as_json else {**result, **findings}, as_json)
-
-
+app.command("rewards")(list_rewards)
+app.command()(check_rules)
+app.command()(audit)
+app.command()(score)
+app.command()(read)
+app.command("eval-reader")(eval_reader_command)
 app.command()(soak)
 app.command()(ledger)
 app.command("eval-reward-model")(eval_reward_model)
