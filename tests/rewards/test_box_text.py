@@ -73,18 +73,18 @@ def test_invalid_boxes_are_written_but_not_parsed():
     ids=["brackets", "opened", "spaces", "locations", "fences", "names", "tags", "box and brackets", "digits"],
 )  # fmt: skip
 def test_hostile_text_takes_linear_time(hostile):
-    start = time.perf_counter()
+    start = time.process_time()
     parse_boxes(hostile)
     labelled_boxes("nodule " + hostile, phrase_pattern(load_rule_set("chest_xray")))
     read_boxes(hostile[:1_000_000])
-    assert time.perf_counter() - start < 20
+    assert time.process_time() - start < 20
 
 
 def test_twice_the_text_takes_about_twice_the_time():
     def seconds(size):
-        start = time.perf_counter()
+        start = time.process_time()
         parse_boxes("[1, 2 (3, 4) " * size)
-        return time.perf_counter() - start
+        return time.process_time() - start
 
     seconds(1000)
     assert min(seconds(80_000) for _ in range(3)) < 16 * min(seconds(10_000) for _ in range(3))

@@ -57,7 +57,7 @@ def test_an_endpoint_that_never_ends_its_reply_times_out_as_a_whole(server, act)
     server.script = [act, 200]
     started = time.monotonic()
     assert reply(server, timeout_s=0.3) == Completion("echo: Is it?", 7, 3)
-    assert 0.3 <= time.monotonic() - started < 3
+    assert 0.3 <= time.monotonic() - started < 20  # and not the 30 s of the server
     server.script = [act]
     assert reply(server, timeout_s=0.2, max_attempts=1, text="Again?").kind == "timeout"
 
