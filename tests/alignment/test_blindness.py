@@ -54,6 +54,7 @@ def test_a_drop_is_the_difference_to_the_clean_image(probe):
         assert drop["truth_logp"].value == pytest.approx(change)
 
 
+@pytest.mark.slow
 def test_a_model_that_looks_is_moved_and_one_with_closed_eyes_is_not(tiny, rows, probe):
     assert any(abs(drop["truth_logp"].value) > 1e-4 for drop in probe.drops.values())
     model, processor = tiny
@@ -130,6 +131,7 @@ def test_rows_without_a_lesion_cannot_be_probed(tiny, rows):
         blindness(*tiny, absent)
 
 
+@pytest.mark.slow
 def test_an_evaluation_writes_the_probe_where_it_is_asked_for(tiny, data, tmp_path):
     evaluate(*tiny, data / "prompt/test", out=tmp_path, limit=20, blind_controls=False, probe=True, batch_size=8)
     content = json.loads((tmp_path / "blindness.json").read_text())

@@ -102,6 +102,7 @@ def test_canaries_are_logged_in_a_real_run_and_stop_it(write_recipe):
     assert log[-1]["step"] == 1
 
 
+@pytest.mark.slow
 def test_canaries_watch_a_judged_reward_beside_a_plain_one(write_recipe, data, tmp_path):
     import pyarrow as pa
     import pyarrow.parquet as pq

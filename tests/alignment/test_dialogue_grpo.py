@@ -169,6 +169,7 @@ def test_each_turns_tokens_have_that_turns_advantage(recipe_of, tmp_path, monkey
             assert advantages[row, token].item() == pytest.approx(wanted, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_a_dialogue_without_room_is_flagged_has_no_reward_and_moves_nothing(step):
     trainer, rows, output = step(trainer={"max_completion_length": 150}, dialogue={"max_answer_tokens": 60})
     assert any(row["overlong"] for row in rows)
@@ -181,6 +182,7 @@ def test_a_dialogue_without_room_is_flagged_has_no_reward_and_moves_nothing(step
     assert trainer._metrics["train"]["dialogue/overlong"] == [sum(r["overlong"] for r in rows) / len(rows)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("credit", ["dialogue", "turn"])
 def test_a_run_trains_and_logs_the_components_apart(recipe_of, credit):
     rewards = [*BETTER, {"name": "dialogue_published", "weight": 0.0}]

@@ -96,6 +96,7 @@ def start(data, tmp_path_factory):
     return build_tiny(texts, tmp_path_factory.mktemp("start") / "tiny", image_size=64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["sft", "dpo", "grpo"])
 def test_a_run_has_the_same_losses_with_and_without(write_recipe, start, tmp_path, method):
     def losses(name, **model):

@@ -106,6 +106,7 @@ def large(name, **changes):
     return Recipe.model_validate(content)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # peft asks for a property that transformers is about to rename
 def test_frozen_parts_and_adapters_are_counted():
     whole = counts_of(meta_model(large("sft/qwen2_5_vl_7b_full.yaml")))

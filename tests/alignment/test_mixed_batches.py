@@ -41,6 +41,7 @@ def test_text_alone_gives_every_parameter_a_gradient_that_images_give_one(family
     assert all(not grad.any() for grad in vision)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["idefics3", "qwen3_vl", "llava"])
 def test_the_dummy_image_fits_the_family_of_the_processor(family, data, tmp_path):
     from alignment.models import built_texts, load_model, load_processor

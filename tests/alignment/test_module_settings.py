@@ -13,6 +13,7 @@ from tests.alignment.test_deepspeed import ROOT, launched
 from tests.alignment.tiny_families import build, prompt_inputs, rows
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_each_part_moves_by_its_own_learning_rate(write_recipe, tmp_path):
     rates = {"vision": 0.0, "projector": 1.0e-5}
@@ -31,6 +32,7 @@ def test_each_part_moves_by_its_own_learning_rate(write_recipe, tmp_path):
     assert sum(len(g["params"]) for g in trainer.optimizer.param_groups) == len(before)
 
 
+@pytest.mark.slow
 def test_a_rate_for_a_part_that_is_not_trained_is_refused(write_recipe, tmp_path):
     model = {"learning_rates": {"vision": 1.0e-5}, "freeze": ["vision"]}
     recipe = read_recipe(write_recipe("sft", model=model))

@@ -159,6 +159,7 @@ def test_an_llm_that_is_not_there_is_asked_for(write_recipe, start):
         made(write_recipe, start, "llm")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_the_recipes_own_llm_is_asked_through_the_one_client(write_recipe, start, server):
     wrong = "There is a large pneumothorax on the left."

@@ -66,6 +66,7 @@ def test_the_score_is_read_at_the_last_token_of_each_answer():
     assert answer_ends(batch).tolist() == [3, 4, 7, 11]
 
 
+@pytest.mark.slow
 def test_a_run_logs_the_loss_of_its_own_margins_and_saves_safetensors_and_processor(trained):
     first = log_of(trained)[0]
     assert {"loss", "accuracy", "margin", "mean_reward", "tokens/saved"} <= set(first)
@@ -75,6 +76,7 @@ def test_a_run_logs_the_loss_of_its_own_margins_and_saves_safetensors_and_proces
     assert not any(name.endswith((".bin", ".pt")) for name in names - {"training_args.bin"})
 
 
+@pytest.mark.slow
 def test_a_saved_model_scores_as_the_trained_one_did(write_recipe, pairs, tmp_path):
     recipe = read_recipe(write_recipe("reward_model"))
     trainer = make_trainer(recipe, tmp_path / "run")
@@ -89,6 +91,7 @@ def test_a_saved_model_scores_as_the_trained_one_did(write_recipe, pairs, tmp_pa
     assert not any(parameter.requires_grad for parameter in model.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["idefics3", "qwen3_vl", "llava"])
 def test_sharing_the_prompt_changes_no_score(data, pairs, tmp_path, family):
     from alignment.models import built_texts
@@ -102,6 +105,7 @@ def test_sharing_the_prompt_changes_no_score(data, pairs, tmp_path, family):
     assert [s for row in shared for s in row] == pytest.approx([s for row in apart for s in row], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_scores_learn_to_prefer_what_is_preferred(write_recipe, pairs):
     path = write_recipe("reward_model", trainer={"max_steps": 30, "learning_rate": 3.0e-3, "logging_steps": 5})
     folder = run(read_recipe(path))
@@ -113,6 +117,7 @@ def test_scores_learn_to_prefer_what_is_preferred(write_recipe, pairs):
     assert sum(chosen > rejected for chosen, rejected in scores) > 0.7 * len(scores)
 
 
+@pytest.mark.slow
 def test_lora_trains_the_head_and_the_adapter_and_loads(write_recipe, start, pairs):
     path = write_recipe("reward_model", model={"path": str(start), "lora": {"rank": 2}})
     folder = run(read_recipe(path))
@@ -127,6 +132,7 @@ def test_lora_trains_the_head_and_the_adapter_and_loads(write_recipe, start, pai
     assert not any("lora" in name and "score" in name for name in names)
 
 
+@pytest.mark.slow
 def test_rejected_images_are_what_the_rejected_answer_is_scored_under(trained, pairs):
     model, processor = load_reward_model(str(trained))
     row = {k: pairs[0][k] for k in ("images", "prompt", "chosen")} | {"rejected": pairs[0]["chosen"]}
@@ -140,6 +146,7 @@ def test_rejected_images_are_what_the_rejected_answer_is_scored_under(trained, p
 KEPT = ("input_ids", "segments", "answer_positions", "answer_labels", "answer_lengths")
 
 
+@pytest.mark.slow
 def test_the_margin_of_a_row_enters_the_batch(trained, pairs):
     _, processor = load_reward_model(str(trained))
     plain, with_margin = pairs[0], {**pairs[1], "margin": 1.5}
@@ -157,6 +164,7 @@ def test_a_recipe_that_names_no_reward_model_is_refused_before_training(write_re
         read_recipe(path)
 
 
+@pytest.mark.slow
 def test_lora_on_an_adapter_is_refused(write_recipe, start, tmp_path):
     adapter = run(read_recipe(write_recipe("sft", model={"path": str(start), "lora": {"rank": 2}})))
     path = write_recipe("reward_model", model={"path": str(adapter), "lora": {"rank": 2}})
@@ -164,18 +172,21 @@ def test_lora_on_an_adapter_is_refused(write_recipe, start, tmp_path):
         run(read_recipe(path))
 
 
+@pytest.mark.slow
 def test_an_adapter_is_merged_where_the_whole_model_is_trained(write_recipe, start, pairs):
     adapter = run(read_recipe(write_recipe("sft", model={"path": str(start), "lora": {"rank": 2}})))
     folder = run(read_recipe(write_recipe("reward_model", model={"path": str(adapter)})))
     assert len(scores_of(*load_reward_model(str(folder)), [asked(pairs[0])])[0]) == 2
 
 
+@pytest.mark.slow
 def test_grpo_trains_on_a_reward_model_by_name(write_recipe, trained):
     rewards = [{"name": "reward_model", "path": str(trained)}, {"name": "finding_f1", "weight": 0.0}]
     folder = run(read_recipe(write_recipe("grpo", rewards=rewards)))
     assert all("rewards/reward_model/mean" in entry for entry in log_of(folder) if "loss" in entry)
 
 
+@pytest.mark.slow
 def test_as_a_reward_it_scores_a_group_as_it_scores_each_answer_alone(trained, pairs):
     import asyncio
 
@@ -192,6 +203,7 @@ def test_as_a_reward_it_scores_a_group_as_it_scores_each_answer_alone(trained, p
     assert other[0] != pytest.approx(together[0], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_the_packed_rows_of_a_batch_keep_the_order_of_the_answers(trained, pairs):
     model, processor = load_reward_model(str(trained))
     rows = [asked(row) for row in pairs[:4]]
@@ -213,6 +225,7 @@ def test_a_frozen_language_model_leaves_the_head_to_train(write_recipe, tmp_path
     assert all("connector" in n or n == "score.weight" for n, p in model.named_parameters() if p.requires_grad)
 
 
+@pytest.mark.slow
 def test_an_audit_shows_a_reward_model_the_images(write_recipe, trained):
     from alignment.audit import audit
 

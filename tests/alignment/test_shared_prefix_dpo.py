@@ -63,6 +63,7 @@ def test_on_and_off_are_understood_though_yaml_reads_them_as_true_and_false(writ
     assert {word: recipe.model.shared_prefix for word, recipe in asked.items()} == {w: w for w in asked}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trainer", [{}, {"gradient_checkpointing": True}])
 def test_the_same_losses_with_shared_prefix_on_and_off(recipe, trainer):
     assert losses(recipe("on", trainer=trainer)) == pytest.approx(
@@ -70,12 +71,14 @@ def test_the_same_losses_with_shared_prefix_on_and_off(recipe, trainer):
     )
 
 
+@pytest.mark.slow
 def test_the_same_losses_from_a_cache_for_kernels_without_a_mask(recipe):
     trainer = {"precompute_ref_log_probs": False, "activation_checkpointing": False}
     want = losses(recipe("off", "off", trainer=trainer))
     assert losses(recipe("cached", "cached", trainer=trainer)) == pytest.approx(want, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_the_same_losses_as_stock_trl(recipe, start, tmp_path):
     ours = recipe("ours", weighting={"use": False}, data={"largest_first": False})
     data = Dataset.from_parquet(str(parquet(ours.data.train)))
@@ -92,17 +95,20 @@ def test_the_same_losses_as_stock_trl(recipe, start, tmp_path):
     assert losses(ours) == pytest.approx(want, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_the_same_losses_with_the_reference_before_training_and_at_every_step(recipe):
     now = losses(recipe("now", trainer={"precompute_ref_log_probs": False}))
     before = losses(recipe("before", trainer={"precompute_ref_log_probs": True}))
     assert before == pytest.approx(now, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_the_same_losses_with_lora_and_a_frozen_tower(recipe):
     model = {"lora": {"rank": 2}, "freeze": ["vision"]}
     assert losses(recipe("on", model=model)) == pytest.approx(losses(recipe("off", "off", model=model)), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_the_log_shows_tokens_computed_and_saved(recipe):
     on, off = steps_of(recipe("on"))[0], steps_of(recipe("off", "off"))[0]
     assert on["tokens/saved"] > 0
@@ -110,6 +116,7 @@ def test_the_log_shows_tokens_computed_and_saved(recipe):
     assert on["tokens/computed"] + on["tokens/saved"] == off["tokens/computed"]
 
 
+@pytest.mark.slow
 def test_tokens_of_a_reference_at_each_step_are_counted_too(recipe):
     now = steps_of(recipe("now", trainer={"precompute_ref_log_probs": False}))[0]
     before = steps_of(recipe("before", trainer={"precompute_ref_log_probs": True}))[0]
@@ -153,6 +160,7 @@ def test_another_number_of_rejected_images_is_refused(recipe, start):
         preference_groups(load_processor(str(start)), row)
 
 
+@pytest.mark.slow
 def test_a_second_run_computes_no_reference(recipe, caplog, monkeypatch):
     first = losses(recipe("first", trainer={"precompute_ref_log_probs": True}))
     monkeypatch.setattr("alignment.dpo.WeightedDPOTrainer.reference_token_logps", None)

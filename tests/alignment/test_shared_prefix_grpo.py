@@ -68,11 +68,13 @@ def assert_one_trajectory(recipe, shared="on", **changes):
     assert all("tokens/saved" not in entry for entry in off)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["idefics3", "qwen3_vl", "llava"])
 def test_one_trajectory_with_shared_prefix_on_and_off(recipe, family):
     assert_one_trajectory(recipe, family=family)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "trainer",
     [
@@ -86,14 +88,17 @@ def test_one_trajectory_with_reference_accumulation_and_old_policy(recipe, train
     assert_one_trajectory(recipe, trainer=trainer)
 
 
+@pytest.mark.slow
 def test_one_trajectory_from_a_cache_for_kernels_without_a_mask(recipe):
     assert_one_trajectory(recipe, "cached", trainer={"beta": 0.1})
 
 
+@pytest.mark.slow
 def test_one_trajectory_with_lora_a_reference_and_a_frozen_tower(recipe):
     assert_one_trajectory(recipe, trainer={"beta": 0.1}, lora={"rank": 2}, freeze=["vision"])
 
 
+@pytest.mark.slow
 def test_tokens_are_those_of_all_passes_of_a_step(recipe):
     plain, judged = log_of(recipe("plain", "on"))[0], log_of(recipe("judged", "on", trainer={"beta": 0.1}))[0]
     rows, longest = 8, 8

@@ -29,6 +29,7 @@ def test_a_task_that_no_row_has_is_refused_with_the_nearest(write_recipe):
         read_recipe(write_recipe("grpo", data={"tasks": ["boxes"]}))
 
 
+@pytest.mark.slow
 def test_named_stages_answer_the_training_prompts_first(write_recipe, data, tmp_path):
     write_recipe("sft")
     write_recipe("grpo", rewards=[{"name": "crpo"}])

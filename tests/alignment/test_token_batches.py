@@ -79,6 +79,7 @@ def test_rows_all_alike_come_as_they_would_have():
     assert longest_first(shuffled(9, 4), [5] * 9, 3)(0) == shuffled(9, 4)(0)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("method", ["sft", "dpo"])
 def test_a_run_keeps_to_the_budget_and_sees_every_row_once_an_epoch(write_recipe, tmp_path, method):

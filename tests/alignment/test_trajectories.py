@@ -47,6 +47,7 @@ def test_ten_steps_go_as_recorded(write_recipe, start, tmp_path, method):
         assert ours["grad_norm"] == pytest.approx(recorded["grad_norm"], rel=2e-2, abs=2e-3), f"step {step}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["sft", "dpo"])
 def test_four_rows_at_once_train_like_one_row_four_times(write_recipe, start, tmp_path, method):
     once = trajectory(write_recipe, method, start, tmp_path / "once", max_steps=4)

@@ -54,6 +54,7 @@ def test_ours_and_stock_lose_the_same(tmp_path, kind):
     assert table(result).count("\n") == len(result["methods"]) + 1
 
 
+@pytest.mark.slow
 def test_a_peak_is_the_process_s_own_and_not_that_of_a_larger_one_that_started_it():
     ballast = np.ones((800, 2**17))  # 800 MiB, more than the libraries take
     code = "from alignment.bench_worker import peak_mib; print(peak_mib())"

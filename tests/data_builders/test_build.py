@@ -437,6 +437,7 @@ def test_the_clean_contrast_differs_from_the_flawed_phantoms_in_nothing_but_the_
     )
 
 
+@pytest.mark.slow
 def test_real_smears_can_be_built_where_they_lie(tmp_path):
     root = Path(os.environ.get("CLINALIGN_DATA", Path(__file__).parents[3] / "shared" / "data")) / "bccd"
     if not root.is_dir():

@@ -167,6 +167,7 @@ def test_rejects_are_named_and_what_is_missing_is_asked_for_again(server, tmp_pa
     assert built.rejected["introduction"] == {"contradicts the findings": 1, "no answer": 1, "more than asked for": 1}
 
 
+@pytest.mark.slow
 def test_refusals_and_cut_replies_are_counted_and_nothing_is_made_of_them(server, tmp_path):
     server.answer = lambda body: "I'm sorry, but the report does not contain a stage."
     rows, built = items(server, tmp_path)

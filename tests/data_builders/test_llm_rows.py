@@ -92,6 +92,7 @@ def test_a_model_that_says_the_truth_or_nothing_changes_no_row_and_is_counted(se
         assert card["preference"]["align"]["llm"]["dropped"] == {reason: 8}
 
 
+@pytest.mark.slow
 def test_judges_debate_the_relevance_of_each_rejected_answer(server, tmp_path):
     server.answer = debated
     judges = [spec_of(server, "first"), spec_of(server, "second")]
@@ -105,6 +106,7 @@ def test_judges_debate_the_relevance_of_each_rejected_answer(server, tmp_path):
     assert all(message_text(row["chosen"]) not in str(server.requests) for row in rows)  # judges see no truth
 
 
+@pytest.mark.slow
 def test_an_unreadable_debate_is_a_missing_score(server, tmp_path):
     server.answer = lambda body: "no idea"
     with pytest.raises(InputError, match="has no score"):

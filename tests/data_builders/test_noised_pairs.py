@@ -230,6 +230,7 @@ def test_noise_without_preference_rows_is_refused():
         BuildSpec.model_validate({**CONTENT, "output": "x", "rows": {"prompt": ["align"]}})
 
 
+@pytest.mark.slow
 def test_the_contour_of_the_mass_lies_in_its_box_and_fills_part_of_it():
     from data_builders.lidc_ct import lesion_masks, lidc_ct, package_file
 

@@ -120,6 +120,7 @@ def asked(server):
     return sorted(int(body["messages"][-1]["content"]) for body in server.requests)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_goes_on_without_repeating_an_answered_call(server, tmp_path):
     server.delay_s = 0.03
     first = worker(server, tmp_path, 0, 60)
@@ -136,6 +137,7 @@ def test_a_run_that_is_killed_goes_on_without_repeating_an_answered_call(server,
     assert ReplyCache(tmp_path / "replies.jsonl").num_entries == 60
 
 
+@pytest.mark.slow
 def test_two_processes_share_one_cache_and_one_ledger(server, tmp_path):
     both = [worker(server, tmp_path, 0, 60), worker(server, tmp_path, 60, 120)]
     assert [process.wait() for process in both] == [0, 0]
