@@ -78,7 +78,7 @@ def run_loop(path: Path, *, seeds: int = 1, fresh: bool = False, quiet: bool = F
 
     Returns the effects (over seeds where there are several), the folders of the runs, report and release.
     """
-    loop = validated(Loop, read_yaml(path), where=str(path))
+    loop = validated(Loop, read_yaml(path), where=path)
     data = _built(loop, fresh=fresh)
     base = _base_seed(loop, path)
     per_seed = [_one_seed(loop, path, data, base + k, single=seeds == 1, fresh=fresh) for k in range(seeds)]

@@ -173,7 +173,7 @@ def load_curriculum(name: str) -> Curriculum:
         if not path.is_file():
             known = shipped_curricula()
             raise InputError(f"no curriculum named '{name}'.{nearest(name, known)} Shipped: {', '.join(known)}.")
-    curriculum = validated(Curriculum, read_yaml(path), where=str(path))
+    curriculum = validated(Curriculum, read_yaml(path), where=path)
     faults = list(faults_of(curriculum))
     if faults:
         raise InputError("\n".join(f"{path}:{line_of(path, fault.place)}: {fault}" for fault in faults))

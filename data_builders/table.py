@@ -109,7 +109,7 @@ def column_map(name: str) -> ColumnMap:
     """
     shipped = Path(str(files("data_builders") / "column_maps"))
     path = Path(name) if name.endswith((".yaml", ".yml")) else shipped / f"{name}.yaml"
-    return validated(ColumnMap, read_yaml(path), where=str(path))
+    return validated(ColumnMap, read_yaml(path), where=path)
 
 
 def _check_map(named: ColumnMap, rules: RuleSet, absent: Collection[str]) -> None:

@@ -136,7 +136,7 @@ def read_rule_set(path: Path) -> RuleSet:
 
     Raises: InputError with every fault of the file, one a line, each with its line number and cure.
     """
-    rules = validated(RuleSet, read_yaml(path), where=str(path))
+    rules = validated(RuleSet, read_yaml(path), where=path)
     faults = faults_of(rules)
     if faults:
         raise InputError("\n".join(f"{path}:{line_of(path, fault.place)}: {fault}" for fault in faults))

@@ -11,6 +11,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from rewards.yaml_lines import line_of
+
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -50,15 +52,17 @@ def nearest(name: str, known: list[str]) -> str:
     return f" Did you mean '{close[0]}'?" if close else ""
 
 
-def validated(model: type[Model], content: dict[str, Any], *, where: str) -> Model:
-    """``content`` as ``model``.
+def validated(model: type[Model], content: dict[str, Any], *, where: str | Path) -> Model:
+    """``content`` as ``model``. ``where``: what it is called, or the file that it is and whose lines are named.
 
     Raises: InputError with one line for each fault of the content.
     """
     try:
         return model.model_validate(content)
     except ValidationError as invalid:
-        raise InputError("\n".join(f"{where}: {line}" for line in fault_lines(model, invalid))) from None
+        places = [f"{where}:{line_of(where, f['loc'])}" if isinstance(where, Path) else where for f in invalid.errors()]
+        told = [f"{place}: {line}" for place, line in zip(places, fault_lines(model, invalid), strict=True)]
+        raise InputError("\n".join(told)) from None
 
 
 def fault_lines(model: type[BaseModel], invalid: ValidationError) -> list[str]:

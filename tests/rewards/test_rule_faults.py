@@ -63,6 +63,16 @@ def test_all_faults_are_told_at_once(tmp_path):
     assert len(str(told.value).splitlines()) == 4
 
 
+def test_faults_of_shape_are_told_with_their_lines_too(tmp_path):
+    path = written(tmp_path, changed(("name",), [1]) | {"versoin": 2})
+    lines = path.read_text(encoding="utf-8").splitlines()
+    with pytest.raises(InputError) as told:
+        read_rule_set(path)
+    misspelt = 1 + lines.index("versoin: 2")
+    assert f"{path}:{1 + lines.index('name:')}: name: got list [1]; input should be a valid string." in str(told.value)
+    assert f"{path}:{misspelt}: versoin: unknown key. Did you mean 'version'?" in str(told.value)
+
+
 def test_a_condition_in_a_circle_is_named():
     content = changed(("decision", "nodes", "seen", "ask_if"), {"side": "left"})
     content["decision"]["paths"] = {}
