@@ -114,8 +114,9 @@ def leave_process_group() -> None:
         return
     dist.destroy_process_group()
     atexit._run_exitfuncs()  # pyright: ignore[reportPrivateUsage]
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):  # --json writes to the real one
+        if stream is not None:
+            stream.flush()
     os._exit(0)
 
 

@@ -63,17 +63,20 @@ import torch
 import torch.distributed as dist
 from alignment.engine import leave_process_group
 
+real = sys.__stdout__
+sys.stdout = sys.stderr  # as the command line does for --json
+
 class Left:
-    def __del__(self):
-        print("taken down", flush=True)
+    def __del__(self, out=real):
+        print("taken down", file=out, flush=True)
 
 left = Left()
-atexit.register(print, "at exit")
+atexit.register(print, "at exit", file=real)
 if sys.argv[1] != "none":
     dist.init_process_group("gloo", init_method="file://" + sys.argv[1], rank=0, world_size=1)
     dist.all_reduce(torch.ones(4))
 leave_process_group()
-print("goes on", flush=True)
+print("goes on", file=real, flush=True)
 """
 
 
@@ -81,5 +84,6 @@ print("goes on", flush=True)
 def test_a_process_of_several_ends_without_taking_python_down(group, said, tmp_path):
     store = str(tmp_path / "store") if group else "none"
     command = [sys.executable, "-c", GROUP_OF_ONE, store]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=300, check=False)
     assert (done.returncode, done.stdout.split("\n")[:-1]) == (0, said)
