@@ -27,27 +27,22 @@ def eval_reward_model(
 
     Example: clinalign eval-reward-model runs/rm data/phantom_rewards/preference/test
     """
-    from alignment.reward_evaluation import evaluate_reward_model
+    from alignment.reward_evaluation import evaluate_reward_models
     from rewards.strict_yaml import InputError
 
-    runs = [run, *(also or [])]
     if out and also:
         raise InputError("--out: leave it out beside --also; each run's evaluation is written to RUN/evaluation.")
-    folders = [out or Path(each) / "evaluation" for each in runs]
-    found = [
-        evaluate_reward_model(
-            each, data, folder, prompts=prompts, policy=policy, num_samples=samples, metric=metric, task=task,
-            limit=limit,
-        )
-        for each, folder in zip(runs, folders, strict=True)
-    ]  # fmt: skip
+    runs = {each: out or Path(each) / "evaluation" for each in [run, *(also or [])]}
+    found = evaluate_reward_models(
+        runs, data, prompts=prompts, policy=policy, num_samples=samples, metric=metric, task=task, limit=limit
+    )
     shown = found[0] if len(runs) == 1 else {"runs": found, **_over(found)}
     if as_json:
         say_json(shown)
         return
     for table in _tables(shown, "patients" if len(runs) == 1 else f"{len(runs)} runs"):
         Console(width=140).print(table)
-    for folder in folders:
+    for folder in runs.values():
         Console().print(f"page: {folder / 'reward_model.html'}", markup=False, highlight=False, soft_wrap=True)
 
 

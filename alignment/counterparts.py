@@ -96,7 +96,7 @@ def _answers(
 ) -> tuple[str, list[str | None]]:
     """The model's version and its answer to each row; None where an endpoint failed."""
     if path.endswith((".yaml", ".yml")):
-        spec = validated(LlmSpec, read_yaml(Path(path)), where=path)
+        spec = validated(LlmSpec, read_yaml(Path(path)), where=Path(path))
         return spec.model, _from_endpoint(open_llm(spec, local=local_backend), rows, max_new_tokens)
     version = weights_version(path)
     keys = list(_keys(version, rows, max_new_tokens))
@@ -164,7 +164,7 @@ def pool_tournament(
     rows: Any = Dataset.from_parquet(str(parquet(pool)))
     if lacking := [column for column in columns if column not in rows.column_names]:
         raise InputError(f"{pool}: no column {', '.join(lacking)}. A pool is written with: clinalign counterparts.")
-    spec = "facts" if judge == "facts" else validated(JudgeSpec, read_yaml(Path(judge)), where=judge)
+    spec = "facts" if judge == "facts" else validated(JudgeSpec, read_yaml(Path(judge)), where=Path(judge))
     opened = open_judge(spec, local=local_backend)
     content = rows.select_columns(columns).to_dict()
     found = asyncio.run(

@@ -9,6 +9,7 @@ over patients. Left out: agreement with human raters.
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,16 @@ class Curve:
     num_prompts: int
     num_samples: int
     picks: dict[str, dict[int, Figure]]
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What best of n chooses among: the samples of a policy to each prompt row, and the reward that judges them."""
+
+    policy: str
+    rows: list[Row]
+    said: list[list[str]]
+    reward: Reward
 
 
 @dataclass(frozen=True)
@@ -250,10 +261,9 @@ def sampled(policy: str, rows: Sequence[Row], *, num_samples: int, max_new_token
     )  # fmt: skip
 
 
-def evaluate_reward_model(
-    run: str,
+def evaluate_reward_models(
+    runs: dict[str, Path],
     data: str,
-    out: Path,
     *,
     prompts: str | None = None,
     policy: str | None = None,
@@ -263,29 +273,47 @@ def evaluate_reward_model(
     limit: int | None = None,
     max_new_tokens: int = 96,
     seed: int = 0,
-) -> dict[str, Any]:
-    """``reward_model.json`` and ``reward_model.html`` in ``out``; returns what the former holds.
+) -> list[dict[str, Any]]:
+    """``reward_model.json`` and ``reward_model.html`` in each run's folder; returns what the former hold.
 
-    ``prompts`` and ``policy``: prompt rows, of which those of ``task`` get ``num_samples`` answers for best of n.
-    Raises: InputError if one of the two is missing, or the data are no preference rows.
+    ``prompts`` and ``policy``: prompt rows, of which those of ``task`` get ``num_samples`` answers for best of n, the
+    same for every run. Raises: InputError if one of the two is missing, or the data are no preference rows.
     """
+    if (prompts is None) != (policy is None):
+        raise InputError("eval-reward-model: best of n needs both --prompts and --policy.")
+    candidates = None
+    if prompts is not None and policy is not None:
+        options = {"num_samples": num_samples, "metric": metric, "task": task, "limit": limit, "seed": seed}
+        candidates = cache(partial(_candidates, prompts, policy, max_new_tokens=max_new_tokens, **options))
+    rows = pair_rows(data, limit=limit, seed=seed)
+    return [_evaluated(run, out, data, rows, candidates, seed) for run, out in runs.items()]
+
+
+def _candidates(
+    prompts: str, policy: str, *, num_samples: int, metric: str, task: str, limit: int | None, max_new_tokens: int,
+    seed: int,
+) -> Candidates:  # fmt: skip
+    reward = load_reward(metric)
+    if not isinstance(reward, Reward):
+        raise InputError(f"--metric: '{metric}' is judged in batches; name a verifiable reward.")
+    asked = limited(_prompt_rows(prompts, task, reward), limit=limit, seed=seed)
+    said = sampled(policy, asked, num_samples=num_samples, max_new_tokens=max_new_tokens, seed=seed)
+    return Candidates(policy, asked, said, reward)
+
+
+def _evaluated(
+    run: str, out: Path, data: str, rows: list[Row], candidates: Callable[[], Candidates] | None, seed: int
+) -> dict[str, Any]:
     from alignment.reward_evaluation_page import write_page
     from alignment.reward_model import load_reward_model
 
-    if (prompts is None) != (policy is None):
-        raise InputError("eval-reward-model: best of n needs both --prompts and --policy.")
     model, processor = load_reward_model(run)
-    rows = pair_rows(data, limit=limit, seed=seed)
     table, scored = pair_table(model, processor, rows, seed=seed)
     curve = None
-    if prompts is not None and policy is not None:
-        reward = load_reward(metric)
-        if not isinstance(reward, Reward):
-            raise InputError(f"--metric: '{metric}' is judged in batches; name a verifiable reward.")
-        asked = limited(_prompt_rows(prompts, task, reward), limit=limit, seed=seed)
-        said = sampled(policy, asked, num_samples=num_samples, max_new_tokens=max_new_tokens, seed=seed)
+    if candidates is not None:
+        of = candidates()
         curve = best_of_curve(
-            lambda batch: scores_of(model, processor, batch), asked, said, reward, policy=policy, seed=seed
+            lambda batch: scores_of(model, processor, batch), of.rows, of.said, of.reward, policy=of.policy, seed=seed
         )
     found = {
         "model": run, "data": data, "data_sha256": sha256(parquet(data)), "seed": seed,

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -35,17 +36,17 @@ class Reward:
 
     def components(self, response: str | Sequence[str], **columns: Any) -> dict[str, float]:
         """The parts of the score by name; empty for a reward without parts."""
-        parts = _components_of(self.name)
+        parts = getattr(_module(self.name), "components", None)
         return parts(response, *(columns[c] for c in self.columns), **self.knobs) if parts else {}
 
     @property
     def judges_turns(self) -> bool:
         """Whether it says what each turn of a dialogue earns."""
-        return hasattr(import_module(f"rewards.{self.name}"), "by_turn")
+        return hasattr(_module(self.name), "by_turn")
 
     def by_turn(self, responses: Sequence[str], **columns: Any) -> tuple[list[float], float]:
         """What each turn of a dialogue earns, and the dialogue beyond them; for a reward that ``judges_turns``."""
-        parts = import_module(f"rewards.{self.name}").by_turn
+        parts = _module(self.name).by_turn
         return parts(responses, *(columns[c] for c in self.columns), **self.knobs)
 
     @property
@@ -54,9 +55,9 @@ class Reward:
         return (inspect.getdoc(self.function) or "").split("\n", maxsplit=1)[0]
 
 
-@cache
-def _components_of(name: str) -> Callable[..., dict[str, float]] | None:
-    return getattr(import_module(f"rewards.{name}"), "components", None)
+@cache  # asked for at each answer
+def _module(name: str) -> ModuleType:
+    return import_module(f"rewards.{name}")
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def available() -> tuple[str, ...]:
 
 
 def _function(name: str) -> Callable[..., Any] | None:
-    module = import_module(f"rewards.{name}")
+    module = _module(name)
     return getattr(module, name, None) if hasattr(module, "BOUNDS") else None
 
 
@@ -129,7 +130,7 @@ def available_batched() -> tuple[str, ...]:
 
 
 def _scorer(name: str) -> type | None:
-    module = import_module(f"rewards.{name}")
+    module = _module(name)
     return getattr(module, name.title().replace("_", ""), None) if hasattr(module, "BOUNDS") else None
 
 
@@ -141,7 +142,7 @@ def load_reward(name: str, **knobs: Any) -> Reward | BatchReward:
     known = (*available(), *available_batched())
     if name not in known:
         raise InputError(f"no reward named '{name}'.{nearest(name, list(known))} Available: {', '.join(known)}.")
-    bounds = import_module(f"rewards.{name}").BOUNDS
+    bounds = _module(name).BOUNDS
     scorer = _scorer(name)
     if scorer is not None:
         own = [f.name for f in fields(scorer) if f.metadata.get("knob", True)]

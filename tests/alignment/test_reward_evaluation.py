@@ -159,9 +159,9 @@ def with_noised(data, tmp_path):
 
 
 def test_wrong_input_gets_one_sentence(data, tmp_path):
-    from alignment.reward_evaluation import evaluate_reward_model, pair_rows
+    from alignment.reward_evaluation import evaluate_reward_models, pair_rows
 
     with pytest.raises(InputError, match="both --prompts and --policy"):
-        evaluate_reward_model("x", "y", tmp_path, policy="z")
+        evaluate_reward_models({"x": tmp_path}, "y", policy="z")
     with pytest.raises(InputError, match="not preference rows"):
         pair_rows(str(data / "prompt/test"))
