@@ -16,7 +16,15 @@ def list_rewards(as_json: JsonFlag = False) -> None:
 
     listed = [load_reward(name) for name in (*available(), *available_batched())]
     say(
-        {r.name: {"columns": list(r.columns), "bounds": list(r.bounds), "says": r.summary} for r in listed},
+        {
+            r.name: {
+                "columns": list(r.columns),
+                "optional": list(r.optional),
+                "bounds": list(r.bounds),
+                "says": r.summary,
+            }
+            for r in listed
+        },
         as_json,
     )
 

@@ -48,7 +48,7 @@ def combined_rewards(recipe: Recipe, *, group_size: int) -> CombinedRewards:
     found = CombinedRewards(
         functions=list(functions or loaded),
         arguments={"reward_weights": weights},
-        columns={column for f in loaded for column in f.reward.columns},
+        columns={column for f in loaded for column in (*f.reward.columns, *f.reward.optional)},
         callbacks=[ScheduleStates(tightening)] if tightening else [],
     )
     if recipe.combination.domains is None:

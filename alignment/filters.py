@@ -29,7 +29,7 @@ def score_lines(name: str, knobs: list[str], lines: Iterable[str]) -> Iterator[s
         yield from _score_batch(reward, list(rows))
         return
     for row in rows:
-        columns = {c: row[c] for c in reward.columns}
+        columns = reward.read_of(row)
         scored = {
             "score": reward(row["response"], **columns),
             "components": reward.components(row["response"], **columns),
@@ -46,7 +46,8 @@ def _complete(row: dict[str, Any], number: int, reward: Reward | BatchReward) ->
 
 def _score_batch(reward: BatchReward, rows: list[dict[str, Any]]) -> Iterator[str]:
     """All rows judged together, as groups and concurrent calls need."""
-    columns = {c: [row[c] for row in rows] for c in reward.columns}
+    read = [*reward.columns, *(c for c in reward.optional if any(c in row for row in rows))]
+    columns = {c: [row.get(c) for row in rows] for c in read}
     judged = asyncio.run(reward([row["response"] for row in rows], **columns))
     for row, value in zip(rows, judged.scores, strict=True):
         yield json.dumps({**row, "score": value, "components": {}})

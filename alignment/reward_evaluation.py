@@ -219,7 +219,7 @@ def best_of_curve(
 
     Exact over all subsets of the samples; ``oracle`` picks by the reward itself, ``random`` is its mean.
     """
-    gold = [[reward(text, **{c: row[c] for c in reward.columns}) for text in own] for row, own in _both(rows, samples)]
+    gold = [[reward(text, **row) for text in own] for row, own in _both(rows, samples)]
     judged = [k for k, own in enumerate(gold) if None not in own]
     if not judged:
         raise InputError(f"'{reward.name}' judges no answer to these prompts; name another with --metric.")

@@ -56,7 +56,8 @@ class TrlReward:
     ) -> list[float | None]:
         """One number a completion."""
         texts = responses_to(completions, columns, by_turn="dialogue" in self.reward.columns)
-        rows = [{c: columns[c][i] for c in self.reward.columns} for i in range(len(texts))]
+        read = self.reward.read_of(columns)
+        rows = [{c: read[c][i] for c in read} for i in range(len(texts))]
         stopped = columns.get("overlong") or [False] * len(texts)
         scores = [
             None if stop else self.reward(text, **row) for text, row, stop in zip(texts, rows, stopped, strict=True)

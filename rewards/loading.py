@@ -7,7 +7,7 @@ One that needs a group or a service defines a frozen dataclass instead, named in
 import inspect
 import pkgutil
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from importlib import import_module
@@ -22,22 +22,30 @@ from rewards.strict_yaml import InputError, nearest
 
 @dataclass(frozen=True)
 class Reward:
-    """A reward with its knobs set. ``columns``: what it reads of a row; ``bounds``: the least and most it gives."""
+    """A reward with its knobs set. ``bounds``: the least and most it gives.
+
+    ``columns``: what it reads of a row; ``optional``: what it reads too where the row has it.
+    """
 
     name: str
     function: Callable[..., float | None]
     knobs: dict[str, Any] = field(default_factory=dict[str, Any])
     columns: tuple[str, ...] = ()
     bounds: tuple[float, float] = (0.0, 1.0)
+    optional: tuple[str, ...] = ()
 
     def __call__(self, response: str | Sequence[str], **columns: Any) -> float | None:
         """The score of one response (of a dialogue: the model's turns); None if it cannot be judged."""
-        return self.function(response, *(columns[c] for c in self.columns), **self.knobs)
+        return self.function(response, **self.read_of(columns), **self.knobs)
+
+    def read_of(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """The columns that it reads, out of all those of a row. KeyError if one that is not optional is not there."""
+        return {c: row[c] for c in self.columns} | {c: row[c] for c in self.optional if c in row}
 
     def components(self, response: str | Sequence[str], **columns: Any) -> dict[str, float]:
         """The parts of the score by name; empty for a reward without parts."""
         parts = getattr(_module(self.name), "components", None)
-        return parts(response, *(columns[c] for c in self.columns), **self.knobs) if parts else {}
+        return parts(response, **self.read_of(columns), **self.knobs) if parts else {}
 
     @property
     def judges_turns(self) -> bool:
@@ -47,7 +55,7 @@ class Reward:
     def by_turn(self, responses: Sequence[str], **columns: Any) -> tuple[list[float], float]:
         """What each turn of a dialogue earns, and the dialogue beyond them; for a reward that ``judges_turns``."""
         parts = _module(self.name).by_turn
-        return parts(responses, *(columns[c] for c in self.columns), **self.knobs)
+        return parts(responses, **self.read_of(columns), **self.knobs)
 
     @property
     def summary(self) -> str:
@@ -78,12 +86,21 @@ class BatchReward:
 
     async def __call__(self, responses: Sequence[str], **columns: list[Any]) -> Judged:
         """The scores of a batch. Columns hold one entry a response."""
-        return await self.scorer(responses, **{c: columns[c] for c in self.columns})
+        return await self.scorer(responses, **self.read_of(columns))
+
+    def read_of(self, columns: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+        """The columns that it reads, out of all those of a batch. KeyError if one that is not optional is not there."""
+        return {c: columns[c] for c in self.columns} | {c: columns[c] for c in self.optional if c in columns}
 
     @property
     def columns(self) -> tuple[str, ...]:
         """What it reads of a row."""
         return self.scorer.columns
+
+    @property
+    def optional(self) -> tuple[str, ...]:
+        """What it reads of a row where the row has it: the scorer's ``optional``, each an argument with a default."""
+        return getattr(self.scorer, "optional", ())
 
     @property
     def summary(self) -> str:
@@ -151,8 +168,18 @@ def load_reward(name: str, **knobs: Any) -> Reward | BatchReward:
     assert function is not None
     parameters = inspect.signature(function).parameters.values()
     checked = _checked_knobs(name, function, knobs, [p.name for p in parameters if p.kind is p.KEYWORD_ONLY])
-    columns = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD][1:]
-    return Reward(name, function, checked, tuple(columns), bounds)
+    return reward_of(name, function, checked, bounds)
+
+
+def reward_of(
+    name: str, function: Callable[..., float | None], knobs: dict[str, Any], bounds: tuple[float, float]
+) -> Reward:
+    """The reward of a function: its positional parameters after the response are columns, optional with a default."""
+    parameters = inspect.signature(function).parameters.values()
+    columns = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD][1:]
+    required = tuple(p.name for p in columns if p.default is p.empty)
+    optional = tuple(p.name for p in columns if p.default is not p.empty)
+    return Reward(name, function, knobs, required, bounds, optional)
 
 
 def _checked_knobs(name: str, owner: Any, knobs: dict[str, Any], known: list[str]) -> dict[str, Any]:
