@@ -12,7 +12,6 @@ from rewards.facts import Box
 from rewards.loading import Reward, load_reward
 
 SIZE = 1000
-EXTENT = {"width": float(SIZE), "height": float(SIZE)}
 LESION: Box = (400, 400, 600, 600)
 SECOND: Box = (100, 700, 200, 800)
 
@@ -30,9 +29,9 @@ class Case:
 def contenders() -> Mapping[str, Reward]:
     """The rewards under comparison, by the name of their column."""
     return {
-        "medmo published": _plain("medmo_box", **EXTENT),
-        "medmo lambda .1": _plain("medmo_box", **EXTENT, false_positive=0.1, false_negative=0.1),
-        "medmo safe": _plain("medmo_box_safe", **EXTENT),
+        "medmo published": _plain("medmo_box"),
+        "medmo lambda .1": _plain("medmo_box", false_positive=0.1, false_negative=0.1),
+        "medmo safe": _plain("medmo_box_safe"),
         "box_overlap": _plain("box_overlap"),
         "box_overlap giou": _plain("box_overlap", measure="giou"),
         "iou": _plain("box_measure", formula="iou"),
@@ -88,7 +87,8 @@ def comparison() -> dict[str, dict[str, float | None]]:
     """Case -> reward -> score."""
     return {
         case.name: {
-            name: reward(case.answer, boxes=[list(b) for b in case.truth]) for name, reward in contenders().items()
+            name: reward(case.answer, boxes=[list(b) for b in case.truth], box_grid=SIZE)
+            for name, reward in contenders().items()
         }
         for case in cases()
     }

@@ -6,8 +6,9 @@ Train with ``box_overlap``.
 
 from typing import Literal
 
-from rewards.box_space import true_boxes
-from rewards.box_text import MAX_BOXES, written_boxes
+from rewards.box_absence import says_none
+from rewards.box_space import BoxSpace, Sizes, Units, answered_boxes, true_boxes
+from rewards.box_text import MAX_BOXES
 from rewards.boxes import Table, best_pairs, iou, is_valid, table_of
 
 BOUNDS = (0.0, 1.0)
@@ -18,26 +19,37 @@ COCO_THRESHOLDS = tuple(k / 100 for k in range(50, 100, 5))
 def box_measure(
     response: str,
     boxes: list[list[float]] | None,
+    target: str | None = None,
+    rule_set: str | None = None,
+    box_grid: int | None = None,
+    image_size: Sizes | None = None,
+    processed_size: Sizes | None = None,
     *,
     formula: Formula = "iou",
     threshold: float = 0.5,
     beta: float = 1.0,
+    box_space: BoxSpace = "grid",
 ) -> float | None:
     """A box reward by its formula, in [0, 1]; None where the row has no box truth.
 
     ``iou``: matched IoU / true boxes. ``iou_at``: true boxes matched at ``threshold`` / true boxes (MedGround-R1 for
     one box). ``map_odlength``: COCO mAP with all confidences 1, times min(1, true / predicted) (VLM-R1).
     ``f_beta_iou``: F_beta of the boxes matched at ``threshold`` x their mean IoU. ``max_normalised``: matched IoU /
-    max(true, predicted) (Visual-RFT, second version). Both empty earns 1, one empty 0.
+    max(true, predicted) (Visual-RFT, second version). Where no box is true, an answer that says so (``box_absence``)
+    earns 1, any other 0.
 
     >>> box_measure("[[0,0,10,10]]", [[0, 0, 10, 20]]), box_measure("[[0,0,10,10]]", [[0, 0, 10, 20]], formula="iou_at")
     (0.5, 1.0)
     """
     if boxes is None:
         return None
-    written, truth = written_boxes(response), true_boxes(boxes)
-    if not written or not truth:
-        return float(written == [] and not truth)
+    units = Units(box_space, box_grid, image_size, processed_size)
+    truth = true_boxes(boxes, units)
+    if not truth:
+        return float(says_none(response, target, rule_set))
+    written = answered_boxes(response, units)
+    if not written:
+        return 0.0
     predicted = [box for box in written if is_valid(box)][:MAX_BOXES]
     ious = table_of(iou, predicted, truth)
     if formula == "map_odlength":

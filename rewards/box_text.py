@@ -2,7 +2,8 @@
 
 Bare lists ``[x1,y1,x2,y2]``, corner pairs ``(x1,y1),(x2,y2)`` (Qwen), ``<box>`` tags (InternVL, MedMO), fenced and
 broken JSON, PaliGemma's ``<loc0123>`` and Kosmos-2's ``<patch_index_0044>``. Only the answer region of a response
-counts. Units are as written: a coordinate space is declared (``rewards.box_space``), never guessed from numbers.
+counts, and all of it: no fence and no second convention hides a box. Units are as written: a coordinate space is
+declared (``rewards.box_space``), never guessed from numbers. What says that there is no box: ``rewards.box_absence``.
 Left out: polygons, rotated boxes, and space-separated numbers.
 """
 
@@ -28,10 +29,19 @@ NAMED = re.compile(
 )
 LOCATIONS = re.compile(r"<loc(\d{4})>" * 4)
 PATCHES = re.compile(r"<patch_index_(\d{4})><patch_index_(\d{4})>")
-EMPTY = re.compile(
-    r"\[\s{0,40}\]|<box>\s{0,40}</box>|\bnone\b|\bno (?:box|boxes|findings?|lesions?|abnormalit(?:y|ies))\b",
-    re.IGNORECASE,
+NO_WORD = re.compile(r"```(?:json)?|[{}*`\"']")
+_WORD = (
+    r"(?!(?:there|is|are|was|one|yes|may|might|could|maybe|perhaps|possible|possibly|probable|probably|likely|i|know"
+    r"|think|see|sure|unsure|not|but|if)\b)[^\W_][\w/-]*"
 )
+"""A word of a label; what claims or doubts something is none."""
+_LABEL = rf"(?:there (?:is|are) no )?(?:{_WORD}[ :]{{1,3}}){{0,3}}(?:{_WORD}[ :]{{0,3}})?"
+_LIST = r"(?:\[[\s,]*\]|<box>\s?(?:\[\s*\])?\s?</box>)"
+_NO = r"(?:none|no (?:box(?:es)?|bounding box(?:es)?|findings?|lesions?|abnormalit(?:y|ies)))"
+_BEFORE = r"(?:there (?:is|are) |i (?:can )?see |(?:the image|it) (?:shows|has|contains) )?"
+_AFTER = r"(?: (?:is |are |was |were |to be )?(?:seen|found|present|visible|detected|there|here))?"
+EMPTY = re.compile(rf"{_LABEL}{_LIST}|{_BEFORE}{_NO}{_AFTER}(?: (?:in|on) (?:this|the) (?:image|scan|film))?")
+LONGEST_EMPTY = 120
 BRACKETS = re.compile(r"[\[(\]),\s]+")
 OTHER_MARKS = ("<loc", "<patch", "x1", "xmin")
 PATCH = 32
@@ -63,26 +73,27 @@ def parse_boxes(text: str, *, layout: Layout = "xyxy", corners: Corners = "rejec
 def written_boxes(text: str, *, layout: Layout = "xyxy", corners: Corners = "reject") -> list[Box] | None:
     """Every box of the answer region as (x1, y1, x2, y2), invalid ones too: a reward counts those as false boxes.
 
-    Where the region holds code fences, the last one that speaks of boxes is the answer. ``corners="repair"`` sorts
-    swapped corners.
+    ``corners="repair"`` sorts swapped corners.
     """
     region = answer_region(text)
-    if "```" in region:
-        region = _last_fence(region)
     found = _boxes(region)
     if not found:
-        return [] if EMPTY.search(region) else None
+        return [] if is_empty_list(region) else None
     if layout != "xyxy":
         found = [as_corners(box, layout) for box in found]
     return [sorted_corners(box) for box in found] if corners == "repair" else found
 
 
-def _last_fence(region: str) -> str:
-    """What the last fence that speaks of boxes holds, also where it was never closed; else the whole region."""
-    for fenced in reversed(region.split("```")[1::2]):
-        if next(box_places(fenced), None) or EMPTY.search(fenced):
-            return fenced
-    return region
+def is_empty_list(region: str) -> bool:
+    """Whether an answer is an empty list of boxes, or a bare "none" or "no boxes", and nothing else but its label.
+
+    >>> is_empty_list("nodule []"), is_empty_list("No lesions."), is_empty_list("a nodule, none of it normal")
+    (True, True, False)
+    >>> is_empty_list("[] but I am not sure")
+    False
+    """
+    words = " ".join(NO_WORD.sub(" ", region).split()).strip(" .:").casefold()
+    return len(words) <= LONGEST_EMPTY and EMPTY.fullmatch(words) is not None
 
 
 def is_valid(box: Box) -> bool:
@@ -122,13 +133,13 @@ def _is_near(box: Box) -> bool:
 
 
 def box_places(text: str) -> Iterator[Place]:
-    """Every box of a text with its place, by the first convention that it holds; coordinates within 1e6."""
-    for pattern in (LOCATIONS, PATCHES, BOX, NAMED):
-        places = [Place(_box(pattern, match), match.start(), match.end()) for match in pattern.finditer(text)]
-        near = [place for place in places if _is_near(place.box)]
-        if near:
-            yield from near
-            return
+    """Every box of a text with its place, in their order, whatever their convention; coordinates within 1e6."""
+    found = [
+        Place(_box(pattern, match), match.start(), match.end())
+        for pattern in (LOCATIONS, PATCHES, BOX, NAMED)
+        for match in pattern.finditer(text)
+    ]
+    yield from sorted((place for place in found if _is_near(place.box)), key=lambda place: place.start)
 
 
 def _box(pattern: re.Pattern[str], match: re.Match[str]) -> Box:

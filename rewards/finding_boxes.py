@@ -3,7 +3,9 @@
 Left out: synonyms beyond the rule set's phrases; a label that the rule set does not know is a false box.
 """
 
+from rewards.box_absence import says_none
 from rewards.box_reading import read_boxes
+from rewards.box_space import BoxSpace, Sizes, Units, true_boxes
 from rewards.boxes import best_pairs, iou, table_of
 from rewards.facts import Box, Facts
 from rewards.reading import phrase_pattern
@@ -12,10 +14,21 @@ from rewards.rule_set import RuleSet, load_rule_set
 BOUNDS = (0.0, 1.0)
 
 
-def finding_boxes(response: str, facts: str | None, *, false_box_weight: float = 1.0) -> float | None:
+def finding_boxes(
+    response: str,
+    facts: str | None,
+    target: str | None = None,
+    box_grid: int | None = None,
+    image_size: Sizes | None = None,
+    processed_size: Sizes | None = None,
+    *,
+    false_box_weight: float = 2.0,
+    box_space: BoxSpace = "grid",
+) -> float | None:
     """Matched IoU within each finding / (true boxes + ``false_box_weight`` x all other boxes), in [0, 1].
 
-    None without facts. Where the facts hold no box: 1 for a response that says there is none ("[]"), 0 for any box.
+    None without facts. Where the facts hold no box: 1 for an answer that says so (``box_absence``), 0 for any other.
+    Above a weight of 1, boxing one place under several names, or several places under one, is no hedge.
 
     >>> truth = '{"rule_set":"chest_xray@1","findings":{"nodule":{"polarity":"present","boxes":[[0,0,10,10]]}}}'
     >>> finding_boxes("nodule [[0,0,10,10]]", truth), finding_boxes("effusion [[0,0,10,10]]", truth)
@@ -24,8 +37,11 @@ def finding_boxes(response: str, facts: str | None, *, false_box_weight: float =
     if not facts:
         return None
     truth = Facts.model_validate_json(facts)
-    true = {name: list(f.boxes) for name, f in truth.present().items() if f.boxes}
-    said, num_false = _by_finding(response, load_rule_set(truth.rule_set))
+    units = Units(box_space, box_grid, image_size, processed_size)
+    true = {name: true_boxes(f.boxes, units) for name, f in truth.present().items() if f.boxes}
+    if not true:
+        return float(says_none(response, target, truth.rule_set))
+    said, num_false = _by_finding(response, load_rule_set(truth.rule_set), units)
     earned, num_paired = 0.0, 0
     for name, boxes in said.items():
         ious = table_of(iou, boxes, true.get(name, []))
@@ -33,13 +49,10 @@ def finding_boxes(response: str, facts: str | None, *, false_box_weight: float =
         earned += sum(ious[i][j] for i, j in pairs)
         num_paired += len(pairs)
     num_false += sum(map(len, said.values())) - num_paired
-    num_true = sum(map(len, true.values()))
-    if not num_true:
-        return float(not num_false and "[]" in response)
-    return earned / (num_true + false_box_weight * num_false)
+    return earned / (sum(map(len, true.values())) + false_box_weight * num_false)
 
 
-def _by_finding(response: str, rules: RuleSet) -> tuple[dict[str, list[Box]], int]:
+def _by_finding(response: str, rules: RuleSet, units: Units) -> tuple[dict[str, list[Box]], int]:
     """The boxes by the finding that their label names, and how many boxes are invalid or name none."""
     reading = read_boxes(response)
     owners = {
@@ -52,7 +65,7 @@ def _by_finding(response: str, rules: RuleSet) -> tuple[dict[str, list[Box]], in
     for found in reading.boxes:
         named = {owners[m.group().casefold()] for m in phrase_pattern(rules).finditer(found.label or "")}
         if len(named) == 1:
-            said.setdefault(named.pop(), []).append(found.box)
+            said.setdefault(named.pop(), []).append(units.read(found.box))
         else:
             unknown += 1
     return said, unknown

@@ -5,10 +5,12 @@ penalty 200 random boxes earn 0.88 on two true ones; ``clinalign audit --boxes``
 closes each of these. Left out: MedMO's other three signals (``closed_answer``, ``tag_count``, ``soft_overlong``).
 """
 
-from rewards.box_space import true_boxes
-from rewards.box_text import MAX_BOXES, written_boxes
+from rewards.box_absence import says_none
+from rewards.box_space import BoxSpace, Extent, Sizes, Units, answered_boxes, true_boxes
+from rewards.box_text import MAX_BOXES
 from rewards.boxes import best_pairs, corner_distance, giou, table_of
 from rewards.facts import Box
+from rewards.strict_yaml import InputError
 
 BOUNDS = (0.0, 1.0)
 L1_WEIGHT, GIOU_WEIGHT = 5.0, 2.0
@@ -40,26 +42,33 @@ def _negative_cost(distance: float, generalised_iou: float) -> float:
 def medmo_box(
     response: str,
     boxes: list[list[float]] | None,
+    target: str | None = None,
+    rule_set: str | None = None,
+    box_grid: int | None = None,
+    image_size: Sizes | None = None,
+    processed_size: Sizes | None = None,
     *,
-    width: float = 100.0,
-    height: float = 100.0,
     false_negative: float = 0.0,
     false_positive: float = 0.0,
+    box_space: BoxSpace = "grid",
 ) -> float | None:
     """R_bbox of MedMO (arXiv 2602.06965, stage 4): matched similarity over true boxes, less the penalties, in [0, 1].
 
-    ``width``, ``height``: extent of the image in the units of the boxes (the ``box_grid`` of a built data set).
     ``false_negative``, ``false_positive``: lambda_FN and lambda_FP, which the paper leaves open (0 here). It is
-    undefined without true boxes: here no box earns 1, any box 0. None where the row has no box truth.
+    undefined without true boxes: here an answer that says so earns 1 (``box_absence``), any other 0. None where the
+    row has no box truth. Lengths are shares of the image, so a row needs ``box_grid`` or ``image_size``.
 
-    >>> round(medmo_box("[[0,0,100,100]]", [[40, 40, 60, 60]]), 3)
+    >>> round(medmo_box("[[0,0,100,100]]", [[40, 40, 60, 60]], box_grid=100), 3)
     0.459
     """
     if boxes is None:
         return None
-    written, truth = written_boxes(response), true_boxes(boxes)
+    units = Units(box_space, box_grid, image_size, processed_size)
+    truth = true_boxes(boxes, units)
     if not truth:
-        return float(written == [])
+        return float(says_none(response, target, rule_set))
+    width, height = image_extent(units)
+    written = answered_boxes(response, units)
     predicted = (written or [])[:MAX_BOXES]
     distances = [[corner_distance(p, t, width=width, height=height) for t in truth] for p in predicted]
     gious = table_of(giou, predicted, truth)
@@ -69,12 +78,38 @@ def medmo_box(
     return min(1.0, max(0.0, (matched - false_negative * missed - false_positive * false) / len(truth)))
 
 
+def image_extent(units: Units) -> Extent:
+    """Width and height of the image in the truth's units.
+
+    Raises: InputError where the row does not say.
+    """
+    extent = units.extent()
+    if extent is None:
+        raise InputError(
+            "MedMO's similarity is in shares of the image, and the row has neither 'box_grid' nor 'image_size'. "
+            "Add one of the two columns, or use box_overlap."
+        )
+    return extent
+
+
 def components(
-    response: str, boxes: list[list[float]] | None, *, width: float = 100.0, height: float = 100.0, **_: float
+    response: str,
+    boxes: list[list[float]] | None,
+    target: str | None = None,
+    rule_set: str | None = None,
+    box_grid: int | None = None,
+    image_size: Sizes | None = None,
+    processed_size: Sizes | None = None,
+    *,
+    box_space: BoxSpace = "grid",
+    **_: float,
 ) -> dict[str, float]:
     """Number of boxes, false ones and missed ones, and the largest share of the image that one box covers."""
-    written, truth = written_boxes(response) or [], true_boxes(boxes or [])
-    shares = [max(0.0, x2 - x1) * max(0.0, y2 - y1) / (width * height) for x1, y1, x2, y2 in written]
+    units = Units(box_space, box_grid, image_size, processed_size)
+    written, truth = answered_boxes(response, units) or [], true_boxes(boxes or [], units)
+    extent = units.extent()
+    image = extent[0] * extent[1] if extent else float("inf")
+    shares = [max(0.0, x2 - x1) * max(0.0, y2 - y1) / image for x1, y1, x2, y2 in written]
     return {
         "num_boxes": float(len(written)),
         "false_boxes": float(max(0, len(written) - len(truth))),

@@ -6,8 +6,9 @@ matched within each image. Left out: order among images that the question does n
 
 from collections.abc import Sequence
 
+from rewards.box_absence import says_none
 from rewards.box_reading import read_boxes
-from rewards.box_space import true_boxes
+from rewards.box_space import BoxSpace, Sizes, Units, true_boxes
 from rewards.boxes import best_pairs, iou, table_of
 from rewards.facts import Box
 
@@ -18,15 +19,21 @@ def sequence_boxes(
     response: str,
     boxes: list[list[float]] | None,
     box_images: list[int] | None,
+    target: str | None = None,
+    rule_set: str | None = None,
+    box_grid: int | None = None,
+    image_size: Sizes | None = None,
+    processed_size: Sizes | None = None,
     *,
-    false_box_weight: float = 1.0,
+    false_box_weight: float = 2.0,
     need_image: bool = True,
+    box_space: BoxSpace = "grid",
 ) -> float | None:
     """Matched IoU within each image / (true boxes + ``false_box_weight`` x all other boxes), in [0, 1].
 
     ``box_images``: the image of each true box, counted from 1 as in "image 2". Without ``need_image``, a box without an
     image belongs to the one image that holds all true boxes, if there is one. None without truth; without true boxes,
-    "none" earns 1.
+    an answer that says so earns 1 (``box_absence``). Above a weight of 1, a box on every image is no hedge.
 
     >>> sequence_boxes("image 2: [[0,0,10,10]]", [[0, 0, 10, 10]], [2])
     1.0
@@ -35,10 +42,11 @@ def sequence_boxes(
     """
     if boxes is None or box_images is None:
         return None
-    said, num_void = _said(response, box_images, need_image)
-    truth = _by_image(true_boxes(boxes), box_images)
+    units = Units(box_space, box_grid, image_size, processed_size)
+    truth = _by_image(true_boxes(boxes, units, box_images), box_images)
     if not boxes:
-        return float(not said and not num_void and "[]" in response)
+        return float(says_none(response, target, rule_set))
+    said, num_void = _said(response, box_images, need_image, units)
     matched = _matched(said, truth)
     num_false = num_void + sum(map(len, said.values())) - len(matched)
     return sum(matched) / (len(boxes) + false_box_weight * num_false)
@@ -48,15 +56,22 @@ def components(
     response: str,
     boxes: list[list[float]] | None,
     box_images: list[int] | None,
+    target: str | None = None,
+    rule_set: str | None = None,
+    box_grid: int | None = None,
+    image_size: Sizes | None = None,
+    processed_size: Sizes | None = None,
     *,
     need_image: bool = True,
+    box_space: BoxSpace = "grid",
     **_: float,
 ) -> dict[str, float]:
     """Mean IoU and share found at IoU 0.5 over true boxes, and boxes on images that hold none."""
     if not boxes or not box_images:
         return {}
-    said = _said(response, box_images, need_image)[0]
-    matched = _matched(said, _by_image(true_boxes(boxes), box_images))
+    units = Units(box_space, box_grid, image_size, processed_size)
+    said = _said(response, box_images, need_image, units)[0]
+    matched = _matched(said, _by_image(true_boxes(boxes, units, box_images), box_images))
     return {
         "mean_iou": sum(matched) / len(boxes),
         "found_at_50": sum(value >= 0.5 for value in matched) / len(boxes),
@@ -73,12 +88,12 @@ def _matched(said: dict[int, list[Box]], truth: dict[int, list[Box]]) -> list[fl
     return found
 
 
-def _said(response: str, box_images: Sequence[int], need_image: bool) -> tuple[dict[int, list[Box]], int]:
-    """The boxes by image, and how many are invalid or belong to no image."""
+def _said(response: str, box_images: Sequence[int], need_image: bool, units: Units) -> tuple[dict[int, list[Box]], int]:
+    """The boxes by image in the truth's units, and how many are invalid or belong to no image."""
     reading = read_boxes(response)
     only = box_images[0] if not need_image and len(set(box_images)) == 1 else None
     placed = [(b.box, only if b.image is None else b.image) for b in reading.boxes]
-    known = [(box, image) for box, image in placed if image is not None]
+    known = [(units.read(box, image), image) for box, image in placed if image is not None]
     num_void = reading.num_invalid + len(placed) - len(known)
     return _by_image([box for box, _ in known], [image for _, image in known]), num_void
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rewards.box_reading import read_boxes, repair_level
-from rewards.box_space import extent, half_open, in_truth_units, scaled
+from rewards.box_space import Units, answered_boxes, half_open, in_written_units, outside, true_boxes
 from rewards.box_text import as_corners, box_places, labelled_boxes, parse_boxes, sorted_corners, written_boxes
 from rewards.boxes import clipped, iou
 from rewards.reading import phrase_pattern
@@ -38,7 +38,9 @@ A, B = (1.0, 2.0, 3.0, 4.0), (5.0, 6.0, 7.0, 8.0)
         ("[1,2,3,4]", [A]),
         ("[-5, 0, 1.5, 10]", [(-5, 0, 1.5, 10)]),
         ("[.1, .2, .5, 1e0]", [(0.1, 0.2, 0.5, 1.0)]),
-        ("```\n[1,2,3,4]\n```\nbetter:\n```\n[5,6,7,8]\n```", [B]),
+        ("```\n[1,2,3,4]\n```\nbetter:\n```\n[5,6,7,8]\n```", [A, B]),
+        ("[1,2,3,4] ```[5,6,7,8]```", [A, B]),
+        ("<loc0002><loc0001><loc0004><loc0003> [5,6,7,8]", [A, B]),
         ("```\n[1,2,3,4]\n```\n```\nprint()\n```", [A]),
         ("<think>[1,2,3,4]</think><answer>[5,6,7,8]</answer>", [B]),
         ("<think>[1,2,3,4]</think> [5,6,7,8]", [B]),
@@ -47,7 +49,9 @@ A, B = (1.0, 2.0, 3.0, 4.0), (5.0, 6.0, 7.0, 8.0)
         ("<phrase>mass</phrase><object><patch_index_0000><patch_index_0033></object>", [(16, 16, 48, 48)]),
         ("<object><patch_index_0000><patch_index_0001></object>", [(0, 0, 64, 32)]),
         ("[]", []), ("<box></box>", []), ("No finding.", []), ("none", []), ("There are no lesions.", []),
-        ("```json\n[]\n```", []),
+        ("```json\n[]\n```", []), ("nodule []", []), ('{"boxes": []}', []), ("Image 2: nodule []", []),
+        ("a nodule, none of it normal", None), ("[] but I am not sure", None), ("maybe one []", None),
+        ("No lesion here, but a mass there.", None), ("<think>[]</think>I cannot say", None),
         ("[1,1,1,1]", []), ("[3,4,1,2]", []),
         ("10, 20, 30, 40 mg", None), ("[1,2,3]", None), ("[1,2,3,4,5]", None), ("[NaN,0,1,1]", None),
         ("[0,0,inf,1]", None), ("[0,0,1e9,1e9]", None), ("[0,0,99999999,5]", None), ("", None), ("nodule", None),
@@ -175,16 +179,17 @@ def test_a_place_tells_where_a_box_stands():
 @given(st.tuples(*[st.integers(0, 600)] * 2), st.tuples(*[st.integers(1, 400)] * 2))
 def test_a_box_comes_back_from_a_grid_within_a_pixel(corner, size):
     box = (*corner, corner[0] + size[0], corner[1] + size[1])
-    there = tuple(round(v) for v in scaled(box, (1024, 768), extent("0-1000")))
-    back = scaled(there, extent("0-1000"), (1024, 768))
+    units = Units("0-1000", image_size=[[1024, 768]])
+    said = in_written_units(f"mass [[{','.join(map(str, box))}]]", units)
+    [back] = answered_boxes(said, units) or []
     assert all(abs(a - b) <= 1 for a, b in zip(box, back, strict=True))
 
 
 def test_iou_does_not_depend_on_the_space_but_a_wrong_space_shows():
     a, b = (100, 100, 200, 200), (120, 110, 220, 220)
-    there = [scaled(box, (640, 480), (1000, 1000)) for box in (a, b)]
-    assert iou(*there) == pytest.approx(iou(a, b))
-    assert iou(a, there[0]) < 0.2
+    units = Units("0-1000", image_size=[[640, 480]])
+    assert iou(units.read(a), units.read(b)) == pytest.approx(iou(a, b))
+    assert iou(a, units.read(a)) < 0.2
 
 
 def test_xywh_read_as_xyxy_overlaps_little():
@@ -193,13 +198,56 @@ def test_xywh_read_as_xyxy_overlaps_little():
     assert as_corners((100, 100, 100, 100), "xywh") == box
 
 
-def test_responses_come_in_the_truths_units():
-    assert in_truth_units("[320,240,640,480]", space="pixels", grid=100, image_size=[640, 480]) == [(50, 50, 100, 100)]
-    assert in_truth_units("[0.5,0.5,1,1]", space="0-1", grid=100) == [(50, 50, 100, 100)]
-    assert in_truth_units("[1,2,3,4]", space=None, grid=100) == [A]
-    assert in_truth_units("nothing", space="0-1", grid=100) is None
+PIXELS = [[640, 480]]
+
+
+@pytest.mark.parametrize(
+    ("said", "units", "want"),
+    [
+        ("[320,240,640,480]", Units("pixels", 100, PIXELS), (50, 50, 100, 100)),
+        ("[0.5,0.5,1,1]", Units("0-1", 100), (50, 50, 100, 100)),
+        ("[500,500,1000,1000]", Units("0-1000", None, PIXELS), (320, 240, 640, 480)),
+        ("[50,50,100,100]", Units("0-100", 1000), (500, 500, 1000, 1000)),
+        ("[512,512,1024,1024]", Units("0-1024", 100), (50, 50, 100, 100)),
+        ("[160,120,320,240]", Units("processed", 100, PIXELS, [[320, 240]]), (50, 50, 100, 100)),
+        ("[160,120,320,240]", Units("processed", None, PIXELS, [[320, 240]]), (320, 240, 640, 480)),
+        ("[1,2,3,4]", Units("grid", 100, PIXELS), A),
+        ("[1,2,3,4]", Units("grid", None, PIXELS), A),
+        ("[1,2,3,4]", Units("0-1000"), A),  # neither grid nor size: one unit
+        ("[1,2,3,4]", Units("pixels"), A),
+    ],
+)
+def test_boxes_come_in_the_truths_units_and_go_back(said, units, want):
+    assert answered_boxes(said, units) == [want]
+    assert in_written_units("[" + ",".join(f"{v:g}" for v in want) + "]", units) == said
+
+
+def test_an_answer_in_the_models_units_keeps_its_words_and_tells_images_apart():
+    units = Units("pixels", 100, [[200, 100], [400, 300]])
+    said = in_written_units("image 1: [[50,50,100,100]] image 2: [[50,50,100,100]]", units, [1, 2])
+    assert said == "image 1: [[100,50,200,100]] image 2: [[200,150,400,300]]"
+    assert [units.read(box, k) for k, box in ((1, (100, 50, 200, 100)), (2, (200, 150, 400, 300)))] == [
+        (50, 50, 100, 100)
+    ] * 2
+
+
+def test_a_space_that_the_row_does_not_tell_is_an_error():
     with pytest.raises(InputError, match="image_size"):
-        in_truth_units("[1,2,3,4]", space="pixels", grid=100)
+        answered_boxes("[1,2,3,4]", Units("pixels", 100))
+    with pytest.raises(InputError, match="processed_size"):
+        answered_boxes("[1,2,3,4]", Units("processed", 100, PIXELS))
+    with pytest.raises(InputError, match="above 0"):
+        answered_boxes("[1,2,3,4]", Units("0-1", None, [[0, 4]]))
+
+
+def test_a_true_box_outside_its_image_is_an_error():
+    assert outside((0, 0, 640.4, 480), Units(image_size=PIXELS)) is None  # half a pixel
+    assert outside((0, 0, 640, 480), Units()) is None
+    with pytest.raises(InputError, match=r"\[0.0, 0.0, 101.0, 50.0\] is not inside 100 x 100"):
+        true_boxes([[0.0, 0.0, 101.0, 50.0]], Units(box_grid=100))
+    with pytest.raises(InputError, match="640 x 480"):
+        true_boxes([[0, 0, 10, 10], [0, 0, 10, 490]], Units(image_size=PIXELS))
+    assert true_boxes([[0, 0, 400, 10]], Units(image_size=[[200, 100], [400, 300]]), [2]) == [(0, 0, 400, 10)]
 
 
 def test_boxes_are_clipped_sorted_and_opened():

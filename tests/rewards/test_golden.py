@@ -32,6 +32,7 @@ COLUMNS = {
     "completion_ids": None,
     "dialogue": DIALOGUE,
 }
+UNITS = {"box_grid": 100}
 PUBLISHED = ("dialogue_published",)
 """Published formulas have the floor that they were published with; their own tests hold it."""
 TEXTS = st.one_of(
@@ -49,7 +50,8 @@ def cases():
 @pytest.mark.parametrize(("name", "case"), list(cases()))
 def test_golden(name, case):
     reward = load_reward(name, **case.get("knobs", {}))
-    got = reward(case["response"], **{c: case.get(c, COLUMNS[c]) for c in reward.columns})
+    known = UNITS | {c: case[c] for c in reward.optional if c in case}
+    got = reward(case["response"], **known, **{c: case.get(c, COLUMNS[c]) for c in reward.columns})
     assert got == (None if case["want"] is None else pytest.approx(case["want"], abs=1e-7))
 
 
@@ -59,16 +61,15 @@ def test_the_contract_holds(name):
     assert ">>>" in (reward.function.__doc__ or "")
     assert reward.bounds[0] < reward.bounds[1]
     copy = pickle.loads(pickle.dumps(reward))
-    assert copy("yes", **{c: COLUMNS[c] for c in reward.columns}) == reward(
-        "yes", **{c: COLUMNS[c] for c in reward.columns}
-    )
+    columns = UNITS | {c: COLUMNS[c] for c in reward.columns}
+    assert copy("yes", **columns) == reward("yes", **columns)
 
 
 @pytest.mark.parametrize("name", available())
 @given(response=TEXTS)
 def test_any_text_scores_within_bounds_twice_the_same(name, response):
     reward = load_reward(name)
-    columns = {c: COLUMNS[c] for c in reward.columns}
+    columns = UNITS | {c: COLUMNS[c] for c in reward.columns}
     got = reward(response, **columns)
     assert got is not None
     assert reward.bounds[0] <= got <= reward.bounds[1]
@@ -80,7 +81,7 @@ def test_an_empty_reply_earns_the_floor(name):
     reward = load_reward(name)
     if reward.bounds[1] <= 0:
         pytest.skip("a punishment: an empty reply has done nothing to be punished for")
-    assert reward("", **{c: COLUMNS[c] for c in reward.columns}) == reward.bounds[0]
+    assert reward("", **UNITS, **{c: COLUMNS[c] for c in reward.columns}) == reward.bounds[0]
 
 
 def test_box_spam_never_pays():
