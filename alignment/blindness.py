@@ -23,6 +23,7 @@ from alignment.metrics import Metric, Outcome, asked_finding, differences, score
 from data_builders.lesion_heat import GivenBoxes
 from data_builders.lesion_noise import NoiseSettings, elsewhere, mask_of, noised_under
 from data_builders.seeds import seeded
+from rewards.box_space import Units
 from rewards.facts import Facts
 from rewards.rule_set import load_rule_set
 from rewards.strict_yaml import InputError
@@ -30,6 +31,7 @@ from rewards.strict_yaml import InputError
 Condition = Literal["clean", "background_noised", "lesion_noised", "shuffled", "blank"]
 CONDITIONS: tuple[Condition, ...] = get_args(Condition)
 USUAL_NOISE = NoiseSettings(step=999)
+UNKNOWN = " Rows need box_grid or image_size, the units of their boxes."
 
 
 @dataclass(frozen=True)
@@ -57,20 +59,21 @@ def blindness(
     processor: Any,
     rows: Sequence[Row],
     *,
-    grid: int = 100,
     noise: NoiseSettings = USUAL_NOISE,
     batch_size: int = 32,
     num_resamples: int = 1000,
     seed: int = 0,
 ) -> Blindness:
-    """The probe on prompt rows. ``grid``: the units of their boxes.
+    """The probe on prompt rows.
 
-    Raises: InputError if no row shows a lesion with a box.
+    Raises: InputError if no row shows a lesion with a box in known units.
     """
-    masks = [_mask(row, grid=grid, noise=noise) for row in rows]
+    masks = [_mask(row, noise=noise) for row in rows]
     seen = [(row, mask) for row, mask in zip(rows, masks, strict=True) if mask is not None]
     if not seen:
-        raise InputError(f"blindness: none of {len(rows)} rows asks about a finding that is there and has a box.")
+        raise InputError(
+            f"blindness: none of {len(rows)} rows asks about a finding that is there and has a box.{UNKNOWN}"
+        )
     conditions = {name: shown(seen, name, noise=noise, seed=seed) for name in CONDITIONS}
     outcomes = {name: _outcomes(model, processor, asked, batch_size=batch_size) for name, asked in conditions.items()}
     options = {"num_resamples": num_resamples, "seed": seed}
@@ -87,13 +90,13 @@ def blindness(
     )
 
 
-def _mask(row: Row, *, grid: int, noise: NoiseSettings) -> np.ndarray | None:
+def _mask(row: Row, *, noise: NoiseSettings) -> np.ndarray | None:
     """The pixels of the finding that the row asks for (of every finding for a report); None if none is boxed."""
-    if not row["images"] or not row["answer"] or not row["rule_set"]:
+    if not row["images"] or not row["answer"] or not row["rule_set"] or Units.of(row).extent() is None:
         return None
     facts = Facts.model_validate_json(row["facts"])
     finding = asked_finding(row, load_rule_set(row["rule_set"]))
-    heat, score = GivenBoxes(facts, grid=grid)(pixels(row["images"][0]), finding)
+    heat, score = GivenBoxes(facts, grid=row["box_grid"])(pixels(row["images"][0]), finding)
     mask = mask_of(heat, noise) if score else None
     return mask if mask is not None and mask.any() else None
 

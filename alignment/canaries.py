@@ -18,8 +18,10 @@ from alignment.audit import Scorer, asked_of
 from alignment.reward_functions import AwaitedReward, TrlReward, response_text
 from alignment.reward_sections import CanarySection
 from rewards.attacks import ATTACKS
-from rewards.boxes import area, clipped, parse_boxes
+from rewards.box_space import BoxSpace, Units, answered_boxes, in_written_units
+from rewards.boxes import area, clipped, is_valid
 from rewards.combination import weighted_sum
+from rewards.facts import Box
 from rewards.text import final_answer
 
 COLUMNS = ("task", "facts", "rule_set", "answer", "boxes")
@@ -29,30 +31,38 @@ WHOLE = 0.9
 log = logging.getLogger(__name__)
 
 
-def statistics(responses: Sequence[str], boxes: Sequence[Any], *, grid: float) -> dict[str, float]:
+def statistics(responses: Sequence[str], boxes: Sequence[Any], units: Sequence[Units]) -> dict[str, float]:
     """What a batch of answers looks like; each a mean over all answers, or over those to rows with box truth.
 
+    ``units``: of each row; a share of the image is 0 where they are not known.
     ``whole_image_rate``: share with a box over nine tenths of the image. ``false_boxes_on_empty``: boxes an answer
     where no box is true. ``distinct_words``: distinct words / words, low in repetition. ``tag_rate``: share in tags.
 
-    >>> statistics(["[[0,0,100,100]]"], [[[1, 1, 9, 9]]], grid=100)["whole_image_rate"]
+    >>> statistics(["[[0,0,100,100]]"], [[[1, 1, 9, 9]]], [Units(box_grid=100)])["whole_image_rate"]
     1.0
     """
     words = [response.split() for response in responses]
-    said = [(parse_boxes(r) or [], truth) for r, truth in zip(responses, boxes, strict=True) if truth is not None]
-    shares = [
-        max((area(clipped(b, width=grid, height=grid)) / grid**2 for b in found), default=0.0) for found, _ in said
+    said = [
+        ([box for box in answered_boxes(response, own) or [] if is_valid(box)], truth, own)
+        for response, truth, own in zip(responses, boxes, units, strict=True)
+        if truth is not None
     ]
+    shares = [max((_share(box, own) for box in found), default=0.0) for found, _, own in said]
     return {
         "words": _mean([float(len(w)) for w in words]),
         "empty_rate": _mean([float(not w) for w in words]),
         "distinct_words": _mean([len(set(w)) / len(w) for w in words if w], empty=1.0),
         "tag_rate": _mean([float(final_answer(r) is not None) for r in responses]),
-        "boxes_per_answer": _mean([float(len(found)) for found, _ in said]),
+        "boxes_per_answer": _mean([float(len(found)) for found, _, _ in said]),
         "largest_box_share": _mean(shares),
         "whole_image_rate": _mean([float(share > WHOLE) for share in shares]),
-        "false_boxes_on_empty": _mean([float(len(found)) for found, truth in said if not truth]),
+        "false_boxes_on_empty": _mean([float(len(found)) for found, truth, _ in said if not truth]),
     }
+
+
+def _share(box: Box, units: Units) -> float:
+    extent = units.extent()
+    return area(clipped(box, width=extent[0], height=extent[1])) / (extent[0] * extent[1]) if extent else 0.0
 
 
 def _mean(values: Sequence[float], *, empty: float = 0.0) -> float:
@@ -70,7 +80,9 @@ class Canaries(TrainerCallback):
         *,
         group_size: int,
         gather: Callable[[Any], list[Any]],
+        box_space: BoxSpace = "grid",
     ) -> None:
+        self.box_space: BoxSpace = box_space
         self.section, self.group_size, self.gather = section, group_size, gather
         self.scorer = Scorer(functions, weights)
         self.seen, self.streaks = 0, dict[str, int]()
@@ -82,7 +94,9 @@ class Canaries(TrainerCallback):
         if (self.seen - 1) % self.section.every:
             return
         texts = [response_text(completion) for completion in completions]
-        mine = statistics(texts, columns["boxes"], grid=self.section.grid) | self._margins(texts, columns)
+        rows = self._rows(texts, columns)
+        units = [Units.of(row, self.box_space) for row in rows]
+        mine = statistics(texts, columns["boxes"], units) | self._margins(texts, rows)
         parts = self.gather(mine)
         means = {name: _mean([part[name] for part in parts]) for name in mine}
         for name, value in means.items():
@@ -97,9 +111,8 @@ class Canaries(TrainerCallback):
         """Goes on from a checkpoint's state."""
         self.seen, self.streaks, self.alarms = state["seen"], state["streaks"], state["alarms"]
 
-    def _margins(self, texts: list[str], columns: dict[str, Any]) -> dict[str, float]:
-        """Mean reward of each canned attack on this batch's prompts, less that of the policy's answers."""
-        rows = [
+    def _rows(self, texts: list[str], columns: dict[str, Any]) -> list[dict[str, Any]]:
+        return [
             {
                 "prompt": columns["prompts"][k],
                 **{
@@ -110,13 +123,20 @@ class Canaries(TrainerCallback):
             }
             for k in range(len(texts))
         ]
+
+    def _margins(self, texts: list[str], rows: list[dict[str, Any]]) -> dict[str, float]:
+        """Mean reward of each canned attack on this batch's prompts, less that of the policy's answers."""
         policy = self._total(texts, rows)
         few = rows[:: self.group_size]
-        asked = [asked_of(row, self.section.grid) for row in few]
         return {
-            f"margin/{name}": self._total([ATTACKS[name](row, random.Random(0)) for row in asked], few) - policy
-            for name in CANNED
+            f"margin/{name}": self._total([self._canned(name, row) for row in few], few) - policy for name in CANNED
         }
+
+    def _canned(self, name: str, row: dict[str, Any]) -> str:
+        """A canned attack on a row, its boxes as the policy would write them."""
+        units = Units.of(row, self.box_space)
+        extent = units.extent() or (max((v for box in row["boxes"] or [] for v in box), default=1.0),) * 2
+        return in_written_units(ATTACKS[name](asked_of(row, int(min(extent))), random.Random(0)), units)
 
     def _total(self, texts: list[str], rows: list[dict[str, Any]]) -> float:
         totals = weighted_sum(self.scorer.scored(texts, rows), self.scorer.weights)

@@ -184,12 +184,16 @@ def evaluate_command(
     out: Annotated[Path | None, typer.Option(help="where to write; RUN/evaluation by default")] = None,
     limit: Annotated[int | None, typer.Option(help="only the first rows")] = None,
     probe: Annotated[bool, typer.Option(help="also: does the model look? Writes blindness.json")] = False,
+    box_space: Annotated[
+        str | None, typer.Option(help="units of the model's boxes (0-1000, pixels, ...); by default its recipe's")
+    ] = None,
     against: Annotated[
         Path | None, typer.Option(help="another evaluation's folder on these rows, to compare with")
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Evaluate on held-out prompt rows: metrics with intervals, blind controls, an HTML report with pictures."""
+    from alignment.box_units import known_space, written_space
     from alignment.evaluate import evaluate
     from alignment.models import load_for_inference
     from alignment.recipe import parquet
@@ -197,8 +201,9 @@ def evaluate_command(
     target = out or Path(run) / "evaluation"
     model, processor = load_for_inference(run)
     evaluation = evaluate(
-        model, processor, parquet(data), out=target, limit=limit, model_name=run, progress=True, probe=probe
-    )
+        model, processor, parquet(data), out=target, limit=limit, model_name=run, progress=True, probe=probe,
+        box_space=known_space(box_space) if box_space else written_space(run),
+    )  # fmt: skip
     figures = {c: {n: m.value for n, m in found.items()} for c, found in evaluation.metrics.items()}
     looked = {"blindness": _drops(target / "blindness.json")} if probe else {}
     if against is not None:

@@ -41,7 +41,7 @@ def combined_rewards(recipe: Recipe, *, group_size: int) -> CombinedRewards:
 
     Raises: InputError under DRPO if a process' batch does not hold whole groups.
     """
-    loaded, weights = trl_rewards(recipe.rewards)
+    loaded, weights = trl_rewards(recipe.rewards, recipe.data.box_space)
     wraps = recipe.canaries or recipe.combination.gates or recipe.combination.schedules or recipe.combination.domains
     functions = gated_rewards(recipe)[0] if wraps else []
     tightening = [f for f in map(_ungated, functions) if isinstance(f, ScheduledReward)]
@@ -75,12 +75,14 @@ def _with_domains(
 def _with_canaries(
     found: CombinedRewards, recipe: Recipe, functions: list[Any], weights: list[float], group_size: int
 ) -> None:
+    from alignment.box_units import UNIT_COLUMNS
     from alignment.canaries import COLUMNS, Canaries, Watched
 
     assert recipe.canaries is not None
-    canaries = Canaries(recipe.canaries, functions, weights, group_size=group_size, gather=gathered)
+    settings: dict[str, Any] = dict(group_size=group_size, gather=gathered, box_space=recipe.data.box_space)
+    canaries = Canaries(recipe.canaries, functions, weights, **settings)
     found.functions[0] = Watched(found.functions[0], canaries)
-    found.columns |= set(COLUMNS)
+    found.columns |= {*COLUMNS, *UNIT_COLUMNS}
     found.callbacks.append(canaries)
 
 
@@ -90,7 +92,7 @@ def gated_rewards(recipe: Recipe) -> tuple[list[TrlReward | AwaitedReward], list
     Raises: InputError for a judge that cannot be wrapped: by gates, schedules and domains none can; by canaries and
     audits those that ask nobody outside and judge each response by itself.
     """
-    loaded, weights = trl_rewards(recipe.rewards)
+    loaded, weights = trl_rewards(recipe.rewards, recipe.data.box_space)
     batched = [f.reward for f in loaded if isinstance(f, TrlBatchReward)]
     combination = recipe.combination
     if batched and (combination.gates or combination.schedules or combination.domains):

@@ -23,6 +23,8 @@ Row = dict[str, Any]
 Blind = Literal["noise", "shuffled"]
 Response = str | list[str]
 """What was said to a row; in a dialogue, the model's turns."""
+BASELINES = ("habit", "mean_box_true_side")
+"""Conditions that no model answers; boxes are in the truth's units there."""
 Answered = tuple[Sequence[Row], Sequence[Response]]
 
 
@@ -93,10 +95,11 @@ def baselines(rows: Sequence[Row], reference: Sequence[Row], *, rules: RuleSet |
     """
     rows = [row for row in rows if row["task"] != "dialogue"]
     boxes_asked = [row for row in rows if row["task"] == "box"]
-    return {
-        "habit": _by_habit(rows, reference, lambda row: (row["task"], _asked(row, rules))),
-        "mean_box_true_side": _by_habit(boxes_asked, reference, lambda row: (row["task"], *_asked_side(row, rules))),
-    }
+    found = (
+        _by_habit(rows, reference, lambda row: (row["task"], _asked(row, rules))),
+        _by_habit(boxes_asked, reference, lambda row: (row["task"], *_asked_side(row, rules))),
+    )
+    return dict(zip(BASELINES, found, strict=True))
 
 
 def _by_habit(rows: Sequence[Row], reference: Sequence[Row], key: Any) -> Answered:

@@ -18,14 +18,17 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from alignment.box_units import UNIT_COLUMNS, with_units
 from alignment.controls import Answered, Blind, Response, Row, baselines, blinded, controls_for, image_key, pixels
 from alignment.dialogue_evaluation import dialogues_said
 from alignment.generation import generate
 from alignment.metrics import Metric, Outcome, final_words, score_answers, summarise
+from alignment.processed_size import ProcessedSizes
 from alignment.recipe import parquet
 from alignment.report import NUM_PICTURES, write_report
 from data_builders.digest import sha256
 from data_builders.schema import message_text
+from rewards.box_space import BoxSpace
 from rewards.boxes import parse_boxes
 from rewards.reading import read
 from rewards.rule_set import RuleSet, load_rule_set
@@ -35,6 +38,7 @@ MAX_NEW_TOKENS = {"closed": 8, "box": 32, "report": 96, "dialogue": 32}
 """By kind of task; of a dialogue, for each answer."""
 COLUMNS = ("images", "prompt", "answer", "boxes", "facts", "rule_set", "task", "patient", "id")
 CURRICULUM_COLUMNS = ("stage", "capability", "guidelines", "provenance")
+LINE_COLUMNS = (*UNIT_COLUMNS, "box_images", "box_space", "processed_size")
 LIBRARIES = ("clinalign", "torch", "transformers", "numpy", "pillow")
 PICTURE_PIXELS = 320
 
@@ -49,11 +53,11 @@ class Evaluation:
     data_card: dict[str, Any] | None
     num_rows: int
     num_patients: int
-    grid: int
     seed: int
     max_new_tokens: dict[str, int]
     versions: dict[str, str]
     metrics: dict[str, dict[str, Metric]]
+    box_space: BoxSpace = "grid"
 
     @classmethod
     def read(cls, folder: Path) -> "Evaluation":
@@ -92,7 +96,7 @@ def evaluate(
     rules: RuleSet | None = None,
     batch_size: int = 32,
     max_new_tokens: Mapping[str, int] | None = None,
-    grid: int = 100,
+    box_space: BoxSpace = "grid",
     num_resamples: int = 1000,
     seed: int = 0,
     progress: bool = False,
@@ -103,11 +107,12 @@ def evaluate(
 
     ``data``: an entry such as ``data/x/prompt/test``. ``limit``: that many rows, drawn at random.
     ``reference``: prompt or instruction rows of another split, whose habits the baselines take.
-    ``grid``: the units in which boxes are stated. ``probe``: also does the model look (``blindness.json``)?
-    ``probe_limit``: on that many of the rows.
+    ``box_space``: the units in which the model states boxes; the truth's are in the rows.
+    ``probe``: also does the model look (``blindness.json``)? ``probe_limit``: on that many of the rows.
     Raises: InputError if the data are missing, empty, or not prompt rows.
     """
-    rows = limited(read_rows(data), limit=limit, seed=seed)
+    truth = limited(read_rows(data), limit=limit, seed=seed)
+    rows = written_rows(truth, box_space, processor)
     budget = {**MAX_NEW_TOKENS, **(max_new_tokens or {})}
     answer = partial(
         generate_answers, model, processor, rows,
@@ -116,7 +121,7 @@ def evaluate(
     blinds: Sequence[Blind] = controls_for(rows) if blind_controls else ()
     answered: dict[str, Answered] = {"clean": (rows, answer()), **{b: (rows, answer(blind=b)) for b in blinds}}
     if reference is not None:
-        answered |= baselines(rows, read_reference(reference), rules=rules)
+        answered |= baselines(truth, read_reference(reference), rules=rules)
     outcomes = {condition: score_answers(*pair, rules=rules) for condition, pair in answered.items()}
     evaluation = Evaluation(
         model=model_name or str(getattr(model.config, "name_or_path", "")) or "model",
@@ -125,7 +130,7 @@ def evaluate(
         data_card=data_card(data),
         num_rows=len(rows),
         num_patients=len({row["patient"] for row in rows}),
-        grid=grid,
+        box_space=box_space,
         seed=seed,
         max_new_tokens=budget,
         versions={library: version(library) for library in LIBRARIES},
@@ -136,7 +141,7 @@ def evaluate(
         from alignment.blindness import blindness
 
         probed = limited(rows, limit=probe_limit, seed=seed)
-        blindness(model, processor, probed, grid=grid, batch_size=batch_size, seed=seed).write(out)
+        blindness(model, processor, probed, batch_size=batch_size, seed=seed).write(out)
     return evaluation
 
 
@@ -163,11 +168,20 @@ def read_rows(data: Path) -> list[Row]:
     names = pq.read_schema(file).names
     if missing := [column for column in COLUMNS if column not in names]:
         raise InputError(f"{file}: not prompt rows: no column {', '.join(missing)} among {', '.join(names)}.")
-    more = [name for name in (*CURRICULUM_COLUMNS, "box_images", "dialogue") if name in names]
+    more = [name for name in (*CURRICULUM_COLUMNS, *UNIT_COLUMNS, "box_images", "dialogue") if name in names]
     rows = pq.read_table(file, columns=[*COLUMNS, *more]).to_pylist()
     if not rows:
         raise InputError(f"{file}: holds no rows to evaluate. Check the split's share in the spec.")
-    return rows
+    return with_units(rows, file)
+
+
+def written_rows(rows: list[Row], box_space: BoxSpace, processor: Any) -> list[Row]:
+    """The rows with the units in which a model states boxes (columns ``box_space`` and ``processed_size``)."""
+    if box_space == "grid":
+        return rows
+    sizes = ProcessedSizes(processor) if box_space == "processed" else None
+    own = {"box_space": box_space}
+    return [row | own | ({"processed_size": sizes.of(row["images"])} if sizes else {}) for row in rows]
 
 
 def read_reference(data: Path) -> list[Row]:
@@ -284,6 +298,7 @@ def _answer_line(
     return {
         **({"dialogue": row["dialogue"]} if row["task"] == "dialogue" else {}),
         **({name: row[name] for name in CURRICULUM_COLUMNS} if row.get("capability") else {}),
+        **{name: row[name] for name in LINE_COLUMNS if row.get(name) is not None},
         "id": row["id"],
         "patient": row["patient"],
         "task": row["task"],

@@ -24,17 +24,17 @@ def score_lines(name: str, knobs: list[str], lines: Iterable[str]) -> Iterator[s
     Raises: InputError naming the line that is not JSON, or lacks ``response`` or a column of the reward.
     """
     reward = load_reward(name, **_knobs(knobs))
-    rows = (_complete(row, number, reward) for number, row in json_lines(lines))
+    rows = ((number, _complete(row, number, reward)) for number, row in json_lines(lines))
     if isinstance(reward, BatchReward):
-        yield from _score_batch(reward, list(rows))
+        yield from _score_batch(reward, [row for _, row in rows])
         return
-    for row in rows:
-        columns = reward.read_of(row)
-        scored = {
-            "score": reward(row["response"], **columns),
-            "components": reward.components(row["response"], **columns),
-        }
-        yield json.dumps({**row, **scored})
+    for number, row in rows:
+        response, columns = row["response"], reward.read_of(row)
+        try:
+            score, parts = reward(response, **columns), reward.components(response, **columns)
+        except InputError as fault:
+            raise InputError(f"line {number}: {fault}") from None
+        yield json.dumps({**row, "score": score, "components": parts})
 
 
 def _complete(row: dict[str, Any], number: int, reward: Reward | BatchReward) -> dict[str, Any]:

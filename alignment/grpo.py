@@ -10,19 +10,32 @@ from datasets import Dataset
 from transformers import ProcessorMixin
 from trl import GRPOConfig, GRPOTrainer
 
+from alignment.box_units import card_grid
 from alignment.combined_rewards import combined_rewards
 from alignment.dialogue_checks import dialogues_that_fit, max_context
 from alignment.dialogue_grpo import DialogueTrainer
 from alignment.generation import unsampled_tokens
 from alignment.mixed_batches import dummy_image, run_vision_always
-from alignment.recipe import Recipe
+from alignment.processed_size import ProcessedSizes
+from alignment.recipe import Recipe, parquet
 from alignment.shared_grpo import SharedPrefixGRPOTrainer, undecoded
 
 DEFAULTS: dict[str, Any] = {"log_multimodal": False, "log_completions": False}
 
 
+def with_unit_columns(data: Dataset, recipe: Recipe, processor: ProcessorMixin) -> Dataset:
+    """The rows with ``box_grid``, by the card of a set built without it, and ``processed_size`` where it is needed."""
+    if "box_grid" not in data.column_names and (grid := card_grid(parquet(recipe.data.train))) is not None:
+        data = data.add_column("box_grid", [grid] * len(data))
+    if recipe.data.box_space != "processed":
+        return data
+    sizes = ProcessedSizes(processor)
+    return data.add_column("processed_size", [sizes.of(images) for images in undecoded(data)["images"]])
+
+
 def grpo_trainer(recipe: Recipe, model: Any, processor: ProcessorMixin, data: Dataset, **common: Any) -> GRPOTrainer:
     """TRL's GRPOTrainer for this recipe."""
+    data = with_unit_columns(data, recipe, processor)
     combined = combined_rewards(recipe, group_size=common["arguments"].get("num_generations", 8))
     arguments = {**DEFAULTS, **common["arguments"], **combined.arguments}
     if not arguments.get("use_vllm"):

@@ -141,6 +141,7 @@ def _one_seed(loop: Loop, path: Path, data: Path, seed: int, *, single: bool, fr
 
 def _evaluated(loop: Loop, data: Path, run_folder: Path, out: Path, *, controls: bool) -> Path:
     """The evaluation folder of a stage; made if it is not there."""
+    from alignment.box_units import written_space
     from alignment.evaluate import evaluate, limited, read_rows
     from alignment.models import load_for_inference
     from alignment.operating_points import biases_in, operating_points, write_points
@@ -151,6 +152,7 @@ def _evaluated(loop: Loop, data: Path, run_folder: Path, out: Path, *, controls:
             model, processor, data / loop.test, out=out, model_name=str(run_folder), limit=loop.limit,
             reference=data / loop.reference if loop.reference and controls else None,
             blind_controls=controls, batch_size=128, progress=True, probe=loop.probe, probe_limit=loop.probe_limit,
+            box_space=written_space(str(run_folder)),
         )  # fmt: skip
     if loop.operating_points and biases_in(out) != loop.operating_points:
         model, processor = load_for_inference(str(run_folder))
@@ -188,11 +190,15 @@ def effects_of(comparison: Comparison, folders: dict[str, Path]) -> list[Effect]
 
 def outcomes_of(folder: Path, condition: str) -> list[Any]:
     """The outcomes of every row that was answered under a condition, from ``answers.jsonl``."""
+    from alignment.controls import BASELINES
     from alignment.metrics import score_answers
 
     lines = [json.loads(line) for line in (folder / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
     answered = [line for line in lines if condition in line["responses"]]
-    return score_answers([_as_row(line) for line in answered], [line["responses"][condition] for line in answered])
+    rows = [_as_row(line) for line in answered]
+    if condition in BASELINES:  # which state boxes as the truth does
+        rows = [row | {"box_space": "grid"} for row in rows]
+    return score_answers(rows, [line["responses"][condition] for line in answered])
 
 
 def _as_row(line: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,10 @@ from alignment import capability_outcomes, dialogue_outcomes
 from alignment.capability_outcomes import Confused, capability_metrics, counts_by_finding, findings_counted, judged
 from alignment.dialogue_outcomes import DIALOGUE_RATIOS, dialogue_counts, ratios_by_scenario
 from data_builders.schema import message_text
-from rewards.boxes import iou_matrix, match_boxes, parse_boxes
+from rewards.box_absence import says_none
+from rewards.box_space import Units, answered_boxes, true_boxes
+from rewards.box_text import written_boxes
+from rewards.boxes import MAX_BOXES, iou_matrix, is_valid, match_boxes
 from rewards.compare import compare
 from rewards.facts import Facts
 from rewards.reading import RulesKey, read
@@ -130,9 +133,11 @@ def final_words(response: str) -> str:
 
 
 def asked_finding(row: Mapping[str, Any], rules: RuleSet) -> str | None:
-    """The finding that the row's question names (by the longest phrase in it), or None for a report."""
+    """The finding that the row asks about: its ``target``, else by the longest phrase in it; None for a report."""
     if row["task"] == "report":
         return None
+    if row.get("target") in rules.findings:
+        return row["target"]
     return _named(message_text(row["prompt"]).casefold(), RulesKey(rules))
 
 
@@ -230,20 +235,24 @@ def _findings_outcome(truth: Facts, words: str, rules: RuleSet, about: dict[str,
 
 
 def _box_outcome(row: Mapping[str, Any], words: str, about: dict[str, Any]) -> Outcome:
-    """IoU summed over the true boxes under the best matching; a miss and an unread answer add 0."""
-    said = parse_boxes(words)
-    boxes = [tuple(map(float, box)) for box in said or []]
-    true_boxes = [tuple(map(float, box)) for box in row["boxes"] or []]
-    ious = matched_ious(boxes, true_boxes)
+    """IoU summed over the true boxes under the best matching; a miss and an unread answer add 0.
+
+    All in the truth's units, into which the answer is brought (``rewards.box_space``).
+    """
+    units = Units.of(row)
+    said = answered_boxes(words, units)
+    boxes = [box for box in said or [] if is_valid(box)][:MAX_BOXES]
+    truth = true_boxes(row["boxes"] or [], units)
+    ious = matched_ious(boxes, truth)
     counts = {
         "box_answers": 1.0,
-        "unparsed_boxes": float(said is None),
+        "unparsed_boxes": float(said is None and not says_none(words, about["finding"], row["rule_set"])),
         "boxes": float(len(boxes)),
-        "true_boxes": float(len(true_boxes)),
+        "true_boxes": float(len(truth)),
         "iou": float(sum(ious)),
         "hits": float(sum(iou >= HIT_IOU for iou in ious)),
     }
-    if not true_boxes:
+    if not truth:
         counts |= {"empty_answers": 1.0, "boxes_on_empty": counts["boxes"]}
     if about["finding"]:
         counts |= {f"{key}[{about['finding']}]": counts[key] for key in ("iou", "true_boxes")}
@@ -252,12 +261,16 @@ def _box_outcome(row: Mapping[str, Any], words: str, about: dict[str, Any]) -> O
 
 def _sequence_outcome(row: Mapping[str, Any], words: str, rules: RuleSet, about: dict[str, Any]) -> Outcome:
     """Boxes over several images: as in one image, but a box on the wrong image is a miss; by grounding task."""
-    said, num_true = parse_boxes(words), len(row["boxes"])
-    parts = sequence_components(words, row["boxes"], row["box_images"])
+    units, num_true = Units.of(row), len(row["boxes"])
+    said = written_boxes(words)
+    parts = sequence_components(
+        words, row["boxes"], row["box_images"], box_grid=units.box_grid, image_size=units.image_size,
+        processed_size=units.processed_size, box_space=units.space,
+    )  # fmt: skip
     counts = {
         "box_answers": 1.0,
         "unparsed_boxes": float(said is None),
-        "boxes": float(len(said or [])),
+        "boxes": float(sum(map(is_valid, said or []))),
         "true_boxes": float(num_true),
         "iou": parts["mean_iou"] * num_true,
         "hits": parts["found_at_50"] * num_true,

@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from alignment.curriculum_section import CurriculumSection
 from alignment.reward_sections import CanarySection, CombinationSection
 from data_builders.lesion_noise import NoiseSettings
+from rewards.box_space import BoxSpace
 from rewards.llm_spec import LlmSpec
 from rewards.strict_yaml import InputError, fault_lines, nearest, read_yaml
 
@@ -88,7 +89,8 @@ class DataSection(_Strict):
     the first of them. ``too_long``: what becomes of rows longer than ``trainer.max_length`` or the model's context
     (``cut``: answers lose their end). ``batch_tokens``: batches of at most so many tokens instead of so many rows (sft
     and dpo). ``largest_first``: the first batch of the run is the largest, so that what does not fit memory fails at
-    once. ``curriculum``: SFT along the stages of the rows (see ``curriculum_section.py``).
+    once. ``curriculum``: SFT along the stages of the rows (see ``curriculum_section.py``). ``box_space``: the units in
+    which the model states boxes, such as ``0-1000``; ``grid``: as the rows do (see ``rewards/box_space.py``).
     """
 
     train: str
@@ -100,6 +102,7 @@ class DataSection(_Strict):
     batch_tokens: int | None = Field(default=None, ge=1)
     largest_first: bool = True
     curriculum: CurriculumSection | None = None
+    box_space: BoxSpace = "grid"
 
 
 class RewardEntry(BaseModel):
@@ -269,6 +272,7 @@ def read_recipe(path: Path, overrides: list[str] = ()) -> Recipe:  # type: ignor
     """
     from alignment.compatibility import incompatibilities
     from alignment.dialogue_recipe import dialogue_faults
+    from alignment.honest_answers import honesty_faults
     from alignment.recipe_faults import data_faults, reward_faults, trainer_faults
 
     content = with_overrides(read_yaml(path), overrides)
@@ -280,6 +284,7 @@ def read_recipe(path: Path, overrides: list[str] = ()) -> Recipe:  # type: ignor
         faults = [*fault_lines(Recipe, invalid), *faults]
     if recipe is not None:
         faults += [*data_faults(recipe), *reward_faults(recipe), *dialogue_faults(recipe), *incompatibilities(recipe)]
+        faults += [] if faults else honesty_faults(recipe)
     if faults or recipe is None:
         raise InputError("\n".join(f"{path}: {fault}" for fault in faults))
     return recipe

@@ -18,6 +18,7 @@ from alignment.capability_outcomes import capability_tables, rights
 from alignment.dialogue_pages import confusion_tables, dialogues_to_read
 from alignment.metrics import LOWER_IS_BETTER, RATIOS
 from alignment.run_comparison import mcnemar_tables
+from rewards.box_space import Extent, Units
 from rewards.strict_yaml import InputError
 
 NUM_PICTURES = 12
@@ -149,21 +150,22 @@ def _picture(file: Path, stages: Mapping[str, Json], answers: Mapping[str, list[
         "width": size[0],
         "height": size[1],
         "patient": next((line["patient"] for line in first.values()), ""),
-        "drawings": {name: _drawing(said.values(), stages[name]["grid"], size) for name, said in lines.items()},
+        "drawings": {name: _drawing(said.values(), size) for name, said in lines.items()},
         "questions": [_question(line, [said.get(line["id"]) for said in lines.values()]) for line in first.values()],
     }
 
 
-def _drawing(lines: Any, grid: int, size: tuple[int, int]) -> Json:
-    asked = [line for line in lines if line["task"] == "box"]
+def _drawing(lines: Any, size: tuple[int, int]) -> Json:
+    """The boxes of answers whose rows tell their units."""
+    asked = [(line, extent) for line in lines if line["task"] == "box" and (extent := Units.of(line).extent())]
     return {
-        "true": [_rectangle(b, line["finding"], grid, size) for line in asked for b in line["true_boxes"] or []],
-        "said": [_rectangle(b, line["finding"], grid, size) for line in asked for b in line["boxes"]],
+        "true": [_rectangle(b, line["finding"], e, size) for line, e in asked for b in line["true_boxes"] or []],
+        "said": [_rectangle(b, line["finding"], e, size) for line, e in asked for b in line["boxes"]],
     }
 
 
-def _rectangle(box: list[float], name: str | None, grid: int, size: tuple[int, int]) -> Json:
-    x1, y1, x2, y2 = (value * side / grid for value, side in zip(box, (*size, *size), strict=True))
+def _rectangle(box: list[float], name: str | None, extent: Extent, size: tuple[int, int]) -> Json:
+    x1, y1, x2, y2 = (v * side / whole for v, side, whole in zip(box, size * 2, extent * 2, strict=True))
     return {
         "x": round(x1, 1),
         "y": round(y1, 1),

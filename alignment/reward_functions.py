@@ -8,9 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 from alignment.recipe import RewardEntry
+from rewards.box_space import BoxSpace
 from rewards.llm import Backend
 from rewards.llm_spec import LlmSpec
-from rewards.loading import BatchReward, Reward, load_reward
+from rewards.loading import BatchReward, Reward, knobs_of, load_reward
 from rewards.reward_model import RewardModel, Scorer
 
 
@@ -130,8 +131,16 @@ def local_scorer(spec: RewardModel) -> Scorer:
     return partial(scores_of, *load_reward_model(spec.path), batch_size=spec.batch_size)
 
 
-def trl_rewards(entries: list[RewardEntry]) -> tuple[list[TrlReward | TrlBatchReward], list[float]]:
-    """The reward functions of a recipe and their weights."""
-    loaded = [load_reward(entry.name, **entry.knobs) for entry in entries]
+def loaded_reward(entry: RewardEntry, box_space: BoxSpace) -> Reward | BatchReward:
+    """The reward of a recipe's entry; one that reads boxes is told what the model writes (``data.box_space``)."""
+    told = {"box_space": box_space} if "box_space" in knobs_of(entry.name) else {}
+    return load_reward(entry.name, **told, **entry.knobs)
+
+
+def trl_rewards(
+    entries: list[RewardEntry], box_space: BoxSpace = "grid"
+) -> tuple[list[TrlReward | TrlBatchReward], list[float]]:
+    """The reward functions of a recipe and their weights. ``box_space``: what the model writes."""
+    loaded = [loaded_reward(entry, box_space) for entry in entries]
     functions = [TrlBatchReward(r) if isinstance(r, BatchReward) else TrlReward(r) for r in loaded]
     return functions, [entry.weight for entry in entries]

@@ -74,11 +74,10 @@ class CanarySection(_Strict):
     """Signs of reward hacking, logged every ``every`` batches; with ``stop``, an alarm ends the run.
 
     ``limits``: a statistic beyond its limit for ``patience`` observations in a row is an alarm (``distinct_words`` and
-    ``tag_rate`` below it, the others above). ``grid``: the ``box_grid`` of the data.
+    ``tag_rate`` below it, the others above).
     """
 
     every: int = Field(default=10, ge=1)
     stop: bool = False
     patience: int = Field(default=3, ge=1)
-    grid: int = Field(default=100, ge=1)
     limits: dict[CanaryStatistic, float] = CANARY_LIMITS  # pyright: ignore[reportAssignmentType]

@@ -64,13 +64,17 @@ class CurriculumUse(BaseModel):
 
 @dataclass(frozen=True)
 class CurriculumItem:
-    """One question and answer, the id of its task, what tells it apart in the id of its row, and its own columns."""
+    """One question and answer, the id of its task, what tells it apart in the id of its row, and its own columns.
+
+    ``target``: the finding that is asked about, if it is one.
+    """
 
     task: str
     suffix: str
     question: str
     answer: str
     columns: dict[str, Any]
+    target: str | None = None
 
 
 @dataclass(frozen=True)
@@ -196,7 +200,9 @@ class CurriculumBuild:
                 "stage": due.stage.id, "capability": task.capability, "guidelines": list(case.guidelines),
                 "facts": case.worked.facts.to_json(), "provenance": provenance,
             }  # fmt: skip
-            yield CurriculumItem(task.id, f"{task.id}-{number}", item.question, item.answer, columns)
+            suffix, about = f"{task.id}-{number}", item.about.partition(".")[0]
+            target = about if item.kind in ("presence", "attribute") else None
+            yield CurriculumItem(task.id, suffix, item.question, item.answer, columns, target)
 
     def card(self) -> dict[str, Any]:
         """Counts for the card of the data set: by task what was kept, missing and rejected, its balance and lengths."""

@@ -24,7 +24,7 @@ from data_builders.digest import sha256
 from data_builders.images import png_bytes
 from data_builders.render import box_answer
 from data_builders.row_files import schema_of
-from data_builders.schema import assistant_turn, on_grid, user_turn
+from data_builders.schema import assistant_turn, box_units, on_grid, user_turn
 from data_builders.sequences import Sequence, View, ct_sequences, phantom_sequences
 from rewards.facts import Box, Facts, Finding
 from rewards.rule_set import load_rule_set
@@ -178,6 +178,8 @@ def row_of(seq: Sequence, task: str, *, grid: int, seed: int, source: str) -> Ro
         "answer": answer,
         "boxes": [list(box) for box in boxes],
         "box_images": [number for number, _ in asked.truth],
+        "target": None if task == "visual_patch" else seq.finding,
+        **box_units(asked.images, grid=grid),
     }
 
 

@@ -33,6 +33,9 @@ OWN: dict[RowKind, dict[str, pa.DataType]] = {
         "prompt": MESSAGES,
         "answer": pa.string(),
         "boxes": pa.list_(pa.list_(pa.int64())),
+        "target": pa.string(),
+        "box_grid": pa.int64(),
+        "image_size": pa.list_(pa.list_(pa.int64())),
         "dialogue": pa.string(),
     },
 }

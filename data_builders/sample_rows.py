@@ -21,7 +21,7 @@ from data_builders.images import png_bytes
 from data_builders.noised_pairs import NoisedPairs
 from data_builders.render import QuestionAnswer, absent_boxes, box_answer, questions, report
 from data_builders.row_files import Row
-from data_builders.schema import RowKind, Sample, assistant_turn, facts_on_grid, row_always, user_turn
+from data_builders.schema import RowKind, Sample, assistant_turn, box_units, facts_on_grid, row_always, user_turn
 from rewards.facts import Box, Facts
 from rewards.rule_set import RuleSet, load_rule_set
 
@@ -35,6 +35,7 @@ def rows_of(
     facts = facts_on_grid(sample.facts, width=width, height=height, grid=spec.box_grid)
     kinds: list[RowKind] = [kind for kind, splits in spec.rows.items() if split in splits]
     images = _stored(sample) if kinds else []
+    units = {"target": None, **box_units(sample.images, grid=spec.box_grid)}
     for kind in kinds:
         rng = random.Random(f"{spec.seed}/{kind}/{sample.id}")
         page = _Page(kind, split, spec, rules, facts, rng, tally, sample, paraphrase)
@@ -43,7 +44,8 @@ def rows_of(
             provenance = json.dumps({**sample.provenance, **own.pop("provenance", {})}, sort_keys=True)
             row_id = f"{sample.id}-{kind}-{suffix}"
             always = row_always(sample, split=split, source=spec.source.name, task=task, row_id=row_id, facts=facts)
-            yield kind, {**always, "provenance": provenance, "images": images, **own}
+            asked = units if kind == "prompt" else {}
+            yield kind, {**always, "provenance": provenance, "images": images, **asked, **own}
 
 
 def _stored(sample: Sample) -> list[dict[str, Any]]:
@@ -79,7 +81,8 @@ class _Page:
             self.tally.curriculum.items(self.sample, self.facts, self.kind, self.split) if self.tally.curriculum else ()
         ):
             prompt, said = user_turn(item.question, num_images=len(self.sample.images)), self._styled(item.answer)
-            own = {"completion": assistant_turn(said)} if self.kind == "instruction" else {"answer": item.answer}
+            truth = {"answer": item.answer, "target": item.target}
+            own = {"completion": assistant_turn(said)} if self.kind == "instruction" else truth
             yield item.task, item.suffix, {"prompt": prompt, **own, **item.columns}
 
     def _dialogues(self) -> Iterator[tuple[str, str, Row]]:
@@ -179,7 +182,7 @@ class _Page:
 
 def _truth(asked: QuestionAnswer) -> Row:
     boxes = None if asked.boxes is None else [[int(v) for v in box] for box in asked.boxes]
-    return {"answer": asked.answer, "boxes": boxes}
+    return {"answer": asked.answer, "boxes": boxes, "target": asked.finding}
 
 
 def _balanced(possible: list[QuestionAnswer], number: int, rng: random.Random) -> list[QuestionAnswer]:

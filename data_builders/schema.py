@@ -4,6 +4,7 @@
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -118,6 +119,15 @@ def facts_on_grid(facts: Facts, *, width: int, height: int, grid: int) -> Facts:
         for name, f in facts.findings.items()
     }
     return facts.model_copy(update={"findings": moved})
+
+
+def box_units(images: Iterable[Image.Image], *, grid: int | None) -> dict[str, Any]:
+    """The columns that say in which units a prompt row's boxes are: whole units of the ``grid``, or pixels without one.
+
+    >>> box_units([Image.new("L", (64, 32))], grid=100)
+    {'box_grid': 100, 'image_size': [[64, 32]]}
+    """
+    return {"box_grid": grid, "image_size": [[image.width, image.height] for image in images]}
 
 
 def row_always(

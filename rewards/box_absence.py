@@ -17,8 +17,10 @@ def says_none(response: str, target: str | None = None, rule_set: str | None = N
 
     >>> says_none("nodule []"), says_none("I do not know, maybe there is one")
     (True, False)
-    >>> says_none("There is no nodule here.", "nodule", "chest_xray@1"), says_none("No effusion.", "nodule", "chest_xray@1")
-    (True, False)
+    >>> says_none("There is no nodule here.", "nodule", "chest_xray@1")
+    True
+    >>> says_none("There is no effusion.", "nodule", "chest_xray@1")
+    False
     """
     written = written_boxes(response)
     if written:

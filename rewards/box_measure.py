@@ -47,13 +47,11 @@ def box_measure(
     truth = true_boxes(boxes, units)
     if not truth:
         return float(says_none(response, target, rule_set))
-    written = answered_boxes(response, units)
-    if not written:
-        return 0.0
+    written = answered_boxes(response, units) or []
     predicted = [box for box in written if is_valid(box)][:MAX_BOXES]
     ious = table_of(iou, predicted, truth)
     if formula == "map_odlength":
-        return mean_average_precision(ious, len(truth)) * min(1.0, len(truth) / len(written))
+        return mean_average_precision(ious, len(truth)) * min(1.0, len(truth) / max(1, len(written)))
     matched = [ious[i][j] for i, j in best_pairs(ious)]
     hits = [value for value in matched if value >= threshold]
     if formula == "f_beta_iou":

@@ -6,9 +6,9 @@ writes 0-1000), ``pixels`` of the image, or ``processed``: pixels of the image a
 PaliGemma's and Kosmos-2's tokens are 0-1024. A row with neither grid nor size shares one unit with the answer.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from rewards.box_text import box_places, written_boxes
 from rewards.facts import Box
@@ -30,6 +30,12 @@ class Units:
     box_grid: int | None = None
     image_size: Sizes | None = None
     processed_size: Sizes | None = None
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any], space: BoxSpace | None = None) -> "Units":
+        """The units in a row's columns; ``space`` where the row does not say what is written to it (``box_space``)."""
+        sizes = (row.get(name) for name in ("box_grid", "image_size", "processed_size"))
+        return cls(space or row.get("box_space") or "grid", *sizes)
 
     def extent(self, image: int = 1) -> Extent | None:
         """Width and height of an image (counted from 1) in the truth's units; None where the row does not say.

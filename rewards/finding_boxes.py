@@ -27,7 +27,8 @@ def finding_boxes(
 ) -> float | None:
     """Matched IoU within each finding / (true boxes + ``false_box_weight`` x all other boxes), in [0, 1].
 
-    None without facts. Where the facts hold no box: 1 for an answer that says so (``box_absence``), 0 for any other.
+    None without facts. Only the boxes of the ``target`` are true where the row asks about one finding. Where none is
+    true: 1 for an answer that says so (``box_absence``), 0 for any other.
     Above a weight of 1, boxing one place under several names, or several places under one, is no hedge.
 
     >>> truth = '{"rule_set":"chest_xray@1","findings":{"nodule":{"polarity":"present","boxes":[[0,0,10,10]]}}}'
@@ -38,10 +39,13 @@ def finding_boxes(
         return None
     truth = Facts.model_validate_json(facts)
     units = Units(box_space, box_grid, image_size, processed_size)
-    true = {name: true_boxes(f.boxes, units) for name, f in truth.present().items() if f.boxes}
+    rules = load_rule_set(truth.rule_set)
+    asked = [target] if target in rules.findings else list(rules.findings)
+    known = {name: true_boxes(f.boxes, units) for name, f in truth.present().items() if f.boxes}
+    true = {name: boxes for name, boxes in known.items() if name in asked}
     if not true:
         return float(says_none(response, target, truth.rule_set))
-    said, num_false = _by_finding(response, load_rule_set(truth.rule_set), units)
+    said, num_false = _by_finding(response, rules, units)
     earned, num_paired = 0.0, 0
     for name, boxes in said.items():
         ious = table_of(iou, boxes, true.get(name, []))

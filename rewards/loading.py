@@ -156,19 +156,32 @@ def load_reward(name: str, **knobs: Any) -> Reward | BatchReward:
 
     Raises: InputError if there is none, it has no such knob, or a knob has the wrong type.
     """
+    bounds, scorer, known = _module(_known(name)).BOUNDS, _scorer(name), knobs_of(name)
+    if scorer is not None:
+        return BatchReward(name, scorer(**_checked_knobs(name, scorer, knobs, known)), bounds)
+    function = _function(name)
+    assert function is not None
+    return reward_of(name, function, _checked_knobs(name, function, knobs, known), bounds)
+
+
+def knobs_of(name: str) -> list[str]:
+    """The names of a reward's knobs.
+
+    >>> "box_space" in knobs_of("box_overlap"), knobs_of("closed_answer")
+    (True, ['casefold'])
+    """
+    scorer, function = _scorer(_known(name)), _function(name)
+    if scorer is not None:
+        return [f.name for f in fields(scorer) if f.metadata.get("knob", True)]
+    assert function is not None
+    return [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
+
+
+def _known(name: str) -> str:
     known = (*available(), *available_batched())
     if name not in known:
         raise InputError(f"no reward named '{name}'.{nearest(name, list(known))} Available: {', '.join(known)}.")
-    bounds = _module(name).BOUNDS
-    scorer = _scorer(name)
-    if scorer is not None:
-        own = [f.name for f in fields(scorer) if f.metadata.get("knob", True)]
-        return BatchReward(name, scorer(**_checked_knobs(name, scorer, knobs, own)), bounds)
-    function = _function(name)
-    assert function is not None
-    parameters = inspect.signature(function).parameters.values()
-    checked = _checked_knobs(name, function, knobs, [p.name for p in parameters if p.kind is p.KEYWORD_ONLY])
-    return reward_of(name, function, checked, bounds)
+    return name
 
 
 def reward_of(

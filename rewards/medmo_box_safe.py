@@ -32,10 +32,9 @@ def medmo_box_safe(
     """Sum of gains / (true boxes + ``false_negative`` x missed + ``false_positive`` x boxes beyond the true ones).
 
     In [0, 1]; None where the row has no box truth. The gain of a pair is (s - s0) / (1 - s0), with s as in
-    ``medmo_box`` and s0 the s of the whole image, if their IoU is above ``least_iou``, else 0, and the lesion is missed.
-    A box without area, or said before, is a false one; one that stands out of the image is the less alike. Without
-    true boxes, an answer that says so earns 1 (``box_absence``), any other 0. A row needs ``box_grid`` or
-    ``image_size``.
+    ``medmo_box`` and s0 the s of the whole image, if their IoU is above ``least_iou``, else 0 and missed. A box without
+    area, or said before, is a false one; one that stands out of the image is the less alike. Without true boxes, an
+    answer that says so earns 1 (``box_absence``), any other 0. A row needs ``box_grid`` or ``image_size``.
 
     >>> medmo_box_safe("[[40,40,60,60]]", [[40, 40, 60, 60]], box_grid=100)
     1.0

@@ -7,6 +7,7 @@ from alignment.combined_rewards import combined_rewards
 from alignment.recipe import read_recipe
 from alignment.reward_sections import CANARY_LIMITS, CanarySection
 from alignment.train import run
+from rewards.box_space import Units
 from rewards.strict_yaml import InputError
 
 pytestmark = pytest.mark.filterwarnings("default")  # third-party deprecations of trl and accelerate
@@ -19,7 +20,7 @@ SPAM = "nodule [" + ",".join("[0,0,100,100]" for _ in range(40)) + "]"
 
 def columns(number):
     row = {"prompts": PROMPT, "task": "box", "facts": FACTS, "rule_set": "chest_xray@1",
-           "answer": "nodule [[0,0,10,10]]", "boxes": [[0, 0, 10, 10]]}  # fmt: skip
+           "answer": "nodule [[0,0,10,10]]", "boxes": [[0, 0, 10, 10]], "box_grid": 100}  # fmt: skip
     return {name: [value] * number for name, value in row.items()}
 
 
@@ -33,7 +34,7 @@ def watched(write_recipe, **section):
 
 
 def test_a_spam_policy_trips_every_alarm():
-    found = statistics([SPAM, "", "[[0,0,100,100]] " * 30], [[[0, 0, 1, 1]], [], []], grid=100)
+    found = statistics([SPAM, "", "[[0,0,100,100]] " * 30], [[[0, 0, 1, 1]], [], []], [Units(box_grid=100)] * 3)
     assert found["boxes_per_answer"] > 20
     assert found["whole_image_rate"] == pytest.approx(2 / 3)
     assert found["false_boxes_on_empty"] > CANARY_LIMITS["false_boxes_on_empty"] / 2

@@ -45,11 +45,10 @@ def evaluation(folder, *, value, response="There is an <b>effusion</b>.", data="
         "num_patients": 3,
         "data_sha256": data,
         "seed": 0,
-        "grid": 100,
     }
     (folder / "evaluation.json").write_text(json.dumps(about))
     lines = [
-        line("box", response="[[0,0,50,50]]", true_boxes=[[10, 10, 60, 60]], boxes=[[0, 0, 50, 50]]),
+        line("box", response="[[0,0,50,50]]", true_boxes=[[10, 10, 60, 60]], boxes=[[0, 0, 50, 50]], box_grid=100),
         line("report", response=response, sentences=[["No nodule.", False], [response, True]]),
         line("presence", response="No", answer="Yes", counts={"closed_correct": 0.0}),
     ]

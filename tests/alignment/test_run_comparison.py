@@ -18,7 +18,7 @@ def evaluated(folder, answers: list[str], *, rows=ROWS, data: str = "abc"):
     outcomes = score_answers(rows, answers)
     Evaluation(
         model=folder.name, data="data/oct", data_sha256=data, data_card=None, num_rows=len(rows), num_patients=7,
-        grid=100, seed=0, max_new_tokens={}, versions={}, metrics={"clean": summarise(outcomes, num_resamples=20)},
+        seed=0, max_new_tokens={}, versions={}, metrics={"clean": summarise(outcomes, num_resamples=20)},
     ).write(folder)  # fmt: skip
     write_answers({"clean": (rows, answers)}, outcomes, folder, rules=None)
     return folder

@@ -56,8 +56,9 @@ def test_no_blind_attack_beats_a_decent_report_under_factuality():
 @pytest.mark.parametrize("name", ["box_overlap", "medmo_box_safe"])
 def test_no_attack_beats_a_decent_box_under_the_safe_rewards(name):
     reward = load_reward(name)
-    decent = min(reward(imperfect(BOX, RNG(k)), boxes=[[20, 20, 40, 50]]) for k in range(6))
-    assert all(reward(attacked(n, BOX), boxes=[[20, 20, 40, 50]]) < decent for n in ATTACKS if "every class" not in n)
+    decent = min(reward(imperfect(BOX, RNG(k)), boxes=[[20, 20, 40, 50]], box_grid=100) for k in range(6))
+    paid = {n: reward(attacked(n, BOX), boxes=[[20, 20, 40, 50]], box_grid=100) for n in ATTACKS}
+    assert all(score < decent for n, score in paid.items() if "every class" not in n)
 
 
 def test_an_imperfect_answer_is_a_decent_one():

@@ -1,0 +1,66 @@
+"""The units of the boxes in rows: their own columns or, in sets built before there were any, the grid in their card.
+
+Left out: guesses. Rows without either share one unit with the answers to them.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+
+from rewards.box_space import BoxSpace, Units, outside
+from rewards.strict_yaml import InputError, nearest
+
+UNIT_COLUMNS = ("target", "box_grid", "image_size")
+"""What rows say of their question and of the units of its boxes."""
+Row = dict[str, Any]
+
+
+def card_grid(file: Path) -> int | None:
+    """The units of boxes by the ``card.json`` beside a built data set or one folder up; None without one."""
+    for card in (file.parent / "card.json", file.parent.parent / "card.json"):
+        if card.is_file():
+            grid = json.loads(card.read_text(encoding="utf-8")).get("spec", {}).get("box_grid")
+            return None if grid is None else int(grid)
+    return None
+
+
+def with_units(rows: Sequence[Row], file: Path) -> list[Row]:
+    """The rows of a file, each with ``box_grid``: its own, or that of the card where the file has no such column.
+
+    Raises: InputError naming a row whose true boxes are not in these units.
+    """
+    known = rows and "box_grid" in rows[0]
+    found = list(rows) if known else [{**row, "box_grid": card_grid(file)} for row in rows]
+    if fault := next(truth_faults(found), None):
+        raise InputError(f"{file}: {fault}")
+    return found
+
+
+def truth_faults(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Each row with a true box outside of its image."""
+    for row in rows:
+        units = Units.of(row)
+        for box, image in zip(row.get("boxes") or [], row.get("box_images") or [1] * 10_000, strict=False):
+            if fault := outside((box[0], box[1], box[2], box[3]), units, image):
+                yield f"row {row['id']}: {fault}"
+                break
+
+
+def written_space(run: str) -> BoxSpace:
+    """What a run was trained to write, by the recipe in its folder; as the truth (``grid``) for any other model."""
+    for folder in (Path(run), Path(run).parent):
+        if (folder / "recipe.resolved.yaml").is_file():
+            recipe = yaml.safe_load((folder / "recipe.resolved.yaml").read_text(encoding="utf-8"))
+            return recipe.get("data", {}).get("box_space") or "grid"
+    return "grid"
+
+
+def known_space(name: str) -> BoxSpace:
+    """The space of this name. Raises: InputError if there is none."""
+    known = {space: space for space in get_args(BoxSpace)}
+    if name not in known:
+        raise InputError(f"box_space: no '{name}'.{nearest(name, list(known))} There: {', '.join(known)}.")
+    return known[name]
