@@ -22,6 +22,13 @@ FACTS = st.builds(
     st.dictionaries(st.sampled_from(SIDED), PRESENT | ABSENT),
     st.dictionaries(st.just("cardiomegaly"), ABSENT | st.just(Finding(polarity="present"))),
 )
+SMALL_LEFT_NODULE = Facts(
+    rule_set="chest_xray@1",
+    findings={
+        "nodule": Finding(polarity="present", side="left", size="small"),
+        **dict.fromkeys(("consolidation", "effusion", "pneumothorax", "cardiomegaly"), Finding(polarity="absent")),
+    },
+)
 THOUGHTS = st.text() | st.sampled_from(
     ["No nodule. No effusion. No consolidation. No pneumothorax. No cardiomegaly.", "[]", "yes", "[[10,40,30,60]]"]
 )
@@ -81,8 +88,7 @@ def against_pool(responses, pool, facts):
 
 
 @given(FACTS)
-@example(Facts(rule_set="chest_xray@1", findings={"nodule": Finding(polarity="present", side="left", size="small"),
-    **dict.fromkeys(("consolidation", "effusion", "pneumothorax", "cardiomegaly"), Finding(polarity="absent"))}))  # fmt: skip
+@example(SMALL_LEFT_NODULE)
 def test_what_is_there_told_rightly_beats_every_wrong_telling_with_all_denials(truth):
     assume(truth.present())
     facts, honest = truth.to_json(), text_of(truth.present())

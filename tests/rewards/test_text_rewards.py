@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rewards.choice_answer import option_named
-from rewards.label_accuracy import is_number, labels, polarity
+from rewards.label_accuracy import labels, polarity
 from rewards.loading import load_reward
-from rewards.measurements import Measurement, measurements
+from rewards.measurements import Measurement, is_number, measurements
 from rewards.text import answer_region, final_answer
 
 TRUTH = (
