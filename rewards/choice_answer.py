@@ -6,7 +6,7 @@ Left out: free text that merely resembles an option. A reward that guesses meani
 import re
 from collections.abc import Sequence
 
-from rewards.text import answer_region
+from rewards.text import answer_region, visible
 
 BOUNDS = (0.0, 1.0)
 MARKER = re.compile(r"\b(?:answer|option|choice)\b(?:\s+is)?\s*[:\s]\s*", re.IGNORECASE)
@@ -72,4 +72,4 @@ def _one(said: str, options: Sequence[str]) -> int | None:
 
 
 def _folded(text: str) -> str:
-    return re.sub(r"[\s.]+", " ", text).strip().casefold()
+    return re.sub(r"[\s.]+", " ", visible(text)).strip().casefold()
