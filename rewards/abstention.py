@@ -5,6 +5,7 @@ With credit c, abstaining is the better choice exactly when the chance of being 
 
 import re
 
+from rewards.declining import THING
 from rewards.text import answer_region, visible
 
 BOUNDS = (0.0, 1.0)
@@ -22,9 +23,11 @@ ABSTENTION = re.compile(
     r"(?:\s*(?:from|on|in|with|by|at|given|based|here)\b.*)?\W*",
     re.IGNORECASE,
 )
+# What is left open ("whether it is left or right") is no answer, nor is the "no" of "no image".
+LEFT_OPEN = re.compile(r"\b(?:whether|if|which|between)\b[^.,;\n]*", re.IGNORECASE)
 SLIPPED = re.compile(
-    r"(?:^|[,.;:!?]|\b(?:but|or|and|so|say))\W*(?:(?:probably|maybe|perhaps|likely|possibly|I guess|rather)\W+)?"
-    r"(?:yes|no|left|right|both|bilateral|present|absent|normal|abnormal|positive|negative)\W*(?:$|[,.;:!?]|\b(?:but|or|and))",
+    r"\b(?:yes|left|right|both|bilateral|present|absent|normal|abnormal|positive|negative)\b"
+    rf"|\bno\b(?! (?:\w+ )?{THING}\b| one\b)",
     re.IGNORECASE,
 )
 
@@ -51,5 +54,5 @@ def abstention(response: str, answer: str | None, *, credit: float = 0.25) -> fl
 
 def _slips_in(said: str, answer: str) -> bool:
     """Whether an abstention gives the answer, or another, as well."""
-    rest = ABSTAINS.sub(" ", said)
+    rest = LEFT_OPEN.sub(" ", ABSTAINS.sub(" ", said))
     return bool(SLIPPED.search(rest) or re.search(rf"\b{re.escape(answer)}\b", rest, re.IGNORECASE))

@@ -7,7 +7,7 @@ import re
 
 from rewards.symbols import CUES
 
-_THING = (
+THING = (
     r"(?:images?|pictures?|photos?|scans?|films?|x-?rays?|attachments?|files?|inputs?|information|info|data|context"
     r"|access|knowledge|comments?|ideas?|clues?|answers?|opinions?|way|means)"
 )
@@ -15,7 +15,7 @@ _SEE = r"(?:see|seen|find|found|identif(?:y|ied)|detect(?:ed)?|visuali[sz]ed?|ap
 DECLINES = re.compile(
     rf"""\b(?-x:{CUES["refuse"]})\b
     |\b(?:no|not\ (?:an?|any|enough)|without(?:\ (?:an?|any|the|more|further))?|(?:in|not\ )sufficient)
-        \ (?:\w+\ ){{0,2}}?{_THING}\b(?!\ (?:of|findings?|evidence)\b)
+        \ (?:\w+\ ){{0,2}}?{THING}\b(?!\ (?:of|findings?|evidence)\b)
     |\b(?:cannot|can\ not|can't|could\ not|couldn't|unable\ to|not\ able\ to|(?:im|not\ )possible\ to)\b
         (?!\ (?:be\ )?(?:\w+ly\ )?{_SEE}\b)
     |\b(?:see|open|view|access|load|read)\ (?:(?:the|this|that|any|your|an?)\ )?(?:\w+\ )?
@@ -33,8 +33,15 @@ DECLINES = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 DOUBTS = re.compile(
-    r"\b(?:maybe|perhaps|possibly|might be|may be|could be|either|whichever|i guess|a guess|50/50|fifty-fifty"
-    r"|(?:all|any|both|none|one|some) of the above)\b|\?\s*\Z",
+    r"\b(?:maybe|perhaps|possibly|probably|presumably|supposedly|either (?:\w+ ){1,3}or"
+    rf"|(?:might|may|could) be(?! (?:\w+ly )?{_SEE})|whichever|i guess|a guess|50/50|fifty-fifty"
+    r"|(?:all|any|both|none|one|some) of the above)\b|\?\s*\Z"
+    r"|\blikely\W+(?:yes|no|-?\d)|\b(?:yes|no)\W+(?:most\W+)?likely\W*\Z",
+    re.IGNORECASE,
+)
+CONTRARY = re.compile(
+    r"\b(?:is|are|be|it's) (?:wrong|incorrect|untrue|false)\b|\b(?:wrong|incorrect|untrue|false) (?:that|to)\b"
+    r"|\banything but\b|\b(?:opposite|contrary) of\b|\bfar from\b",
     re.IGNORECASE,
 )
 
@@ -55,3 +62,12 @@ def doubts(text: str) -> bool:
     (True, True, False)
     """
     return DOUBTS.search(text) is not None
+
+
+def turns_round(text: str) -> bool:
+    """Whether a text names an answer to say that it is not so.
+
+    >>> turns_round("The opposite of yes"), turns_round("It is false that it is so"), turns_round("yes")
+    (True, True, False)
+    """
+    return CONTRARY.search(text) is not None

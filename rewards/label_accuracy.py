@@ -6,7 +6,7 @@ Left out: multiple choice (``choice_answer``), and letting any wording pass that
 
 import re
 
-from rewards.declining import declines, doubts
+from rewards.declining import declines, doubts, turns_round
 from rewards.measurements import is_number, number_matches
 from rewards.text import answer_region, visible
 
@@ -20,6 +20,7 @@ NO_DENIAL = re.compile(
     r"|negative|unremarkable)\b",
     re.IGNORECASE,
 )
+TWICE_DENIED = re.compile(r"\b(?:not|never|\w+n't)(?: (?:think|believe|say))? (?:no|not)\b", re.IGNORECASE)
 OPENS_WITH_NO = re.compile(
     r"\W*(?:there (?:is|are) )?(?:no|not(?= \w)|nope|none|never|false|without|negative)\b", re.IGNORECASE
 )
@@ -86,7 +87,7 @@ def label_accuracy(
 
 
 def _gives_none(text: str) -> bool:
-    return declines(text) or doubts(text)
+    return declines(text) or doubts(text) or turns_round(text)
 
 
 def polarity(text: str) -> str | None:
@@ -95,9 +96,11 @@ def polarity(text: str) -> str | None:
     >>> polarity("No, it is not."), polarity("yes and no"), polarity("There is a huge nodule, none of it normal")
     ('no', None, None)
     """
+    if YES.search(text):
+        return None if NO.search(text) else "yes"
     plain = NO_DENIAL.sub(" ", text)
-    if YES.search(plain):
-        return None if NO.search(plain) else "yes"
+    if TWICE_DENIED.search(text):
+        return None
     clauses = CLAUSE_END.split(plain)
     contradicted = not OPENS_WITH_NO.match(plain) and any(AFFIRMS.search(c) and not NO.search(c) for c in clauses)
     return "no" if not contradicted and any(DENIES.match(clause) for clause in clauses) else None

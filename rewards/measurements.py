@@ -44,7 +44,7 @@ NUMBER_WITH_UNIT = re.compile(
 )
 # Denials, bounds and choices, and numbers in words: with any of these a text does not state the one number in it.
 INEXACT = re.compile(
-    r"\b(?:not|no|nor|neither|never|cannot|isn't|aren't|wasn't|without|wrong|false|incorrect|or|between|rather|instead"
+    r"\b(?:not|no|nor|neither|never|cannot|\w+n't|without|wrong|false|incorrect|or|between|rather|instead"
     r"|except|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|twenty|thirty|forty|fifty|sixty|seventy|eighty"
     r"|ninety|hundred|thousand|million|dozens?|half|double|twice)\b|[<>\u2264\u2265\u00b1\u2260~+]"
     r"|\band (?:above|over|more|up|below|under|less|larger|smaller)\b"
