@@ -5,7 +5,8 @@ With credit c, abstaining is the better choice exactly when the chance of being 
 
 import re
 
-from rewards.text import answer_region
+from rewards.declining import THING
+from rewards.text import answer_region, visible
 
 BOUNDS = (0.0, 1.0)
 ABSTAINS = re.compile(
@@ -16,23 +17,42 @@ ABSTAINS = re.compile(
 )
 
 
+# An abstention as a reference stands by itself; "carcinoma of unknown primary" is none.
+ABSTENTION = re.compile(
+    rf"(?:(?:it|this|that|the answer|answer)(?: is)?\W+)?{ABSTAINS.pattern}"
+    r"(?:\s*(?:from|on|in|with|by|at|given|based|here)\b.*)?\W*",
+    re.IGNORECASE,
+)
+# What is left open ("whether it is left or right") is no answer, nor is the "no" of "no image".
+LEFT_OPEN = re.compile(r"\b(?:whether|if|which|between)\b[^.,;\n]*", re.IGNORECASE)
+SLIPPED = re.compile(
+    r"\b(?:yes|left|right|both|bilateral|present|absent|normal|abnormal|positive|negative)\b"
+    rf"|\bno\b(?! (?:\w+ )?{THING}\b| one\b)",
+    re.IGNORECASE,
+)
+
+
 def abstention(response: str, answer: str | None, *, credit: float = 0.25) -> float | None:
     """1 if right, ``credit`` if the response abstains, 0 if wrong, empty or both at once; None without a reference.
 
     Where the reference itself abstains ("cannot be determined"), abstaining earns 1 and any answer 0. The answer is the
-    tagged one, or the whole response without its final full stop; an abstention may stand in a sentence.
+    tagged one, or the whole response without its final full stop; an abstention may stand in a sentence, but not beside
+    an answer ("I cannot tell, but no").
 
     >>> abstention("I cannot tell.", "yes"), abstention("Yes", "yes"), abstention("cannot be determined", "unknown")
     (0.25, 1.0, 1.0)
     """
     if not answer:
         return None
-    said = answer_region(response).strip().removesuffix(".").strip()
-    if ABSTAINS.search(said):
-        return 1.0 if ABSTAINS.search(answer) else credit if _only_abstains(said, answer) else 0.0
-    return float(said.casefold() == answer.strip().casefold())
+    said, true = answer_region(response).strip().removesuffix(".").strip(), visible(answer).strip()
+    if said.casefold() == true.casefold():
+        return 1.0
+    if not ABSTAINS.search(said) or _slips_in(said, true):
+        return 0.0
+    return 1.0 if ABSTENTION.fullmatch(true) else credit
 
 
-def _only_abstains(said: str, answer: str) -> bool:
-    """Whether an abstention does not slip the answer in as well."""
-    return re.search(rf"\b{re.escape(answer.strip())}\b", ABSTAINS.sub(" ", said), re.IGNORECASE) is None
+def _slips_in(said: str, answer: str) -> bool:
+    """Whether an abstention gives the answer, or another, as well."""
+    rest = LEFT_OPEN.sub(" ", ABSTAINS.sub(" ", said))
+    return bool(SLIPPED.search(rest) or re.search(rf"\b{re.escape(answer)}\b", rest, re.IGNORECASE))

@@ -1,6 +1,7 @@
 """Whose doctor is better: two replayed consultations judged turn by turn, or as wholes, against the real doctor."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -8,6 +9,7 @@ import numpy as np
 from rewards.consultation import Consultation, transcript
 from rewards.judging import Case, Judge, Pair, Verdict, compared
 from rewards.strict_yaml import InputError
+from rewards.text import answer_region
 
 Unit = Literal["turn", "whole"]
 
@@ -32,7 +34,7 @@ def consultation_pairs(
     if unit == "whole":
         asked = transcript([turn for turn in real.turns if turn.speaker == "patient"])
         case = Case(asked, _bytes(real, len(real.turns), images), reference=transcript(real.turns))
-        return [Pair(case, transcript(ours.turns), transcript(theirs.turns))]
+        return [Pair(case, _answered(ours), _answered(theirs))]
     return [
         Pair(
             Case(transcript(real.turns[:k]), _bytes(real, k, images), reference=real.turns[k].text),
@@ -41,6 +43,11 @@ def consultation_pairs(
         )
         for k in real.doctor_turns
     ]
+
+
+def _answered(replayed: Consultation) -> str:
+    """The transcript of a replay without what was thought aloud before an answer."""
+    return transcript([replace(turn, text=answer_region(turn.text).strip()) for turn in replayed.turns])
 
 
 def _bytes(real: Consultation, end: int, images: Mapping[str, bytes] | None) -> tuple[bytes, ...]:

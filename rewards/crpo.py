@@ -166,7 +166,8 @@ def _pairs(case: Case, response: str, pool: Sequence[str]) -> list[Pair]:
 
 def length_correlation(pairs: Sequence[Pair], verdicts: Sequence[Verdict]) -> float | None:
     """Correlation, in [-1, 1], of an answer's lead in length with its score; None where either never varies."""
-    lead = np.array([np.log1p(len(p.first)) - np.log1p(len(p.second)) for p in pairs])
+    lengths = np.array([[len(answer) for answer in pair.answers] for pair in pairs]).reshape(-1, 2)
+    lead = np.log1p(lengths[:, 0]) - np.log1p(lengths[:, 1])
     score = np.array([np.mean(list(v.values())) for v in verdicts])
     if len(lead) < 2 or np.ptp(lead) < 1e-12 or np.ptp(score) < 1e-12:
         return None

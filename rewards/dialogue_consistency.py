@@ -18,6 +18,7 @@ from typing import Any
 from rewards.decision import Decision
 from rewards.dialogue import Dialogue, Responses, Turn, read_dialogue, readings, turns_said
 from rewards.symbols import SymbolReading
+from rewards.text import answer_region, num_words
 
 BOUNDS = (-1.0, 1.0)
 FLOOR = -1.0
@@ -179,7 +180,7 @@ def _adjacent(dialogue: Dialogue, heard: list[SymbolReading]) -> float:
 
 def _length(text: str, costs: _Costs) -> float:
     """What the length of an answer costs, from 0 to the full cost."""
-    words = len(text.split())
+    words = num_words(answer_region(text))
     if words < costs.min_words:
         return costs.length_cost
     return costs.length_cost * min(1.0, max(0, words - costs.max_words) / max(1, costs.max_words))

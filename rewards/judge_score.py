@@ -14,7 +14,8 @@ def judge_score(response: str, facts: str | None) -> float | None:
     """Mean of the judge's dimensions, each in [0, 1]; None without facts.
 
     ``accuracy``, ``usefulness`` and ``language`` as they are; ``proactiveness`` as rightly less wrongly denied
-    findings over those that can rightly be denied, at least 0, and left out where there are none.
+    findings over those that can rightly be denied, at least 0, and left out where there are none. An answer that tells
+    all that is there, and that alone, earns more than any that misses, misplaces or invents a finding.
 
     >>> truth = '{"rule_set":"chest_xray@1","findings":{"nodule":{"polarity":"present","side":"left"}}}'
     >>> judge_score("There is a nodule on the left.", truth), judge_score("", truth)

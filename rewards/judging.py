@@ -2,6 +2,7 @@
 
 The dimensions are PulseMind's (arXiv 2601.07344, section on CRPO); the wording is our own. A judge that fails gives
 None, which is never a loss. A judge is asked in both orders where ``swapped`` is used, and order alone decides nothing.
+Whoever judges is given the answers alone: what a response thinks aloud is neither shown nor paid.
 Left out: absolute scores, which bunch up among good answers.
 """
 
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
 from rewards.llm import Completion, Failure, LlmClient, Request, ask
+from rewards.text import answer_region
 
 Dimension = Literal["proactiveness", "accuracy", "usefulness", "language"]
 DIMENSIONS: tuple[Dimension, ...] = get_args(Dimension)
@@ -45,7 +47,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two answers to one case."""
+    """Two responses to one case."""
 
     case: Case
     first: str
@@ -55,6 +57,11 @@ class Pair:
     def swapped(self) -> "Pair":
         """The same two answers in the other order."""
         return Pair(self.case, self.second, self.first)
+
+    @property
+    def answers(self) -> tuple[str, str]:
+        """What is judged of the two responses: their answers, without the thinking."""
+        return answer_region(self.first).strip(), answer_region(self.second).strip()
 
 
 class Judge(Protocol):
@@ -76,7 +83,7 @@ class Judge(Protocol):
 
 def nonce(pair: Pair) -> str:
     """Twelve hex digits that no answer can hold, since they depend on every letter of both."""
-    return hashlib.sha256(json.dumps([pair.case.question, pair.first, pair.second]).encode()).hexdigest()[:12]
+    return hashlib.sha256(json.dumps([pair.case.question, *pair.answers]).encode()).hexdigest()[:12]
 
 
 def quoted(text: str) -> str:
@@ -90,14 +97,14 @@ def quoted(text: str) -> str:
 
 def verdict_prompt(pair: Pair, dimensions: Sequence[Dimension]) -> str:
     """The question to a judge: the case, both answers quoted, the dimensions, and the one line that counts."""
-    mark, case = nonce(pair), pair.case
+    mark, case, (first, second) = nonce(pair), pair.case, pair.answers
     asked = "\n".join(f"- {name}: which answer {MEANING[name]}" for name in dimensions)
     form = json.dumps({name: "A, B or tie" for name in dimensions})
     parts = [
         f"CASE {mark}\n{quoted(case.question)}",
         f"REFERENCE {mark}\n{quoted(case.reference)}" if case.reference else "",
-        f"ANSWER A {mark}\n{quoted(pair.first)}",
-        f"ANSWER B {mark}\n{quoted(pair.second)}",
+        f"ANSWER A {mark}\n{quoted(first)}",
+        f"ANSWER B {mark}\n{quoted(second)}",
         f"END {mark}\nJudge each of these by itself:\n{asked}",
         f"Reason briefly. Then end with exactly one line, with your choice in each place:\nVERDICT {mark} {form}",
     ]
@@ -185,11 +192,11 @@ class ChoiceJudge:
 
     def requests(self, pair: Pair) -> list[Request]:
         """One request for each dimension."""
-        mark, case = nonce(pair), pair.case
+        mark, case, (first, second) = nonce(pair), pair.case, pair.answers
         return [
             ask(
-                f"CASE {mark}\n{quoted(case.question)}\n\nANSWER A {mark}\n{quoted(pair.first)}\n\n"
-                f"ANSWER B {mark}\n{quoted(pair.second)}\n\nEND {mark}\nWhich answer {MEANING[name]}? "
+                f"CASE {mark}\n{quoted(case.question)}\n\nANSWER A {mark}\n{quoted(first)}\n\n"
+                f"ANSWER B {mark}\n{quoted(second)}\n\nEND {mark}\nWhich answer {MEANING[name]}? "
                 "Reply with A, B or tie, and nothing else.",
                 system=SYSTEM, images=case.images, version=f"{PROMPT_VERSION}-choice", max_tokens=4,
                 choices=tuple(OUTCOMES),

@@ -1,18 +1,53 @@
 """Label accuracy (MedMO's first signal, for which the paper gives no formula): yes/no, numbers, or a set of labels.
 
+An answer that declines, doubts, or names both of two that exclude each other earns nothing, whatever is true.
 Left out: multiple choice (``choice_answer``), and letting any wording pass that merely contains the label.
 """
 
 import re
 
-from rewards.measurements import measurements
-from rewards.text import answer_region
+from rewards.declining import declines, doubts, turns_round
+from rewards.measurements import is_number, number_matches
+from rewards.text import answer_region, visible
 
 BOUNDS = (0.0, 1.0)
-YES = re.compile(r"\b(?:yes|yeah|correct|true|affirmative)\b", re.IGNORECASE)
-NO = re.compile(r"\b(?:no|not|nope|none|never|false|without|negative|isn't|aren't|doesn't|cannot)\b", re.IGNORECASE)
+YES = re.compile(r"\b(?:yes|yeah|affirmative|(?:correct|true)(?!\s+\w))\b", re.IGNORECASE)
+NO = re.compile(r"\b(?:no|not|nope|none|never|false(?!\s+\w)|without|negative|cannot|\w+n't)\b", re.IGNORECASE)
+# "Not normal" and "no doubt" deny nothing that a yes/no question asks for.
+NO_DENIAL = re.compile(
+    r"\b(?:no|not|without(?: an?| any)?|never|none of (?:it|this|that|them))(?: (?:is|are|entirely|completely|longer))?"
+    r" (?:without|doubt|question|normal|clear|healthy|free|absent|only|just|merely|excluded?|ruled out|unlikely"
+    r"|negative|unremarkable)\b",
+    re.IGNORECASE,
+)
+TWICE_DENIED = re.compile(r"\b(?:not|never|\w+n't)(?: (?:think|believe|say))? (?:no|not)\b", re.IGNORECASE)
+OPENS_WITH_NO = re.compile(
+    r"\W*(?:there (?:is|are) )?(?:no|not(?= \w)|nope|none|never|false|without|negative)\b", re.IGNORECASE
+)
+CLAUSE_END = re.compile(r"[,.;:!\n]|\b(?:but|and|although|though|however|while)\b", re.IGNORECASE)
+SHOWS = r"(?:shows?|ha(?:s|ve)|contains?|reveals?|demonstrates?|sees?|finds?)"
+AFFIRMS = re.compile(rf"\b(?:there (?:is|are)|present|seen|visible|found|detected|identified|{SHOWS})\b", re.IGNORECASE)
+# A negation denies what was asked only where it governs a clause; "that makes no sense" holds a "no", and is none.
+DENIES = re.compile(
+    rf"{OPENS_WITH_NO.pattern}|.*\bno\W*\Z|.*\b(?:is|are|was|were|do|does|did|has|have)(?: not|n't)\b"
+    rf"|.*\b(?:there (?:is|are)|{SHOWS}) (?:no|none|neither)\b|.*\b(?:cannot|can't|can not)\b|.*\bnegative for\b"
+    r"|.*\b(?:not|without)(?: (?:any|an?))?(?: \w+ly)?"
+    r" (?:evidence|signs?|seen|present|visible|detected|identified|found)\b",
+    re.IGNORECASE,
+)
 SEPARATOR = re.compile(r"[,;\n]|\band\b", re.IGNORECASE)
 ARTICLE = re.compile(r"^(?:the|an?)\s+", re.IGNORECASE)
+EXCLUSIVE: tuple[frozenset[str], ...] = tuple(
+    map(
+        frozenset,
+        (
+            ("left", "right"), ("present", "absent"), ("positive", "negative"), ("normal", "abnormal"),
+            ("benign", "malignant"), ("male", "female"), ("yes", "no"), ("true", "false"), ("acute", "chronic"),
+            ("small", "large"), ("upper", "lower"), ("increased", "decreased"), ("improved", "worsened", "unchanged"),
+        ),
+    )
+)  # fmt: skip
+"""Labels of which one thing has one: to name two where one is true is to name none."""
 MAX_LENGTH = 2000
 
 
@@ -25,63 +60,73 @@ def label_accuracy(
 ) -> float | None:
     """How well the response's answer gives the reference, in [0, 1]; None without a reference.
 
-    Yes/no: 1 if the answer has that polarity and not both. A number with a unit: 1 if it is the only one and within
-    the relative ``tolerance`` (units are converted). Else F1 over labels, separated by commas, semicolons or "and";
-    ``synonyms`` maps a label to its other names. A label counts once, and answers over 2,000 characters earn 0.
+    Yes/no: 1 if the answer has that polarity and not both. A number: 1 if it is the only one, stated as it is (not
+    denied, no bound, no range), and within the relative ``tolerance``; with a unit it must have that unit or one that
+    converts to it, and a unit left out is wrong. Else F1 over labels, separated by commas, semicolons or "and";
+    ``synonyms`` maps a label to its other names; what follows a denial in a list is denied with it, and of labels that
+    exclude each other ("left and right") both earn 0 where one is true. A label counts once. An answer that declines
+    ("I cannot say"), doubts ("maybe"), ends in a question mark or has over 2,000 characters earns 0.
 
     >>> label_accuracy("1.2 cm", "12 mm"), label_accuracy("Yes, on the left.", "yes"), label_accuracy("not yes", "yes")
     (1.0, 1.0, 0.0)
+    >>> label_accuracy("5 elephants", "5 mg"), label_accuracy("no idea", "no"), label_accuracy("left and right", "left")
+    (0.0, 0.0, 0.0)
     >>> label_accuracy("nodule and effusion", "effusion; fracture")
     0.5
     """
     if not answer:
         return None
-    said = answer_region(response).strip()
-    if not said or len(said) > MAX_LENGTH:
+    said, true = answer_region(response).replace("\u2019", "'").strip(), visible(answer).strip()
+    if not said or len(said) > MAX_LENGTH or (_gives_none(said) and not _gives_none(true)):
         return 0.0
-    if answer.strip().rstrip(".").casefold() in ("yes", "no"):
-        return float(polarity(said) == answer.strip().rstrip(".").casefold())
-    if is_number(answer):
-        return _number_matches(said, answer, tolerance)
-    return _label_f1(labels(said, synonyms or {}), labels(answer, synonyms or {}))
+    if true.rstrip(".").casefold() in ("yes", "no"):
+        return float(polarity(said) == true.rstrip(".").casefold())
+    if is_number(true):
+        return float(number_matches(said, true, tolerance=tolerance))
+    return _label_f1(labels(said, synonyms or {}), labels(true, synonyms or {}))
+
+
+def _gives_none(text: str) -> bool:
+    return declines(text) or doubts(text) or turns_round(text)
 
 
 def polarity(text: str) -> str | None:
-    """``yes``, ``no``, or None where a text says neither or both.
+    """``yes``, ``no``, or None where a text says neither or both, or denies one thing and states another.
 
-    >>> polarity("No, it is not."), polarity("yes and no")
-    ('no', None)
+    >>> polarity("No, it is not."), polarity("yes and no"), polarity("There is a huge nodule, none of it normal")
+    ('no', None, None)
     """
-    yes, no = bool(YES.search(text)), bool(NO.search(text))
-    return None if yes == no else "yes" if yes else "no"
-
-
-def is_number(answer: str) -> bool:
-    """Whether a reference is one number, with or without a unit.
-
-    >>> is_number("3.5 cm"), is_number("T2")
-    (True, False)
-    """
-    return re.fullmatch(r"\s*-?\d[\d.,]*\s*(?:[a-zA-Z]+|%)?\s*\.?\s*", answer) is not None and bool(
-        measurements(answer, bare=True)
-    )
-
-
-def _number_matches(said: str, answer: str, tolerance: float) -> float:
-    found, true = measurements(said, bare=True), measurements(answer, bare=True)
-    return float(len(found) == 1 and true[0].agrees(found[0], tolerance=tolerance))
+    if YES.search(text):
+        return None if NO.search(text) else "yes"
+    plain = NO_DENIAL.sub(" ", text)
+    if TWICE_DENIED.search(text):
+        return None
+    clauses = CLAUSE_END.split(plain)
+    contradicted = not OPENS_WITH_NO.match(plain) and any(AFFIRMS.search(c) and not NO.search(c) for c in clauses)
+    return "no" if not contradicted and any(DENIES.match(clause) for clause in clauses) else None
 
 
 def labels(text: str, synonyms: dict[str, list[str]]) -> frozenset[str]:
-    """The labels of a text in lower case, each under its first name.
+    """The labels of a text in lower case, each under its first name; "not ..." what stands behind a denial in a list.
 
     >>> sorted(labels("The Effusion, nodule", {"pleural effusion": ["effusion"]}))
     ['nodule', 'pleural effusion']
+    >>> sorted(labels("no mass, nodule; effusion", {}))
+    ['effusion', 'no mass', 'not nodule']
     """
     first = {other.casefold(): name.casefold() for name, others in synonyms.items() for other in others}
-    bare = (ARTICLE.sub("", part.strip(" .\t")).casefold() for part in SEPARATOR.split(text))
-    return frozenset(first.get(label, label) for label in bare if label)
+    found: set[str] = set()
+    for sentence in re.split(r"[;\n]", text):
+        denied = False
+        for part in SEPARATOR.split(sentence):
+            label = ARTICLE.sub("", part.strip(" .\t")).casefold()
+            if label:
+                label = first.get(label, label)
+                found.add(f"not {label}" if denied else label)
+            denied = denied or NO.search(part) is not None
+    return frozenset(found)
 
 
 def _label_f1(said: frozenset[str], true: frozenset[str]) -> float:
-    return 2 * len(said & true) / (len(said) + len(true)) if said and true else 0.0
+    hedged = any(len(said & group) > 1 and len(true & group) == 1 for group in EXCLUSIVE)
+    return 2 * len(said & true) / (len(said) + len(true)) if said and true and not hedged else 0.0

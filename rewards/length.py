@@ -1,6 +1,8 @@
 """Length of an answer in words, within a range that nobody profits from stretching. Mostly to be watched (weight 0)."""
 
-from rewards.text import answer_region
+from itertools import groupby
+
+from rewards.text import answer_region, num_words
 
 BOUNDS = (0.0, 1.0)
 
@@ -8,12 +10,17 @@ BOUNDS = (0.0, 1.0)
 def length(response: str, *, min_words: int = 1, max_words: int = 120) -> float:
     """1 between ``min_words`` and ``max_words`` of the answer, falling linearly to 0 at no word and at twice the most.
 
+    A word holds a letter or a digit, and counts once for each begun 40 characters; one said again and again in a row
+    counts once towards ``min_words``.
+
     >>> length("one two three"), length("word " * 180), length("word " * 240)
     (1.0, 0.5, 0.0)
     """
-    words = len(answer_region(response).split())
+    said = answer_region(response)
+    words = num_words(said)
     if words <= max_words:
-        return min(1.0, words / min_words)
+        new = num_words(" ".join(word for word, _ in groupby(said.split())))
+        return min(1.0, new / min_words)
     return max(0.0, 2.0 - words / max_words)
 
 
@@ -21,7 +28,7 @@ def components(response: str, **_: int) -> dict[str, float]:
     """Words of the answer and of the whole response, and the share of the response's words that are distinct."""
     words = response.split()
     return {
-        "answer_words": float(len(answer_region(response).split())),
+        "answer_words": float(num_words(answer_region(response))),
         "words": float(len(words)),
         "distinct_share": len(set(words)) / len(words) if words else 1.0,
     }

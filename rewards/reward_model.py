@@ -1,7 +1,7 @@
 """A trained reward model (``method: reward_model``) as a reward by name: ``{name: reward_model, path: runs/x/rm}``.
 
-Frozen, batched, shown the images of the row. Left out: updating it while the policy trains; a policy can learn what
-pleases it, so set a verifiable reward beside it and keep another for evaluation.
+Frozen, batched, shown the images of the row and the answer alone, without the thinking. Left out: updating it while the
+policy trains; a policy can learn what pleases it, so set a verifiable reward beside it and keep another for evaluation.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from rewards.loading import Judged
+from rewards.text import answer_region
 
 BOUNDS = (-20.0, 20.0)
 Scorer = Callable[[list[dict[str, Any]]], list[list[float]]]
@@ -41,9 +42,10 @@ class RewardModel:
     async def __call__(self, responses: Sequence[str], **columns: list[Any]) -> Judged:
         """One score for each response."""
         images: list[Any] = columns.get("images") or [[] for _ in responses]
+        answers = [answer_region(response).strip() for response in responses]
         places = same_prompt(columns["prompt"], images)
         rows = [
-            {"images": images[p[0]] or [], "prompt": columns["prompt"][p[0]], "answers": [responses[k] for k in p]}
+            {"images": images[p[0]] or [], "prompt": columns["prompt"][p[0]], "answers": [answers[k] for k in p]}
             for p in places
         ]
         scores: list[float | None] = [None] * len(responses)

@@ -1,5 +1,7 @@
 """Soft overlong punishment (DAPO, Yu et al. 2025, eq. 13): answers that run towards the limit lose, a bit at a time."""
 
+from rewards.text import num_words
+
 BOUNDS = (-1.0, 0.0)
 
 
@@ -13,7 +15,7 @@ def soft_overlong(
     >>> [soft_overlong("", [1] * n, max_tokens=100, cache_tokens=20) for n in (80, 90, 100, 101)]
     [0.0, -0.5, -1.0, -1.0]
     """
-    length = len(response.split()) if completion_ids is None else len(completion_ids)
+    length = num_words(response) if completion_ids is None else len(completion_ids)
     if length <= max_tokens - cache_tokens:
         return 0.0
     return -1.0 if length >= max_tokens else -(length - (max_tokens - cache_tokens)) / cache_tokens

@@ -115,7 +115,8 @@ def sft_model(write_recipe):
 @pytest.mark.parametrize("mode", ["sum_then_normalize", "normalize_then_sum"])
 def test_advantages_match_those_of_trl(write_recipe, sft_model, mode, tmp_path):
     trainer = {"max_steps": 1, "per_device_train_batch_size": 8, "num_generations": 4, "max_completion_length": 12}
-    rewards = [{"name": "length", "min_words": 20, "weight": 1.0}, {"name": "report_overlap", "weight": 0.3}]
+    overlap = {"name": "report_overlap", "held_to_facts": False, "weight": 0.3}
+    rewards = [{"name": "length", "min_words": 20, "weight": 1.0}, overlap]
     recipe = of_recipe(
         write_recipe, model={"path": str(sft_model)}, trainer=trainer, rewards=rewards, combination={"mode": mode}
     )

@@ -178,6 +178,12 @@ def test_as_a_whole_the_transcripts_are_judged_against_the_real_one():
     assert pair.case.images == ()
 
 
+def test_of_a_whole_replay_no_answer_is_judged_with_its_thinking():
+    aloud = replayed("<think>Flu?</think>a", "<think>Or worse?</think>b")
+    (pair,) = consultation_pairs(REAL, aloud, replayed("c", "d"), unit="whole")
+    assert pair == consultation_pairs(REAL, replayed("a", "b"), replayed("c", "d"), unit="whole")[0]
+
+
 def test_a_replay_of_another_consultation_is_refused():
     other = Consultation("c2", REAL.turns)
     with pytest.raises(InputError, match="a replay of 'c2'"):

@@ -154,6 +154,15 @@ def test_hack_i_the_length_of_the_reference_buys_nothing():
     )
 
 
+def test_words_that_are_only_thought_make_no_answer_longer():
+    asked = dialogue(MARROW, PATHS["normal"], ORDERS[0])
+    spoken = answers(MARROW, asked, PATHS["normal"])
+    aloud = [f"<think>{'well ' * 100}</think>{text}" for text in spoken]
+    assert dialogue_consistency(aloud, asked.to_json()) == dialogue_consistency(spoken, asked.to_json())
+    short = dialogue_consistency(["<think>well, well, well</think>Clot."] * 5, asked.to_json())
+    assert short == dialogue_consistency(["Clot."] * 5, asked.to_json())
+
+
 def test_hack_j_a_contradiction_costs_in_every_order():
     said = {**PATHS["normal"], "diagnosis": "AML"}
     for order in ORDERS:

@@ -33,6 +33,7 @@ TRUTH = Facts(
         "consolidation": Finding(polarity="absent"),
     },
 ).to_json()  # fmt: skip
+NORMAL = TRUTH.replace("present", "absent").replace(',"side":"left"', "")
 CASE = Case("Describe the image.", facts=TRUTH)
 GOOD, BAD = "There is a nodule on the left. No effusion.", "There is an effusion on the left."
 
@@ -224,8 +225,26 @@ def test_naming_every_finding_both_ways_wins_nothing_by_the_rules():
 
 
 def test_a_false_denial_costs_what_a_true_one_earns():
-    assert marks("No effusion. No nodule.", TRUTH)["proactiveness"] == 0.0
-    assert marks("No effusion. No consolidation.", TRUTH)["proactiveness"] == 2.0
+    assert marks("No effusion. No consolidation. No nodule.", NORMAL)["proactiveness"] == 3.0
+    assert marks("No effusion. No nodule.", TRUTH)["proactiveness"] == -1.0
+
+
+def test_denials_pay_only_beside_an_answer_that_tells_all_that_is_there():
+    assert marks("No effusion. No consolidation.", TRUTH)["proactiveness"] == 0.0
+    told = "There is a nodule on the left."
+    assert marks(f"{told} No effusion. No consolidation.", TRUTH)["proactiveness"] == 2.0
+    assert marks(f"{told} There is an effusion. No consolidation.", TRUTH)["proactiveness"] == 0.0
+    assert marks(f"{told} Possible effusion. No consolidation.", TRUTH)["proactiveness"] == 0.0
+    assert marks("Possible effusion. No consolidation.", NORMAL)["proactiveness"] == 0.0
+
+
+@pytest.mark.parametrize(
+    "judge", [LlmJudge(LlmClient(Scripted(longer_wins))), ChoiceJudge(LlmClient(Scripted(longer_wins)))]
+)
+def test_no_judge_is_shown_what_a_response_thinks(judge):
+    aloud = Pair(CASE, f"<think>No effusion at all.</think> {GOOD}", f"{BAD}<think>Or a nodule?")
+    requests = judge.requests if isinstance(judge, ChoiceJudge) else lambda pair: [judge.request(pair)]
+    assert requests(aloud) == requests(Pair(CASE, GOOD, BAD))
 
 
 def test_the_rules_judge_nothing_without_facts():

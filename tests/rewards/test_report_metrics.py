@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from rewards.cider import cider_d, document_frequency, item_score
 from rewards.loading import load_reward
 from rewards.report_metrics import has_wordnet, report_metrics, rouge_l_f1, sentence_bleu
+from rewards.report_overlap import report_overlap
 
 REFERENCES = ["no effusion is seen on the left", "a small nodule is seen on the right", "the heart is enlarged"]
 
@@ -44,9 +45,19 @@ def test_wordings_that_differ_get_less_and_negation_is_not_seen():
 @pytest.mark.parametrize("metric", ["rouge_l", "bleu"])
 def test_overlap_is_a_reward_by_name(metric):
     reward = load_reward("report_overlap", metric=metric)
-    assert reward(REFERENCES[0], answer=REFERENCES[0]) == pytest.approx(1)
-    assert reward("", answer=REFERENCES[0]) == 0
-    assert reward("word " * 100_000, answer="word") < 0.01
+    assert reward(REFERENCES[0], answer=REFERENCES[0], facts=None) == pytest.approx(1)
+    assert reward("", answer=REFERENCES[0], facts=None) == 0
+    assert reward("word " * 100_000, answer="word", facts=None) < 0.01
+
+
+def test_overlap_is_held_to_the_facts_as_far_as_the_reference_tells_them():
+    known = '"findings":{"effusion":{"polarity":"present","side":"left"},"nodule":{"polarity":"absent"}}'
+    truth = '{"rule_set":"chest_xray@1",' + known + "}"
+    reference = "There is an effusion on the left."
+    assert report_overlap(reference, reference, truth) == 1.0
+    assert report_overlap("There is an effusion on the right.", reference, truth) == 0.0
+    assert report_overlap(reference, reference, truth.replace(known, '"findings":{}')) == 1.0
+    assert report_overlap("Clear.", "Clear.", truth) == 1.0
 
 
 @given(st.lists(st.text(alphabet="ab c", max_size=20), min_size=1, max_size=4))

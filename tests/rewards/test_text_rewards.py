@@ -1,3 +1,4 @@
+import asyncio
 import itertools
 import random
 
@@ -6,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rewards.choice_answer import option_named
-from rewards.label_accuracy import is_number, labels, polarity
+from rewards.label_accuracy import labels, polarity
 from rewards.loading import load_reward
-from rewards.measurements import Measurement, measurements
-from rewards.text import answer_region, final_answer
+from rewards.measurements import Measurement, is_number, measurements
+from rewards.reward_model import RewardModel
+from rewards.text import answer_region, final_answer, num_words, visible
 
 TRUTH = (
     '{"rule_set":"chest_xray@1","findings":{"nodule":{"polarity":"present","side":"left"},'
@@ -141,6 +143,53 @@ def test_abstaining_pays_exactly_below_its_credit():
 def test_thinking_that_never_ends_holds_no_answer():
     assert answer_region("<think>it is [1,2,3,4]") == ""
     assert answer_region("before <think>x") == "before "
+    assert answer_region("<think>x</think>between<think>y") == "between"
+
+
+@pytest.mark.parametrize(
+    ("response", "want"),
+    [
+        ("<THINK>x</THINK>y", "y"), ("<thinking>x</thinking>y", "y"), ("x</think>y", "y"),
+        ("<th\u200bink>x</think>y", "y"), ("<answer><think>x</think>y</answer>", "y"),
+        ("<answer>y<think>x</answer>", "y"), ("<think><answer>x</answer></think>y", "y"), ("a < b", "a < b"),
+    ],
+)  # fmt: skip
+def test_no_thinking_is_part_of_the_answer(response, want):
+    assert answer_region(response) == want
+
+
+@given(st.text())
+def test_what_cannot_be_seen_is_no_part_of_the_answer(text):
+    spread = "\u200b".join(text)
+    assert visible(spread) == visible(text)
+    assert answer_region(spread) == answer_region(text)
+    assert num_words(spread) == num_words(text)
+
+
+@pytest.mark.parametrize(
+    "name", ["\u200b", "\u2060", "\ufeff", "\xad", "\u3164", "\u2800", "\U000e0041", "\x00", "\u202e"]
+)
+def test_these_characters_cannot_be_seen(name):
+    assert visible(f"a{name}b") == "ab"
+
+
+@pytest.mark.parametrize("text", ["\n\t ", "é ü", "\u4e2d\u6587", "\u2264 5 \u00b5m", "\u05d0\u05d1"])
+def test_all_other_characters_stay(text):
+    assert visible(text) == text
+
+
+def test_a_reward_model_is_shown_the_answer_alone():
+    shown = []
+
+    def local(knobs):
+        del knobs
+        return lambda rows: [shown.append(row["answers"]) or [0.0] * len(row["answers"]) for row in rows]
+
+    model = RewardModel(local=local)
+    responses = ["<think>No.</think>Yes", "<answer>Yes</answer>", "Yes"]
+    judged = asyncio.run(model(responses, prompt=["?"] * 3, images=[[]] * 3))
+    assert shown == [["Yes"] * 3]
+    assert judged.scores == [0.0] * 3
 
 
 def test_format_tags_cannot_pay_more_by_repetition():
