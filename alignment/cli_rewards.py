@@ -2,23 +2,32 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from alignment.cli_output import JsonFlag, Overrides, say
 from rewards.strict_yaml import InputError
 
+if TYPE_CHECKING:
+    from rewards.loading import BatchReward, Reward
+
 
 def list_rewards(as_json: JsonFlag = False) -> None:
-    """List the rewards: the columns each reads, its knobs and bounds, and what it says."""
+    """List the rewards: the columns each reads, the tasks it pays for, its bounds, and what it says."""
     from rewards.loading import available, available_batched, load_reward
 
     listed = [load_reward(name) for name in (*available(), *available_batched())]
-    say(
-        {r.name: {"columns": list(r.columns), "bounds": list(r.bounds), "says": r.summary} for r in listed},
-        as_json,
-    )
+    say({r.name: _described(r) for r in listed}, as_json)
+
+
+def _described(reward: "Reward | BatchReward") -> dict[str, Any]:
+    return {
+        "columns": list(reward.columns),
+        "tasks": "all" if reward.tasks is None else list(reward.tasks),
+        "bounds": list(reward.bounds),
+        "says": reward.summary,
+    }
 
 
 def check_rules(

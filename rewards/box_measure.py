@@ -9,8 +9,11 @@ from typing import Literal
 from rewards.box_space import true_boxes
 from rewards.box_text import MAX_BOXES, written_boxes
 from rewards.boxes import Table, best_pairs, iou, is_valid, table_of
+from rewards.knobs import Above, Share
+from rewards.tasks import BOXED
 
 BOUNDS = (0.0, 1.0)
+TASKS = BOXED
 Formula = Literal["iou", "iou_at", "map_odlength", "f_beta_iou", "max_normalised"]
 COCO_THRESHOLDS = tuple(k / 100 for k in range(50, 100, 5))
 
@@ -20,8 +23,8 @@ def box_measure(
     boxes: list[list[float]] | None,
     *,
     formula: Formula = "iou",
-    threshold: float = 0.5,
-    beta: float = 1.0,
+    threshold: Share = 0.5,
+    beta: Above = 1.0,
 ) -> float | None:
     """A box reward by its formula, in [0, 1]; None where the row has no box truth.
 

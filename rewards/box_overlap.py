@@ -8,8 +8,11 @@ from typing import Literal
 
 from rewards.box_space import Space, in_truth_units, true_boxes
 from rewards.boxes import MAX_BOXES, best_pairs, giou, iou, is_valid, table_of
+from rewards.knobs import Amount
+from rewards.tasks import BOXED
 
 BOUNDS = (0.0, 1.0)
+TASKS = BOXED
 
 
 def box_overlap(
@@ -17,7 +20,7 @@ def box_overlap(
     boxes: list[list[float]] | None,
     *,
     measure: Literal["iou", "giou"] = "iou",
-    false_box_weight: float = 1.0,
+    false_box_weight: Amount = 1.0,
     space: Space | None = None,
     grid: int = 100,
     image_size: list[int] | None = None,

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from rewards.text import answer_region
 
 BOUNDS = (0.0, 1.0)
+TASKS = ("choice", "closed", "open")
 MARKER = re.compile(r"\b(?:answer|option|choice)\b(?:\s+is)?\s*[:\s]\s*", re.IGNORECASE)
 LETTERED = re.compile(r"[(\[]?([A-Za-z])[)\].:]*(?:\s*[-:]?\s+(.{1,400}?))?[.\s]*", re.DOTALL)
 MAX_LENGTH = 2000

@@ -6,13 +6,15 @@ Left out: synonyms beyond the rule set's phrases; a label that the rule set does
 from rewards.box_reading import read_boxes
 from rewards.boxes import best_pairs, iou, table_of
 from rewards.facts import Box, Facts
+from rewards.knobs import Amount
 from rewards.reading import phrase_pattern
 from rewards.rule_set import RuleSet, load_rule_set
 
 BOUNDS = (0.0, 1.0)
+TASKS = ("box",)
 
 
-def finding_boxes(response: str, facts: str | None, *, false_box_weight: float = 1.0) -> float | None:
+def finding_boxes(response: str, facts: str | None, *, false_box_weight: Amount = 1.0) -> float | None:
     """Matched IoU within each finding / (true boxes + ``false_box_weight`` x all other boxes), in [0, 1].
 
     None without facts. Where the facts hold no box: 1 for a response that says there is none ("[]"), 0 for any box.

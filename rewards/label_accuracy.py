@@ -5,10 +5,13 @@ Left out: multiple choice (``choice_answer``), and letting any wording pass that
 
 import re
 
+from rewards.knobs import Amount
 from rewards.measurements import measurements
+from rewards.tasks import WORDED
 from rewards.text import answer_region
 
 BOUNDS = (0.0, 1.0)
+TASKS = WORDED
 YES = re.compile(r"\b(?:yes|yeah|correct|true|affirmative)\b", re.IGNORECASE)
 NO = re.compile(r"\b(?:no|not|nope|none|never|false|without|negative|isn't|aren't|doesn't|cannot)\b", re.IGNORECASE)
 SEPARATOR = re.compile(r"[,;\n]|\band\b", re.IGNORECASE)
@@ -21,7 +24,7 @@ def label_accuracy(
     answer: str | None,
     *,
     synonyms: dict[str, list[str]] | None = None,
-    tolerance: float = 0.0,
+    tolerance: Amount = 0.0,
 ) -> float | None:
     """How well the response's answer gives the reference, in [0, 1]; None without a reference.
 

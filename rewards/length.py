@@ -1,11 +1,13 @@
 """Length of an answer in words, within a range that nobody profits from stretching. Mostly to be watched (weight 0)."""
 
+from rewards.knobs import Number
 from rewards.text import answer_region
 
 BOUNDS = (0.0, 1.0)
+TASKS: tuple[str, ...] | None = None
 
 
-def length(response: str, *, min_words: int = 1, max_words: int = 120) -> float:
+def length(response: str, *, min_words: Number = 1, max_words: Number = 120) -> float:
     """1 between ``min_words`` and ``max_words`` of the answer, falling linearly to 0 at no word and at twice the most.
 
     >>> length("one two three"), length("word " * 180), length("word " * 240)

@@ -1,4 +1,4 @@
-"""Rewards by name. A reward is a module of this package that defines ``BOUNDS`` and a function of its own name.
+"""Rewards by name. A reward is a module of this package that defines ``BOUNDS``, ``TASKS`` and a function of its name.
 
 One that needs a group or a service defines a frozen dataclass instead, named in camel case (``RoundRobin`` in
 ``round_robin``): its fields are the knobs, its ``columns`` what it reads, and it is awaited with a whole batch.
@@ -17,18 +17,23 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 import rewards
+from rewards.knobs import range_of
 from rewards.strict_yaml import InputError, nearest
 
 
 @dataclass(frozen=True)
 class Reward:
-    """A reward with its knobs set. ``columns``: what it reads of a row; ``bounds``: the least and most it gives."""
+    """A reward with its knobs set. ``columns``: what it reads of a row; ``bounds``: the least and most it gives.
+
+    ``tasks``: those whose rows it pays for; None: all.
+    """
 
     name: str
     function: Callable[..., float | None]
     knobs: dict[str, Any] = field(default_factory=dict[str, Any])
     columns: tuple[str, ...] = ()
     bounds: tuple[float, float] = (0.0, 1.0)
+    tasks: tuple[str, ...] | None = None
 
     def __call__(self, response: str | Sequence[str], **columns: Any) -> float | None:
         """The score of one response (of a dialogue: the model's turns); None if it cannot be judged."""
@@ -86,6 +91,11 @@ class BatchReward:
         return self.scorer.columns
 
     @property
+    def tasks(self) -> tuple[str, ...] | None:
+        """The tasks whose rows it pays for; None: all. Rules as judge read reports."""
+        return ("report",) if getattr(self.scorer, "judge", None) == "facts" else _module(self.name).TASKS
+
+    @property
     def summary(self) -> str:
         """The first sentence of its docstring."""
         return (inspect.getdoc(type(self.scorer)) or "").split("\n", maxsplit=1)[0]
@@ -137,12 +147,12 @@ def _scorer(name: str) -> type | None:
 def load_reward(name: str, **knobs: Any) -> Reward | BatchReward:
     """The reward of a name.
 
-    Raises: InputError if there is none, it has no such knob, or a knob has the wrong type.
+    Raises: InputError if there is none, it has no such knob, or a knob has the wrong type or is out of its range.
     """
     known = (*available(), *available_batched())
     if name not in known:
         raise InputError(f"no reward named '{name}'.{nearest(name, list(known))} Available: {', '.join(known)}.")
-    bounds = _module(name).BOUNDS
+    bounds, tasks = _module(name).BOUNDS, _module(name).TASKS
     scorer = _scorer(name)
     if scorer is not None:
         own = [f.name for f in fields(scorer) if f.metadata.get("knob", True)]
@@ -152,11 +162,11 @@ def load_reward(name: str, **knobs: Any) -> Reward | BatchReward:
     parameters = inspect.signature(function).parameters.values()
     checked = _checked_knobs(name, function, knobs, [p.name for p in parameters if p.kind is p.KEYWORD_ONLY])
     columns = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD][1:]
-    return Reward(name, function, checked, tuple(columns), bounds)
+    return Reward(name, function, checked, tuple(columns), bounds, tasks)
 
 
 def _checked_knobs(name: str, owner: Any, knobs: dict[str, Any], known: list[str]) -> dict[str, Any]:
-    hints = typing.get_type_hints(owner)
+    hints = typing.get_type_hints(owner, include_extras=True)
     checked: dict[str, Any] = {}
     for knob, value in knobs.items():
         if knob not in known:
@@ -168,14 +178,18 @@ def _checked_knobs(name: str, owner: Any, knobs: dict[str, Any], known: list[str
         except ValidationError as wrong:
             fault = wrong.errors()[0]
             place = ".".join([knob, *(str(part) for part in fault["loc"] if part in _keys(value))])
-            raise InputError(f"'{name}', knob '{place}': got {fault['input']!r}; {fault['msg'].lower()}.") from None
+            wanted = range_of(hints[knob]) or fault["msg"].lower()
+            if fault["type"] == "finite_number":
+                wanted = wanted.replace("a number", "a finite number")
+            raise InputError(f"'{name}', knob '{place}': got {fault['input']!r}; {wanted}.") from None
     return checked
 
 
 def _knob_type(hint: Any) -> TypeAdapter[Any]:
     """A section's own model is strict already; pydantic takes no further config for it."""
     has_model = any(isinstance(kind, type) and issubclass(kind, BaseModel) for kind in (hint, *typing.get_args(hint)))
-    return TypeAdapter(hint) if has_model else TypeAdapter(hint, config=ConfigDict(strict=True))
+    strict = ConfigDict(strict=True, allow_inf_nan=False)
+    return TypeAdapter(hint) if has_model else TypeAdapter(hint, config=strict)
 
 
 def _keys(value: Any) -> set[str]:

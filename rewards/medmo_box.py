@@ -9,8 +9,11 @@ from rewards.box_space import true_boxes
 from rewards.box_text import MAX_BOXES, written_boxes
 from rewards.boxes import best_pairs, corner_distance, giou, table_of
 from rewards.facts import Box
+from rewards.knobs import Amount
+from rewards.tasks import BOXED
 
 BOUNDS = (0.0, 1.0)
+TASKS = BOXED
 L1_WEIGHT, GIOU_WEIGHT = 5.0, 2.0
 
 
@@ -43,8 +46,8 @@ def medmo_box(
     *,
     width: float = 100.0,
     height: float = 100.0,
-    false_negative: float = 0.0,
-    false_positive: float = 0.0,
+    false_negative: Amount = 0.0,
+    false_positive: Amount = 0.0,
 ) -> float | None:
     """R_bbox of MedMO (arXiv 2602.06965, stage 4): matched similarity over true boxes, less the penalties, in [0, 1].
 

@@ -8,9 +8,12 @@ from rewards.box_space import true_boxes
 from rewards.box_text import MAX_BOXES, written_boxes
 from rewards.boxes import best_pairs, clipped, iou, is_valid, table_of
 from rewards.facts import Box
+from rewards.knobs import Amount, Share
 from rewards.medmo_box import similarity
+from rewards.tasks import BOXED
 
 BOUNDS = (0.0, 1.0)
+TASKS = BOXED
 
 
 def medmo_box_safe(
@@ -19,9 +22,9 @@ def medmo_box_safe(
     *,
     width: float = 100.0,
     height: float = 100.0,
-    false_negative: float = 0.25,
-    false_positive: float = 0.25,
-    least_iou: float = 0.2,
+    false_negative: Amount = 0.25,
+    false_positive: Amount = 0.25,
+    least_iou: Share = 0.2,
 ) -> float | None:
     """Sum of gains over true boxes, less the penalties, in [0, 1]; None where the row has no box truth.
 

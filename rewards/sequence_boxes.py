@@ -10,8 +10,11 @@ from rewards.box_reading import read_boxes
 from rewards.box_space import true_boxes
 from rewards.boxes import best_pairs, iou, table_of
 from rewards.facts import Box
+from rewards.knobs import Amount
+from rewards.tasks import SEQUENCES
 
 BOUNDS = (0.0, 1.0)
+TASKS = SEQUENCES
 
 
 def sequence_boxes(
@@ -19,7 +22,7 @@ def sequence_boxes(
     boxes: list[list[float]] | None,
     box_images: list[int] | None,
     *,
-    false_box_weight: float = 1.0,
+    false_box_weight: Amount = 1.0,
     need_image: bool = True,
 ) -> float | None:
     """Matched IoU within each image / (true boxes + ``false_box_weight`` x all other boxes), in [0, 1].

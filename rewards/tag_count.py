@@ -3,6 +3,7 @@
 from rewards.think_format import TAGS
 
 BOUNDS = (0.0, 1.0)
+TASKS: tuple[str, ...] | None = None
 
 
 def tag_count(response: str, *, ordered: bool = True) -> float:
