@@ -42,11 +42,19 @@ def trainer_faults(content: dict[str, Any]) -> list[str]:
         return []
     kinds = {f.name: f.type for f in dataclasses.fields(config_class(method))}
     faults = [f"trainer.{key}: unknown key.{nearest(key, list(kinds))}" for key in section if key not in kinds]
-    return faults + [
-        f"trainer.{key}: got the string '{value}', expected a number{number_trap(value)}."
-        for key, value in section.items()
-        if isinstance(value, str) and _numeric_only(kinds.get(key))
-    ] + [f"trainer.{key}: got {value}, expected a finite number." for key, value in section.items() if _is_void(value)]
+    return (
+        faults
+        + [
+            f"trainer.{key}: got the string '{value}', expected a number{number_trap(value)}."
+            for key, value in section.items()
+            if isinstance(value, str) and _numeric_only(kinds.get(key))
+        ]
+        + [
+            f"trainer.{key}: got {value}, expected a finite number."
+            for key, value in section.items()
+            if _is_void(value)
+        ]
+    )
 
 
 def _is_void(value: Any) -> bool:

@@ -138,7 +138,7 @@ def beyond(value, bounds=(0.0, 1.0)):
 def test_a_reward_beyond_its_bounds_stops_the_run_with_one_sentence(value):
     with pytest.raises(InputError, match=r"reward 'mine' gave \S+ to an answer to row 'r7'; its bounds are 0 to 1\."):
         TrlReward(beyond(value))(["x"], id=["r7"])
-    with pytest.raises(InputError, match="reward 'round_robin' gave .* to row 1 of its batch"):
+    with pytest.raises(InputError, match=r"reward 'round_robin' gave .* to row 1 of its batch"):
         asked(Batched("round_robin", Lengths(b=value)), (), facts=[1, 2, 3])
 
 
