@@ -159,7 +159,7 @@ def test_attacks_are_listed_in_the_comments_at_the_head(tmp_path):
         "# GRPO.\n# Beaten by: whole image, box spam\n# Beaten by: empty\n# Beaten by (a): says none\nx: 1\n"
     )
     assert beaten_by(file) == ("whole image", "box spam", "empty")
-    assert beaten_by(file, "a") == ("spam",)
+    assert beaten_by(file, "a") == ("says none",)
     file.write_text("x: 1\n# Beaten by: empty\n")
     assert beaten_by(file) == ()
 
