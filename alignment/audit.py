@@ -1,12 +1,13 @@
-"""The audit of a recipe's rewards: what scripted policies and slightly wrong answers earn on the recipe's own data.
+"""The audit of a recipe's rewards: what scripted and slightly wrong answers earn on the rows that the recipe trains on.
 
-An attack succeeds on a task if it earns more on average than an imperfect honest answer (``attacks.imperfect``),
-or if the truth with something added earns more than the truth. Every response is tried plain and in the
-think-then-answer format, and the better counts, for attacks and honest answers alike. What a policy in training really
-says is watched by ``canaries``.
+What counts is the weighted sum of the rewards as trained, gates included. An attack beats honesty on a task if its mean
+over the task's rows is more, by over 1e-6, than the mean of the honest answer that it stands against, over the rows
+that both can be tried on: a blind attack against an ``imperfect`` honest answer, an addition against the truth alone,
+a hedge against the mean of the honest answers that it hedges over. A falsehood beats honesty if it earns as much as the
+truth. Every response is tried plain and in the think-then-answer format, and the better counts, for attacks and honest
+answers alike. What a policy in training really says is watched by ``canaries``.
 """
 
-import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -17,23 +18,21 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from alignment.audit_rows import Row, asked_dialogue, asked_of, grid_of, sampled_rows
+from alignment.audit_trials import Trial, dialogue_trials, question_trials
 from alignment.combined_rewards import gated_rewards
 from alignment.metrics import matched_ious, score_answers
 from alignment.perturbations import perturbed
-from alignment.recipe import Recipe, parquet
+from alignment.recipe import Recipe, kept_places, parquet
 from alignment.reward_functions import AwaitedReward, TrlReward
-from data_builders.schema import message_text
-from rewards.attacks import ADDITIONS, ATTACKS, Asked, Attack, imperfect, tagged
+from rewards.attacks import Asked, tagged
 from rewards.combination import as_table, weighted_sum
-from rewards.facts import Facts
-from rewards.rule_set import load_rule_set
-from rewards.strict_yaml import InputError
+from rewards.dialogue import Dialogue, Responses
+from rewards.strict_yaml import InputError, nearest
 
 SLACK = 1e-6
-HONEST, IMPERFECT = "honest", "imperfect"
 HELD_OUT = {"box": "mean_iou", "report": "finding_f1"}
 """The metric beside which a reward is held, by task; ``accuracy`` for closed questions."""
-Row = dict[str, Any]
 Array = NDArray[np.float64]
 
 
@@ -41,20 +40,25 @@ Array = NDArray[np.float64]
 class Policy:
     """What one scripted policy earns. ``by_task``: mean total; ``by_reward``: mean of each reward where it applies.
 
-    ``wins``: tasks in which it earns more than it may. ``free``: tasks in which an addition to the truth costs nothing.
+    ``wins``: tasks in which it beats honesty, that is ``against`` (empty: it is honest itself). ``free``: tasks in
+    which an addition to the truth costs nothing.
     """
 
     name: str
     total: float | None
     by_task: dict[str, float]
     by_reward: dict[str, float]
+    against: tuple[str, ...] = ()
     wins: tuple[str, ...] = ()
     free: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Audit:
-    """The findings of one audit. ``correlations``: Spearman's rank correlation by reward and task."""
+    """The findings of one audit. ``correlations``: Spearman's rank correlation by reward and task.
+
+    ``listed``: the attacks that the recipe's header names (``Beaten by:``).
+    """
 
     recipe: str
     num_rows: dict[str, int]
@@ -63,15 +67,26 @@ class Audit:
     constant: list[str]
     correlations: dict[str, dict[str, float | None]]
     warnings: list[str] = field(default_factory=list[str])
+    listed: tuple[str, ...] = ()
 
     @property
     def successful(self) -> list[Policy]:
-        """The attacks that earn more than an honest answer."""
+        """The attacks that beat honesty."""
         return [policy for policy in self.policies if policy.wins]
+
+    @property
+    def faults(self) -> list[str]:
+        """What the header does not say: attacks that win and are not listed, and listed ones that do not win."""
+        won = [policy.name for policy in self.successful]
+        known = [policy.name for policy in self.policies if policy.against]
+        new = [f"'{name}' beats honesty and is not listed." for name in won if name not in self.listed]
+        unknown = [f"'{n}' is listed, but no attack.{nearest(n, known)}" for n in self.listed if n not in known]
+        gone = [n for n in self.listed if n in known and n not in won]
+        return [*new, *unknown, *(f"'{name}' is listed and beats honesty no longer." for name in gone)]
 
     def to_json(self) -> dict[str, Any]:
         """Everything, as one JSON object."""
-        return {**asdict(self), "successful": [p.name for p in self.successful]}
+        return {**asdict(self), "successful": [p.name for p in self.successful], "faults": self.faults}
 
 
 class Scorer:
@@ -81,17 +96,23 @@ class Scorer:
         self.functions, self.weights = functions, weights
         self.names = _distinct([f.__name__ for f in functions])
 
-    def table(self, responses: Sequence[str], rows: Sequence[Row]) -> Array:
+    def table(self, responses: Sequence[Responses], rows: Sequence[Row]) -> Array:
         """Scores (N, K) of responses to their rows, each plain or tagged, whichever earns more in all."""
-        plain, framed = (self.scored(said, rows) for said in (responses, [tagged(r) for r in responses]))
+        texts = [response for response in responses if isinstance(response, str)]
+        if len(texts) < len(responses):  # dialogues, whose turns are no think-then-answer
+            return self.scored(responses, rows)
+        plain, framed = (self.scored(said, rows) for said in (texts, [tagged(r) for r in texts]))
         better = np.nan_to_num(self.totals(framed), nan=-np.inf) > np.nan_to_num(self.totals(plain), nan=-np.inf)
         return np.where(better[:, None], framed, plain)
 
-    def scored(self, responses: Sequence[str], rows: Sequence[Row]) -> Array:
-        """Scores (N, K) of responses to their rows, as they are."""
+    def scored(self, responses: Sequence[Responses], rows: Sequence[Row]) -> Array:
+        """Scores (N, K) of responses to their rows, as they are; a list of texts is the turns of a dialogue."""
         columns: dict[str, Any] = {name: [row.get(name) for row in rows] for name in rows[0]}
-        columns["completion_ids"] = [response.split() for response in responses]
-        return as_table([f(list(responses), **columns) for f in self.functions])
+        texts = [r if isinstance(r, str) else "\n".join(r) for r in responses]
+        if any(not isinstance(response, str) for response in responses):
+            columns["model_turns"] = list(responses)
+        columns["completion_ids"] = [text.split() for text in texts]
+        return as_table([f(list(texts), **columns) for f in self.functions])
 
     def totals(self, table: Array) -> Array:
         """The weighted sum, NaN where no reward judges."""
@@ -102,8 +123,12 @@ def _distinct(names: list[str]) -> list[str]:
     return [name if names.count(name) == 1 else f"{name}[{k}]" for k, name in enumerate(names)]
 
 
-def audit(recipe: Recipe, *, name: str, limit: int = 200, seed: int = 0, page: Path | None = None) -> Audit:
-    """Attacks the rewards of a recipe on at most ``limit`` of its rows, tasks mixed evenly; writes the ``page``.
+def audit(
+    recipe: Recipe, *, name: str, limit: int = 200, seed: int = 0, page: Path | None = None, listed: Sequence[str] = ()
+) -> Audit:
+    """Attacks the rewards of a recipe on at most ``limit`` of the rows that it trains on, tasks mixed evenly.
+
+    Writes the ``page``. ``listed``: the attacks that are known to win.
 
     Raises: InputError if the recipe has no rewards, or no row of its data can be used.
     """
@@ -114,88 +139,46 @@ def audit(recipe: Recipe, *, name: str, limit: int = 200, seed: int = 0, page: P
     file = parquet(recipe.data.train)
     scorer, grid = Scorer(*gated_rewards(recipe)), grid_of(file)
     shown = any("images" in function.reward.columns for function in scorer.functions)
-    rows = sampled_rows(file, limit=limit, seed=seed, images=shown)
-    found = audited(scorer, rows, grid=grid, name=name, seed=seed)
+    needed = ("dialogue",) if recipe.dialogue else ("facts", "answer")
+    rows = sampled_rows(file, limit=limit, seed=seed, images=shown, places=kept_places(recipe), needed=needed)
+    found = replace(audited(scorer, rows, grid=grid, name=name, seed=seed), listed=tuple(listed))
     if page is not None:
         write_audit(found, scorer, rows, file=file, grid=grid, out=page)
     return found
 
 
 def audited(scorer: Scorer, rows: list[Row], *, grid: int, name: str, seed: int = 0) -> Audit:
-    """The audit of rewards on rows."""
-    asked = [asked_of(row, grid) for row in rows]
-    tasks = np.array([row.task for row in asked])
-
-    def table_of(attack: Attack) -> Array:
-        said = [attack(row, random.Random(f"{seed}/{k}")) for k, row in enumerate(asked)]
-        return scorer.table(said, rows)
-
-    tables = {HONEST: table_of(lambda row, rng: row.answer), IMPERFECT: table_of(imperfect)}
-    tables |= {attack: table_of(run) for attack, run in [*ATTACKS.items(), *ADDITIONS.items()]}
-    policies = [_policy(policy, table, scorer, tasks) for policy, table in tables.items()]
-    judged = [_judged(policy, honest=policies[0], decent=policies[1]) for policy in policies]
+    """The audit of rewards on rows: of dialogues, where these have a column ``dialogue`` that is filled, or not."""
+    talks = [asked_dialogue(row) for row in rows if row.get("dialogue")]
+    asked = [asked_of(row, grid) for row in rows] if not talks else []
+    trials = dialogue_trials(talks) if talks else question_trials()
+    tasks = np.array([str(row["task"]) for row in rows])
+    tables = {trial.name: _table(trial, talks or asked, rows, scorer, seed) for trial in trials}
+    totals = {policy: scorer.totals(table) for policy, table in tables.items()}
+    policies = [_judged(trial, tables[trial.name], totals, scorer, tasks) for trial in trials]
     constant = _constant(list(tables.values()), scorer)
-    correlations = _correlations(scorer, rows, asked, seed)
+    correlations = _correlations(scorer, rows, asked, seed) if asked else {}
     return Audit(
         recipe=name,
         num_rows={str(task): int((tasks == task).sum()) for task in np.unique(tasks)},
         weights=dict(zip(scorer.names, map(float, scorer.weights), strict=True)),
-        policies=judged,
+        policies=policies,
         constant=constant,
         correlations=correlations,
-        warnings=_warnings(judged, constant, correlations),
+        warnings=_warnings(policies, constant, correlations),
     )
 
 
-def sampled_rows(file: Path, *, limit: int, seed: int, images: bool = False) -> list[Row]:
-    """At most ``limit`` rows that have facts and an answer, spread evenly over the tasks, without their images.
-
-    ``images``: with them, for rewards that look.
-
-    Raises: InputError if there is none.
-    """
-    import pyarrow.parquet as pq
-
-    names = [n for n in pq.read_schema(file).names if n != "rejected_images" and (images or n != "images")]
-    rows = [r for r in pq.read_table(file, columns=names).to_pylist() if r.get("facts") and r.get("answer")]
-    if not rows:
-        raise InputError(
-            f"{file}: no row has both facts and an answer; an audit needs prompt rows of a built data set."
-        )
-    by_task: dict[str, list[Row]] = {}
-    for row in random.Random(seed).sample(rows, len(rows)):
-        by_task.setdefault(row["task"], []).append(row)
-    share = max(1, limit // len(by_task))
-    return [row for task in sorted(by_task) for row in by_task[task][:share]]
-
-
-def grid_of(file: Path) -> int:
-    """The units of boxes, from the card beside a built data set; 100 without one."""
-    for card in (file.parent / "card.json", file.parent.parent / "card.json"):
-        if card.is_file():
-            return int(json.loads(card.read_text(encoding="utf-8"))["spec"]["box_grid"])
-    return 100
-
-
-def asked_of(row: Row, grid: int) -> Asked:
-    """A prompt row as attacks see it."""
-    boxes = None if row.get("boxes") is None else tuple((b[0], b[1], b[2], b[3]) for b in row["boxes"])
-    return Asked(
-        question=message_text(row["prompt"]),
-        task=row["task"],
-        answer=row["answer"],
-        boxes=boxes,
-        facts=Facts.model_validate_json(row["facts"]),
-        rules=load_rule_set(row["rule_set"]),
-        grid=grid,
-    )
-
-
-def _policy(name: str, table: Array, scorer: Scorer, tasks: NDArray[np.str_]) -> Policy:
-    totals = scorer.totals(table)
-    by_task = {str(t): _mean(totals[tasks == t]) for t in np.unique(tasks)}
-    by_reward = {reward: _mean(table[:, k]) for k, reward in enumerate(scorer.names)}
-    return Policy(name, _mean(totals), _known(by_task), _known(by_reward))
+def _table(
+    trial: Trial, asked: Sequence[Asked] | Sequence[Dialogue], rows: list[Row], scorer: Scorer, seed: int
+) -> Array:
+    """What a trial's responses earn, (N, K); NaN for a row on which it cannot be tried."""
+    said = [trial.says(row, random.Random(f"{seed}/{k}")) for k, row in enumerate(asked)]
+    tried = [k for k, response in enumerate(said) if response is not None]
+    table = np.full((len(rows), len(scorer.names)), np.nan)
+    if tried:
+        table[tried] = scorer.table([r for r in said if r is not None], [rows[k] for k in tried])
+    return table
 
 
 def _mean(values: Array) -> float | None:
@@ -207,15 +190,27 @@ def _known(means: Mapping[str, float | None]) -> dict[str, float]:
     return {name: mean for name, mean in means.items() if mean is not None}
 
 
-def _judged(policy: Policy, *, honest: Policy, decent: Policy) -> Policy:
-    """The policy with its wins: an attack against a decent answer, an addition against the truth alone."""
-    if policy.name in (HONEST, IMPERFECT):
+def _judged(trial: Trial, table: Array, totals: Mapping[str, Array], scorer: Scorer, tasks: NDArray[np.str_]) -> Policy:
+    """What a trial earns, and where it beats the honest answers that it stands against."""
+    own, names = totals[trial.name], [str(task) for task in np.unique(tasks)]
+    policy = Policy(
+        trial.name,
+        _mean(own),
+        by_task=_known({task: _mean(own[tasks == task]) for task in names}),
+        by_reward=_known({reward: _mean(table[:, k]) for k, reward in enumerate(scorer.names)}),
+        against=trial.against,
+    )
+    if not trial.against:
         return policy
-    least = honest if policy.name in ADDITIONS else decent
-    gains = {task: mean - least.by_task.get(task, np.inf) for task, mean in policy.by_task.items()}
-    wins = tuple(task for task, gain in gains.items() if gain > SLACK)
-    free = tuple(t for t, gain in gains.items() if abs(gain) <= SLACK and honest.by_task[t] > SLACK)
-    return replace(policy, wins=wins, free=free if policy.name in ADDITIONS else ())
+    least: Array = np.mean([totals[name] for name in trial.against], axis=0)  # NaN where one of them is
+    gains = _known({task: _mean((own - least)[tasks == task]) for task in names})
+    enough = -SLACK if trial.is_false else SLACK
+    earns = {task for task in gains if (_mean(least[tasks == task]) or 0.0) > SLACK}
+    return replace(
+        policy,
+        wins=tuple(t for t, gain in gains.items() if gain > enough),
+        free=tuple(t for t, gain in gains.items() if trial.is_addition and abs(gain) <= SLACK and t in earns),
+    )
 
 
 def _constant(tables: list[Array], scorer: Scorer) -> list[str]:
@@ -271,11 +266,7 @@ def _warnings(
     policies: list[Policy], constant: list[str], correlations: dict[str, dict[str, float | None]]
 ) -> list[str]:
     told = [f"'{name}' gives every response to a row the same score: it teaches nothing." for name in constant]
-    told += [
-        f"'{policy.name}' earns more than an honest answer on: {', '.join(policy.wins)}."
-        for policy in policies
-        if policy.wins
-    ]
+    told += [f"'{policy.name}' beats honesty on: {', '.join(policy.wins)}." for policy in policies if policy.wins]
     told += [
         f"'{policy.name}' costs nothing on: {', '.join(policy.free)}."
         for policy in policies

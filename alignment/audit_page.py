@@ -7,7 +7,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from alignment.audit import Audit, Scorer, asked_of
+from alignment.audit import Audit, Scorer
+from alignment.audit_rows import asked_of
 from rewards.attacks import ATTACKS, Asked, Attack, imperfect
 from rewards.boxes import parse_boxes
 

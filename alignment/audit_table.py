@@ -8,30 +8,45 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from alignment.audit import Audit, audit
-from alignment.recipe import read_recipe
+from alignment.audit import Audit
+from alignment.audit_files import audits
 from rewards.box_comparison import comparison, contenders
 
 WIDTH = 140
 """Columns that the comparison needs; a narrower terminal wraps it."""
 
 
-def print_audit(recipe: Path, overrides: list[str], *, rows: int, out: Path | None, as_json: bool) -> Audit:
-    """Audits a recipe, writes its page, and prints what was found."""
-    read = read_recipe(recipe, overrides)
-    page = out or Path(read.output) / "audit.html"
-    found = audit(read, name=str(recipe), limit=rows, page=page)
+def print_audit(recipe: Path, overrides: list[str], *, rows: int, out: Path | None, as_json: bool) -> list[str]:
+    """Audits a recipe, or each stage of a loop, writes the pages, and prints what was found.
+
+    Returns what the header does not say of the attacks that beat honesty; without any, all is as it says.
+    """
+    faults: list[str] = []
+    found: list[dict[str, Any]] = []
+    for each, page in audits(recipe, overrides, limit=rows, out=out):
+        faults += [f"{each.recipe}: {fault}" for fault in each.faults]
+        if as_json:
+            found.append({**each.to_json(), "page": str(page)})
+        else:
+            _print(each, page)
     if as_json:
-        _write_json({**found.to_json(), "page": str(page)})
-        return found
+        _write_json(found[0] if len(found) == 1 else {"audits": found})
+    return faults
+
+
+def _print(found: Audit, page: Path) -> None:
     console = Console()
     console.print(_table(found))
     for warning in found.warnings:
         console.print(warning, style="red", markup=False, highlight=False)
     if not found.successful:
-        console.print("No attack earns more than an honest answer.")
+        console.print("No attack beats honesty.")
+    for fault in found.faults:
+        console.print(fault, style="bold red", markup=False, highlight=False)
+    if found.faults:
+        names = ", ".join(policy.name for policy in found.successful) or "nothing: leave the line out"
+        console.print(f"Header of what beats it: # Beaten by: {names}", markup=False, highlight=False, soft_wrap=True)
     console.print(f"page: {page}", markup=False, highlight=False, soft_wrap=True)
-    return found
 
 
 def _table(found: Audit) -> Table:

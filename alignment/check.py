@@ -71,6 +71,7 @@ def made_once(recipe: Recipe) -> Generator[Recipe]:
 
 def _figures(recipe: Recipe, places: list[int], scale: Scale) -> dict[str, Any]:
     from alignment.fitting_rows import length_figures
+    from alignment.recipe_faults import unpaid_warning
 
     steps, per_step = num_steps(recipe, len(places), ranks=scale.ranks)
     model = meta_model(recipe)
@@ -79,6 +80,7 @@ def _figures(recipe: Recipe, places: list[int], scale: Scale) -> dict[str, Any]:
     per_row = mean_tokens(recipe, processor) if scale.tokens is None else scale.tokens
     trained = trained_tokens_per_row(recipe, per_row)
     rate = measured_rate(recipe, trained, counts.total) if scale.measure else scale.rate
+    unpaid = unpaid_warning(recipe)
     source = "measured: a few steps on this machine" if scale.measure else "given" if rate else "none given (--rate)"
     return {
         "rows": len(places),
@@ -92,6 +94,7 @@ def _figures(recipe: Recipe, places: list[int], scale: Scale) -> dict[str, Any]:
         "trainable_parameters": counts.trainable,
         **(weight_figures(recipe, places) if recipe.method == "dpo" else {}),
         **memory_table(recipe, model, scale.ranks, trained),
+        **({"warning": unpaid} if unpaid else {}),
     }
 
 

@@ -2,31 +2,33 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from alignment.cli_output import JsonFlag, Overrides, say
 from rewards.strict_yaml import InputError
 
+if TYPE_CHECKING:
+    from rewards.loading import BatchReward, Reward
+
 
 def list_rewards(as_json: JsonFlag = False) -> None:
-    """List the rewards: the columns each reads, its knobs and bounds, and what it says."""
+    """List the rewards: the columns each reads, the tasks it pays for, its bounds, and what it says."""
     from rewards.loading import available, available_batched, load_reward
 
     listed = [load_reward(name) for name in (*available(), *available_batched())]
-    say(
-        {
-            r.name: {
-                "columns": list(r.columns),
-                "optional": list(r.optional),
-                "bounds": list(r.bounds),
-                "says": r.summary,
-            }
-            for r in listed
-        },
-        as_json,
-    )
+    say({r.name: _described(r) for r in listed}, as_json)
+
+
+def _described(reward: "Reward | BatchReward") -> dict[str, Any]:
+    return {
+        "columns": list(reward.columns),
+        "optional": list(reward.optional),
+        "tasks": "all" if reward.tasks is None else list(reward.tasks),
+        "bounds": list(reward.bounds),
+        "says": reward.summary,
+    }
 
 
 def check_rules(
@@ -51,12 +53,14 @@ def audit(
     rows: Annotated[int, typer.Option(help="how many rows of the recipe's data")] = 200,
     out: Annotated[Path | None, typer.Option(help="the HTML page; OUTPUT/audit.html by default")] = None,
     boxes: Annotated[bool, typer.Option("--boxes", help="Compare the box rewards under scripted answers.")] = False,
-    fail: Annotated[bool, typer.Option("--fail", help="Exit code 1 if an attack earns more than honesty.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Attack a recipe's rewards on its own data: which scripted policy earns more than an honest answer?
 
-    Example: clinalign audit recipes/grpo/phantom_chest.yaml --fail, or clinalign audit --boxes
+    Ends with exit code 1 where an attack beats honesty that the header does not list (`# Beaten by: NAME, NAME`), and
+    where a listed one no longer does. Of a chain or loop, every stage with rewards is tried.
+
+    Example: clinalign audit recipes/grpo/phantom_chest.yaml, or clinalign audit --boxes
     """
     from alignment.audit_table import print_audit, print_box_comparison
 
@@ -64,10 +68,8 @@ def audit(
         raise InputError("audit: name a recipe, or give --boxes to compare the box rewards.")
     if boxes:
         print_box_comparison(as_json=as_json and recipe is None)
-    if recipe is not None:
-        found = print_audit(recipe, overrides or [], rows=rows, out=out, as_json=as_json)
-        if fail and found.successful:
-            raise typer.Exit(1)
+    if recipe is not None and print_audit(recipe, overrides or [], rows=rows, out=out, as_json=as_json):
+        raise typer.Exit(1)
 
 
 def score(

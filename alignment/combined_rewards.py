@@ -15,7 +15,7 @@ import torch.distributed as dist
 from transformers import TrainerCallback
 
 from alignment.recipe import Recipe
-from alignment.reward_functions import AwaitedReward, TrlBatchReward, TrlReward, trl_rewards
+from alignment.reward_functions import AwaitedReward, Tasks, TrlBatchReward, TrlReward, trl_rewards
 from rewards.combination import Gate, as_table, domain_advantages
 from rewards.loading import Reward
 from rewards.schedule import ThresholdSchedule
@@ -48,7 +48,7 @@ def combined_rewards(recipe: Recipe, *, group_size: int) -> CombinedRewards:
     found = CombinedRewards(
         functions=list(functions or loaded),
         arguments={"reward_weights": weights},
-        columns={column for f in loaded for column in (*f.reward.columns, *f.reward.optional)},
+        columns={"task"} | {column for f in loaded for column in (*f.reward.columns, *f.reward.optional)},
         callbacks=[ScheduleStates(tightening)] if tightening else [],
     )
     if recipe.combination.domains is None:
@@ -129,8 +129,8 @@ class ScheduledReward(TrlReward):
     A batch without ``log_metric`` is none of training's (an audit, a canary) and moves nothing.
     """
 
-    def __init__(self, reward: Reward, knob: str, schedule: ThresholdSchedule) -> None:
-        super().__init__(reward)
+    def __init__(self, reward: Reward, knob: str, schedule: ThresholdSchedule, tasks: Tasks = None) -> None:
+        super().__init__(reward, tasks)
         self.knob, self.schedule = knob, schedule
 
     def __call__(self, completions: list[Any], log_metric: Log | None = None, **columns: Any) -> list[float | None]:
@@ -149,7 +149,7 @@ def _scheduled(function: TrlReward | AwaitedReward, entry: Any) -> ScheduledRewa
     schedule = ThresholdSchedule(
         start=entry.start, end=entry.end, step=entry.step, window=entry.window, success=entry.success
     )
-    return ScheduledReward(function.reward, entry.knob, schedule)
+    return ScheduledReward(function.reward, entry.knob, schedule, function.tasks)
 
 
 class ScheduleStates(TrainerCallback):
@@ -171,8 +171,8 @@ class ScheduleStates(TrainerCallback):
 class GatedReward(TrlReward):
     """A reward that counts only where others do. What it was before the gate is logged as ``NAME/before_gate``."""
 
-    def __init__(self, inner: TrlReward, gates: Sequence[tuple[Gate, Reward]]) -> None:
-        super().__init__(inner.reward)
+    def __init__(self, inner: TrlReward, gates: Sequence[tuple[Gate, TrlReward]]) -> None:
+        super().__init__(inner.reward, inner.tasks)
         self.inner, self.gates = inner, gates
 
     def __call__(self, completions: list[Any], log_metric: Log | None = None, **columns: Any) -> list[float | None]:
@@ -182,14 +182,14 @@ class GatedReward(TrlReward):
         if log_metric and judged:
             log_metric(f"{self.reward.name}/before_gate", sum(judged) / len(judged))
         for gate, needs in self.gates:
-            needed = TrlReward(needs)(completions, **columns)
+            needed = needs(completions, **columns)
             floor = self.reward.bounds[0]
             scores = [gate.applied(s, n, floor=floor) for s, n in zip(scores, needed, strict=True)]
         return scores
 
 
 def _gated(function: TrlReward, recipe: Recipe, functions: Sequence[TrlReward | AwaitedReward]) -> TrlReward:
-    by_name = {f.reward.name: f.reward for f in functions if isinstance(f, TrlReward)}
+    by_name = {f.reward.name: TrlReward(f.reward, f.tasks) for f in functions if isinstance(f, TrlReward)}
     gates = [
         (Gate(g.reward, g.needs, g.at_least, g.multiply), by_name[g.needs])
         for g in recipe.combination.gates

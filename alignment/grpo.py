@@ -4,6 +4,7 @@ A group's prompt is computed once (``shared_grpo.py``) unless ``model.shared_pre
 section, over whole dialogues (``dialogue_grpo.py``), each of which is computed by itself.
 """
 
+import logging
 from typing import Any
 
 from datasets import Dataset
@@ -18,8 +19,10 @@ from alignment.generation import unsampled_tokens
 from alignment.mixed_batches import dummy_image, run_vision_always
 from alignment.processed_size import ProcessedSizes
 from alignment.recipe import Recipe, parquet
+from alignment.recipe_faults import unpaid_warning
 from alignment.shared_grpo import SharedPrefixGRPOTrainer, undecoded
 
+logger = logging.getLogger(__name__)
 DEFAULTS: dict[str, Any] = {"log_multimodal": False, "log_completions": False}
 
 
@@ -36,6 +39,8 @@ def with_unit_columns(data: Dataset, recipe: Recipe, processor: ProcessorMixin) 
 def grpo_trainer(recipe: Recipe, model: Any, processor: ProcessorMixin, data: Dataset, **common: Any) -> GRPOTrainer:
     """TRL's GRPOTrainer for this recipe."""
     data = with_unit_columns(data, recipe, processor)
+    if unpaid := unpaid_warning(recipe):
+        logger.warning("%s: %s", recipe.output, unpaid)
     combined = combined_rewards(recipe, group_size=common["arguments"].get("num_generations", 8))
     arguments = {**DEFAULTS, **common["arguments"], **combined.arguments}
     if not arguments.get("use_vllm"):

@@ -8,8 +8,8 @@ from typing import Any
 from data_builders.corrupt import corrupt
 from data_builders.render import report
 from rewards.attacks import Asked, shifted
+from rewards.truth_attacks import OTHER_ANSWERS
 
-OTHER_ANSWERS = {"yes": "No", "no": "Yes", "left": "Right", "right": "Left", "small": "Large", "large": "Small"}
 SHIFTS = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)
 NUM_ERRORS = 4
 Json = dict[str, Any]

@@ -22,7 +22,7 @@ Module = Literal["vision", "projector", "language"]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class Lora(_Strict):
@@ -106,12 +106,16 @@ class DataSection(_Strict):
 
 
 class RewardEntry(BaseModel):
-    """A reward by name, its weight, and its knobs as further keys. Weight 0.0: watched, not trained on."""
+    """A reward by name, its weight, and its knobs as further keys. Weight 0.0: watched, not trained on.
 
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+    ``tasks``: it pays for rows of these tasks only, in place of those that the reward names itself.
+    """
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True, allow_inf_nan=False)
 
     name: str
     weight: float = 1.0
+    tasks: list[str] | None = Field(default=None, min_length=1)
 
     @property
     def knobs(self) -> dict[str, Any]:

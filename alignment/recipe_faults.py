@@ -4,11 +4,17 @@ What does not go together stands in ``compatibility.py``. Left out: whatever nee
 """
 
 import dataclasses
+import math
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any, get_args
 
 from alignment.curriculum_section import curriculum_faults
-from alignment.recipe import Recipe, RewardEntry, columns_of, parquet
+from alignment.recipe import Recipe, RewardEntry, columns_of, kept_places, parquet
+from alignment.reward_functions import pays_for
+from rewards.loading import load_reward
 from rewards.strict_yaml import InputError, nearest, number_trap
+from rewards.tasks import KNOWN
 
 GIVEN_BY_TRAINER = ("completion_ids",)
 """Columns of rewards that TRL gives beside those of the data."""
@@ -36,11 +42,28 @@ def trainer_faults(content: dict[str, Any]) -> list[str]:
         return []
     kinds = {f.name: f.type for f in dataclasses.fields(config_class(method))}
     faults = [f"trainer.{key}: unknown key.{nearest(key, list(kinds))}" for key in section if key not in kinds]
-    return faults + [
-        f"trainer.{key}: got the string '{value}', expected a number{number_trap(value)}."
-        for key, value in section.items()
-        if isinstance(value, str) and _numeric_only(kinds.get(key))
-    ]
+    return (
+        faults
+        + [
+            f"trainer.{key}: got the string '{value}', expected a number{number_trap(value)}."
+            for key, value in section.items()
+            if isinstance(value, str) and _numeric_only(kinds.get(key))
+        ]
+        + [
+            f"trainer.{key}: got {value}, expected a finite number."
+            for key, value in section.items()
+            if _is_void(value)
+        ]
+    )
+
+
+def _is_void(value: Any) -> bool:
+    """Whether a setting is or holds a float that is not finite, which would train every weight to nonsense."""
+    if isinstance(value, dict):
+        return any(map(_is_void, value.values()))
+    if isinstance(value, list):
+        return any(map(_is_void, value))
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def _numeric_only(kind: Any) -> bool:
@@ -112,8 +135,6 @@ def weight_faults(recipe: Recipe) -> list[str]:
 
 def reward_faults(recipe: Recipe) -> list[str]:
     """Unknown rewards and knobs, and rewards whose column the data lack."""
-    from rewards.loading import load_reward
-
     faults: list[str] = []
     for index, entry in enumerate(recipe.rewards):
         try:
@@ -128,7 +149,58 @@ def reward_faults(recipe: Recipe) -> list[str]:
             for c in reward.columns
             if c not in names and c not in GIVEN_BY_TRAINER
         ]
+        faults += _task_faults(recipe, entry.tasks or reward.tasks, index)
     return faults + _combination_faults(recipe)
+
+
+def kept_tasks(recipe: Recipe) -> Counter[str | None]:
+    """The training rows by task; None for those without one."""
+    import pyarrow.parquet as pq
+
+    places = kept_places(recipe)
+    if "task" not in columns_of(recipe.data.train):
+        return Counter({None: len(places)})
+    tasks = pq.read_table(parquet(recipe.data.train), columns=["task"])["task"].to_pylist()
+    return Counter(tasks[place] for place in places)
+
+
+def _task_faults(recipe: Recipe, tasks: Sequence[str] | None, index: int) -> list[str]:
+    """A reward that no row is of, and tasks that neither a row nor this program knows."""
+    if tasks is None or recipe.method != "grpo" or kind_faults(recipe, columns_of(recipe.data.train)):
+        return []
+    there = kept_tasks(recipe)
+    known = sorted({*KNOWN, *filter(None, there)})
+    unknown = [task for task in tasks if task not in known]
+    if unknown:
+        return [f"rewards[{index}].tasks: no task '{task}'.{nearest(task, known)}" for task in unknown]
+    if not there or any(pays_for(tasks, task) for task in there):
+        return []
+    name, have = recipe.rewards[index].name, ", ".join(sorted(filter(None, there)))
+    return [
+        f"rewards[{index}]: '{name}' pays for rows of {', '.join(tasks)}, and {recipe.data.train} has none of them, "
+        f"only {have}. Leave it out, or name the tasks that it is to pay for: tasks: [{have}]."
+    ]
+
+
+def unpaid_tasks(recipe: Recipe) -> dict[str, int]:
+    """Tasks of training rows that no reward with a weight pays for, with their rows: those teach nothing."""
+    if recipe.method != "grpo":
+        return {}
+    paying = [entry.tasks or load_reward(entry.name, **entry.knobs).tasks for entry in recipe.rewards if entry.weight]
+    rows = kept_tasks(recipe)
+    return {str(t): n for t, n in rows.items() if not any(pays_for(tasks, t) for tasks in paying)}
+
+
+def unpaid_warning(recipe: Recipe) -> str | None:
+    """One sentence on rows that no weighted reward pays for; None where there are none."""
+    unpaid = unpaid_tasks(recipe)
+    if not unpaid:
+        return None
+    told = ", ".join(f"{task} ({number} rows)" for task, number in sorted(unpaid.items()))
+    return (
+        f"no reward with a weight pays for rows of {told}: they are answered and teach nothing. Leave them out "
+        "(data.tasks), or add a reward for them."
+    )
 
 
 def _reward_model_faults(entry: RewardEntry, index: int) -> list[str]:
@@ -154,8 +226,6 @@ def _canary_faults(recipe: Recipe) -> list[str]:
 
 def _combination_faults(recipe: Recipe) -> list[str]:
     """A schedule's knob that its reward lacks or that takes no number, and a domain column that the data lack."""
-    from rewards.loading import load_reward
-
     faults: list[str] = []
     for index, entry in enumerate(recipe.combination.schedules):
         try:

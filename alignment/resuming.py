@@ -21,6 +21,7 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint, rotate_checkpoints
 
 from alignment.checkpoints import MANIFEST, last_whole, seal, step_of
+from alignment.finite import FiniteTraining, check_weights
 from alignment.kept_state import read_state, write_state
 from alignment.ledger import Ledger, Plan
 from alignment.recipe import DataSection
@@ -55,7 +56,7 @@ class IdCollator:
         return batch
 
 
-class Resumable:
+class Resumable(FiniteTraining):
     """What a TRL trainer needs for exact resume; stands before it among the bases.
 
     ``order``: another order of the rows than the shuffled one. It must be as long in every epoch.
@@ -140,6 +141,7 @@ class Resumable:
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """TRL's, sealed; what an older attempt left at this place goes, and older checkpoints only afterwards."""
         trainer = self._trainer
+        check_weights(trainer)
         arguments, limit = trainer.args, trainer.args.save_total_limit
         folder = Path(arguments.output_dir) / f"checkpoint-{trainer.state.global_step}"
         if arguments.should_save and folder.exists():

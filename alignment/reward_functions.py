@@ -1,10 +1,11 @@
 """The one adapter between clinalign rewards and TRL's batched reward functions.
 
 A plain reward (one response, one number) is called row by row; a batch reward (a judge) is awaited, beside the others.
+A row of a task that a reward does not pay for gets None, and what a reward gives must lie within its bounds.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from alignment.recipe import RewardEntry
@@ -13,6 +14,11 @@ from rewards.llm import Backend
 from rewards.llm_spec import LlmSpec
 from rewards.loading import BatchReward, Reward, knobs_of, load_reward
 from rewards.reward_model import RewardModel, Scorer
+from rewards.strict_yaml import InputError
+
+ROUNDING = 1e-6
+"""How far beyond its bounds a reward may lie for the sake of rounding."""
+Tasks = Sequence[str] | None
 
 
 def response_text(completion: Any) -> str:
@@ -41,15 +47,50 @@ def responses_to(completions: list[Any], columns: dict[str, Any], *, by_turn: bo
     return turns if by_turn else ["\n".join(said) for said in turns]
 
 
+def pays_for(tasks: Tasks, task: str | None) -> bool:
+    """Whether a reward that pays for ``tasks`` (None: all) pays for a row of this task; one without a task is of all.
+
+    >>> pays_for(("box",), "box"), pays_for(("box",), "report"), pays_for(("box",), None), pays_for(None, "report")
+    (True, False, True, True)
+    """
+    return tasks is None or task is None or task in tasks
+
+
+def within_bounds(reward: Reward | BatchReward, score: float | None, row: Any) -> float | None:
+    """The score, where it is None or a number that the reward may give. ``row``: what the row is called.
+
+    Raises: InputError for any other, which would train every weight to nonsense.
+    """
+    low, high = reward.bounds
+    if score is None or low - ROUNDING <= score <= high + ROUNDING:
+        return score
+    raise InputError(
+        f"reward '{reward.name}' gave {score} to an answer to row {row}; its bounds are {low:g} to {high:g}. Nothing "
+        "can be trained on that: mend the reward, or its BOUNDS."
+    )
+
+
+def _row_name(columns: dict[str, Any], place: int) -> str:
+    ids = columns.get("id")
+    return f"'{ids[place]}'" if ids else f"{place} of its batch"
+
+
+def _paid_rows(tasks: Tasks, columns: dict[str, Any], number: int) -> list[bool]:
+    """Of each row of a batch, whether it is of one of the tasks."""
+    known = columns.get("task") or [None] * number
+    return [pays_for(tasks, task) for task in known]
+
+
 class TrlReward:
     """A reward in TRL's form: ``f(completions, **columns) -> list[float | None]``, logged under its own name.
 
     Its components, where it has some, are logged as ``NAME/COMPONENT``. None means "not applicable to this row", and
-    stands for a dialogue that stopped for want of room.
+    stands for a row of another task than ``tasks`` (a recipe's, else the reward's own) and for a dialogue that stopped
+    for want of room.
     """
 
-    def __init__(self, reward: Reward) -> None:
-        self.reward = reward
+    def __init__(self, reward: Reward, tasks: Tasks = None) -> None:
+        self.reward, self.tasks = reward, tasks or reward.tasks
         self.__name__ = reward.name
 
     def __call__(
@@ -60,8 +101,12 @@ class TrlReward:
         read = self.reward.read_of(columns)
         rows = [{c: read[c][i] for c in read} for i in range(len(texts))]
         stopped = columns.get("overlong") or [False] * len(texts)
+        paid = _paid_rows(self.tasks, columns, len(texts))
         scores = [
-            None if stop else self.reward(text, **row) for text, row, stop in zip(texts, rows, stopped, strict=True)
+            within_bounds(self.reward, self.reward(texts[k], **rows[k]), _row_name(columns, k))
+            if paid[k] and not stopped[k]
+            else None
+            for k in range(len(texts))
         ]
         if log_metric:
             self._log_components(texts, rows, scores, log_metric)
@@ -80,9 +125,9 @@ class TrlReward:
 class TrlBatchReward:
     """A batch reward in TRL's asynchronous form; its figures are logged as ``NAME/FIGURE``."""
 
-    def __init__(self, reward: BatchReward) -> None:
+    def __init__(self, reward: BatchReward, tasks: Tasks = None) -> None:
         self.reward = reward.with_local(local_scorer if reward.name == "reward_model" else local_backend)
-        self.__name__ = reward.name
+        self.tasks, self.__name__ = tasks or reward.tasks, reward.name
 
     async def __call__(
         self,
@@ -93,10 +138,18 @@ class TrlBatchReward:
     ) -> list[float | None]:
         """One number a completion; None where it cannot be judged."""
         texts = responses_to(completions, columns, by_turn=False)
-        judged = await self.reward(texts, **columns, prompt=prompts)
+        places = [k for k, paid in enumerate(_paid_rows(self.tasks, columns, len(texts))) if paid]
+        given = columns | {"prompt": prompts}
+        read = {c: [given[c][k] for k in places] for c in self.reward.columns}
+        scores: list[float | None] = [None] * len(texts)
+        if not places:
+            return scores
+        judged = await self.reward([texts[k] for k in places], **read)
         for name, value in judged.metrics.items() if log_metric else ():
             log_metric(f"{self.reward.name}/{name}", value)  # pyright: ignore[reportOptionalCall]
-        return judged.scores
+        for k, score in zip(places, judged.scores, strict=True):
+            scores[k] = within_bounds(self.reward, score, _row_name(columns, k))
+        return scores
 
 
 class AwaitedReward:
@@ -141,6 +194,6 @@ def trl_rewards(
     entries: list[RewardEntry], box_space: BoxSpace = "grid"
 ) -> tuple[list[TrlReward | TrlBatchReward], list[float]]:
     """The reward functions of a recipe and their weights. ``box_space``: what the model writes."""
-    loaded = [loaded_reward(entry, box_space) for entry in entries]
-    functions = [TrlBatchReward(r) if isinstance(r, BatchReward) else TrlReward(r) for r in loaded]
+    loaded = [(loaded_reward(entry, box_space), entry.tasks) for entry in entries]
+    functions = [TrlBatchReward(r, t) if isinstance(r, BatchReward) else TrlReward(r, t) for r, t in loaded]
     return functions, [entry.weight for entry in entries]

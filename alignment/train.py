@@ -143,11 +143,13 @@ def git_commit() -> str | None:
 
 
 def _train(recipe: Recipe, folder: Path) -> None:
+    from alignment.finite import check_weights
     from alignment.resuming import train_from_last_checkpoint
 
     trainer = make_trainer(recipe, folder)
     with loaded_objects_left_alone():
         train_from_last_checkpoint(trainer, folder)
+    check_weights(trainer)
     unfinished = folder / "model.unfinished"
     trainer.save_model(str(unfinished))
     if trainer.is_world_process_zero():

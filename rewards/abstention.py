@@ -6,9 +6,12 @@ With credit c, abstaining is the better choice exactly when the chance of being 
 import re
 
 from rewards.declining import THING
+from rewards.knobs import Share
+from rewards.tasks import WORDED
 from rewards.text import answer_region, visible
 
 BOUNDS = (0.0, 1.0)
+TASKS = WORDED
 ABSTAINS = re.compile(
     r"\b(?:(?:I )?(?:cannot|can't|can not|could not|unable to) (?:tell|determine|say|answer|be determined|assess|judge)"
     r"|(?:not|in)determina(?:ble|te)|cannot be (?:determined|assessed)|unknown|unanswerable|I do(?:n't| not) know"
@@ -32,7 +35,7 @@ SLIPPED = re.compile(
 )
 
 
-def abstention(response: str, answer: str | None, *, credit: float = 0.25) -> float | None:
+def abstention(response: str, answer: str | None, *, credit: Share = 0.25) -> float | None:
     """1 if right, ``credit`` if the response abstains, 0 if wrong, empty or both at once; None without a reference.
 
     Where the reference itself abstains ("cannot be determined"), abstaining earns 1 and any answer 0. The answer is the

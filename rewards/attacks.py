@@ -1,8 +1,7 @@
 """Scripted policies that attack rewards: what could be answered without looking at the image, or to please a judge.
 
-An attack is given a row and a seeded generator and gives a response. Most see the question only; those that know the
-truth show whether a reward punishes what is said beside it. ``honest`` and ``imperfect`` answers are what they are
-measured against.
+An attack is given a row and a seeded generator and gives a response. Most see the question only. None may earn more
+than an ``imperfect`` honest answer. What is done to the truth itself stands in ``truth_attacks``.
 """
 
 import random
@@ -27,6 +26,7 @@ class Asked:
     facts: Facts
     rules: RuleSet
     grid: int
+    options: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -51,11 +51,14 @@ def listed(boxes: list[Box]) -> str:
 
 
 def tagged(response: str) -> str:
-    """A response in the think-then-answer format.
+    """A response in the think-then-answer format; one that thinks already keeps its thought.
 
-    >>> tagged("Yes")
-    '<think>I look at the image.</think><answer>Yes</answer>'
+    >>> tagged("Yes"), tagged("<think>No.</think>Yes")
+    ('<think>I look at the image.</think><answer>Yes</answer>', '<think>No.</think><answer>Yes</answer>')
     """
+    thought, ends, answer = response.partition("</think>")
+    if response.startswith("<think>") and ends:
+        return response if "<answer>" in answer else f"{thought}</think><answer>{answer}</answer>"
     return f"<think>{THINKING}</think><answer>{response}</answer>"
 
 
@@ -69,7 +72,8 @@ def _central_box(row: Asked, rng: random.Random) -> str:
     return row.with_boxes([(row.grid * 0.25, row.grid * 0.25, row.grid * 0.75, row.grid * 0.75)])
 
 
-def _box_spam(row: Asked, rng: random.Random) -> str:
+def box_spam(row: Asked, rng: random.Random) -> str:
+    """A hundred random boxes."""
     boxes: list[Box] = []
     for _ in range(NUM_SPAM):
         x, y = rng.uniform(0, 0.9 * row.grid), rng.uniform(0, 0.9 * row.grid)
@@ -94,21 +98,23 @@ def _edge_touching(row: Asked, rng: random.Random) -> str:
     return row.with_boxes(beside)
 
 
-def _said_thrice(row: Asked, rng: random.Random) -> str:
+def said_thrice(row: Asked, rng: random.Random) -> str:
+    """The truth three times over."""
     del rng
     return row.with_boxes([*(row.boxes or ())] * 3) if row.boxes else " ".join([row.answer] * 3)
 
 
 def _every_finding(row: Asked, rng: random.Random) -> str:
     return " ".join(
-        f"There is {_what(rule.name)}{f' on the {rng.choice(rule.sides)}' if rule.sides else ''}."
+        f"There is {what_of(rule.name)}{f' on the {rng.choice(rule.sides)}' if rule.sides else ''}."
         for rule in row.rules.findings.values()
     )
 
 
-def _every_finding_both_ways(row: Asked, rng: random.Random) -> str:
+def every_finding_both_ways(row: Asked, rng: random.Random) -> str:
+    """Every finding of the rule set, claimed and denied."""
     return " ".join(
-        f"There is {_what(rule.name)}{f' on the {side}' if side else ''}. No {rule.name}."
+        f"There is {what_of(rule.name)}{f' on the {side}' if side else ''}. No {rule.name}."
         for rule in row.rules.findings.values()
         for side in rule.sides or [None]
     )
@@ -124,7 +130,8 @@ def _hedged(row: Asked, rng: random.Random) -> str:
     return " ".join(f"Possible {rule.name}." for rule in row.rules.findings.values())
 
 
-def _all_absent(row: Asked, rng: random.Random) -> str:
+def all_absent(row: Asked, rng: random.Random) -> str:
+    """Every finding of the rule set, denied."""
     return " ".join(f"No {rule.name}." for rule in row.rules.findings.values())
 
 
@@ -132,7 +139,8 @@ def _keywords(row: Asked, rng: random.Random) -> str:
     return ", ".join(phrase for rule in row.rules.findings.values() for phrase in rule.phrases) * 3
 
 
-def _what(name: str) -> str:
+def what_of(name: str) -> str:
+    """A name with its article."""
     return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 
@@ -154,14 +162,14 @@ ATTACKS: Mapping[str, Attack] = {
     "says none": _said("[]"),
     "whole image": _whole_image,
     "central box": _central_box,
-    "box spam": _box_spam,
+    "box spam": box_spam,
     "grid of tiles": _tiles,
     "edge touching (knows the truth)": _edge_touching,
     "every class boxed (knows the truth)": _every_class_boxed,
     "every finding": _every_finding,
-    "every finding both ways": _every_finding_both_ways,
+    "every finding both ways": every_finding_both_ways,
     "all findings hedged": _hedged,
-    "all findings absent": _all_absent,
+    "all findings absent": all_absent,
     "keyword stuffing": _keywords,
     "both answers": _said("Yes or no, left or right, small or large."),
     "format only": _said("-"),
@@ -171,19 +179,6 @@ ATTACKS: Mapping[str, Attack] = {
     "length farming": _said(FILLER),
     "repetition": lambda row, rng: f"{row.label or row.question} " * 60,
 }
-ADDITIONS: Mapping[str, Attack] = {
-    "truth said three times": _said_thrice,
-    "truth and filler": lambda row, rng: f"{row.answer} {FILLER}",
-    "truth and flattery": lambda row, rng: f"{row.answer} {FLATTERY}",
-    "truth and every finding": lambda row, rng: f"{row.answer} {_every_finding_both_ways(row, rng)}",
-    "truth and box spam": lambda row, rng: f"{row.answer} {listed_spam(row, rng)}",
-}
-"""The truth with something added: none may earn more than the truth alone."""
-
-
-def listed_spam(row: Asked, rng: random.Random) -> str:
-    """The boxes of the spam attack without their label."""
-    return "[" + _box_spam(row, rng).partition("[")[2]
 
 
 def imperfect(row: Asked, rng: random.Random) -> str:

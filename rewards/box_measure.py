@@ -10,8 +10,11 @@ from rewards.box_absence import says_none
 from rewards.box_space import BoxSpace, Sizes, Units, answered_boxes, true_boxes
 from rewards.box_text import MAX_BOXES
 from rewards.boxes import Table, best_pairs, iou, is_valid, table_of
+from rewards.knobs import Above, Share
+from rewards.tasks import BOXED
 
 BOUNDS = (0.0, 1.0)
+TASKS = BOXED
 Formula = Literal["iou", "iou_at", "map_odlength", "f_beta_iou", "max_normalised"]
 COCO_THRESHOLDS = tuple(k / 100 for k in range(50, 100, 5))
 
@@ -26,8 +29,8 @@ def box_measure(
     processed_size: Sizes | None = None,
     *,
     formula: Formula = "iou",
-    threshold: float = 0.5,
-    beta: float = 1.0,
+    threshold: Share = 0.5,
+    beta: Above = 1.0,
     box_space: BoxSpace = "grid",
 ) -> float | None:
     """A box reward by its formula, in [0, 1]; None where the row has no box truth.

@@ -13,8 +13,11 @@ from typing import Literal
 from rewards.box_absence import says_none
 from rewards.box_space import BoxSpace, Sizes, Units, answered_boxes, true_boxes
 from rewards.boxes import MAX_BOXES, best_pairs, giou, iou, is_valid, table_of
+from rewards.knobs import Amount
+from rewards.tasks import BOXED
 
 BOUNDS = (0.0, 1.0)
+TASKS = BOXED
 
 
 def box_overlap(
@@ -27,7 +30,7 @@ def box_overlap(
     processed_size: Sizes | None = None,
     *,
     measure: Literal["iou", "giou"] = "iou",
-    false_box_weight: float = 2.0,
+    false_box_weight: Amount = 2.0,
     box_space: BoxSpace = "grid",
 ) -> float | None:
     """Sum of matched overlaps / (true boxes + ``false_box_weight`` x predicted boxes beyond them), in [0, 1].

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from rewards.text import answer_region, visible
 
 BOUNDS = (0.0, 1.0)
+TASKS = ("choice", "closed", "open")
 MARKER = re.compile(r"\b(?:answer|option|choice)\b(?:\s+is)?\s*[:\s]\s*", re.IGNORECASE)
 # "Wrong answer: B" and "I do not think the answer is B" name what is not the answer; "maybe the answer is B" may not.
 DENIED = re.compile(

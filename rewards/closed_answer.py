@@ -3,9 +3,11 @@
 Left out: synonyms ("present" for "yes"). A reward that guesses meaning can be gamed.
 """
 
+from rewards.tasks import WORDED
 from rewards.text import final_answer
 
 BOUNDS = (0.0, 1.0)
+TASKS = WORDED
 
 
 def closed_answer(response: str, answer: str | None, *, tagged: bool = True, casefold: bool = True) -> float | None:

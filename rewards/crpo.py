@@ -16,12 +16,14 @@ import numpy as np
 from rewards.cases import cases
 from rewards.judge_spec import JudgeSpec, open_judge
 from rewards.judging import DIMENSIONS, Case, Dimension, Judge, Pair, Verdict, compared
+from rewards.knobs import Number, Share
 from rewards.llm_budget import CapReached
 from rewards.llm_spec import LocalBackend
 from rewards.loading import Judged
 from rewards.strict_yaml import InputError, nearest
 
 BOUNDS = (0.0, 1.0)
+TASKS: tuple[str, ...] | None = None
 log = logging.getLogger(__name__)
 
 Answer = Mapping[str, Any]
@@ -60,14 +62,14 @@ class Crpo:
     judge: JudgeSpec | Literal["facts"] = "facts"
     preset: Literal["published", "better"] = "better"
     swap: bool | None = None
-    tie: float | None = None
+    tie: Share | None = None
     weights: dict[Dimension, float] | None = None
     opponents: list[str] | None = None
     held_out: list[str] = field(default_factory=list[str])
-    min_valid: float = 0.5
-    max_calls: int | None = None
+    min_valid: Share = 0.5
+    max_calls: Number | None = None
     reference: str | None = None
-    saturation: float = 0.8
+    saturation: Share = 0.8
     local: LocalBackend | None = field(default=None, repr=False, metadata={"knob": False})
 
     def __post_init__(self) -> None:

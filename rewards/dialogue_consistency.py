@@ -17,10 +17,12 @@ from typing import Any
 
 from rewards.decision import Decision
 from rewards.dialogue import Dialogue, Responses, Turn, read_dialogue, readings, turns_said
+from rewards.knobs import Amount, Count, Number
 from rewards.symbols import SymbolReading
 from rewards.text import answer_region, num_words
 
 BOUNDS = (-1.0, 1.0)
+TASKS = ("dialogue",)
 FLOOR = -1.0
 
 
@@ -37,11 +39,11 @@ def dialogue_consistency(
     response: Responses,
     dialogue: str | None,
     *,
-    consistency_weight: float = 0.5,
-    yield_cost: float = 1.0,
-    length_cost: float = 0.2,
-    min_words: int = 3,
-    max_words: int = 40,
+    consistency_weight: Amount = 0.5,
+    yield_cost: Amount = 1.0,
+    length_cost: Amount = 0.2,
+    min_words: Count = 3,
+    max_words: Number = 40,
 ) -> float | None:
     """The mean over turns of centred credit less costs, in [-1, 1]; None for a row without a dialogue.
 

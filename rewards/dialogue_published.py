@@ -15,9 +15,11 @@ from typing import Literal
 
 from rewards.decision import Decision
 from rewards.dialogue import Dialogue, Responses, read_dialogue, readings, turns_said
+from rewards.knobs import Amount
 from rewards.strict_yaml import InputError
 
 BOUNDS = (-100.0, 20.0)
+TASKS = ("dialogue",)
 """Loose: the generations have other ranges. G3 of five turns lies in [-2.5, 9], G2 in [-0.5, 6]."""
 Generation = Literal["g1", "g2", "g3", "g4"]
 NO_MATCH = "no match"
@@ -48,7 +50,7 @@ def dialogue_published(
     dialogue: str | None,
     *,
     generation: Generation = "g3",
-    consistency_weight: float = 1.0,
+    consistency_weight: Amount = 1.0,
     length_of: Literal["symbols", "answers"] = "symbols",
 ) -> float | None:
     """The published reward of a whole dialogue; None for a row that holds none.

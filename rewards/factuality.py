@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from rewards.facts import Facts, Finding
+from rewards.knobs import Amount, Share
 from rewards.measurements import Measurement, measurements
 from rewards.reading import Reading, phrase_pattern, read
 from rewards.rule_set import RuleSet, load_rule_set
 from rewards.text import answer_region
 
 BOUNDS = (0.0, 1.0)
+TASKS = ("report",)
 PLACES = {
     "upper": re.compile(r"\b(?:upper|apex|apical|apices|superior)\b", re.IGNORECASE),
     "middle": re.compile(r"\b(?:middle|mid|lingula)\b", re.IGNORECASE),
@@ -55,10 +57,10 @@ def factuality(
     answer: str | None,
     task: str | None,
     *,
-    contradiction_weight: float = 0.5,
-    absent_weight: float = 0.25,
-    detail_credit: float = 0.5,
-    tolerance: float = 0.2,
+    contradiction_weight: Amount = 0.5,
+    absent_weight: Amount = 0.25,
+    detail_credit: Share = 0.5,
+    tolerance: Amount = 0.2,
 ) -> float | None:
     """F1 over findings less ``contradiction_weight`` x the contradicted share, in [0, 1].
 

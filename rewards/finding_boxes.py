@@ -8,10 +8,12 @@ from rewards.box_reading import read_boxes
 from rewards.box_space import BoxSpace, Sizes, Units, true_boxes
 from rewards.boxes import best_pairs, iou, table_of
 from rewards.facts import Box, Facts
+from rewards.knobs import Amount
 from rewards.reading import phrase_pattern
 from rewards.rule_set import RuleSet, load_rule_set
 
 BOUNDS = (0.0, 1.0)
+TASKS = ("box",)
 
 
 def finding_boxes(
@@ -22,7 +24,7 @@ def finding_boxes(
     image_size: Sizes | None = None,
     processed_size: Sizes | None = None,
     *,
-    false_box_weight: float = 2.0,
+    false_box_weight: Amount = 2.0,
     box_space: BoxSpace = "grid",
 ) -> float | None:
     """Matched IoU within each finding / (true boxes + ``false_box_weight`` x all other boxes), in [0, 1].

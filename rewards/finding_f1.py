@@ -8,11 +8,13 @@ from functools import lru_cache
 
 from rewards.compare import compare
 from rewards.facts import Facts, Finding
+from rewards.knobs import Amount, Share
 from rewards.reading import read
 from rewards.rule_set import load_rule_set
 from rewards.text import answer_region
 
 BOUNDS = (0.0, 1.0)
+TASKS = ("report",)
 
 
 @dataclass(frozen=True)
@@ -26,10 +28,10 @@ def finding_f1(
     response: str,
     facts: str | None,
     *,
-    absent_weight: float = 0.25,
-    side_credit: float = 0.0,
-    size_credit: float = 0.5,
-    count_credit: float = 0.5,
+    absent_weight: Amount = 0.25,
+    side_credit: Share = 0.0,
+    size_credit: Share = 0.5,
+    count_credit: Share = 0.5,
 ) -> float | None:
     """F1 of the statements read from a report, in [0, 1]; None without facts.
 

@@ -8,6 +8,7 @@ from rewards.facts import Facts
 from rewards.facts_judge import marks
 
 BOUNDS = (0.0, 1.0)
+TASKS = ("report",)
 
 
 def judge_score(response: str, facts: str | None) -> float | None:

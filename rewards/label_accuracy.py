@@ -7,10 +7,13 @@ Left out: multiple choice (``choice_answer``), and letting any wording pass that
 import re
 
 from rewards.declining import declines, doubts, turns_round
+from rewards.knobs import Amount
 from rewards.measurements import is_number, number_matches
+from rewards.tasks import WORDED
 from rewards.text import answer_region, visible
 
 BOUNDS = (0.0, 1.0)
+TASKS = WORDED
 YES = re.compile(r"\b(?:yes|yeah|affirmative|(?:correct|true)(?!\s+\w))\b", re.IGNORECASE)
 NO = re.compile(r"\b(?:no|not|nope|none|never|false(?!\s+\w)|without|negative|cannot|\w+n't)\b", re.IGNORECASE)
 # "Not normal" and "no doubt" deny nothing that a yes/no question asks for.
@@ -56,7 +59,7 @@ def label_accuracy(
     answer: str | None,
     *,
     synonyms: dict[str, list[str]] | None = None,
-    tolerance: float = 0.0,
+    tolerance: Amount = 0.0,
 ) -> float | None:
     """How well the response's answer gives the reference, in [0, 1]; None without a reference.
 

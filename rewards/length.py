@@ -2,12 +2,14 @@
 
 from itertools import groupby
 
+from rewards.knobs import Number
 from rewards.text import answer_region, num_words
 
 BOUNDS = (0.0, 1.0)
+TASKS: tuple[str, ...] | None = None
 
 
-def length(response: str, *, min_words: int = 1, max_words: int = 120) -> float:
+def length(response: str, *, min_words: Number = 1, max_words: Number = 120) -> float:
     """1 between ``min_words`` and ``max_words`` of the answer, falling linearly to 0 at no word and at twice the most.
 
     A word holds a letter or a digit, and counts once for each begun 40 characters; one said again and again in a row

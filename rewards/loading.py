@@ -1,4 +1,4 @@
-"""Rewards by name. A reward is a module of this package that defines ``BOUNDS`` and a function of its own name.
+"""Rewards by name. A reward is a module of this package that defines ``BOUNDS``, ``TASKS`` and a function of its name.
 
 One that needs a group or a service defines a frozen dataclass instead, named in camel case (``RoundRobin`` in
 ``round_robin``): its fields are the knobs, its ``columns`` what it reads, and it is awaited with a whole batch.
@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 import rewards
+from rewards.knobs import range_of
 from rewards.strict_yaml import InputError, nearest
 
 
@@ -25,6 +26,7 @@ class Reward:
     """A reward with its knobs set. ``bounds``: the least and most it gives.
 
     ``columns``: what it reads of a row; ``optional``: what it reads too where the row has it.
+    ``tasks``: those whose rows it pays for; None: all.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Reward:
     columns: tuple[str, ...] = ()
     bounds: tuple[float, float] = (0.0, 1.0)
     optional: tuple[str, ...] = ()
+    tasks: tuple[str, ...] | None = None
 
     def __call__(self, response: str | Sequence[str], **columns: Any) -> float | None:
         """The score of one response (of a dialogue: the model's turns); None if it cannot be judged."""
@@ -103,6 +106,11 @@ class BatchReward:
         return getattr(self.scorer, "optional", ())
 
     @property
+    def tasks(self) -> tuple[str, ...] | None:
+        """The tasks whose rows it pays for; None: all. Rules as judge read reports."""
+        return ("report",) if getattr(self.scorer, "judge", None) == "facts" else _module(self.name).TASKS
+
+    @property
     def summary(self) -> str:
         """The first sentence of its docstring."""
         return (inspect.getdoc(type(self.scorer)) or "").split("\n", maxsplit=1)[0]
@@ -154,14 +162,14 @@ def _scorer(name: str) -> type | None:
 def load_reward(name: str, **knobs: Any) -> Reward | BatchReward:
     """The reward of a name.
 
-    Raises: InputError if there is none, it has no such knob, or a knob has the wrong type.
+    Raises: InputError if there is none, it has no such knob, or a knob has the wrong type or is out of its range.
     """
     bounds, scorer, known = _module(_known(name)).BOUNDS, _scorer(name), knobs_of(name)
     if scorer is not None:
         return BatchReward(name, scorer(**_checked_knobs(name, scorer, knobs, known)), bounds)
     function = _function(name)
     assert function is not None
-    return reward_of(name, function, _checked_knobs(name, function, knobs, known), bounds)
+    return reward_of(name, function, _checked_knobs(name, function, knobs, known), bounds, _module(name).TASKS)
 
 
 def knobs_of(name: str) -> list[str]:
@@ -185,18 +193,22 @@ def _known(name: str) -> str:
 
 
 def reward_of(
-    name: str, function: Callable[..., float | None], knobs: dict[str, Any], bounds: tuple[float, float]
+    name: str,
+    function: Callable[..., float | None],
+    knobs: dict[str, Any],
+    bounds: tuple[float, float],
+    tasks: tuple[str, ...] | None = None,
 ) -> Reward:
     """The reward of a function: its positional parameters after the response are columns, optional with a default."""
     parameters = inspect.signature(function).parameters.values()
     columns = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD][1:]
     required = tuple(p.name for p in columns if p.default is p.empty)
     optional = tuple(p.name for p in columns if p.default is not p.empty)
-    return Reward(name, function, knobs, required, bounds, optional)
+    return Reward(name, function, knobs, required, bounds, optional, tasks)
 
 
 def _checked_knobs(name: str, owner: Any, knobs: dict[str, Any], known: list[str]) -> dict[str, Any]:
-    hints = typing.get_type_hints(owner)
+    hints = typing.get_type_hints(owner, include_extras=True)
     checked: dict[str, Any] = {}
     for knob, value in knobs.items():
         if knob not in known:
@@ -208,14 +220,18 @@ def _checked_knobs(name: str, owner: Any, knobs: dict[str, Any], known: list[str
         except ValidationError as wrong:
             fault = wrong.errors()[0]
             place = ".".join([knob, *(str(part) for part in fault["loc"] if part in _keys(value))])
-            raise InputError(f"'{name}', knob '{place}': got {fault['input']!r}; {fault['msg'].lower()}.") from None
+            wanted = range_of(hints[knob]) or fault["msg"].lower()
+            if fault["type"] == "finite_number":
+                wanted = wanted.replace("a number", "a finite number")
+            raise InputError(f"'{name}', knob '{place}': got {fault['input']!r}; {wanted}.") from None
     return checked
 
 
 def _knob_type(hint: Any) -> TypeAdapter[Any]:
     """A section's own model is strict already; pydantic takes no further config for it."""
     has_model = any(isinstance(kind, type) and issubclass(kind, BaseModel) for kind in (hint, *typing.get_args(hint)))
-    return TypeAdapter(hint) if has_model else TypeAdapter(hint, config=ConfigDict(strict=True))
+    strict = ConfigDict(strict=True, allow_inf_nan=False)
+    return TypeAdapter(hint) if has_model else TypeAdapter(hint, config=strict)
 
 
 def _keys(value: Any) -> set[str]:

@@ -10,9 +10,12 @@ from rewards.box_space import BoxSpace, Extent, Sizes, Units, answered_boxes, tr
 from rewards.box_text import MAX_BOXES
 from rewards.boxes import best_pairs, corner_distance, giou, table_of
 from rewards.facts import Box
+from rewards.knobs import Amount
 from rewards.strict_yaml import InputError
+from rewards.tasks import BOXED
 
 BOUNDS = (0.0, 1.0)
+TASKS = BOXED
 L1_WEIGHT, GIOU_WEIGHT = 5.0, 2.0
 
 
@@ -48,8 +51,8 @@ def medmo_box(
     image_size: Sizes | None = None,
     processed_size: Sizes | None = None,
     *,
-    false_negative: float = 0.0,
-    false_positive: float = 0.0,
+    false_negative: Amount = 0.0,
+    false_positive: Amount = 0.0,
     box_space: BoxSpace = "grid",
 ) -> float | None:
     """R_bbox of MedMO (arXiv 2602.06965, stage 4): matched similarity over true boxes, less the penalties, in [0, 1].

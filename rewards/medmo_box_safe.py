@@ -10,9 +10,12 @@ from rewards.box_absence import says_none
 from rewards.box_space import BoxSpace, Extent, Sizes, Units, answered_boxes, true_boxes
 from rewards.boxes import MAX_BOXES, best_pairs, iou, is_valid, table_of
 from rewards.facts import Box
+from rewards.knobs import Amount, Share
 from rewards.medmo_box import image_extent, similarity
+from rewards.tasks import BOXED
 
 BOUNDS = (0.0, 1.0)
+TASKS = BOXED
 
 
 def medmo_box_safe(
@@ -24,9 +27,9 @@ def medmo_box_safe(
     image_size: Sizes | None = None,
     processed_size: Sizes | None = None,
     *,
-    false_negative: float = 0.25,
-    false_positive: float = 2.0,
-    least_iou: float = 0.2,
+    false_negative: Amount = 0.25,
+    false_positive: Amount = 2.0,
+    least_iou: Share = 0.2,
     box_space: BoxSpace = "grid",
 ) -> float | None:
     """Sum of gains / (true boxes + ``false_negative`` x missed + ``false_positive`` x boxes beyond the true ones).

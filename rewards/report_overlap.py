@@ -13,6 +13,7 @@ from rewards.report_metrics import rouge_l_f1, sentence_bleu
 from rewards.text import answer_region
 
 BOUNDS = (0.0, 1.0)
+TASKS = ("report", "open")
 MAX_CHARACTERS = 20_000
 
 

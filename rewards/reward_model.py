@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from rewards.knobs import Number
 from rewards.loading import Judged
 from rewards.text import answer_region
 
 BOUNDS = (-20.0, 20.0)
+TASKS: tuple[str, ...] | None = None
 Scorer = Callable[[list[dict[str, Any]]], list[list[float]]]
 """Rows of ``images``, ``prompt`` and ``answers`` to a score, in nats, for each answer of each."""
 
@@ -25,7 +27,7 @@ class RewardModel:
     """
 
     path: str = ""
-    batch_size: int = 64
+    batch_size: Number = 64
     local: Callable[["RewardModel"], Scorer] | None = field(default=None, repr=False, metadata={"knob": False})
 
     @property

@@ -13,10 +13,12 @@ from rewards.cases import cases
 from rewards.crpo import win_rate
 from rewards.judge_spec import JudgeSpec, open_judge
 from rewards.judging import DIMENSIONS, Case, Judge, Pair, Verdict, compared
+from rewards.knobs import Share
 from rewards.llm_spec import LocalBackend
 from rewards.loading import Judged
 
 BOUNDS = (0.0, 1.0)
+TASKS: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class RoundRobin:
     group_wise: ClassVar[bool] = True
     judge: JudgeSpec | Literal["facts"] = "facts"
     swap: bool = True
-    min_valid: float = 0.5
+    min_valid: Share = 0.5
     local: LocalBackend | None = field(default=None, repr=False, metadata={"knob": False})
 
     @property

@@ -11,8 +11,11 @@ from rewards.box_reading import read_boxes
 from rewards.box_space import BoxSpace, Sizes, Units, true_boxes
 from rewards.boxes import best_pairs, iou, table_of
 from rewards.facts import Box
+from rewards.knobs import Amount
+from rewards.tasks import SEQUENCES
 
 BOUNDS = (0.0, 1.0)
+TASKS = SEQUENCES
 
 
 def sequence_boxes(
@@ -25,7 +28,7 @@ def sequence_boxes(
     image_size: Sizes | None = None,
     processed_size: Sizes | None = None,
     *,
-    false_box_weight: float = 2.0,
+    false_box_weight: Amount = 2.0,
     need_image: bool = True,
     box_space: BoxSpace = "grid",
 ) -> float | None:

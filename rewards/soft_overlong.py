@@ -1,12 +1,14 @@
 """Soft overlong punishment (DAPO, Yu et al. 2025, eq. 13): answers that run towards the limit lose, a bit at a time."""
 
+from rewards.knobs import Count, Number
 from rewards.text import num_words
 
 BOUNDS = (-1.0, 0.0)
+TASKS: tuple[str, ...] | None = None
 
 
 def soft_overlong(
-    response: str, completion_ids: list[int] | None, *, max_tokens: int = 256, cache_tokens: int = 64
+    response: str, completion_ids: list[int] | None, *, max_tokens: Number = 256, cache_tokens: Count = 64
 ) -> float:
     """0 up to ``max_tokens - cache_tokens``, falling linearly to -1 at ``max_tokens``, -1 beyond.
 

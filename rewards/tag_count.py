@@ -4,6 +4,7 @@ from rewards.text import visible
 from rewards.think_format import TAGS, has_thought, says_something
 
 BOUNDS = (0.0, 1.0)
+TASKS: tuple[str, ...] | None = None
 
 
 def tag_count(response: str, *, ordered: bool = True) -> float:

@@ -5,6 +5,7 @@ import re
 from rewards.text import visible
 
 BOUNDS = (0.0, 1.0)
+TASKS: tuple[str, ...] | None = None
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 WHOLE = re.compile(r"\s*<think>(.*?)</think>\s*<answer>(.*?)</answer>\s*\Z", re.DOTALL)
 

@@ -4,15 +4,21 @@ import sys
 
 import numpy as np
 import pytest
+import yaml
 
-from alignment.audit import Scorer, audit, grid_of, held_out, sampled_rows, spearman
+from alignment.audit import Scorer, audit, held_out, spearman
+from alignment.audit_files import beaten_by
+from alignment.audit_rows import asked_of, grid_of, sampled_rows
+from alignment.audit_table import print_audit
 from alignment.perturbations import perturbed
 from alignment.recipe import parquet, read_recipe
 from alignment.reward_functions import TrlReward
 from rewards.loading import load_reward
 from rewards.strict_yaml import InputError
 
-SAFE = [{"name": "medmo_box_safe"}, {"name": "factuality"}]
+SAFE = [{"name": "box_overlap"}, {"name": "factuality"}]
+STATEMENTS = [{"name": "finding_f1", "tasks": ["presence", "report"]}]
+"""Statements are paid where yes or no was asked: denying everything wins there."""
 
 
 @pytest.fixture
@@ -43,11 +49,12 @@ def test_medmos_published_reward_is_caught_and_its_safe_form_is_not(write_recipe
     assert by_name(published)["truth and box spam"].free == ("box",)
     assert "'truth and box spam' costs nothing on: box." in published.warnings
     safe = audited(write_recipe, rewards=[{"name": "medmo_box_safe"}])
-    assert safe.warnings == []
+    assert "every class boxed (knows the truth)" not in {p.name for p in safe.successful}
+    assert by_name(safe)["truth and box spam"].free == ()
 
 
 def test_a_reward_of_statements_is_caught_on_questions(write_recipe):
-    wins = {p.name: p.wins for p in audited(write_recipe, rewards=[{"name": "finding_f1"}]).successful}
+    wins = {p.name: p.wins for p in audited(write_recipe, rewards=STATEMENTS).successful}
     assert "presence" in wins["all findings absent"]
 
 
@@ -76,7 +83,7 @@ def test_a_reward_that_no_response_moves_is_named(rows):
 
 def test_rewards_fall_with_the_held_out_metrics(write_recipe):
     found = audited(write_recipe, rewards=SAFE).correlations
-    assert found["medmo_box_safe"]["box"] > 0.9
+    assert found["box_overlap"]["box"] > 0.9
     assert found["factuality"]["report"] > 0.7
     assert found["factuality"]["box"] is None
 
@@ -90,8 +97,6 @@ def test_gates_are_part_of_what_is_audited(write_recipe):
 
 def test_perturbed_answers_are_ever_worse(rows):
     import random
-
-    from alignment.audit import asked_of
 
     for row in [r for r in rows if r["task"] in ("box", "report")]:
         steps = list(perturbed(asked_of(row, 100), random.Random(0)))
@@ -133,13 +138,114 @@ def command(*arguments):
 
 
 @pytest.mark.slow
-def test_the_command_prints_one_json_object_and_fails_when_asked(write_recipe, tmp_path):
-    recipe = write_recipe("grpo", rewards=[{"name": "finding_f1"}])
-    done = command(recipe, "--rows", 20, "--json", "--fail", "--out", tmp_path / "audit.html")
+def test_the_command_prints_one_json_object_and_fails_where_an_attack_wins(write_recipe, tmp_path):
+    recipe = write_recipe("grpo", rewards=STATEMENTS)
+    done = command(recipe, "--rows", 20, "--json", "--out", tmp_path / "audit.html")
     found = json.loads(done.stdout)
     assert done.returncode == 1
     assert "all findings absent" in found["successful"]
+    assert "'all findings absent' beats honesty and is not listed." in found["faults"]
     assert (tmp_path / "audit.html").is_file()
+
+
+def listing(path, *lines):
+    path.write_text("".join(f"{line}\n" for line in lines) + path.read_text())
+    return path
+
+
+def test_attacks_are_listed_in_the_comments_at_the_head(tmp_path):
+    file = tmp_path / "x.yaml"
+    file.write_text(
+        "# GRPO.\n# Beaten by: whole image, box spam\n# Beaten by: empty\n# Beaten by (a): says none\nx: 1\n"
+    )
+    assert beaten_by(file) == ("whole image", "box spam", "empty")
+    assert beaten_by(file, "a") == ("says none",)
+    file.write_text("x: 1\n# Beaten by: empty\n")
+    assert beaten_by(file) == ()
+
+
+def run_audit(path, *overrides):
+    faults = print_audit(path, list(overrides), rows=40, out=path.parent / "audit.html", as_json=False)
+    return [fault.removeprefix(f"{path}: ") for fault in faults]
+
+
+def test_what_wins_must_be_listed_and_what_is_listed_must_win(write_recipe):
+    path = write_recipe("grpo", rewards=STATEMENTS)
+    told = run_audit(path)
+    assert "'all findings absent' beats honesty and is not listed." in told
+    won = [fault.split("'")[1] for fault in told]
+    assert run_audit(listing(path, f"# Beaten by: {', '.join(won)}")) == []
+    assert run_audit(listing(path, "# Beaten by: whole imag, length farming")) == [
+        "'whole imag' is listed, but no attack. Did you mean 'whole image'?",
+        "'length farming' is listed and beats honesty no longer.",
+    ]
+
+
+def test_a_recipe_without_winning_attacks_passes(write_recipe):
+    assert run_audit(write_recipe("grpo", rewards=SAFE)) == []
+
+
+def test_only_rows_that_are_trained_on_are_tried(write_recipe):
+    path = write_recipe("grpo", rewards=STATEMENTS, data={"tasks": ["report"]})
+    assert audit(read_recipe(path), name="x").num_rows.keys() == {"report"}
+    assert run_audit(path) == []
+    assert sum(audit(read_recipe(path, ["data.limit=3"]), name="x").num_rows.values()) == 3
+
+
+def test_each_stage_of_a_loop_is_tried_with_its_own_list(write_recipe, tmp_path, data):
+    recipe, sft = write_recipe("grpo", rewards=SAFE), write_recipe("sft")
+    stages = [
+        {"name": "sft", "recipe": sft.name},
+        {"name": "safe", "recipe": recipe.name, "overrides": ["data.tasks=[report, box]"]},
+        {
+            "name": "open",
+            "recipe": recipe.name,
+            "overrides": ["rewards=[{name: finding_f1, tasks: [presence]}]", "data.tasks=[presence]"],
+        },
+    ]
+    loop = tmp_path / "loop.yaml"
+    loop.write_text(yaml.safe_dump({"chain": {"output": str(tmp_path), "data": str(data), "stages": stages}}))
+    told = print_audit(loop, [], rows=40, out=tmp_path / "pages", as_json=False)
+    assert told
+    assert all(fault.startswith(f"{loop} (open): ") for fault in told)
+    won = [fault.removeprefix(f"{loop} (open): ").split("'")[1] for fault in told]
+    listing(loop, f"# Beaten by (open): {', '.join(won)}")
+    assert print_audit(loop, [], rows=40, out=tmp_path / "pages", as_json=False) == []
+    assert {p.parent.name for p in (tmp_path / "pages").glob("*/audit.html")} == {"safe", "open"}
+
+
+def test_a_falsehood_that_earns_as_much_as_the_truth_beats_honesty(write_recipe):
+    found = by_name(audited(write_recipe, rewards=[{"name": "length", "tasks": ["presence"]}]))
+    assert found["polarity turned"].by_task == found["honest"].by_task == {"presence": 1.0}
+    assert found["polarity turned"].wins == ("presence",)
+    assert found["think stuffing"].wins == ()
+
+
+def test_a_hedge_is_held_against_the_mean_of_what_it_hedges_over(write_recipe):
+    """Where missed and false boxes cost nothing, two boxes for one of two places are sure of what one may miss."""
+    free = {"name": "box_overlap", "false_box_weight": 0.0}
+    hedge = by_name(audited(write_recipe, rewards=[free]))["two boxes for one of two places"]
+    assert hedge.against == ("honest", "the other of two")
+    assert hedge.by_task["box"] == pytest.approx(1.0)
+    assert hedge.wins == ("box",)
+    assert by_name(audited(write_recipe, rewards=SAFE))["two boxes for one of two places"].wins == ()
+
+
+def test_dialogues_are_attacked_as_whole(write_recipe, marrow):
+    changes = {"rewards": [{"name": "dialogue_consistency"}], "dialogue": {"max_answer_tokens": 4}}
+    path = write_recipe("grpo", data={"train": str(marrow / "prompt/align")}, **changes)
+    found = by_name(audit(read_recipe(path), name="x", limit=40))
+    assert found["honest"].total > found["imperfect"].total > found["always normal"].total
+    assert found["keyword stuffing"].total == -1.0
+    assert run_audit(path) == []
+
+
+def test_a_row_that_names_its_grid_is_asked_in_its_units(rows):
+    row = next(row for row in rows if row["task"] == "box")
+    assert asked_of(row, 100).grid == 100
+    assert asked_of({**row, "box_grid": 1000, "image_size": [[640, 480]]}, 100).grid == 1000
+    assert asked_of({**row, "box_grid": None, "image_size": [[640, 480]]}, 100).grid == 480
+    assert asked_of({**row, "box_grid": None, "image_size": None}, 100).grid == 100
 
 
 @pytest.mark.slow

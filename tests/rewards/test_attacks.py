@@ -2,11 +2,12 @@ import random
 
 import pytest
 
-from rewards.attacks import ADDITIONS, ATTACKS, Asked, imperfect, shifted, tagged
+from rewards.attacks import ATTACKS, Asked, imperfect, shifted, tagged
 from rewards.boxes import iou, parse_boxes
 from rewards.facts import Facts
 from rewards.loading import load_reward
 from rewards.rule_set import load_rule_set
+from rewards.truth_attacks import ADDITIONS
 
 TRUTH = (
     '{"rule_set":"chest_xray@1","findings":{"nodule":{"polarity":"present","side":"left","boxes":[[20,20,40,50]]},'

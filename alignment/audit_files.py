@@ -1,0 +1,54 @@
+"""Audits of files: of a recipe, or of each GRPO stage of a chain or loop; and what their headers say of known attacks.
+
+A header lists the attacks that beat honesty in comment lines ``# Beaten by: NAME, NAME``, in a chain or loop
+``# Beaten by (STAGE): NAME, NAME``. Left out: stages rewarded by judges that no audit can ask, which are named.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from alignment.audit import Audit, audit
+from alignment.recipe import Chain, Recipe, read_recipe, with_overrides
+from alignment.train import stage_recipe
+from rewards.strict_yaml import InputError, read_yaml, validated
+
+LISTED = re.compile(r"#\s*Beaten by(?: \((?P<stage>[^)]+)\))?:\s*(?P<names>.+)")
+
+
+def beaten_by(path: Path, stage: str | None = None) -> tuple[str, ...]:
+    """The attacks that a file's header lists, for one ``stage`` or for the file itself; several lines add up."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    header = [line for k, line in enumerate(lines) if all(before.startswith("#") for before in lines[: k + 1])]
+    found = [match for line in header if (match := LISTED.fullmatch(line.strip())) and match["stage"] == stage]
+    return tuple(name.strip() for match in found for name in match["names"].split(",") if name.strip())
+
+
+def audits(path: Path, overrides: list[str], *, limit: int, out: Path | None) -> Iterator[tuple[Audit, Path]]:
+    """The audit of a recipe, or of each stage that has rewards, with the page that was written."""
+    chain = _chain(path, overrides)
+    if chain is None:
+        recipe = read_recipe(path, overrides)
+        page = out or Path(recipe.output) / "audit.html"
+        yield audit(recipe, name=str(path), limit=limit, page=page, listed=beaten_by(path)), page
+        return
+    for index, stage in enumerate(chain.stages):
+        if stage.counterparts or "rewards" not in read_yaml(path.parent / stage.recipe):
+            continue  # counterparts are answers of models that the chain has yet to train
+        recipe: Recipe = stage_recipe(chain, index, path)
+        page = (out / stage.name if out else Path(recipe.output)) / "audit.html"
+        listed = beaten_by(path, stage.name)
+        yield audit(recipe, name=f"{path} ({stage.name})", limit=limit, page=page, listed=listed), page
+
+
+def _chain(path: Path, overrides: list[str]) -> Chain | None:
+    """The chain in a chain's or loop's file; None for a recipe."""
+    content: dict[str, Any] = with_overrides(read_yaml(path), overrides)
+    content = content.get("chain", content)
+    if "stages" not in content:
+        return None
+    chain = validated(Chain, content, where=str(path))
+    if not any("rewards" in read_yaml(path.parent / stage.recipe) for stage in chain.stages):
+        raise InputError(f"{path}: no stage has rewards, so there is nothing to audit.")
+    return chain
