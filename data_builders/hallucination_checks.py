@@ -77,9 +77,10 @@ def _too_unlike(a: int, b: int, limit: LengthLimit) -> bool:
 
 
 def is_true(response: str, truth: Facts) -> bool:
-    """Whether the response, read by the facts' rule set, says something and nothing that they deny.
+    """Whether the response, read by the facts' rule set, says something, and nothing that they deny.
 
-    Attributes count: a side, size or count that is stated and wrong makes it false.
+    A claim of which they know nothing is false too, unless the rule set ignores it; a denial is not. Attributes count:
+    a side, size or count that is stated and wrong makes it false.
     """
     claimed = read(response, load_rule_set(truth.rule_set)).facts
     if not claimed.findings:
