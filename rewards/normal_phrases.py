@@ -35,14 +35,13 @@ _EARLIER = re.compile(r"\b(?:prior|previous|previously|earlier|old|last|outside|
 _COMPARED = re.compile(r"\b(?:compar\w+|since|than|from|unchanged|stable)\b")
 
 
-def phrases_in(sentence: str, pattern: re.Pattern[str]) -> Iterator[str]:
-    """The normal phrases that a sentence states plainly, in the form of ``folded``.
+def phrases_in(text: str, pattern: re.Pattern[str]) -> Iterator[str]:
+    """The normal phrases that a sentence in lower case states plainly, in the form of ``folded``.
 
     >>> pattern = normal_pattern({"No acute disease": ["effusion"]})
-    >>> list(phrases_in("Heart normal, no acute disease.", pattern)), list(phrases_in("No acute disease?", pattern))
+    >>> list(phrases_in("heart normal, no acute disease.", pattern)), list(phrases_in("no acute disease?", pattern))
     (['no acute disease'], [])
     """
-    text = lowered(sentence)
     for hit in pattern.finditer(text):
         before = text[max(0, hit.start() - AROUND) : hit.start()]
         if hit.start() > AROUND:
@@ -53,13 +52,13 @@ def phrases_in(sentence: str, pattern: re.Pattern[str]) -> Iterator[str]:
 
 
 def normal_pattern(normal: Mapping[str, list[str]]) -> re.Pattern[str]:
-    """One pattern that matches every phrase in lower-case text: by its first word, longest first."""
-    by_word: dict[str, list[str]] = {}
+    """One pattern that matches every phrase in lower-case text: by its first letter, longest first."""
+    by_letter: dict[str, list[str]] = {}
     for phrase in sorted(map(folded, normal), key=len, reverse=True):
-        first, *others = map(re.escape, phrase.split())
-        by_word.setdefault(first, []).append("".join(f" +{word}" for word in others))
-    phrases = "|".join(f"{first}(?:{'|'.join(others)})" for first, others in by_word.items())
-    return re.compile(rf"\b(?:{phrases})(?!\w)")
+        by_letter.setdefault(phrase[0], []).append(" +".join(map(re.escape, phrase[1:].split(" "))))
+    # The letter stands before the test for a word's start, so that the search can skip to it.
+    phrases = "|".join(rf"{re.escape(x)}(?<!\w.)(?:{'|'.join(rest)})" for x, rest in by_letter.items())
+    return re.compile(rf"(?:{phrases})(?!\w)")
 
 
 def folded(phrase: str) -> str:

@@ -168,11 +168,11 @@ def _normal(key: RulesKey) -> tuple[re.Pattern[str], dict[str, list[str]]] | Non
     return (normal_pattern(normal), {folded(phrase): names for phrase, names in normal.items()}) if normal else None
 
 
-def _denials(sentence: str, key: RulesKey) -> Iterator[_Mention]:
-    """What the normal phrases of a sentence deny."""
-    normal = _normal(key)
-    for phrase in dict.fromkeys(phrases_in(sentence, normal[0])) if normal else ():
-        for name in normal[1][phrase] if normal else ():
+def _denials(sentence: str, text: str, key: RulesKey) -> Iterator[_Mention]:
+    """What the normal phrases of a sentence, in lower case ``text``, deny."""
+    pattern, denied = _normal(key) or (None, {})
+    for phrase in dict.fromkeys(phrases_in(text, pattern)) if pattern else ():
+        for name in denied[phrase]:
             absent = Finding(polarity="absent", count=0 if key.rules.findings[name].counted else None)
             yield _Mention(name, absent, sentence[:QUOTED], phrase, restricted=False, side=None)
 
@@ -192,7 +192,7 @@ def _mentions(sentence: str, key: RulesKey) -> tuple[bool, tuple[_Mention, ...],
         name = lexicon.owner(hit)
         finding, side = _finding(key.rules.findings[name], claim.polarity, near)
         found.append(_Mention(name, finding, _quoted(sentence, hit), claim.cue, claim.restricted, side))
-    return bool(hits), tuple(found), tuple(_denials(sentence, key))
+    return bool(hits), tuple(found), tuple(_denials(sentence, text, key))
 
 
 _often_read = lru_cache(maxsize=4096)(_mentions)

@@ -85,6 +85,14 @@ def test_a_finding_that_a_report_does_not_mention_is_a_fit_invention(name, true_
     assert fault_of_rejected(chosen, f"{true_part}There is {invented}.", truth=WRITTEN) is None
 
 
+def test_the_whole_truth_with_an_invention_beside_it_is_fit_where_the_facts_tell_it():
+    chosen = "There is a nodule on the left."
+    assert fault_of_rejected(chosen, f"{chosen} There is a mass.", truth=WRITTEN) is None
+    assert fault_of_rejected(chosen, f"{chosen} There is a mass.") == "contains the truth"
+    assert fault_of_rejected(chosen, f"{chosen} No mass.", truth=WRITTEN) == "contains the truth"
+    assert fault_of_rejected(chosen, f"{chosen} The sky is blue.", truth=WRITTEN) == "contains the truth"
+
+
 @pytest.mark.parametrize(
     "said", ["Nodule on the left.", "No mass.", "Possible mass.", "Nodule on the left. No effusion."]
 )

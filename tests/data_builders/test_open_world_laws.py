@@ -1,4 +1,4 @@
-"""Laws of facts that know only part: a report is worth 1 by its own facts, inventing costs, denying the unknown is free."""
+"""Laws of facts that know only part: a report is worth 1 by its own facts, inventing costs, denying is free."""
 
 from functools import cache
 
