@@ -22,8 +22,8 @@ from rewards.box_absence import says_none
 from rewards.box_space import Units, answered_boxes, true_boxes
 from rewards.box_text import written_boxes
 from rewards.boxes import MAX_BOXES, iou_matrix, is_valid, match_boxes
-from rewards.compare import compare
-from rewards.facts import Facts
+from rewards.compare import Comparison, compare
+from rewards.facts import Facts, Finding
 from rewards.reading import RulesKey, read
 from rewards.rule_set import RuleSet, load_rule_set
 from rewards.sequence_boxes import components as sequence_components
@@ -31,6 +31,8 @@ from rewards.text import final_answer
 
 CLOSED_TASKS = ("presence", "side", "size", "count")
 HIT_IOU = 0.5
+SEVERE = 0.8
+"""An error of at least this severity, by the rule set, is a severe one."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Metric:
 class Outcome:
     """One row judged: counts that add up over rows. No counts: the row has no truth to be judged by.
 
-    ``wrong`` names the findings that a report claims and the facts deny (or place on the other side).
+    ``wrong`` names the findings that a report claims and the facts deny (or place on the other side, or do not know).
     """
 
     id: str
@@ -78,8 +80,12 @@ RATIOS: dict[str, tuple[Ratio, ...]] = {
     "finding_recall": (Ratio(("found",), ("true_findings",)),),
     "finding_f1": (Ratio(("true_claims", "found"), ("claims", "true_findings")),),
     "hallucination_rate": (Ratio(("hallucinations",), ("claims",)),),
+    "severity_hallucination_rate": (Ratio(("hallucinated_severity",), ("claims",)),),
+    "severe_hallucination_rate": (Ratio(("severe_hallucinations",), ("claims",)),),
+    "unsupported_rate": (Ratio(("unsupported",), ("claims", "ignored_claims")),),
     "hallucinated_reports": (Ratio(("hallucinated",), ("reports",)),),
     "omission_rate": (Ratio(("omissions",), ("true_findings",)),),
+    "severity_omission_rate": (Ratio(("omitted_severity",), ("true_findings",)),),
     "claims_per_report": (Ratio(("claims",), ("reports",)),),
     "report_parse_failure": (Ratio(("unparsed_report",), ("reports",)),),
     "mean_iou": (Ratio(("iou",), ("true_boxes",)),),
@@ -96,8 +102,12 @@ RATIOS: dict[str, tuple[Ratio, ...]] = {
 LOWER_IS_BETTER = frozenset(
     {
         "hallucination_rate",
+        "severity_hallucination_rate",
+        "severe_hallucination_rate",
+        "unsupported_rate",
         "hallucinated_reports",
         "omission_rate",
+        "severity_omission_rate",
         "report_parse_failure",
         "box_parse_failure",
         "false_boxes_on_empty",
@@ -203,9 +213,18 @@ def _capability_outcome(row: Mapping[str, Any], words: str, rules: RuleSet, abou
     stated = read(row["answer"] or "", rules).facts.without_boxes()
     if not stated.findings:
         return Outcome(**about, counts={})
+    stated = _with_unasked(stated, row["facts"])
     outcome = _findings_outcome(stated, words, rules, about)
-    judged_by_name = compare(stated, read(words, rules).facts)
+    judged_by_name = compare(stated, read(words, rules).facts, unsupported=rules.unsupported)
     return replace(outcome, counts=outcome.counts | counts_by_finding(judged_by_name))
+
+
+def _with_unasked(stated: Facts, known: str | None) -> Facts:
+    """What a reference states; what it leaves out, and the row's facts do not deny, is uncertain: it is not judged."""
+    findings = Facts.told(known).findings if known else {}
+    left_out = [n for n, f in findings.items() if f.polarity != "absent" and n not in stated.findings]
+    unasked = dict.fromkeys(left_out, Finding(polarity="uncertain"))
+    return stated.model_copy(update={"findings": {**stated.findings, **unasked}})
 
 
 def _report_outcome(row: Mapping[str, Any], words: str, rules: RuleSet, about: dict[str, Any]) -> Outcome:
@@ -214,24 +233,41 @@ def _report_outcome(row: Mapping[str, Any], words: str, rules: RuleSet, about: d
 
 
 def _findings_outcome(truth: Facts, words: str, rules: RuleSet, about: dict[str, Any]) -> Outcome:
+    """Claims and omissions, plainly and by severity; what is not known is hallucinated, or ignored by the rule set."""
     reading = read(words, rules)
-    judged = compare(truth, reading.facts)
+    judged = compare(truth, reading.facts, unsupported=rules.unsupported)
     counts = {
         "reports": 1,
         "claims": len(judged.claims),
         "hallucinations": len(judged.hallucinations),
+        "unsupported": len(judged.unsupported),
+        "ignored_claims": len(judged.unsupported) if rules.unsupported == "ignore" else 0,
         "true_claims": len(judged.claims) - len(judged.hallucinations),
         "true_findings": len(judged.true_findings),
         "found": len(judged.found),
         "omissions": len(judged.omissions),
         "hallucinated": bool(judged.hallucinations),
         "unparsed_report": bool(not reading.facts.findings or reading.unread),
+        **_severities(judged, rules),
     }
     return Outcome(
         **about,
         counts={name: float(count) for name, count in counts.items()},
         wrong=tuple(judged.hallucinations),
     )
+
+
+def _severities(judged: Comparison, rules: RuleSet) -> dict[str, float]:
+    """Severity summed over what is hallucinated (invented, or on the wrong side) and over what is left out."""
+    invented = [
+        rules.severity(name, "side" if name in judged.true_findings else "invented") for name in judged.hallucinations
+    ]
+    missed = [rules.severity(name, "missed") for name in judged.omissions if name in rules.findings]
+    return {
+        "hallucinated_severity": sum(invented),
+        "severe_hallucinations": sum(severity >= SEVERE for severity in invented),
+        "omitted_severity": sum(missed),
+    }
 
 
 def _box_outcome(row: Mapping[str, Any], words: str, about: dict[str, Any]) -> Outcome:

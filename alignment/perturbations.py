@@ -8,6 +8,7 @@ from typing import Any
 from data_builders.corrupt import corrupt
 from data_builders.render import report
 from rewards.attacks import Asked, shifted
+from rewards.facts import Finding
 from rewards.truth_attacks import OTHER_ANSWERS
 
 SHIFTS = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)
@@ -39,7 +40,8 @@ def _reports(row: Asked, rng: random.Random) -> Iterator[Perturbed]:
     facts, changed = row.facts, set[str]()
     yield Perturbed(report(facts, row.rules), 0)
     for step in range(1, NUM_ERRORS):
-        left = facts.model_copy(update={"findings": {n: f for n, f in facts.findings.items() if n not in changed}})
+        closed = dict.fromkeys(changed, Finding(polarity="uncertain"))  # nothing is corrupted twice
+        left = facts.model_copy(update={"findings": {**facts.findings, **closed}})
         wrong = corrupt(left, row.rules, rng)
         if wrong is None:
             return

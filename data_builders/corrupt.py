@@ -1,7 +1,8 @@
 """Corrupt: plausible wrong versions of the facts, each with the severity of what was changed.
 
-Only errors that the words of a report show are made; what the facts do not know is never claimed either way,
-since it may be true. Left out: wrong places, measurements, and errors that implications would give away.
+Only errors that the words of a report show are made. What the facts deny is invented, since that is surely false; where
+they deny nothing, what they do not know, unless the rule set ignores such claims. Left out: wrong places, measurements,
+and errors that implications would give away.
 """
 
 import random
@@ -43,13 +44,26 @@ def corrupt(
 
 
 def options(facts: Facts, rules: RuleSet) -> list[Option]:
-    """Every single error that can be made of these facts and that their words would show."""
-    return [
+    """Every single error that can be made of these facts and that their words would show; none of empty facts."""
+    known: list[Option] = [
         (kind, name, wrong)
         for name, finding in facts.findings.items()
         if (rule := rules.findings.get(name)) is not None
         for kind, wrong in _wrong_versions(finding, rule)
         if sentence(wrong, rule, rules) != sentence(finding, rule, rules)
+    ]
+    return known if any(kind == "invented" for kind, *_ in known) else known + _unsupported(facts, rules)
+
+
+def _unsupported(facts: Facts, rules: RuleSet) -> list[Option]:
+    """Inventions of what the facts do not know; none where they know nothing, and so have no words to be changed."""
+    if not facts.findings or rules.unsupported == "ignore":
+        return []
+    return [
+        (kind, name, wrong)
+        for name, rule in rules.findings.items()
+        if name not in facts.findings
+        for kind, wrong in _inventions(rule)
     ]
 
 

@@ -107,7 +107,7 @@ def agreed(question: str, yes: bool | None, rule_set: str) -> Claims:
 def _contradicts(text: str, facts: Facts) -> bool:
     """Whether a text claims a finding that is not there or lies elsewhere, or denies one that is there."""
     said = read(text, load_rule_set(facts.rule_set)).facts
-    found = compare(facts, said)
+    found = compare(facts, said, unsupported="ignore")
     denied = [name for name in found.omissions if said.findings.get(name) and said.findings[name].polarity == "absent"]
     return bool(found.hallucinations or denied)
 

@@ -44,7 +44,8 @@ def fault_of_rejected(
     """Why ``rejected`` cannot stand against ``chosen`` under the same image; None if it can.
 
     ``truth``: the facts by which it is read, where they are known; without them a short answer that gives the same
-    yes or no is taken for true. ``limit`` None accepts any length.
+    yes or no is taken for true. The whole truth with an invented finding beside it is refused only where they are not.
+    ``limit`` None accepts any length.
 
     >>> fault_of_rejected("Yes", "yes.")
     'equal to the truth'
@@ -55,7 +56,7 @@ def fault_of_rejected(
     faults = {
         "empty": not wrong,
         "equal to the truth": right == wrong,
-        "contains the truth": _contains(wrong, right),
+        "contains the truth": _contains(wrong, right) and not (truth and invents(rejected, truth)),
         "speaks of its own making": bool(META_TEXT.search(rejected)),
         "true by accident": is_true(rejected, truth) if truth and truth.findings else same_polarity(chosen, rejected),
         "of a far other length": limit is not None and _too_unlike(len(right), len(wrong), limit),
@@ -77,9 +78,10 @@ def _too_unlike(a: int, b: int, limit: LengthLimit) -> bool:
 
 
 def is_true(response: str, truth: Facts) -> bool:
-    """Whether the response, read by the facts' rule set, says something and nothing that they deny.
+    """Whether the response, read by the facts' rule set, says something, and nothing that they deny.
 
-    Attributes count: a side, size or count that is stated and wrong makes it false.
+    A claim of which they know nothing is false too, unless the rule set ignores it; a denial is not. Attributes count:
+    a side, size or count that is stated and wrong makes it false.
     """
     claimed = read(response, load_rule_set(truth.rule_set)).facts
     if not claimed.findings:
@@ -87,6 +89,11 @@ def is_true(response: str, truth: Facts) -> bool:
     judged = compare(truth, claimed)
     missed = [name for name in judged.omissions if name in claimed.findings]
     return not judged.hallucinations and not missed and not _misstated(truth, claimed)
+
+
+def invents(response: str, truth: Facts) -> bool:
+    """Whether the response, read by the facts' rule set, claims a finding that is not there, or on the other side."""
+    return bool(compare(truth, read(response, load_rule_set(truth.rule_set)).facts).hallucinations)
 
 
 def _misstated(truth: Facts, claimed: Facts) -> bool:

@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict
 Polarity = Literal["present", "absent", "uncertain"]
 Box = tuple[float, float, float, float]
 """(x1, y1, x2, y2): x to the right, y down, half-open, x1 < x2 and y1 < y2."""
+Unsupported = Literal["wrong", "ignore"]
+"""What a finding that is claimed, and that the truth does not know, counts as: a wrong claim, or nothing."""
 
 
 class Finding(BaseModel):

@@ -1,15 +1,17 @@
 """Factuality of a report: findings with polarity, side, size, count, place and measurement against what is true.
 
 Grown from ``finding_f1``: a contradiction is worse than an omission, place and measurements count where the reference
-report states them, and only reports are judged. Left out: what the rule set's phrases do not name, and comparison with
-earlier studies. MedMO's abstract speaks of factuality checks and defines none; this definition is ours.
+report states them, and only reports are judged. What is claimed and not known counts as invented, unless the rule set
+ignores it. Left out: what the rule set's phrases do not name, and comparison with earlier studies. MedMO's abstract
+speaks of factuality checks and defines none; this definition is ours.
 """
 
 import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from rewards.facts import Facts, Finding
+from rewards.compare import claims_nothing
+from rewards.facts import Facts, Finding, Unsupported
 from rewards.knobs import Amount, Share
 from rewards.measurements import Measurement, measurements
 from rewards.reading import Reading, phrase_pattern, read
@@ -38,17 +40,29 @@ class Details:
 
 @dataclass(frozen=True)
 class Judgement:
-    """Weighted sums over findings: ``earned`` credit, ``claimed`` and ``true`` weight, ``contradicted`` weight."""
+    """Weighted sums over findings: ``earned`` credit, ``claimed`` and ``true`` weight, ``contradicted`` weight.
+
+    ``claims_nothing``: the response says something, and claims no finding; all that counts where ``true`` is 0.
+    """
 
     earned: float
     claimed: float
     true: float
     contradicted: float
+    claims_nothing: bool
 
     def score(self, contradiction_weight: float) -> float:
         """F1 less the contradicted share of the truth, not below 0."""
-        f1 = 2 * self.earned / (self.claimed + self.true) if self.claimed and self.true else 0.0
-        return max(0.0, f1 - contradiction_weight * self.contradicted / self.true) if self.true else 0.0
+        if not self.true:
+            return float(self.claims_nothing)
+        f1 = 2 * self.earned / (self.claimed + self.true)
+        return max(0.0, f1 - contradiction_weight * self.contradicted / self.true)
+
+    def share(self, weight: float, *, of: float) -> float:
+        """One weight as a share of another; where the truth has none, 1 if the response claims nothing."""
+        if not self.true:
+            return float(self.claims_nothing)
+        return weight / of if of else 0.0
 
 
 def factuality(
@@ -61,6 +75,7 @@ def factuality(
     absent_weight: Amount = 0.25,
     detail_credit: Share = 0.5,
     tolerance: Amount = 0.2,
+    unsupported: Unsupported | None = None,
 ) -> float | None:
     """F1 over findings less ``contradiction_weight`` x the contradicted share, in [0, 1].
 
@@ -69,6 +84,12 @@ def factuality(
     is right within the relative ``tolerance``); 0.5 if it is there and called possible. The opposite polarity, the
     opposite side, and both polarities at once are contradictions. So a swapped side earns less than an omission, and a
     hedge lies between. Place and measurements are true where the reference report ``answer`` states them.
+
+    ``unsupported`` ``wrong``: a finding that is claimed and that the truth does not know is an invention: it weighs 1
+    in what is claimed, without credit, and 1 in what is contradicted. Beside n right findings, one such claim leaves
+    2n / (2n + 1) - ``contradiction_weight`` / n: at n = 2, 0.8 - 0.25 = 0.55. Called possible, it is claimed without
+    credit, and no contradiction. ``ignore``: neither is judged. None: as the rule set says. A denial is never judged.
+    Where the truth knows nothing, a report that says something and claims nothing earns 1, any other 0.
 
     None without facts, or where ``task`` is given and is not ``report``. An empty response earns 0.
 
@@ -79,7 +100,7 @@ def factuality(
     """
     if not facts or task not in (None, "report"):
         return None
-    judged = judgement(response, facts, answer, absent_weight, detail_credit, tolerance)
+    judged = judgement(response, facts, answer, absent_weight, detail_credit, tolerance, unsupported)
     return judged.score(contradiction_weight)
 
 
@@ -92,30 +113,41 @@ def components(
     absent_weight: float = 0.25,
     detail_credit: float = 0.5,
     tolerance: float = 0.2,
+    unsupported: Unsupported | None = None,
     **_: float,
 ) -> dict[str, float]:
     """Precision and recall of credit, and the contradicted share of the truth."""
     if not facts or task not in (None, "report"):
         return {}
-    judged = judgement(response, facts, answer, absent_weight, detail_credit, tolerance)
+    judged = judgement(response, facts, answer, absent_weight, detail_credit, tolerance, unsupported)
     return {
-        "precision": judged.earned / judged.claimed if judged.claimed else 0.0,
-        "recall": judged.earned / judged.true if judged.true else 0.0,
+        "precision": judged.share(judged.earned, of=judged.claimed),
+        "recall": judged.share(judged.earned, of=judged.true),
         "contradicted": judged.contradicted / judged.true if judged.true else 0.0,
     }
 
 
 @lru_cache(maxsize=1024)  # the score and its components are of the same answer
 def judgement(
-    response: str, facts: str, answer: str | None, absent_weight: float, detail_credit: float, tolerance: float
+    response: str,
+    facts: str,
+    answer: str | None,
+    absent_weight: float,
+    detail_credit: float,
+    tolerance: float,
+    unsupported: Unsupported | None = None,
 ) -> Judgement:
-    """The sums of one response. Findings of which the facts say nothing, or "uncertain", are not judged."""
+    """The sums of one response. Findings that the facts call "uncertain" are not judged."""
     truth = Facts.told(facts)
     rules = load_rule_set(truth.rule_set)
     known = {name: f for name, f in truth.findings.items() if f.polarity != "uncertain"}
     reading, reference = read(answer_region(response), rules), read(answer or "", rules)
+    counted = (unsupported or rules.unsupported) == "wrong"
     earned = claimed = contradicted = 0.0
     for name, said in reading.facts.findings.items():
+        if name not in truth.findings and said.polarity != "absent" and counted:
+            claimed += 1.0
+            contradicted += float(said.polarity == "present" or name in reading.conflicts)
         if name not in known:
             continue
         weight = _weight(known[name], absent_weight)
@@ -127,7 +159,8 @@ def judgement(
         earned += weight * _credit(known[name], said) * detail_credit ** _num_faults(
             known[name], said, wanted, told, tolerance
         )  # fmt: skip
-    return Judgement(earned, claimed, sum(_weight(f, absent_weight) for f in known.values()), contradicted)
+    true = sum(_weight(f, absent_weight) for f in known.values())
+    return Judgement(earned, claimed, true, contradicted, claims_nothing(truth, reading.facts))
 
 
 def _weight(finding: Finding, absent_weight: float) -> float:

@@ -1,15 +1,17 @@
 """Findings of a report against the truth: an F1 over statements, where contradiction costs more than omission.
 
-Left out: place beyond the side and measurements (``factuality`` has them), and implications between findings.
+A finding that is claimed, or called possible, and that the truth does not know is a wrong statement unless the rule
+set ignores it; denied, it is none. Left out: place beyond the side and measurements (``factuality`` has them), and
+implications between findings.
 """
 
 from dataclasses import dataclass
 from functools import lru_cache
 
-from rewards.compare import compare
-from rewards.facts import Facts, Finding
+from rewards.compare import claims_nothing, compare
+from rewards.facts import Facts, Finding, Unsupported
 from rewards.knobs import Amount, Share
-from rewards.reading import read
+from rewards.reading import Reading, read
 from rewards.rule_set import load_rule_set
 from rewards.text import answer_region
 
@@ -32,6 +34,7 @@ def finding_f1(
     side_credit: Share = 0.0,
     size_credit: Share = 0.5,
     count_credit: Share = 0.5,
+    unsupported: Unsupported | None = None,
 ) -> float | None:
     """F1 of the statements read from a report, in [0, 1]; None without facts.
 
@@ -40,13 +43,18 @@ def finding_f1(
     that attribute is wrong or left out; 0.5 if the finding is there and called possible; 0 if it contradicts the
     truth or itself. Precision is over what is claimed, recall over what is true. An empty response earns 0.
 
+    ``unsupported`` ``wrong``: a finding that is claimed or called possible and that the truth does not know weighs 1
+    in precision, with credit 0; beside one right finding, one such claim gives P 1/2, R 1, F1 2/3. ``ignore``: it is
+    not judged. None: as the rule set says. Where the truth holds nothing to earn by (no finding known, or only absent
+    ones of weight 0), a report that says something and claims nothing earns 1, any other 0.
+
     >>> truth = '{"rule_set":"chest_xray@1","findings":{"nodule":{"polarity":"present","side":"left"}}}'
     >>> finding_f1("There is a nodule on the left.", truth), finding_f1("No nodule.", truth)
     (1.0, 0.0)
     """
     if not facts:
         return None
-    judged = _judged(response, facts, absent_weight, _Credits(side_credit, size_credit, count_credit))
+    judged = _judged(response, facts, absent_weight, _Credits(side_credit, size_credit, count_credit), unsupported)
     precision, recall = judged["precision"], judged["recall"]
     return 2 * precision * recall / (precision + recall) if precision and recall else 0.0
 
@@ -59,34 +67,57 @@ def components(
     side_credit: float = 0.0,
     size_credit: float = 0.5,
     count_credit: float = 0.5,
+    unsupported: Unsupported | None = None,
 ) -> dict[str, float]:
-    """Precision, recall, and numbers of claims, hallucinations and omissions."""
+    """Precision, recall, and numbers of claims, hallucinations, unsupported claims and omissions."""
     if not facts:
         return {}
-    return dict(_judged(response, facts, absent_weight, _Credits(side_credit, size_credit, count_credit)))
+    return dict(_judged(response, facts, absent_weight, _Credits(side_credit, size_credit, count_credit), unsupported))
 
 
 @lru_cache(maxsize=1024)  # the score and its components are of the same answer
-def _judged(response: str, facts: str, absent_weight: float, credits: _Credits) -> dict[str, float]:
+def _judged(
+    response: str, facts: str, absent_weight: float, credits: _Credits, unsupported: Unsupported | None
+) -> dict[str, float]:
     truth = Facts.told(facts)
-    reading = read(answer_region(response), load_rule_set(truth.rule_set))
-    found = compare(truth, reading.facts)
-    said = {name: f for name, f in reading.facts.findings.items() if name in truth.findings}
-    credit = {n: 0.0 if n in reading.conflicts else _credit(truth.findings[n], f, credits) for n, f in said.items()}
-    claimed = {n: absent_weight if f.polarity == "absent" else 1.0 for n, f in said.items()}
-    true = {n: absent_weight if f.polarity == "absent" else 1.0 for n, f in truth.findings.items()}
+    rules = load_rule_set(truth.rule_set)
+    reading, counted = read(answer_region(response), rules), unsupported or rules.unsupported
+    found = compare(truth, reading.facts, unsupported=counted)
+    said = reading.facts.findings
+    credit = {name: _credit_of(name, truth, reading, credits) for name in said}
+    claimed = {n: _weight(f, absent_weight) for n, f in said.items() if n in truth.findings or _is_claim(f, counted)}
+    true = {n: _weight(f, absent_weight) for n, f in truth.findings.items()}
+    nothing = float(claims_nothing(truth, reading.facts)) if not any(true.values()) else None
     return {
-        "precision": _mean(credit, claimed),
-        "recall": _mean({n: credit.get(n, 0.0) for n in true}, true),
+        "precision": _mean(credit, claimed) if nothing is None else nothing,
+        "recall": _mean(credit, true) if nothing is None else nothing,
         "claims": float(len(found.claims)),
         "hallucinations": float(len(found.hallucinations)),
+        "unsupported": float(len(found.unsupported)),
         "omissions": float(len(found.omissions)),
     }
 
 
+def _is_claim(said: Finding, unsupported: Unsupported) -> bool:
+    """Whether what is said of a finding that the truth does not know is held against the report."""
+    return unsupported == "wrong" and said.polarity != "absent"
+
+
+def _weight(finding: Finding, absent_weight: float) -> float:
+    return absent_weight if finding.polarity == "absent" else 1.0
+
+
 def _mean(credit: dict[str, float], weight: dict[str, float]) -> float:
     total = sum(weight.values())
-    return sum(credit[n] * w for n, w in weight.items()) / total if total else 0.0
+    return sum(credit.get(n, 0.0) * w for n, w in weight.items()) / total if total else 0.0
+
+
+def _credit_of(name: str, truth: Facts, reading: Reading, credits: _Credits) -> float:
+    """The credit of what is said of one finding; a report that contradicts itself is right only about a doubt."""
+    known = truth.findings.get(name)
+    if known is None or (name in reading.conflicts and known.polarity != "uncertain"):
+        return 0.0
+    return _credit(known, reading.facts.findings[name], credits)
 
 
 def _credit(truth: Finding, said: Finding, credits: _Credits) -> float:

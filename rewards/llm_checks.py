@@ -96,10 +96,11 @@ def _triples(item: Item) -> set[tuple[str, ...]]:
 def contradicts(item: Item, facts: Facts) -> bool:
     """True if the answer claims a finding that the truth denies or places elsewhere, or denies one that is there.
 
-    A bare "yes" or "no" is read as saying or denying what the question asks.
+    What the truth does not know contradicts nothing. A bare "yes" or "no" is read as saying or denying what the
+    question asks.
     """
     said = read(_statement(item), load_rule_set(facts.rule_set)).facts
-    found = compare(facts, said)
+    found = compare(facts, said, unsupported="ignore")
     denied = [n for n in found.omissions if n in said.findings and said.findings[n].polarity == "absent"]
     return bool(found.hallucinations or denied)
 

@@ -2,11 +2,13 @@
 
 Sections that assert nothing (indication, history, comparison, technique) are skipped; sentences are read one by one,
 in linear time, each phrase with the cue that holds for it (`rewards.assertion`). A phrase may leave words open:
-``heart ... enlarged`` is read from "the heart is mildly enlarged". Left out: findings spread over two sentences,
-and what one finding implies for another.
+``heart ... enlarged`` is read from "the heart is mildly enlarged". A normal phrase ("no acute disease") denies the
+findings that the rule set lists, but for those that the text says something else of: a statement about one finding
+outweighs one about all. Left out: findings spread over two sentences, and what one finding implies for another.
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -15,6 +17,7 @@ from rewards.assertion import lowered, lowered_assertions
 from rewards.box_text import labelled_boxes
 from rewards.facts import Box, Facts, Finding, Polarity
 from rewards.laterality import BILATERAL, Near, near_words, nearest_word, side_of
+from rewards.normal_phrases import folded, normal_pattern, phrases_in
 from rewards.rule_set import FindingRule, RuleSet
 from rewards.sections import sentences
 
@@ -92,14 +95,17 @@ def _read(text: str, key: "RulesKey") -> Reading:
     text, rest = text[:MAX_CHARACTERS], text[MAX_CHARACTERS:]
     bare, boxes = labelled_boxes(text, phrase_pattern(rules)) if BRACKET.search(text) else (text, [])
     by_name: dict[str, list[_Mention]] = {}
+    denied: dict[str, list[_Mention]] = {}
     unread: list[str] = []
     for sentence in sentences(bare):
-        named, found = (_often_read if len(sentence) <= QUOTED else _mentions)(sentence, key)
-        for mention in found:
-            by_name.setdefault(mention.name, []).append(mention)
-        if not named and re.search(r"\w", sentence):
+        named, found, normal = (_often_read if len(sentence) <= QUOTED else _mentions)(sentence, key)
+        for mentions, of in ((found, by_name), (normal, denied)):
+            for mention in mentions:
+                of.setdefault(mention.name, []).append(mention)
+        if not (named or normal) and re.search(r"\w", sentence):
             unread.append(sentence)
     unread += [rest] if rest else []
+    by_name |= {name: said for name, said in denied.items() if name not in by_name}
     merged = {name: _merged(said, rules.findings[name]) for name, said in by_name.items()}
     located = _with_boxes({n: f for n, (f, _) in merged.items()}, boxes, rules)
     return Reading(
@@ -155,8 +161,24 @@ def phrase_pattern(rules: RuleSet) -> re.Pattern[str]:
     return _lexicon(RulesKey(rules)).any_case
 
 
-def _mentions(sentence: str, key: RulesKey) -> tuple[bool, tuple[_Mention, ...]]:
-    """Whether a sentence names a finding at all, and what it claims of those it names."""
+@lru_cache(maxsize=64)
+def _normal(key: RulesKey) -> tuple[re.Pattern[str], dict[str, list[str]]] | None:
+    """The pattern of the normal phrases, and what each denies; None without any."""
+    normal = key.rules.wording.normal
+    return (normal_pattern(normal), {folded(phrase): names for phrase, names in normal.items()}) if normal else None
+
+
+def _denials(sentence: str, text: str, key: RulesKey) -> Iterator[_Mention]:
+    """What the normal phrases of a sentence, in lower case ``text``, deny."""
+    pattern, denied = _normal(key) or (None, {})
+    for phrase in dict.fromkeys(phrases_in(text, pattern)) if pattern else ():
+        for name in denied[phrase]:
+            absent = Finding(polarity="absent", count=0 if key.rules.findings[name].counted else None)
+            yield _Mention(name, absent, sentence[:QUOTED], phrase, restricted=False, side=None)
+
+
+def _mentions(sentence: str, key: RulesKey) -> tuple[bool, tuple[_Mention, ...], tuple[_Mention, ...]]:
+    """Whether a sentence names a finding at all, what it claims of those, and what its normal phrases deny."""
     lexicon, text = _lexicon(key), lowered(sentence)
     hits = list(lexicon.pattern.finditer(text))
     said = lowered_assertions(text, [hit.span() for hit in hits]) if hits else []
@@ -170,7 +192,7 @@ def _mentions(sentence: str, key: RulesKey) -> tuple[bool, tuple[_Mention, ...]]
         name = lexicon.owner(hit)
         finding, side = _finding(key.rules.findings[name], claim.polarity, near)
         found.append(_Mention(name, finding, _quoted(sentence, hit), claim.cue, claim.restricted, side))
-    return bool(hits), tuple(found)
+    return bool(hits), tuple(found), tuple(_denials(sentence, text, key))
 
 
 _often_read = lru_cache(maxsize=4096)(_mentions)

@@ -13,10 +13,11 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rewards.decision import Decision
+from rewards.facts import Unsupported
 from rewards.rule_faults import Fault, decision_faults, staging_faults
 from rewards.stages import Staging
 from rewards.strict_yaml import InputError, nearest, read_yaml, validated
-from rewards.wording_faults import wording_faults
+from rewards.wording_faults import normal_faults, wording_faults
 from rewards.yaml_lines import line_of
 
 ErrorKind = Literal["invented", "missed", "side", "size", "count"]
@@ -49,7 +50,8 @@ class FindingRule(BaseModel):
 class Wording(BaseModel):
     """Templates. ``{what}`` is a finding with article and size, ``{name}`` the bare finding, ``{where}`` its place.
 
-    Each list holds alternatives of equal meaning; the first is the default.
+    Each list holds alternatives of equal meaning; the first is the default. ``normal``: by phrase that says that all
+    is well ("no acute cardiopulmonary process"), the findings that it denies; it is read, and never written.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -64,6 +66,7 @@ class Wording(BaseModel):
     ask_count: list[str] = []
     ask_box: list[str] = []
     ask_report: list[str] = []
+    normal: dict[str, list[str]] = {}
 
 
 REQUIRED_WORDING = ("present", "absent", "uncertain", "ask_presence", "ask_report")
@@ -74,7 +77,8 @@ class RuleSet(BaseModel):
     """One clinical task: its findings, their words, and what each kind of error weighs.
 
     ``error_weights``: severity of an error = severity of the finding x weight of the kind, both in [0, 1].
-    ``side_words``: other words for a side, by which a clinician's report is read.
+    ``side_words``: other words for a side, by which a clinician's report is read. ``unsupported``: what a claimed
+    finding counts as of which the facts say nothing; ``ignore`` where facts leave out what could not be told.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -85,6 +89,7 @@ class RuleSet(BaseModel):
     findings: dict[str, FindingRule] = {}
     side_words: dict[str, list[str]] = {}
     error_weights: dict[ErrorKind, float] = {}
+    unsupported: Unsupported = "wrong"
     wording: Wording = Wording()
     decision: Decision | None = None
     staging: Staging | None = None
@@ -144,10 +149,11 @@ def read_rule_set(path: Path) -> RuleSet:
 
 
 def faults_of(rules: RuleSet) -> list[Fault]:
-    """Every fault of the decision and the staging of a rule set."""
+    """Every fault of the decision, the staging and the normal phrases of a rule set."""
     decided = [] if rules.decision is None else decision_faults(rules.decision)
     worded = [] if rules.decision is None else wording_faults(rules.decision)
-    return [*decided, *worded, *(staging_faults(rules.staging) if rules.staging else ())]
+    normal = normal_faults(rules.wording.normal, list(rules.findings))
+    return [*decided, *worded, *normal, *(staging_faults(rules.staging) if rules.staging else ())]
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Words of a decision that a reader would mistake, and test wording that is training wording."""
+"""Words that a reader would mistake: of a decision, where test wording is training wording too, and normal phrases."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -8,6 +8,7 @@ from string import Formatter
 from rewards.decision import Decision
 from rewards.nodes import Node, Pool
 from rewards.rule_faults import Fault
+from rewards.strict_yaml import nearest
 from rewards.symbols import read_symbol
 from rewards.yaml_lines import Place
 
@@ -33,6 +34,25 @@ def wording_faults(decision: Decision) -> Iterator[Fault]:
                 place,
                 f"'{context.text}': a brace is open, or holds no plain name. Write {{column}}, or {{{{ for a brace.",
             )
+
+
+def normal_faults(normal: Mapping[str, list[str]], findings: list[str]) -> Iterator[Fault]:
+    """Phrases that cannot be read or are two of one kind, and what they deny that is no finding."""
+    owners: dict[str, str] = {}
+    for phrase, denied in normal.items():
+        place = ("wording", "normal", phrase)
+        first = owners.setdefault(_words(phrase), phrase)
+        if not _words(phrase):
+            yield Fault(place, f"'{phrase}' holds no word. Give the words of the phrase.")
+        elif first != phrase:
+            yield Fault(place, f"'{phrase}' is read as '{first}' is. Keep one of them.")
+        if re.search(r"[.,;:!?\n]", phrase):
+            yield Fault(place, f"'{phrase}' holds a stop, and is looked for within parts of a sentence. Leave it out.")
+        if not denied:
+            yield Fault(place, f"'{phrase}' denies nothing. List the findings that it denies.")
+        for name in denied:
+            if name not in findings:
+                yield Fault(place, f"no finding is named '{name}'.{nearest(name, findings)}")
 
 
 def _phrase_faults(node: Node, at: Place) -> Iterator[Fault]:

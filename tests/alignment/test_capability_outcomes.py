@@ -115,6 +115,25 @@ def test_an_open_answer_is_judged_by_the_findings_that_its_reference_states():
     assert wrong.wrong == ("subretinal_fluid",)
 
 
+def test_what_a_reference_leaves_out_is_judged_only_where_the_facts_do_not_know_it():
+    facts = Facts(
+        rule_set="retina_amd@1",
+        findings={
+            "drusen": Finding(polarity="present"),
+            "shrm": Finding(polarity="present"),
+            "fibrosis": Finding(polarity="absent"),
+        },
+    ).to_json()
+    row = row_of(kind="describe", about="findings", answer="The scan shows drusen.", task="report_writing", facts=facts)
+    said = "The scan shows drusen. The scan shows SHRM. The scan shows fibrosis. The scan shows retinal thinning."
+    (outcome,) = score_answers([row], [said])
+    # the SHRM is there, though it was not written down; fibrosis is denied, and thinning is not known
+    assert outcome.wrong == ("fibrosis", "retinal_thinning")
+    assert (outcome.counts["claims"], outcome.counts["true_findings"]) == (3.0, 1.0)
+    assert "claims[shrm]" not in outcome.counts
+    assert outcome.counts["claims[retinal_thinning]"] == 1.0
+
+
 def test_open_answers_have_micro_and_macro_f1_over_findings():
     """Drusen: found 2 of 2, claimed 2 -> 1. Fluid: claimed once, not there -> 0. Macro 1/2; micro 2 * 2 / (3 + 2)."""
     reference = "The scan shows drusen. There is no evidence of subretinal fluid."

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from alignment.metrics import RATIOS, asked_finding, differences, final_words, score_answers, summarise
+from alignment.metrics import LOWER_IS_BETTER, RATIOS, asked_finding, differences, final_words, score_answers, summarise
 from data_builders.schema import user_turn
 from rewards.facts import Facts, Finding
 from rewards.rule_set import load_rule_set
@@ -78,6 +78,79 @@ def test_report_figures_are_ratios_of_sums():
     # 2 * (1/3 * 1/3) / (1/3 + 1/3)
     assert found["finding_f1"] == pytest.approx(1 / 3)
     assert found["report_parse_failure"] == 0.0
+
+
+def test_claims_that_the_facts_do_not_know_are_hallucinations_with_a_rate_of_their_own():
+    said = "Small nodule on the left. Effusion on the left. There is cardiomegaly. No pneumothorax."
+    found = values([row("report", "Write the report.", nodule=LEFT_NODULE, effusion=ABSENT)], [said])
+    # 3 claims: the nodule is right, the effusion is denied, cardiomegaly is not known; the denial counts for nothing
+    assert {name: found[name] for name in ("hallucination_rate", "unsupported_rate", "finding_precision")} == (
+        pytest.approx({"hallucination_rate": 2 / 3, "unsupported_rate": 1 / 3, "finding_precision": 1 / 3})
+    )
+    assert (found["claims_per_report"], found["omission_rate"], found["finding_recall"]) == (3.0, 0.0, 1.0)
+    (outcome,) = score_answers([row("report", "Write the report.", nodule=LEFT_NODULE)], [said])
+    assert outcome.wrong == ("effusion", "cardiomegaly")
+
+
+def test_a_true_report_with_every_unmentioned_finding_is_mostly_hallucinated():
+    others = "There is consolidation. There is an effusion. There is a pneumothorax. There is cardiomegaly."
+    found = values([row("report", "Write the report.", nodule=LEFT_NODULE)], [f"Small nodule on the left. {others}"])
+    assert (found["hallucination_rate"], found["unsupported_rate"], found["hallucinated_reports"]) == (0.8, 0.8, 1.0)
+
+
+def test_a_rule_set_that_ignores_what_is_not_known_counts_it_only_as_unsupported():
+    rules = load_rule_set("chest_xray").model_copy(update={"unsupported": "ignore"})
+    rows = [row("report", "Write the report.", nodule=LEFT_NODULE)]
+    outcomes = score_answers(rows, ["Small nodule on the left. There is an effusion."], rules=rules)
+    found = {name: metric.value for name, metric in summarise(outcomes).items()}
+    # 1 claim is judged, and right; of the 2 that are made, 1 is not known
+    assert (found["hallucination_rate"], found["claims_per_report"], found["unsupported_rate"]) == (0.0, 1.0, 0.5)
+    assert outcomes[0].wrong == ()
+
+
+def test_what_the_facts_doubt_is_neither_hallucinated_nor_unsupported():
+    rows = [row("report", "Write the report.", nodule=Finding(polarity="uncertain"), effusion=PRESENT)]
+    found = values(rows, ["There is a nodule. There is an effusion."])
+    assert (found["claims_per_report"], found["hallucination_rate"], found["unsupported_rate"]) == (1.0, 0.0, 0.0)
+
+
+def test_hallucinations_and_omissions_are_weighed_by_severity():
+    # severities: nodule 0.9, consolidation 0.8, effusion 0.7, pneumothorax 1.0, cardiomegaly 0.5; missed counts half
+    rows = [
+        row("report", "Write the report.", patient="a", nodule=LEFT_NODULE, effusion=ABSENT, pneumothorax=PRESENT),
+        row("report", "Write the report.", patient="b", consolidation=PRESENT, effusion=PRESENT),
+    ]
+    answers = [
+        # the nodule on the wrong side 0.9 (side), the effusion invented 0.7, cardiomegaly not known 0.5; 3 claims
+        "Small nodule on the right. There is an effusion. There is cardiomegaly.",
+        # consolidation right; the effusion left out; 1 claim
+        "There is consolidation.",
+    ]
+    found = values(rows, answers)
+    # (0.9 + 0.7 + 0.5) / 4 claims; one of 4 (the nodule) is at 0.8 or more
+    assert found["severity_hallucination_rate"] == pytest.approx(2.1 / 4)
+    assert found["severe_hallucination_rate"] == pytest.approx(1 / 4)
+    # pneumothorax 1.0 x 0.5 and effusion 0.7 x 0.5, of 4 true findings; the misplaced nodule is no omission
+    assert found["severity_omission_rate"] == pytest.approx((0.5 + 0.35) / 4)
+    assert (found["hallucination_rate"], found["omission_rate"]) == (0.75, 0.5)
+
+
+def test_an_error_of_severity_0_8_is_severe_and_one_of_0_7_is_not():
+    truth = row("report", "Write the report.", consolidation=ABSENT, effusion=ABSENT)
+    assert values([truth], ["There is consolidation."])["severe_hallucination_rate"] == 1.0
+    assert values([truth], ["There is an effusion."])["severe_hallucination_rate"] == 0.0
+
+
+def test_a_normal_study_is_claimed_normal_by_a_normal_phrase():
+    rows = [row("report", "Write the report.", consolidation=ABSENT, effusion=ABSENT, pneumothorax=ABSENT)]
+    (outcome,) = score_answers(rows, ["No acute cardiopulmonary process."])
+    assert (outcome.counts["unparsed_report"], outcome.counts["claims"], outcome.wrong) == (0.0, 0.0, ())
+
+
+def test_rates_of_error_are_better_when_lower():
+    rates = {name for name in RATIOS if name.endswith(("hallucination_rate", "omission_rate", "unsupported_rate"))}
+    assert len(rates) == 6
+    assert rates <= LOWER_IS_BETTER
 
 
 def test_a_denied_or_unmentioned_finding_is_omitted():

@@ -17,7 +17,7 @@ ABSENT = Finding(polarity="absent")
 
 
 def wrongs(finding, *, name="nodule", rules=CHEST):
-    return options(Facts(rule_set=rules.id, findings={name: finding}), rules)
+    return [o for o in options(Facts(rule_set=rules.id, findings={name: finding}), rules) if o[1] == name]
 
 
 def test_a_present_finding_can_be_missed_or_put_on_the_other_side_or_in_the_other_size():
@@ -42,9 +42,32 @@ def test_a_count_is_misstated_nearby_and_stays_a_count():
     assert counts == [1, 3, 4]
 
 
-def test_nothing_is_claimed_of_what_is_uncertain_or_not_known():
+def test_nothing_is_claimed_of_what_is_uncertain_and_nothing_is_made_of_empty_facts():
     assert wrongs(Finding(polarity="uncertain", side="left")) == []
     assert options(Facts(rule_set=CHEST.id), CHEST) == []
+
+
+def test_what_is_not_known_is_invented_where_nothing_is_denied_and_never_denied():
+    open_world = Facts(rule_set=CHEST.id, findings={"nodule": NODULE})
+    others = [(kind, name) for kind, name, _ in options(open_world, CHEST) if name != "nodule"]
+    assert {kind for kind, _ in others} == {"invented"}
+    assert {name for _, name in others} == CHEST.findings.keys() - {"nodule"}
+    denied = Facts(rule_set=CHEST.id, findings={"nodule": NODULE, "effusion": ABSENT})
+    assert {name for kind, name, _ in options(denied, CHEST) if kind == "invented"} == {"effusion"}
+
+
+def test_what_is_not_known_is_not_invented_where_the_rule_set_ignores_it():
+    ignoring = CHEST.model_copy(update={"unsupported": "ignore"})
+    open_world = Facts(rule_set=CHEST.id, findings={"nodule": NODULE})
+    assert {name for _, name, _ in options(open_world, ignoring)} == {"nodule"}
+
+
+@given(st.integers(0, 10_000))
+def test_the_true_report_earns_more_also_where_its_facts_know_little(seed):
+    facts = Facts(rule_set=CHEST.id, findings={"nodule": NODULE})
+    wrong = corrupt(facts, CHEST, random.Random(seed))
+    true, false = (finding_f1(report(f, CHEST, rng=random.Random(seed)), facts.to_json()) for f in (facts, wrong.facts))
+    assert true == 1.0 > false
 
 
 def test_a_side_that_the_truth_does_not_state_is_not_misstated():

@@ -75,6 +75,42 @@ def test_truth_is_read_by_the_facts(response, true):
     assert is_true(response, TRUTH) is true
 
 
+WRITTEN = Facts(rule_set="chest_report@1", findings={"nodule": Finding(polarity="present", side="left")})
+
+
+@pytest.mark.parametrize("name", [name for name in load_rule_set("chest_report").findings if name != "nodule"])
+@pytest.mark.parametrize("true_part", ["", "There is a nodule on the left. "])
+def test_a_finding_that_a_report_does_not_mention_is_a_fit_invention(name, true_part):
+    chosen, invented = "A nodule is seen on the left.", load_rule_set("chest_report").findings[name].name
+    assert fault_of_rejected(chosen, f"{true_part}There is {invented}.", truth=WRITTEN) is None
+
+
+def test_the_whole_truth_with_an_invention_beside_it_is_fit_where_the_facts_tell_it():
+    chosen = "There is a nodule on the left."
+    assert fault_of_rejected(chosen, f"{chosen} There is a mass.", truth=WRITTEN) is None
+    assert fault_of_rejected(chosen, f"{chosen} There is a mass.") == "contains the truth"
+    assert fault_of_rejected(chosen, f"{chosen} No mass.", truth=WRITTEN) == "contains the truth"
+    assert fault_of_rejected(chosen, f"{chosen} The sky is blue.", truth=WRITTEN) == "contains the truth"
+
+
+@pytest.mark.parametrize(
+    "said", ["Nodule on the left.", "No mass.", "Possible mass.", "Nodule on the left. No effusion."]
+)
+def test_what_is_known_or_only_denied_or_doubted_is_no_invention(said):
+    assert is_true(said, WRITTEN)
+
+
+def test_what_the_truth_doubts_may_be_true():
+    doubtful = WRITTEN.model_copy(update={"findings": {"nodule": Finding(polarity="uncertain")}})
+    assert is_true("There is a nodule.", doubtful)
+    assert not is_true("There is a mass.", doubtful)
+
+
+def test_what_is_not_known_may_be_true_where_the_rule_set_ignores_it():
+    slice_of_ct = Facts(rule_set="lung_ct@1", findings={"mass": Finding(polarity="present")})
+    assert is_true("There is a mass. There is a heart.", slice_of_ct)
+
+
 def test_a_response_true_by_the_facts_is_refused_in_other_words():
     chosen = report(TRUTH, CHEST)
     assert fault_of_rejected(chosen, "A small nodule is seen on the left.", truth=TRUTH) == "true by accident"

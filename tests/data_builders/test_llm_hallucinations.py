@@ -57,6 +57,12 @@ def test_where_no_sample_is_clearly_false_one_is_written():
     assert TRUTH in endpoint.asked[1][0]
 
 
+def test_an_invention_that_the_report_does_not_mention_is_offered_and_written():
+    invented = f"{TRUTH[: -len(' No effusion.')]} There is cardiomegaly."
+    assert hallucinated([request(invented)], Endpoint([number(1)])).answers == {"a": invented}
+    assert hallucinated([request()], Endpoint([answer(invented)])).answers == {"a": invented}
+
+
 def test_samples_that_are_true_equal_or_about_themselves_are_never_offered():
     true = "A small nodule is seen on the left."
     endpoint = Endpoint([number(1)])
