@@ -1,0 +1,52 @@
+"""What a text gets wrong, error by error, and how grave the gravest of them is by the rule set.
+
+Left out: errors that no rule set names, such as a wrong place.
+"""
+
+from rewards.compare import compare
+from rewards.facts import Facts
+from rewards.reading import read
+from rewards.rule_set import ErrorKind, load_rule_set
+
+UNREAD = 0.5
+"""The severity of a false text in which the reader finds no error by name."""
+ClaimError = tuple[str, ErrorKind]
+"""The finding, and what is wrong about it."""
+
+
+def errors_of(truth: Facts, claimed: Facts) -> list[ClaimError]:
+    """Every error of ``claimed``: invented, wrong-sided and missed findings, then wrong sizes and counts.
+
+    A claim of which the truth knows nothing is invented; one about which it is uncertain is not judged.
+
+    >>> from rewards.facts import Finding
+    >>> truth = Facts(rule_set="chest_xray@1", findings={"nodule": Finding(polarity="present", side="left")})
+    >>> errors_of(truth, Facts(rule_set="chest_xray@1", findings={"effusion": Finding(polarity="present")}))
+    [('effusion', 'invented'), ('nodule', 'missed')]
+    """
+    judged, said = compare(truth, claimed), claimed.present()
+    unsupported = [name for name in said if name not in truth.findings]
+    invented = [*(name for name in judged.hallucinations if truth.findings[name].polarity == "absent"), *unsupported]
+    errors: list[ClaimError] = [(name, "invented") for name in invented]
+    errors += [(name, "side") for name in judged.hallucinations if name not in invented]
+    errors += [(name, "missed") for name in judged.omissions]
+    there = [(name, known, said[name]) for name, known in truth.present().items() if name in said]
+    errors += [(name, "size") for name, known, own in there if _misstated(known.size, own.size)]
+    errors += [(name, "count") for name, known, own in there if _misstated(known.count, own.count)]
+    return errors
+
+
+def _misstated(known: object, said: object) -> bool:
+    return None not in (known, said) and known != said
+
+
+def severity_of(truth: Facts, response: str) -> float | None:
+    """The largest ``RuleSet.severity(finding, kind)`` among a response's errors; None if none is found in it.
+
+    >>> truth = Facts(rule_set="chest_xray@1")
+    >>> severity_of(truth, "There is a pneumothorax on the left."), severity_of(truth, "No effusion.")
+    (1.0, None)
+    """
+    rules = load_rule_set(truth.rule_set)
+    errors = errors_of(truth, read(response, rules).facts)
+    return max((rules.severity(name, kind) for name, kind in errors if name in rules.findings), default=None)
