@@ -25,15 +25,17 @@ def errors_of(truth: Facts, claimed: Facts) -> list[ClaimError]:
     [('effusion', 'invented'), ('nodule', 'missed')]
     """
     judged, said = compare(truth, claimed), claimed.present()
+    denied = [name for name in judged.hallucinations if truth.findings[name].polarity == "absent"]
     unsupported = [name for name in said if name not in truth.findings]
-    invented = [*(name for name in judged.hallucinations if truth.findings[name].polarity == "absent"), *unsupported]
-    errors: list[ClaimError] = [(name, "invented") for name in invented]
-    errors += [(name, "side") for name in judged.hallucinations if name not in invented]
-    errors += [(name, "missed") for name in judged.omissions]
     there = [(name, known, said[name]) for name, known in truth.present().items() if name in said]
-    errors += [(name, "size") for name, known, own in there if _misstated(known.size, own.size)]
-    errors += [(name, "count") for name, known, own in there if _misstated(known.count, own.count)]
-    return errors
+    errors: dict[ErrorKind, list[str]] = {
+        "invented": [*denied, *unsupported],
+        "side": [name for name in judged.hallucinations if name not in denied],
+        "missed": [*judged.omissions],
+        "size": [name for name, known, own in there if _misstated(known.size, own.size)],
+        "count": [name for name, known, own in there if _misstated(known.count, own.count)],
+    }
+    return [(name, kind) for kind, names in errors.items() for name in names]
 
 
 def _misstated(known: object, said: object) -> bool:
