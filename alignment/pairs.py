@@ -89,7 +89,7 @@ def graded(truth: Facts, chosen: str, responses: list[str]) -> list[tuple[str, s
     """
     errors = {response: sum(n) for response in responses if (n := num_errors(truth, response))}
     worst = worst_of(truth, responses)
-    ranked = sorted([r for r in errors if r != worst], key=lambda r: errors[r]) + [worst] * (worst is not None)
+    ranked = sorted(errors, key=lambda response: (errors[response], response == worst))
     return [(chosen, response) for response in ranked if response != worst] + [
         (better, worse)
         for k, better in enumerate(ranked)

@@ -17,20 +17,20 @@ ClaimError = tuple[str, ErrorKind]
 def errors_of(truth: Facts, claimed: Facts) -> list[ClaimError]:
     """Every error of ``claimed``: invented, wrong-sided and missed findings, then wrong sizes and counts.
 
-    A claim of which the truth knows nothing is invented; one about which it is uncertain is not judged.
+    ``compare`` says what is a hallucination; one that is not about the side of a finding that is there is invented.
 
     >>> from rewards.facts import Finding
-    >>> truth = Facts(rule_set="chest_xray@1", findings={"nodule": Finding(polarity="present", side="left")})
-    >>> errors_of(truth, Facts(rule_set="chest_xray@1", findings={"effusion": Finding(polarity="present")}))
+    >>> there, absent = Finding(polarity="present", side="left"), Finding(polarity="absent")
+    >>> truth = Facts(rule_set="chest_xray@1", findings={"nodule": there, "effusion": absent})
+    >>> errors_of(truth, Facts(rule_set="chest_xray@1", findings={"effusion": there}))
     [('effusion', 'invented'), ('nodule', 'missed')]
     """
     judged, said = compare(truth, claimed), claimed.present()
-    denied = [name for name in judged.hallucinations if truth.findings[name].polarity == "absent"]
-    unsupported = [name for name in said if name not in truth.findings]
-    there = [(name, known, said[name]) for name, known in truth.present().items() if name in said]
+    present = truth.present()
+    there = [(name, known, said[name]) for name, known in present.items() if name in said]
     errors: dict[ErrorKind, list[str]] = {
-        "invented": [*denied, *unsupported],
-        "side": [name for name in judged.hallucinations if name not in denied],
+        "invented": [name for name in judged.hallucinations if name not in present],
+        "side": [name for name in judged.hallucinations if name in present],
         "missed": [*judged.omissions],
         "size": [name for name, known, own in there if _misstated(known.size, own.size)],
         "count": [name for name, known, own in there if _misstated(known.count, own.count)],
@@ -45,8 +45,9 @@ def _misstated(known: object, said: object) -> bool:
 def severity_of(truth: Facts, response: str) -> float | None:
     """The largest ``RuleSet.severity(finding, kind)`` among a response's errors; None if none is found in it.
 
-    >>> truth = Facts(rule_set="chest_xray@1")
-    >>> severity_of(truth, "There is a pneumothorax on the left."), severity_of(truth, "No effusion.")
+    >>> from rewards.facts import Finding
+    >>> truth = Facts(rule_set="chest_xray@1", findings={"pneumothorax": Finding(polarity="absent")})
+    >>> severity_of(truth, "There is a pneumothorax on the left."), severity_of(truth, "No pneumothorax.")
     (1.0, None)
     """
     rules = load_rule_set(truth.rule_set)
