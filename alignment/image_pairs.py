@@ -14,9 +14,9 @@ from alignment.recipe import Sampling
 from data_builders.images import png_bytes
 from data_builders.lesion_heat import GivenBoxes
 from data_builders.lesion_noise import NoiseTally, noised
-from data_builders.relevance import weights_of
+from data_builders.llm_rows import relevance_of
 from data_builders.render import report
-from data_builders.schema import assistant_turn
+from data_builders.schema import assistant_turn, message_text
 from data_builders.seeds import seeded
 from rewards.facts import Facts
 from rewards.rule_set import load_rule_set
@@ -55,18 +55,14 @@ def degraded(rows: list[Row], sampling: Sampling, *, grid: int, tally: NoiseTall
 
 
 def noised_pairs(rows: list[Row], made: list[Degraded]) -> list[Row]:
-    """The true report under the image, preferred to the same report under the noised one (MMedPO section 3.1).
-
-    Weights are the severities of what was noised, in the sensible reading of the paper's normalisation.
-    """
-    weights = weights_of([one.severity for one in made], "sensible")
-    return [_noised_pair(rows[one.place], one, float(weight)) for one, weight in zip(made, weights, strict=True)]
+    """The true report under the image, preferred to the same report under the noised one (MMedPO section 3.1)."""
+    return [_noised_pair(rows[one.place], one) for one in made]
 
 
-def _noised_pair(row: Row, one: Degraded, weight: float) -> Row:
+def _noised_pair(row: Row, one: Degraded) -> Row:
     answer = true_report(row)
     image = {"bytes": png_bytes(one.image), "path": f"{row['id']}-noised.png"}
-    others = {"rejected_images": [image, *row["images"][1:]], "weight": weight, "kind": "lesion_noise"}
+    others = {"rejected_images": [image, *row["images"][1:]], "relevance": one.severity, "kind": "lesion_noise"}
     return {"id": f"{row['id']}-noised", "chosen": answer, "rejected": answer, **others}
 
 
@@ -94,7 +90,7 @@ def look_alike_pairs(rows: list[Row], sampling: Sampling) -> list[tuple[int, Row
             continue
         if frozenset((here, other)) not in couples:
             couples.add(frozenset((here, other)))
-            pairs += [(here, _look_alike(row, rows[other], sampling)), (other, _look_alike(rows[other], row, sampling))]
+            pairs += [(here, _look_alike(row, rows[other])), (other, _look_alike(rows[other], row))]
     return pairs
 
 
@@ -107,7 +103,8 @@ def _distance(one: Facts, other: Facts) -> int:
     return sum(one.findings.get(name) != other.findings.get(name) for name in names)
 
 
-def _look_alike(row: Row, other: Row, sampling: Sampling) -> Row:
+def _look_alike(row: Row, other: Row) -> Row:
     own = {"chosen": true_report(row), "rejected": true_report(other), "rejected_images": None}
     own["mirror_images"] = other["images"]
-    return {**own, "id": f"{row['id']}-not-{other['id']}", "weight": sampling.look_alike_weight, "kind": "look_alike"}
+    relevance = relevance_of(Facts.model_validate_json(row["facts"]), message_text(own["rejected"]))
+    return {**own, "id": f"{row['id']}-not-{other['id']}", "relevance": relevance, "kind": "look_alike"}

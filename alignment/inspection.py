@@ -10,7 +10,7 @@ from PIL import Image
 from alignment.recipe import parquet
 from rewards.strict_yaml import InputError
 
-SHOWN_COLUMNS = ("id", "patient", "split", "task", "facts", "answer", "boxes", "weight", "kind")
+SHOWN_COLUMNS = ("id", "patient", "split", "task", "facts", "answer", "boxes", "relevance", "weight", "kind")
 
 
 def inspect_row(data: str, index: int, model: str, out: Path) -> dict[str, Any]:

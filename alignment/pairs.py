@@ -26,15 +26,15 @@ from alignment.reward_functions import local_backend
 from data_builders.hallucination_checks import fault_of_rejected
 from data_builders.lesion_noise import NoiseTally
 from data_builders.llm_hallucinations import Ask, Request, hallucinated
-from data_builders.llm_rows import asker
-from data_builders.preference_set import figures
+from data_builders.llm_rows import LlmTally, asker, relevance_of
+from data_builders.preference_set import figures, weighted
 from data_builders.render import report
 from data_builders.schema import assistant_turn, message_text
-from rewards.compare import compare
 from rewards.facts import Facts
 from rewards.llm_spec import open_llm
 from rewards.reading import read
 from rewards.rule_set import load_rule_set
+from rewards.severity import errors_of
 from rewards.strict_yaml import InputError
 
 TURN = List({"role": Value("string"), "content": List({"type": Value("string"), "text": Value("string")})})
@@ -44,7 +44,7 @@ FEATURES = Features(
         "split": Value("string"), "task": Value("string"), "facts": Value("string"), "rule_set": Value("string"),
         "provenance": Value("string"), "images": List(ImageFeature()), "rejected_images": List(ImageFeature()),
         "mirror_images": List(ImageFeature()), "prompt": TURN, "chosen": TURN, "rejected": TURN,
-        "weight": Value("float64"), "kind": Value("string"),
+        "relevance": Value("float64"), "weight": Value("float64"), "kind": Value("string"),
     }
 )  # fmt: skip
 Row = dict[str, Any]
@@ -57,54 +57,41 @@ class PairTally:
     refused: Counter[str] = field(default_factory=Counter[str])
     without_pair: Counter[str] = field(default_factory=Counter[str])
     noise: NoiseTally = field(default_factory=NoiseTally)
+    judges: LlmTally = field(default_factory=LlmTally)
 
 
-def errors_of(truth: Facts, response: str) -> tuple[int, int] | None:
-    """How many findings a report invents (or misplaces) and leaves out; None if it is right or cannot be read."""
+def num_errors(truth: Facts, response: str) -> tuple[int, int] | None:
+    """How many findings a report invents (or misplaces) and leaves out; None if it is right or cannot be read.
+
+    A wrong size or count alone makes no pair, but adds to the relevance of one.
+    """
     claimed = read(response, load_rule_set(truth.rule_set)).facts
-    found = compare(truth, claimed)
-    errors = len(found.hallucinations), len(found.omissions)
-    return errors if claimed.findings and any(errors) else None
+    kinds = Counter(kind for _, kind in errors_of(truth, claimed))
+    numbers = kinds["invented"] + kinds["side"], kinds["missed"]
+    return numbers if claimed.findings and any(numbers) else None
 
 
-def conflict(truth: Facts, response: str, sampling: Sampling) -> float | None:
-    """How heavily a report conflicts with the truth; None if it does not, or cannot be read.
+def worst_of(truth: Facts, responses: list[str]) -> str | None:
+    """The response with most errors, among equals the one that leaves out most; None if none is wrong and readable.
 
-    ``invented_weight`` for each finding that is not there, ``omitted_weight`` for each that is left out.
+    Taking inventions first would spend recall: a model that is only ever shown its inventions learns to claim less.
+    Severity does not choose, it weighs: chosen by it, mild errors would hardly ever be rejected.
     """
-    errors = errors_of(truth, response)
-    return errors and sampling.invented_weight * errors[0] + sampling.omitted_weight * errors[1]
+    judged = [(sum(n), n[1], response) for response in responses if (n := num_errors(truth, response))]
+    return max(judged, key=lambda one: one[:2])[2] if judged else None
 
 
-def worst_of(truth: Facts, responses: list[str], sampling: Sampling) -> tuple[str, float] | None:
-    """The response with most errors, among equals the one that leaves out most, and its weight.
-
-    None if every response is right or unreadable. Taking inventions first would spend recall: a model that is only
-    ever shown its inventions learns to claim less.
-    """
-    judged = [(sum(errors), errors[1], response) for response in responses if (errors := errors_of(truth, response))]
-    if not judged:
-        return None
-    response = max(judged, key=lambda one: one[:2])[2]
-    return response, conflict(truth, response, sampling) or 0.0
-
-
-def graded(truth: Facts, chosen: str, responses: list[str], sampling: Sampling) -> list[tuple[str, str, float]]:
-    """Further pairs (better, worse, weight) among the truth and ranked wrong responses; none if ``graded`` is 0.
+def graded(truth: Facts, chosen: str, responses: list[str]) -> list[tuple[str, str]]:
+    """Further pairs (better, worse) among the truth and ranked wrong responses.
 
     HSCR (arXiv 2506.00805) as rows: fewer errors are preferred to more, and the truth to all; the pair of the truth
     and the worst is left to ``worst_of``. Responses with equally many errors are not ranked.
     """
-    if not sampling.graded:
-        return []
-    worst = worst_of(truth, responses, sampling)
-    wrong = {r: w for r in responses if (w := conflict(truth, r, sampling)) is not None and worst and r != worst[0]}
-    pairs = [(chosen, response, sampling.graded * weight) for response, weight in wrong.items()]
-    everything = {**wrong, **({worst[0]: worst[1]} if worst else {})}
-    errors = {response: sum(errors_of(truth, response) or ()) for response in everything}
-    ranked = sorted(everything, key=lambda response: errors[response])
-    return pairs + [
-        (better, worse, sampling.graded * everything[worse])
+    errors = {response: sum(n) for response in responses if (n := num_errors(truth, response))}
+    worst = worst_of(truth, responses)
+    ranked = sorted(errors, key=lambda response: (errors[response], response == worst))
+    return [(chosen, response) for response in ranked if response != worst] + [
+        (better, worse)
         for k, better in enumerate(ranked)
         for worse in ranked[k + 1 :]
         if errors[better] < errors[worse]
@@ -114,8 +101,8 @@ def graded(truth: Facts, chosen: str, responses: list[str], sampling: Sampling) 
 def write_pairs(recipe: Recipe, *, ask: Ask | None = None) -> Path:
     """Pairs of every kind in ``sampling.kinds`` from the report rows of ``data.train``, and their card.
 
-    They go to ``output/preference/pairs.parquet`` and ``card.json`` beside it. ``ask``: the LLM of kind ``llm``, by
-    default that of ``sampling.llm``.
+    They go to ``output/preference/pairs.parquet`` and ``card.json`` beside it; what judges said of their relevance to
+    ``output/relevance-pairs.jsonl``. ``ask``: the LLM of kind ``llm``, by default that of ``sampling.llm``.
 
     Raises: InputError if no pair can be built, or a kind lacks what it needs.
     """
@@ -128,16 +115,24 @@ def write_pairs(recipe: Recipe, *, ask: Ask | None = None) -> Path:
     tally = PairTally()
     if ask is None and recipe.sampling.llm is not None:
         ask = asker(open_llm(recipe.sampling.llm, local=local_backend))
-    pairs = [*_Maker(recipe, data, rows, tally, ask).pairs(), *_built(recipe.sampling)]
+    out = Path(recipe.output) / "preference" / "pairs.parquet"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    made = _Maker(recipe, data, rows, tally, ask).pairs()
+    pairs = [*_weighted(made, recipe.sampling, out.parent.parent, tally), *_built(recipe.sampling)]
     if not pairs:
         raise InputError(
             f"{recipe.model.path} made no mistake on {len(data)} reports; there is nothing to prefer against."
         )
-    out = Path(recipe.output) / "preference" / "pairs.parquet"
-    out.parent.mkdir(parents=True, exist_ok=True)
     Dataset.from_list(pairs, features=FEATURES).to_parquet(str(out))
     (out.parent / "card.json").write_text(json.dumps(_card(pairs, tally), indent=2, sort_keys=True), encoding="utf-8")
     return out
+
+
+def _weighted(pairs: list[Row], sampling: Sampling, folder: Path, tally: PairTally) -> list[Row]:
+    """The pairs with their relevance and weight, as a build gives them; graded ones times ``sampling.graded``."""
+    transcripts = folder / "relevance-pairs.jsonl"
+    rows = weighted(pairs, sampling.relevance, transcripts=transcripts, tally=tally.judges, local=local_backend)
+    return [{**row, "weight": row["weight"] * (sampling.graded if row["kind"] == "graded" else 1)} for row in rows]
 
 
 def _built(sampling: Sampling) -> list[Row]:
@@ -158,11 +153,8 @@ def _built(sampling: Sampling) -> list[Row]:
 
 
 def _card(pairs: list[Row], tally: PairTally) -> dict[str, Any]:
-    import numpy as np
-
-    told = figures(pairs, np.array([pair["weight"] for pair in pairs]))
     counts = {"refused": dict(tally.refused), "without_pair": dict(tally.without_pair)}
-    return {**told, **counts, "lesion_noise": tally.noise.report()}
+    return {**figures(pairs), **counts, "lesion_noise": tally.noise.report(), "debates": dict(tally.judges.debates)}
 
 
 @dataclass
@@ -225,20 +217,20 @@ class _Maker:
         for place, said in zip(places, responses, strict=True):
             truth, chosen = self._truth(place)
             usable = [response for response in said if self._is_usable(chosen, response)]
-            worst = worst_of(truth, usable, self.recipe.sampling)
+            worst = worst_of(truth, usable)
             if worst is None:
                 self.tally.without_pair[kind] += 1
                 continue
-            further = graded(truth, chosen, list(dict.fromkeys(usable)), self.recipe.sampling)
-            pairs.append(self._text_row(place, chosen, *worst, kind=kind, suffix=suffix))
+            further = graded(truth, chosen, list(dict.fromkeys(usable))) if self.recipe.sampling.graded else []
+            pairs.append(self._text_row(place, chosen, worst, kind=kind, suffix=suffix))
             pairs += [
-                self._text_row(place, better, worse, weight, kind="graded", suffix=f"{suffix}-graded-{k}")
-                for k, (better, worse, weight) in enumerate(further)
+                self._text_row(place, better, worse, kind="graded", suffix=f"{suffix}-graded-{k}")
+                for k, (better, worse) in enumerate(further)
             ]
         return pairs
 
     def _is_usable(self, chosen: str, response: str) -> bool:
-        """Whether an own answer may be rejected; what it claims is judged by ``conflict``."""
+        """Whether an own answer may be rejected; what it claims is judged by ``worst_of``."""
         fault = fault_of_rejected(chosen, response)
         if fault is not None:
             self.tally.refused[fault] += 1
@@ -255,19 +247,16 @@ class _Maker:
         made = hallucinated(requests, self.ask)
         self.tally.refused.update(made.dropped.values())
         self.tally.without_pair["llm"] += len(made.dropped)
-        options = self.recipe.sampling
-        return [
-            self._text_row(k, told[k][1], said, conflict(told[k][0], said, options) or options.omitted_weight,
-                           kind="llm", suffix="llm")
-            for key, said in made.answers.items() for k in [int(key)]
-        ]  # fmt: skip
+        answers = {int(key): answer for key, answer in made.answers.items()}
+        return [self._text_row(k, told[k][1], answer, kind="llm", suffix="llm") for k, answer in answers.items()]
 
     def _truth(self, place: int) -> tuple[Facts, str]:
         truth = Facts.model_validate_json(self.rows[place]["facts"])
         return truth, report(truth, load_rule_set(truth.rule_set))
 
-    def _text_row(self, place: int, better: str, worse: str, weight: float, *, kind: str, suffix: str) -> Row:
-        own = {"chosen": assistant_turn(better), "rejected": assistant_turn(worse), "weight": weight, "kind": kind}
+    def _text_row(self, place: int, better: str, worse: str, *, kind: str, suffix: str) -> Row:
+        own = {"chosen": assistant_turn(better), "rejected": assistant_turn(worse), "kind": kind}
+        own["relevance"] = relevance_of(self._truth(place)[0], worse)
         return self._row(place, {**own, "id": f"{self.rows[place]['id']}-{suffix}", "rejected_images": None})
 
     def _row(self, place: int, own: Row) -> Row:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from alignment.curriculum_section import CurriculumSection
 from alignment.reward_sections import CanarySection, CombinationSection
+from data_builders.build_spec import Relevance
 from data_builders.lesion_noise import NoiseSettings
 from rewards.box_space import BoxSpace
 from rewards.llm_spec import LlmSpec
@@ -137,17 +138,18 @@ class DialogueSection(_Strict):
 class Sampling(_Strict):
     """How a ``pairs`` run samples the model's own answers, and which kinds of pair it writes (see ``pairs.py``).
 
-    ``noise`` and ``findings``: how lesions are noised, and only which (None: all). ``graded``: weight of the further
-    pairs among several wrong samples (0: only the worst is taken). ``built``: preference rows of a built data set
-    whose rows of the ``built_kinds`` are added, such as lesions noised within contours that only the source knows.
-    ``llm``: the language model of kind ``llm``, behind an endpoint or local.
+    ``noise`` and ``findings``: how lesions are noised, and only which (None: all). ``graded``: by what the weights of
+    the further pairs among several wrong samples are multiplied (0: only the worst is taken). ``relevance``: how pairs
+    are weighted, as in a build. ``built``: preference rows of a built data set whose rows of the ``built_kinds`` are
+    added with their own weights, such as lesions noised within contours that only the source knows. ``llm``: the
+    language model of kind ``llm``, behind an endpoint or local.
     """
 
     kinds: list[PairKind] = Field(default=["own_error"], min_length=1)
     noise: NoiseSettings = NoiseSettings()
     findings: list[str] | None = None
-    graded: float = Field(default=0.0, ge=0)
-    look_alike_weight: float = Field(default=0.5, ge=0)
+    graded: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    relevance: Relevance = Relevance()
     built: str | None = None
     built_kinds: list[str] = ["lesion_noise"]
     llm: LlmSpec | None = None
@@ -156,8 +158,6 @@ class Sampling(_Strict):
     max_new_tokens: int = Field(default=96, ge=1)
     batch_size: int = Field(default=64, ge=1)
     seed: int = 0
-    invented_weight: float = Field(default=1.5, ge=0)
-    omitted_weight: float = Field(default=0.75, ge=0)
 
     @model_validator(mode="after")
     def _an_llm_is_asked(self) -> "Sampling":
@@ -277,7 +277,7 @@ def read_recipe(path: Path, overrides: list[str] = ()) -> Recipe:  # type: ignor
     from alignment.compatibility import incompatibilities
     from alignment.dialogue_recipe import dialogue_faults
     from alignment.honest_answers import honesty_faults
-    from alignment.recipe_faults import data_faults, reward_faults, trainer_faults
+    from alignment.recipe_faults import data_faults, reward_faults, sampling_faults, trainer_faults
 
     content = with_overrides(read_yaml(path), overrides)
     faults = trainer_faults(content)
@@ -287,7 +287,8 @@ def read_recipe(path: Path, overrides: list[str] = ()) -> Recipe:  # type: ignor
     except ValidationError as invalid:
         faults = [*fault_lines(Recipe, invalid), *faults]
     if recipe is not None:
-        faults += [*data_faults(recipe), *reward_faults(recipe), *dialogue_faults(recipe), *incompatibilities(recipe)]
+        faults += [*data_faults(recipe), *sampling_faults(recipe), *reward_faults(recipe), *dialogue_faults(recipe)]
+        faults += incompatibilities(recipe)
         faults += [] if faults else honesty_faults(recipe)
     if faults or recipe is None:
         raise InputError("\n".join(f"{path}: {fault}" for fault in faults))

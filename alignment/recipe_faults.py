@@ -7,6 +7,7 @@ import dataclasses
 import math
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, get_args
 
 from alignment.curriculum_section import curriculum_faults
@@ -95,6 +96,19 @@ def data_faults(recipe: Recipe) -> list[str]:
         faults += weight_faults(recipe)
     faults += curriculum_faults(recipe.data.curriculum, recipe.trainer, names, batch_tokens=recipe.data.batch_tokens)
     return faults + kind_faults(recipe, names)
+
+
+def sampling_faults(recipe: Recipe) -> list[str]:
+    """A file of relevance scores that cannot be read, told before anything is sampled."""
+    from data_builders.preference_set import read_scores
+
+    scores = recipe.sampling.relevance.scores if recipe.method == "pairs" else None
+    try:
+        if scores is not None:
+            read_scores(Path(scores))
+    except InputError as fault:
+        return [f"sampling.{fault}"]
+    return []
 
 
 def kind_faults(recipe: Recipe, names: list[str]) -> list[str]:

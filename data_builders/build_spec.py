@@ -13,7 +13,7 @@ from data_builders.curriculum_rows import CurriculumUse
 from data_builders.lesion_heat import Mask
 from data_builders.lesion_noise import NoiseSettings
 from data_builders.paraphrases import Paraphrase
-from data_builders.relevance import Missing, Normalisation
+from data_builders.relevance import IMAGE_SIDE, Missing, Normalisation, ScoredKind
 from data_builders.schema import Quarantined, RowKind, Sample, Task, Written
 from rewards.dialogue import Scenario
 from rewards.llm_spec import LlmSpec
@@ -158,11 +158,13 @@ class LesionNoise(NoiseSettings):
 
 
 class Relevance(BaseModel):
-    """How scores become the weights of preference rows, for each kind of pair and split by itself.
+    """How the relevance of preference rows becomes their weight, for each source and kind of pair by itself.
 
-    ``reading``: of the paper's normalisation (see ``data_builders/relevance.py``). ``scores``: a JSON file of row
-    ids and scores from 0 to ``scale`` (judges' verdicts), which replace the severities of the ``kinds``. ``judges``:
-    language models behind endpoints that debate those scores, at most ``max_rounds`` rounds.
+    The same section stands in a build and in the ``sampling`` of a ``pairs`` recipe. A row's relevance is the severity
+    of the gravest error in its rejected answer, by the rule set. ``reading``: of the paper's normalisation (see
+    ``data_builders/relevance.py``). ``scores``: a JSON file of row ids and scores from 0 to ``scale`` (judges'
+    verdicts), which replace the severities of the ``kinds`` (None: all but ``lesion_noise``). ``judges``: language
+    models that debate those scores, at most ``max_rounds`` rounds. ``missing``: what a row without a score gets.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -171,7 +173,7 @@ class Relevance(BaseModel):
     scores: str | None = None
     scale: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     missing: Missing = "error"
-    kinds: list[str] = ["hallucination", "llm"]
+    kinds: list[ScoredKind] | None = None
     judges: list[LlmSpec] = []
     max_rounds: int = Field(default=5, ge=1)
 
@@ -180,6 +182,12 @@ class Relevance(BaseModel):
         if self.scores is not None and self.judges:
             raise ValueError("relevance: 'scores' and 'judges' both give scores. Name one of them.")
         return self
+
+    def rescores(self, kind: str) -> bool:
+        """Whether a file's or the judges' scores replace the severity of rows of this kind."""
+        if self.scores is None and not self.judges:
+            return False
+        return kind != IMAGE_SIDE if self.kinds is None else kind in self.kinds
 
 
 class BuildSpec(BaseModel):

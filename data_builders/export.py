@@ -14,7 +14,8 @@ from data_builders.preference_formats import FORMATS, Format, Pair, survey, writ
 from data_builders.schema import Message, message_text
 from rewards.strict_yaml import InputError, nearest
 
-COLUMNS = ("id", "images", "rejected_images", "prompt", "chosen", "rejected", "weight")
+COLUMNS = ("id", "images", "rejected_images", "prompt", "chosen", "rejected", "weight", "relevance")
+OPTIONAL = ("rejected_images", "relevance")
 
 
 def export(data: Path, shape: str, out: Path) -> dict[str, Any]:
@@ -29,7 +30,7 @@ def export(data: Path, shape: str, out: Path) -> dict[str, Any]:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"export: {out} is there already; name a new folder.")
     rows = pq.ParquetFile(data)
-    missing = [name for name in COLUMNS if name not in rows.schema_arrow.names and name != "rejected_images"]
+    missing = [name for name in COLUMNS if name not in (*rows.schema_arrow.names, *OPTIONAL)]
     if missing:
         raise InputError(f"export: {data} holds no preference rows: no column {', '.join(missing)}.")
     (out / "images").mkdir(parents=True)
@@ -48,6 +49,7 @@ def _pair(row: dict[str, Any], folder: Path) -> Pair:
         chosen=message_text(row["chosen"]),
         rejected=message_text(row["rejected"]),
         weight=row["weight"],
+        relevance=row.get("relevance"),
         rejected_images=_saved(row.get("rejected_images") or [], folder),
     )
 

@@ -2,7 +2,7 @@
 
 A hallucinated report takes the place of the first corrupted truth of its image; where none is fit, that one stays.
 Relevance is debated by the judges on the text alone, as in MMedPO (Zhu et al. 2024, section 3.2.1); every transcript is
-kept beside the rows. Left out: local models, which this floor cannot load (``clinalign train`` with pairs can).
+kept beside the rows. Left out: local models, which this floor cannot load (a ``pairs`` run hands in how).
 """
 
 import asyncio
@@ -14,17 +14,13 @@ from typing import Any
 
 from data_builders.llm_hallucinations import Ask, Request, hallucinated
 from data_builders.schema import assistant_turn, message_text
-from rewards.compare import compare
 from rewards.debate import Debate, Panel, debates
 from rewards.facts import Facts
 from rewards.llm import Completion, LlmClient, ask
-from rewards.llm_spec import LlmSpec, open_llm
-from rewards.reading import read
-from rewards.rule_set import load_rule_set
+from rewards.llm_spec import LlmSpec, LocalBackend, open_llm
+from rewards.severity import UNREAD, severity_of
 from rewards.text import final_answer
 
-UNREAD = 0.5
-"""The severity of a false report in which the reader finds no error by name."""
 Row = dict[str, Any]
 
 
@@ -83,24 +79,27 @@ def _replaced(row: Row, answer: str | None) -> Row:
     tagged = final_answer(message_text(row["chosen"])) is not None
     said = f"<answer>{answer}</answer>" if tagged else answer
     facts = _facts(row)
-    weight = UNREAD if facts is None else severity_of(facts, answer)
-    return {**row, "rejected": assistant_turn(said), "kind": "llm", "weight": weight}
+    severity = UNREAD if facts is None else relevance_of(facts, answer)
+    return {**row, "rejected": assistant_turn(said), "kind": "llm", "relevance": severity, "weight": severity}
 
 
-def severity_of(truth: Facts, response: str) -> float:
-    """The severity in [0, 1] of the gravest error that the rule set's reader finds in a false report."""
-    rules = load_rule_set(truth.rule_set)
-    judged = compare(truth, read(response, rules).facts)
-    invented = [rules.severity(name, "invented") for name in judged.hallucinations]
-    missed = [rules.severity(name, "missed") for name in judged.omissions]
-    return max([*invented, *missed], default=UNREAD)
+def relevance_of(truth: Facts, response: str) -> float:
+    """The severity in [0, 1] of the gravest error in a false report; ``UNREAD`` where the reader finds none by name."""
+    found = severity_of(truth, response)
+    return UNREAD if found is None else found
 
 
 def judged_scores(
-    rows: list[Row], judges: list[LlmSpec], *, max_rounds: int, out: Path, tally: LlmTally
+    rows: list[Row],
+    judges: list[LlmSpec],
+    *,
+    max_rounds: int,
+    out: Path,
+    tally: LlmTally,
+    local: LocalBackend | None = None,
 ) -> list[Debate]:
     """The debate on each row's rejected answer, in order; transcripts go to ``out``, a row a line."""
-    named = {f"{k}: {spec.model}": open_llm(spec) for k, spec in enumerate(judges, start=1)}
+    named = {f"{k}: {spec.model}": open_llm(spec, local=local) for k, spec in enumerate(judges, start=1)}
     cases = [(message_text(row["prompt"]), message_text(row["rejected"])) for row in rows]
     held = asyncio.run(debates(Panel(named, max_rounds=max_rounds), cases))
     tally.debates.update(debate.outcome for debate in held)

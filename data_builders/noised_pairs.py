@@ -69,12 +69,14 @@ class NoisedPairs:
             f"<answer>{asked.answer}</answer>" if self.spec.answer_style == "tagged" else asked.answer
         )
         severity = max(self.rules.findings[name].severity for name in names)
+        relevance = severity if self._settings.weight == "severity" else confidence
         return {
             "rejected_images": [{"bytes": png_bytes(other.image), "path": f"{self.sample.id}-noised-{asked.task}.png"}],
             "prompt": user_turn(asked.question),
             "chosen": answer,
             "rejected": answer,
-            "weight": severity if self._settings.weight == "severity" else confidence,
+            "relevance": relevance,
+            "weight": relevance,
             "kind": "lesion_noise",
             "provenance": {"noised": names, "noised_share": round(other.share, 6)},
         }

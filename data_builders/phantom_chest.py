@@ -14,6 +14,7 @@ from data_builders.phantom_chest_film import CHEST_WALL, COSTOPHRENIC, Anatomy, 
 from data_builders.schema import Sample
 from data_builders.seeds import seeded
 from rewards.facts import Box, Facts, Finding
+from rewards.rule_set import load_rule_set
 from rewards.strict_yaml import InputError, nearest
 
 RULE_SET = "chest_xray@1"
@@ -37,6 +38,7 @@ def phantom_chest(
     prevalence: float = 0.4,
     seed: int = 0,
     exclude: Collection[str] = (),
+    rule_set: str = RULE_SET,
 ) -> Iterator[Sample]:
     """Samples of drawn radiographs, patient by patient; every finding is stated present or absent.
 
@@ -47,16 +49,18 @@ def phantom_chest(
         prevalence: Chance of each finding, independent of the others.
         seed: Another seed draws other patients.
         exclude: Findings that no patient has; they are stated absent.
+        rule_set: What the findings are called and how grave an error is; the images do not depend on it.
 
-    Raises: InputError if a count, size or chance is out of range, or a finding is unknown.
+    Raises: InputError if a count, size or chance is out of range, or a finding or the rule set is unknown.
 
     >>> sample = next(phantom_chest(patients=1))
     >>> sample.id, sample.image.size, sorted(sample.facts.findings)[0]
     ('p00000-0', (128, 128), 'cardiomegaly')
     """
     _check(patients, images_per_patient, size, prevalence, exclude)
+    rules = _rules(rule_set)
     return (
-        sample_of(patient, index, image, size=size, seed=seed)
+        sample_of(patient, index, image, size=size, seed=seed, rule_set=rules)
         for index in range(patients)
         for patient in [patient_of(index, seed=seed, prevalence=prevalence, exclude=exclude)]
         for image in range(images_per_patient)
@@ -79,7 +83,20 @@ def _check(patients: int, images: int, size: int, prevalence: float, exclude: Co
             raise InputError(f"phantom_chest: exclude: no finding named '{name}'.{hint}")
 
 
-def sample_of(patient: Patient, index: int, image: int, *, size: int, seed: int) -> Sample:
+def _rules(name: str) -> str:
+    """The id of a shipped rule set that knows all five findings.
+
+    Raises: InputError if it is not shipped, or lacks one.
+    """
+    rules = load_rule_set(name)
+    lacking = [finding for finding in FINDINGS if finding not in rules.findings]
+    if lacking or name.endswith((".yaml", ".yml")):
+        why = f"'{name}' has no finding {', '.join(lacking)}" if lacking else f"{name} is a file"
+        raise InputError(f"phantom_chest: rule_set: {why}; name a shipped one such as {RULE_SET}.")
+    return rules.id
+
+
+def sample_of(patient: Patient, index: int, image: int, *, size: int, seed: int, rule_set: str = RULE_SET) -> Sample:
     """Image number ``image`` of ``patient``, who has number ``index``."""
     picture, boxes = draw(patient, size=size, view=seeded("phantom_chest", seed, index, image))
     name = f"p{index:05d}"
@@ -88,19 +105,19 @@ def sample_of(patient: Patient, index: int, image: int, *, size: int, seed: int)
         patient=name,
         study=f"{name}-s0",
         image=picture,
-        facts=facts_of(patient, boxes),
+        facts=facts_of(patient, boxes, rule_set=rule_set),
         provenance={"seed": seed, "patient": index, "image": image},
     )
 
 
-def facts_of(patient: Patient, boxes: dict[str, Box]) -> Facts:
+def facts_of(patient: Patient, boxes: dict[str, Box], *, rule_set: str = RULE_SET) -> Facts:
     """All five findings, present with side, size and box, or absent."""
     present = {
         name: Finding(polarity="present", side=lesion.side, size=lesion.size, boxes=(boxes[name],))
         for name, lesion in patient.lesions.items()
     }
     absent = Finding(polarity="absent")
-    return Facts(rule_set=RULE_SET, findings={name: present.get(name, absent) for name in FINDINGS})
+    return Facts(rule_set=rule_set, findings={name: present.get(name, absent) for name in FINDINGS})
 
 
 def patient_of(index: int, *, seed: int, prevalence: float, exclude: Collection[str] = ()) -> Patient:

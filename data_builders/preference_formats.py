@@ -3,13 +3,15 @@
 ``mmedpo``: a JSON list of ``id, image, conversations, rejected_conversations, weighted_score`` and, for the image
 side, ``rejected_image``. ``llava``: the same without a score. ``ms_swift``: JSON Lines of ``messages, images,
 rejected_response, rejected_images``. ``trl``: JSON Lines of ``prompt, chosen, rejected, images``, with our
-``rejected_images`` and ``weight``. Images are named, not held. Left out: dialogues of several turns, system prompts.
+``rejected_images`` and ``weight``. All but ``llava`` hold a pair's ``relevance`` (before normalisation) where it is
+known; MMedPO's own files have none beside ``weighted_score``, which is not normalised. Images are named, not held.
+Left out: dialogues of several turns, system prompts.
 """
 
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -29,7 +31,10 @@ class FormatError(ValueError):
 
 @dataclass(frozen=True)
 class Pair:
-    """One preference pair. ``images`` and ``rejected_images`` name files; no ``rejected_images``: the same images."""
+    """One preference pair. ``images`` and ``rejected_images`` name files; no ``rejected_images``: the same images.
+
+    ``relevance`` in [0, 1], before normalisation (None: not known); ``weight`` after it.
+    """
 
     id: str
     images: tuple[str, ...]
@@ -38,6 +43,7 @@ class Pair:
     rejected: str
     weight: float = 1.0
     rejected_images: tuple[str, ...] = ()
+    relevance: float | None = None
 
     @property
     def is_identical(self) -> bool:
@@ -105,6 +111,15 @@ def _weight(record: Json, name: str, *, required: bool) -> float:
     return float(_field(record, name, (int, float), default=None if required else 1.0))
 
 
+def _relevance(record: Json) -> float | None:
+    if record.get("relevance") is None:
+        return None
+    value = float(_field(record, "relevance", (int, float)))
+    if not 0 <= value <= 1:
+        raise FormatError(f"'relevance' is {value:g}, outside 0 to 1")
+    return value
+
+
 def _bare(text: str) -> str:
     return text.replace("<image>", "").strip()
 
@@ -137,7 +152,10 @@ def _from_llava(record: Json, place: int, *, scored: bool = False) -> Pair:
 
 
 def _from_mmedpo(record: Json, place: int) -> Pair:
-    return _from_llava(record, place, scored=True)
+    """A score beside no relevance is the relevance itself, unless it is on another scale."""
+    pair, told = _from_llava(record, place, scored=True), _relevance(record)
+    is_relevance = told is None and 0 <= pair.weight <= 1
+    return replace(pair, relevance=pair.weight if is_relevance else told)
 
 
 def _from_ms_swift(record: Json, place: int) -> Pair:
@@ -153,13 +171,15 @@ def _from_ms_swift(record: Json, place: int) -> Pair:
         _field(record, "rejected_images", (list, str))
         rejected = chosen
     weight, others = _weight(record, "weight", required=False), _names(record, "rejected_images")
-    return Pair(str(record.get("id", place)), _names(record, "images"), question, chosen, rejected, weight, others)
+    images = _names(record, "images")
+    return Pair(str(record.get("id", place)), images, question, chosen, rejected, weight, others, _relevance(record))
 
 
 def _from_trl(record: Json, place: int) -> Pair:
     question, chosen, rejected = (_bare(_said(record, name)) for name in ("prompt", "chosen", "rejected"))
     weight, others = _weight(record, "weight", required=False), _names(record, "rejected_images")
-    return Pair(str(record.get("id", place)), _names(record, "images"), question, chosen, rejected, weight, others)
+    images = _names(record, "images")
+    return Pair(str(record.get("id", place)), images, question, chosen, rejected, weight, others, _relevance(record))
 
 
 def _said(record: Json, name: str) -> str:
@@ -187,7 +207,7 @@ _READERS: dict[Format, Callable[[Json, int], Pair]] = {
 
 
 def write_pairs(pairs: Iterable[Pair], path: Path, shape: Format) -> Path:
-    """The pairs as a file of this shape; what it has no place for is left out (LLaVA: the weight)."""
+    """The pairs as a file of this shape; what it has no place for is left out (LLaVA: weight and relevance)."""
     records = [_WRITERS[shape](pair) for pair in pairs]
     if shape in ("mmedpo", "llava"):
         text = json.dumps(records, indent=1, ensure_ascii=False) + "\n"
@@ -211,15 +231,19 @@ def _one_or_list(names: tuple[str, ...]) -> str | list[str]:
     return names[0] if len(names) == 1 else list(names)
 
 
+def _relevance_of(pair: Pair) -> Json:
+    return {} if pair.relevance is None else {"relevance": pair.relevance}
+
+
 def _to_mmedpo(pair: Pair) -> Json:
-    return {**_to_llava(pair), "weighted_score": pair.weight}
+    return {**_to_llava(pair), "weighted_score": pair.weight, **_relevance_of(pair)}
 
 
 def _to_ms_swift(pair: Pair) -> Json:
     question = "<image>" * len(pair.images) + pair.question
     messages = [{"role": "user", "content": question}, {"role": "assistant", "content": pair.chosen}]
     others = {"rejected_images": list(pair.rejected_images)} if pair.rejected_images else {}
-    told = {"rejected_response": pair.rejected, "weight": pair.weight}
+    told = {"rejected_response": pair.rejected, "weight": pair.weight, **_relevance_of(pair)}
     return {"id": pair.id, "messages": messages, "images": list(pair.images), **told, **others}
 
 
@@ -227,7 +251,7 @@ def _to_trl(pair: Pair) -> Json:
     turns = {"prompt": user_turn(pair.question, num_images=len(pair.images))}
     turns |= {"chosen": assistant_turn(pair.chosen), "rejected": assistant_turn(pair.rejected)}
     others = {"rejected_images": list(pair.rejected_images)} if pair.rejected_images else {}
-    return {"id": pair.id, **turns, "images": list(pair.images), "weight": pair.weight, **others}
+    return {"id": pair.id, **turns, "images": list(pair.images), "weight": pair.weight, **_relevance_of(pair), **others}
 
 
 _WRITERS: dict[Format, Callable[[Pair], Json]] = {

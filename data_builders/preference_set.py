@@ -1,7 +1,7 @@
-"""What is done once for a whole set of preference rows: lengths balanced, scores made weights, both measured.
+"""What is done once for a whole set of preference rows: lengths balanced, relevance made weights, both measured.
 
-The mean of the scores is known only when all rows are there, so this goes over the written files a second time, a
-row group at a time.
+The mean of the relevance is known only when all rows are there, so this goes over the written files a second time, a
+row group at a time. A ``pairs`` run weighs its rows by the same ``weighted``.
 """
 
 # pyarrow comes without types.
@@ -9,11 +9,9 @@ row group at a time.
 # pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
 
 import json
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -21,12 +19,14 @@ from data_builders.build_spec import BuildSpec, Relevance
 from data_builders.card import Tally
 from data_builders.hallucination_checks import brevity_report, length_balanced
 from data_builders.llm_rows import LlmTally, judged_scores, with_llm_answers
-from data_builders.relevance import Weights, grouped_weights, scaled_scores, weight_report
+from data_builders.relevance import IMAGE_SIDE, grouped_weights, scaled_scores, weight_report
 from data_builders.schema import message_text
+from rewards.llm_spec import LocalBackend
 from rewards.strict_yaml import InputError
 
-IMAGE_SIDE = "lesion_noise"
-LIGHT = ("id", "task", "kind", "weight", "facts", "rule_set", "prompt", "chosen", "rejected")
+CHANGED = ("relevance", "weight", "rejected", "kind")
+"""The columns that this may change."""
+LIGHT = ("id", "source", "task", "facts", "rule_set", "prompt", "chosen", *CHANGED)
 """The columns that are read whole; images are not among them."""
 Row = dict[str, Any]
 
@@ -48,15 +48,11 @@ def _finished(file: Path, spec: BuildSpec, tally: Tally) -> dict[str, Any]:
         tally.rows["preference", file.stem, rows[place]["task"]] -= 1
     left = [rows[place] for place in kept]
     transcripts = file.parent.parent / f"relevance-{file.stem}.jsonl"
-    weights = _weights(left, spec.relevance, transcripts, llm)
-    final = {
-        place: {**row, "score": row["weight"], "weight": weight}
-        for place, row, weight in zip(kept, left, weights.tolist(), strict=True)
-    }
-    if len(left) < len(rows) or rows != written or any(row["score"] != row["weight"] for row in final.values()):
-        _rewrite(file, final)
+    final = weighted(left, spec.relevance, transcripts=transcripts, tally=llm)
+    if final != written:
+        _rewrite(file, dict(zip(kept, final, strict=True)))
     asked = {"llm": llm.report()} if spec.llm or spec.relevance.judges else {}
-    return {**figures(left, weights), **asked, "dropped_to_balance": len(rows) - len(left)}
+    return {**figures(final), **asked, "dropped_to_balance": len(rows) - len(left)}
 
 
 def _kept(rows: list[Row], spec: BuildSpec) -> list[int]:
@@ -74,24 +70,55 @@ def _texts(rows: list[Row]) -> tuple[list[str], list[str]]:
     return chosen, rejected
 
 
-def _weights(rows: list[Row], relevance: Relevance, transcripts: Path, llm: LlmTally) -> Weights:
-    scores = [float(row["weight"]) for row in rows]
-    if relevance.scores is not None or relevance.judges:
-        judged = [place for place, row in enumerate(rows) if row["kind"] in relevance.kinds]
-        ids = [rows[place]["id"] for place in judged]
-        verdicts = _verdicts([rows[place] for place in judged], relevance, transcripts, llm)
-        found = scaled_scores(ids, verdicts, scale=relevance.scale, missing=relevance.missing)
+def weighted(
+    rows: list[Row], relevance: Relevance, *, transcripts: Path, tally: LlmTally, local: LocalBackend | None = None
+) -> list[Row]:
+    """The rows with their final ``relevance`` in [0, 1] and the ``weight`` that it becomes.
+
+    Under ``raw`` a weight that came with a row stands, unless the row was scored anew; the other readings treat a row
+    whose relevance is not known as ``missing`` says. ``transcripts``: where the judges' debates are kept. ``local``
+    makes the backend of a judge without an endpoint.
+
+    Raises: InputError for scores that are missing or out of range.
+    """
+    scores = _rescored(rows, relevance, transcripts, tally, local)
+    if relevance.reading == "raw":
+        return [_weighing_its_score(row, score) for row, score in zip(rows, scores, strict=True)]
+    ids, groups = [row["id"] for row in rows], [(row["source"], row["kind"]) for row in rows]
+    told = scaled_scores(ids, dict(zip(ids, scores, strict=True)), missing=relevance.missing)
+    weights = grouped_weights(told, groups, relevance.reading).tolist()
+    return [
+        {**row, "relevance": score, "weight": weight} for row, score, weight in zip(rows, told, weights, strict=True)
+    ]
+
+
+def _weighing_its_score(row: Row, score: float | None) -> Row:
+    came_with_it = row["weight"] is not None and score == row["relevance"]
+    return {**row, "relevance": score, "weight": row["weight"] if came_with_it else score}
+
+
+def _rescored(
+    rows: list[Row], relevance: Relevance, transcripts: Path, tally: LlmTally, local: LocalBackend | None
+) -> list[float | None]:
+    """The relevance of each row, that of a file or of judges where these are asked."""
+    scores: list[float | None] = [row["relevance"] for row in rows]
+    judged = [place for place, row in enumerate(rows) if relevance.rescores(row["kind"])]
+    if judged:
+        some = [rows[place] for place in judged]
+        verdicts = _verdicts(some, relevance, transcripts, tally, local)
+        found = scaled_scores([row["id"] for row in some], verdicts, scale=relevance.scale, missing=relevance.missing)
         for place, score in zip(judged, found, strict=True):
             scores[place] = score
-    if relevance.reading == "raw":
-        return np.asarray(scores, np.float64)
-    return grouped_weights(scores, [row["kind"] for row in rows], relevance.reading)
+    return scores
 
 
-def _verdicts(rows: list[Row], relevance: Relevance, transcripts: Path, llm: LlmTally) -> dict[str, float | None]:
+def _verdicts(
+    rows: list[Row], relevance: Relevance, transcripts: Path, tally: LlmTally, local: LocalBackend | None
+) -> dict[str, float | None]:
     if relevance.scores is not None:
         return read_scores(Path(relevance.scores))
-    held = judged_scores(rows, relevance.judges, max_rounds=relevance.max_rounds, out=transcripts, tally=llm)
+    judges, rounds = relevance.judges, relevance.max_rounds
+    held = judged_scores(rows, judges, max_rounds=rounds, out=transcripts, tally=tally, local=local)
     return {row["id"]: debate.score for row, debate in zip(rows, held, strict=True)}
 
 
@@ -112,19 +139,24 @@ def read_scores(path: Path) -> dict[str, float | None]:
     return scores
 
 
-def figures(rows: list[Row], weights: Weights) -> dict[str, Any]:
-    """Weights of each kind of pair, and how far length alone tells the text-side answers apart."""
-    kinds = Counter(row["kind"] for row in rows)
-    own = {kind: [w for row, w in zip(rows, weights, strict=True) if row["kind"] == kind] for kind in sorted(kinds)}
+def figures(rows: list[Row]) -> dict[str, Any]:
+    """Relevance (where known) and weights of each kind of pair, and how far length alone tells the answers apart."""
     text = [row for row in rows if row["kind"] != IMAGE_SIDE]
     return {
-        "weights": {kind: weight_report(found) for kind, found in own.items()},
+        "relevance": _by_kind(rows, "relevance"),
+        "weights": _by_kind(rows, "weight"),
         "brevity": brevity_report(*_texts(text)),
     }
 
 
+def _by_kind(rows: list[Row], column: str) -> dict[str, dict[str, float]]:
+    kinds = sorted({row["kind"] for row in rows})
+    values = {kind: [row[column] for row in rows if row["kind"] == kind] for kind in kinds}
+    return {kind: weight_report([v for v in own if v is not None]) for kind, own in values.items()}
+
+
 def _rewrite(file: Path, final: dict[int, Row]) -> None:
-    """The file with only the rows at these places, as they are now; the score stays in the row's provenance."""
+    """The file with only the rows at these places, as they are now."""
     fresh, source, start = file.with_suffix(".fresh"), pq.ParquetFile(file), 0
     with pq.ParquetWriter(fresh, source.schema_arrow, compression="zstd", use_dictionary=True) as writer:
         for group in range(source.num_row_groups):
@@ -138,10 +170,7 @@ def _rewrite(file: Path, final: dict[int, Row]) -> None:
 
 
 def _changed(table: pa.Table, rows: list[Row]) -> pa.Table:
-    notes = [json.loads(note) for note in table["provenance"].to_pylist()]
-    told = [json.dumps({**n, "score": row["score"]}, sort_keys=True) for n, row in zip(notes, rows, strict=True)]
-    columns = {"provenance": told, **{name: [row[name] for row in rows] for name in ("weight", "rejected", "kind")}}
-    for name, values in columns.items():
-        place = table.schema.get_field_index(name)
-        table = table.set_column(place, table.schema.field(name), pa.array(values, table.schema.field(name).type))
+    for name in CHANGED:
+        place, column = table.schema.get_field_index(name), [row[name] for row in rows]
+        table = table.set_column(place, table.schema.field(name), pa.array(column, table.schema.field(name).type))
     return table

@@ -57,4 +57,5 @@ def _written(pair: Pair, root: Path | None) -> Written | Quarantined:
         rejected=pair.rejected,
         rejected_images=others,
         weight=pair.weight,
+        relevance=pair.relevance,
     )

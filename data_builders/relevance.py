@@ -16,6 +16,9 @@ from rewards.strict_yaml import InputError
 
 Normalisation = Literal["raw", "text", "appendix", "sensible"]
 Missing = Literal["error", "one", "mean"]
+ScoredKind = Literal["hallucination", "llm", "lesion_noise", "own_error", "degraded", "graded", "look_alike"]
+IMAGE_SIDE = "lesion_noise"
+"""The kind whose two answers are one: there is no wrong answer that judges could read."""
 LOW, HIGH = 0.75, 1.25
 """Bounds of a normalised weight (App. B: alpha and beta)."""
 MEAN, VARIANCE = 1.0, 0.1

@@ -26,6 +26,7 @@ OWN: dict[RowKind, dict[str, pa.DataType]] = {
         "prompt": MESSAGES,
         "chosen": MESSAGES,
         "rejected": MESSAGES,
+        "relevance": pa.float64(),
         "weight": pa.float64(),
         "kind": pa.string(),
     },

@@ -112,6 +112,7 @@ class _Page:
                 "prompt": user_turn(question, num_images=len(self.sample.images)),
                 "chosen": assistant_turn(self._styled(chosen)),
                 "rejected": assistant_turn(self._styled(rejected)),
+                "relevance": wrong.severity,
                 "weight": wrong.severity,
                 "kind": "hallucination",
                 "provenance": {"corrupted": f"{wrong.kind} {wrong.finding}"},

@@ -50,6 +50,7 @@ class Written:
 
     ``rejected``: a wrong answer, where the source has one; ``rejected_images``: what it stands under, where that
     differs. ``names`` of the images tell repeated questions apart. ``split``: the source's own, where it has one.
+    ``relevance`` of the pair in [0, 1] (None: not known), and the ``weight`` it was given.
     """
 
     id: str
@@ -63,6 +64,7 @@ class Written:
     rejected: str | None = None
     rejected_images: tuple[Image.Image, ...] = ()
     weight: float = 1.0
+    relevance: float | None = None
     split: str | None = None
     provenance: dict[str, Any] = field(default_factory=dict[str, Any])
 

@@ -83,6 +83,7 @@ def _own(sample: Written, kind: RowKind, spec: BuildSpec) -> Row:
         "chosen": assistant_turn(styled[0]),
         "rejected": assistant_turn(styled[1]),
         "rejected_images": others or None,
+        "relevance": sample.relevance,
         "weight": sample.weight,
         "kind": "lesion_noise" if sample.rejected == sample.answer else "hallucination",
     }

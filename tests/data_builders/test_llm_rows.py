@@ -8,10 +8,11 @@ from pydantic import ValidationError
 
 from data_builders.build import build
 from data_builders.build_spec import BuildSpec, read_spec
-from data_builders.llm_rows import UNREAD, asker, severity_of
+from data_builders.llm_rows import asker, relevance_of
 from data_builders.schema import message_text
 from rewards.facts import Facts, Finding
 from rewards.llm_spec import LlmSpec, open_llm
+from rewards.severity import UNREAD
 from rewards.strict_yaml import InputError
 
 FALSE = "There is a large pneumothorax on the left."
@@ -72,7 +73,8 @@ def test_the_models_report_replaces_the_first_corrupted_truth_of_each_image(serv
 def test_its_weight_is_the_severity_of_its_gravest_error(server, tmp_path):
     server.answer = writes
     rows, card = built(tmp_path, llm=spec_of(server))
-    assert {row["weight"] for row in rows if row["kind"] == "llm"} == {1.0}  # an invented pneumothorax
+    of_llm = [row for row in rows if row["kind"] == "llm"]
+    assert {(row["relevance"], row["weight"]) for row in of_llm} == {(1.0, 1.0)}  # an invented pneumothorax
     assert "llm" in card["preference"]["align"]["weights"]
 
 
@@ -99,7 +101,7 @@ def test_judges_debate_the_relevance_of_each_rejected_answer(server, tmp_path):
     rows, card = built(tmp_path, relevance={"judges": judges, "reading": "raw"})
     lines = [json.loads(line) for line in (tmp_path / "set/relevance-align.jsonl").read_text().splitlines()]
     assert [line["id"] for line in lines] == [row["id"] for row in rows]
-    assert [line["score"] for line in lines] == [row["weight"] for row in rows]
+    assert [line["score"] for line in lines] == [row["weight"] for row in rows] == [row["relevance"] for row in rows]
     assert {row["weight"] for row in rows} == {0.2, 0.8}
     assert card["preference"]["align"]["llm"]["debates"] == {"consensus": len(rows)}
     assert {turn["judge"] for turn in lines[0]["transcript"]} == {"1: first", "2: second"}
@@ -157,9 +159,9 @@ def test_equal_prompts_are_asked_once_and_a_failure_is_an_empty_reply(server):
     ],
 )
 def test_the_gravest_error_decides(report, severity):
-    assert severity_of(TRUTH, report) == pytest.approx(severity)
+    assert relevance_of(TRUTH, report) == pytest.approx(severity)
 
 
 def test_a_report_whose_error_has_no_name_weighs_one_half():
     healthy = Facts(rule_set="chest_xray@1", findings={"nodule": Finding(polarity="absent")})
-    assert severity_of(healthy, "Something is odd.") == UNREAD
+    assert relevance_of(healthy, "Something is odd.") == UNREAD

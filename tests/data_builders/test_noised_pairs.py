@@ -178,16 +178,20 @@ def test_noise_over_more_than_half_is_counted(tmp_path, caplog):
 def test_weights_are_normalised_by_kind_and_the_score_is_kept(folder, tmp_path, reading):
     before, after = rows_of(folder), rows_of(built(tmp_path, relevance={"reading": reading}))
     assert [row["id"] for row in before] == [row["id"] for row in after]
-    assert [json.loads(row["provenance"])["score"] for row in after] == [row["weight"] for row in before]
+    assert [row["relevance"] for row in after] == [row["weight"] for row in before]
+    assert [row["relevance"] for row in before] == [row["weight"] for row in before]
+    assert [row["provenance"] for row in before] == [row["provenance"] for row in after]
     for kind in ("hallucination", "lesion_noise"):
-        scores, weights = ([row["weight"] for row in rows if row["kind"] == kind] for rows in (before, after))
-        assert weights == pytest.approx(weights_of(scores, reading).tolist())
+        scores = [row["relevance"] for row in after if row["kind"] == kind]
+        assert [row["weight"] for row in after if row["kind"] == kind] == weights_of(scores, reading).tolist()
     assert [row["images"] for row in before] == [row["images"] for row in after]
 
 
 def test_the_card_tells_the_effective_sample_size_of_each_kind(folder):
-    weights = card_of(folder)["preference"]["align"]["weights"]
+    told = card_of(folder)["preference"]["align"]
+    weights = told["weights"]
     assert set(weights) == {"hallucination", "lesion_noise"}
+    assert told["relevance"] == weights  # which the raw reading leaves as it is
     for kind, figures in weights.items():
         assert figures["rows"] == sum(row["kind"] == kind for row in rows_of(folder))
         assert 0 < figures["effective_share"] <= 1
@@ -200,6 +204,10 @@ def test_judges_scores_replace_severities_and_missing_ones_are_told(folder, tmp_
     out = built(tmp_path, relevance={"scores": str(scores), "scale": 10})
     assert {row["weight"] for row in rows_of(out) if row["kind"] == "hallucination"} == {0.7}
     assert any(row["weight"] != 0.7 for row in rows_of(out) if row["kind"] == "lesion_noise")
+    everything = built(tmp_path, relevance={"scores": str(scores), "scale": 10, "kinds": ["hallucination"]})
+    assert rows_of(everything) == rows_of(out)
+    with pytest.raises(InputError, match="has no score"):
+        built(tmp_path, relevance={"scores": str(scores), "scale": 10, "kinds": ["lesion_noise"]})
     scores.write_text(json.dumps(dict.fromkeys(ids[1:], 7)))
     with pytest.raises(InputError, match=f"row '{ids[0]}' has no score"):
         built(tmp_path, relevance={"scores": str(scores), "scale": 10})

@@ -247,3 +247,34 @@ def test_a_wrong_argument_is_refused_at_once(wrong, says):
     with pytest.raises(InputError, match="phantom_chest: ") as refused:
         phantom_chest(**{"patients": 1, **wrong})
     assert says in str(refused.value)
+
+
+def test_another_rule_set_changes_no_image_and_no_finding():
+    names = ("chest_xray@1", "chest_xray_acute")
+    plain, acute = (list(phantom_chest(patients=3, seed=9, rule_set=name)) for name in names)
+    assert [s.image.tobytes() for s in plain] == [s.image.tobytes() for s in acute]
+    assert [s.facts.findings for s in plain] == [s.facts.findings for s in acute]
+    assert {s.facts.rule_set for s in acute} == {"chest_xray_acute@1"}
+
+
+@pytest.mark.parametrize(
+    ("rule_set", "says"),
+    [
+        ("lung_ct", "'lung_ct' has no finding"),
+        ("chest_xrays", "Did you mean 'chest_xray'"),
+        ("chest_xray@7", "version 7 was asked for"),
+    ],
+)
+def test_a_rule_set_that_does_not_fit_is_refused(rule_set, says):
+    with pytest.raises(InputError, match=says):
+        phantom_chest(patients=1, rule_set=rule_set)
+
+
+def test_the_acute_rule_set_differs_in_its_severities_alone():
+    """The words of both are one, so that figures on the one can be set beside those on the other."""
+    plain, acute = (load_rule_set(name).model_dump() for name in ("chest_xray", "chest_xray_acute"))
+    severities = [[rule.pop("severity") for rule in rules["findings"].values()] for rules in (plain, acute)]
+    names = [rules.pop("name") for rules in (plain, acute)]
+    assert plain == acute
+    assert names == ["chest_xray", "chest_xray_acute"]
+    assert severities[1] == [0.2, 0.8, 0.4, 1.0, 0.1]

@@ -11,10 +11,12 @@ from rewards.strict_yaml import InputError
 
 DATA = Path(os.environ.get("CLINALIGN_DATA", Path(__file__).parents[3] / "shared" / "data")) / "mmedpo"
 needs_mmedpo = pytest.mark.skipif(not DATA.is_dir(), reason="MMedPO's released pairs are absent (set CLINALIGN_DATA)")
-TEXT = Pair("0", ("xmlab1/source.jpg",), "What modality is used?", "MRI", "This is an X-ray", 0.8)
-IMAGE = Pair("1", ("a.png",), "Is there a nodule?", "Yes", "Yes", 0.5, ("a-noised.png",))
-BARE = Pair("2", (), "What is a nodule?", "A spot", "A bone", 1.0)
-SEVERAL = Pair("3", ("a.png", "b.png"), "What changed?", "Nothing", "A mass grew", 1.0, ("a.png", "b-noised.png"))
+TEXT = Pair("0", ("xmlab1/source.jpg",), "What modality is used?", "MRI", "This is an X-ray", 0.8, relevance=0.8)
+IMAGE = Pair("1", ("a.png",), "Is there a nodule?", "Yes", "Yes", 1.25, ("a-noised.png",), relevance=0.5)
+BARE = Pair("2", (), "What is a nodule?", "A spot", "A bone", 1.0, relevance=0.0)
+SEVERAL = Pair(
+    "3", ("a.png", "b.png"), "What changed?", "Nothing", "A mass grew", 1.0, ("a.png", "b-noised.png"), relevance=0.7
+)
 
 
 def conversation(question, answer):
@@ -107,6 +109,8 @@ def test_trls_columns_are_read_as_strings_and_as_messages(tmp_path):
         ("trl", TRL | {"rejected": []}, "does not hold one turn"),
         ("trl", TRL | {"rejected": [{"role": "assistant"}]}, "neither text nor content blocks"),
         ("trl", TRL | {"weight": "heavy"}, "'weight' is str"),
+        ("trl", TRL | {"relevance": 8}, "'relevance' is 8, outside 0 to 1"),
+        ("mmedpo", MMEDPO | {"relevance": "high"}, "'relevance' is str"),
     ],
 )
 def test_a_record_that_cannot_be_read_is_told_by_its_place(tmp_path, shape, record, says):
@@ -131,9 +135,25 @@ def test_what_is_written_is_read_back(tmp_path, shape):
     pairs = [TEXT, IMAGE, BARE, SEVERAL]
     back, faults = read_pairs(write_pairs(pairs, tmp_path / "pairs", shape), shape)
     assert faults == {}
-    assert [{**vars(p), "weight": 1.0} for p in back] == [{**vars(p), "weight": 1.0} for p in pairs]
-    if shape != "llava":  # it has no place for a weight
+    unscored = {"weight": 1.0, "relevance": None}
+    assert [{**vars(p), **unscored} for p in back] == [{**vars(p), **unscored} for p in pairs]
+    if shape == "llava":  # it has no place for a weight
+        assert {(pair.weight, pair.relevance) for pair in back} == {(1.0, None)}
+    else:
         assert back == pairs
+
+
+def test_a_score_on_another_scale_is_a_weight_of_unknown_relevance(tmp_path):
+    (pair,), _ = read_one(tmp_path, "mmedpo", MMEDPO | {"weighted_score": 8})
+    assert (pair.weight, pair.relevance) == (8.0, None)
+
+
+@pytest.mark.parametrize("shape", ["ms_swift", "trl"])
+def test_a_relevance_that_no_one_knows_is_not_written(tmp_path, shape):
+    pair = Pair("6", (), "What is a nodule?", "A spot", "A bone", 0.5)
+    path = write_pairs([pair], tmp_path / "pairs", shape)
+    assert "relevance" not in json.loads(path.read_text())
+    assert read_pairs(path, shape) == ([pair], {})
 
 
 SAID = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1).map(str.strip).filter(
@@ -141,7 +161,7 @@ SAID = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1).map(s
 )  # fmt: skip
 PAIRS = st.builds(
     Pair, id=SAID, images=st.lists(SAID, max_size=2).map(tuple), question=SAID, chosen=SAID, rejected=SAID,
-    weight=st.floats(0, 1), rejected_images=st.just(()),
+    weight=st.floats(0, 2), rejected_images=st.just(()), relevance=st.floats(0, 1),
 )  # fmt: skip
 
 
@@ -155,7 +175,8 @@ def test_an_mmedpo_record_is_written_as_it_was_read(tmp_path):
     (tmp_path / "in.json").write_text(json.dumps([MMEDPO]))
     (pair,), _ = read_pairs(tmp_path / "in.json", "mmedpo")
     (again,) = json.loads(write_pairs([pair], tmp_path / "out.json", "mmedpo").read_text())
-    assert set(again) == set(MMEDPO)
+    assert set(again) == {*MMEDPO, "relevance"}
+    assert again["weighted_score"] == again["relevance"] == 0.8
     assert again["conversations"][0] == MMEDPO["conversations"][0]
 
 

@@ -262,8 +262,19 @@ def test_released_pairs_of_both_sides_are_built(tmp_path):
     out = build(spec(tmp_path, source, rows={"preference": ["all"]}))
     text, image = rows_of(out, "preference")
     assert (text["kind"], text["weight"], text["rejected_images"]) == ("hallucination", 0.5, None)
+    assert text["relevance"] is None  # a weight is all that ms-swift's records say
     assert image["kind"] == "lesion_noise"
     assert Image.open(io.BytesIO(image["rejected_images"][0]["bytes"])).size == (24, 16)
+
+
+def test_a_relevance_that_is_not_known_is_not_normalised_in_silence(tmp_path):
+    source, rows = pairs_file(tmp_path, swift(relevance=0.2), swift("Never")), {"preference": ["all"]}
+    with pytest.raises(InputError, match=r"has no score \(1 such of 2\)"):
+        build(spec(tmp_path, source, rows=rows, relevance={"reading": "sensible"}))
+    out = build(spec(tmp_path, source, rows=rows, relevance={"reading": "sensible", "missing": "one"}))
+    # scores 0.2 and 1.0: mean 0.6, deviation 0.4, so 1 -+ sqrt 0.1, clipped
+    found = [(row["relevance"], row["weight"]) for row in rows_of(out, "preference")]
+    assert found == [(0.2, 0.75), (1.0, 1.25)]
 
 
 @pytest.mark.parametrize(
@@ -296,6 +307,7 @@ def phantoms(tmp_path_factory):
         "source": {"name": "phantom_chest", "patients": 6, "images_per_patient": 1, "size": 64},
         "output": str(tmp_path_factory.mktemp("phantoms") / "data"), "splits": {"align": 1.0},
         "rows": {"preference": ["align"], "prompt": ["align"]}, "tasks": {"report": 1}, "lesion_noise": {},
+        "relevance": {"reading": "sensible"},  # so that weight and relevance differ
     }  # fmt: skip
     return build(BuildSpec.model_validate(content))
 
@@ -311,7 +323,8 @@ def test_a_built_set_survives_its_export_and_import(phantoms, tmp_path, shape):
     assert result["survey"]["pairs"] == len(before) == len(back)
     for one, two in zip(before, back, strict=True):
         assert (one["prompt"], one["chosen"], one["rejected"]) == (two["prompt"], two["chosen"], two["rejected"])
-        assert two["weight"] == (1.0 if shape == "llava" else one["weight"])
+        scores = (1.0, None) if shape == "llava" else (one["weight"], one["relevance"])
+        assert (two["weight"], two["relevance"]) == scores
         for key in ("images", "rejected_images"):
             assert [e["bytes"] for e in one[key] or []] == [e["bytes"] for e in two[key] or []]
 
