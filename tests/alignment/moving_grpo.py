@@ -1,0 +1,61 @@
+"""GRPO whose update is seen: a reward in which any model's answers differ, the same answers anywhere, weights compared.
+
+With beta 0 and one iteration the loss of GRPO is 0 whatever the code does, and where all answers of a group earn the
+same so is the gradient. Here a reference pulls, answers are used twice, and an untrained model earns now more, now less.
+"""
+
+import zlib
+from pathlib import Path
+
+import torch
+
+from alignment.models import load_model
+
+PAID = [{"name": "length", "min_words": 8}]
+"""In an untrained model's eight tokens one to three are whole words."""
+SGD = {
+    "optim": "sgd", "learning_rate": 0.03, "max_grad_norm": 1.0e9, "lr_scheduler_type": "constant", "seed": 5,
+    "max_steps": 3, "beta": 0.1, "num_iterations": 2, "epsilon": 0.1, "num_generations": 4, "max_completion_length": 8,
+}  # fmt: skip
+"""Plain steps down the gradient, uncut: weights differ where gradients do, by as much, and not where rounding does."""
+
+
+def weights_of(place):
+    """The weights of a model, or of one saved in this folder, by name."""
+    model = load_model(str(place)) if isinstance(place, Path) else place
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def largest_difference(one, other):
+    """Between any two weights of the same name."""
+    assert one.keys() == other.keys()
+    return max(float((one[name] - other[name]).abs().max()) for name in one)
+
+
+def assert_moved_alike(one, other, start, *, within):
+    """The weights are equal to ``within`` of how far they have come from ``start``."""
+    moved = largest_difference(start, other)
+    assert moved > 1e-3
+    assert largest_difference(one, other) <= within * moved
+
+
+def force_answers(trainer):
+    """Lets the trainer generate, and puts in place of it answers that follow from the prompt and the number in its group.
+
+    What a model samples differs with the number of processes; these do not.
+    """
+    generate, tokenizer = trainer._generate_single_turn, trainer._tokenizer
+    words = sorted(set(range(len(tokenizer))) - set(tokenizer.all_special_ids))
+
+    def answer(prompt, place):
+        generator = torch.Generator().manual_seed(zlib.crc32(bytes(str((prompt, place)), "ascii")))
+        length = int(torch.randint(3, trainer.max_completion_length, (), generator=generator))
+        chosen = torch.randint(len(words), (length,), generator=generator).tolist()
+        return [*(words[k] for k in chosen), tokenizer.eos_token_id]
+
+    def forced(prompts, images, fields, num_generations, *more):
+        generate(prompts, images, fields, num_generations, *more)
+        before = trainer.accelerator.process_index * len(prompts)
+        return [answer(prompt, (before + k) % num_generations) for k, prompt in enumerate(prompts)], None
+
+    trainer._generate_single_turn = forced
