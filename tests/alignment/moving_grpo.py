@@ -45,12 +45,11 @@ def force_answers(trainer):
     What a model samples differs with the number of processes; these do not.
     """
     generate, tokenizer = trainer._generate_single_turn, trainer._tokenizer
-    words = sorted(set(range(len(tokenizer))) - set(tokenizer.all_special_ids))
+    words = [k for k in range(len(tokenizer)) if tokenizer.decode([k]).startswith(" ")]
 
     def answer(prompt, place):
-        generator = torch.Generator().manual_seed(zlib.crc32(bytes(str((prompt, place)), "ascii")))
-        length = int(torch.randint(3, trainer.max_completion_length, (), generator=generator))
-        chosen = torch.randint(len(words), (length,), generator=generator).tolist()
+        seed = zlib.crc32(bytes(str((prompt, place)), "ascii"))
+        chosen = torch.randint(len(words), (3 + place,), generator=torch.Generator().manual_seed(seed)).tolist()
         return [*(words[k] for k in chosen), tokenizer.eos_token_id]
 
     def forced(prompts, images, fields, num_generations, *more):
