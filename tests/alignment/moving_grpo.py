@@ -1,7 +1,8 @@
 """GRPO whose update is seen: a reward in which any model's answers differ, the same answers anywhere, weights compared.
 
 With beta 0 and one iteration the loss of GRPO is 0 whatever the code does, and where all answers of a group earn the
-same so is the gradient. Here a reference pulls, answers are used twice, and an untrained model earns now more, now less.
+same so is the gradient. Here a reference pulls, answers are used twice, and an untrained model's answers earn unlike
+amounts.
 """
 
 import zlib
@@ -40,7 +41,7 @@ def assert_moved_alike(one, other, start, *, within):
 
 
 def force_answers(trainer):
-    """Lets the trainer generate, and puts in place of it answers that follow from the prompt and the number in its group.
+    """Lets the trainer generate, then puts in place answers that follow from the prompt and the place in its group.
 
     What a model samples differs with the number of processes; these do not.
     """

@@ -47,7 +47,9 @@ def recipe_for(write_recipe, method, start, tmp_path, name, shared="auto", **tra
     """GRPO is paid and pulled so that each step moves its weights; see ``moving_grpo``."""
     settings = {**(SGD if method == "grpo" else STEPS), **trainer}
     changes = {"model": {"path": str(start), "shared_prefix": shared}, "trainer": settings}
-    return write_recipe(method, output=str(tmp_path / name), **changes, **({"rewards": PAID} if method == "grpo" else {}))
+    return write_recipe(
+        method, output=str(tmp_path / name), **changes, **({"rewards": PAID} if method == "grpo" else {})
+    )
 
 
 @pytest.mark.parametrize("method", ["sft", "dpo", "grpo"])

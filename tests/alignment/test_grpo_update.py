@@ -83,8 +83,9 @@ def test_three_steps_end_at_the_weights_of_stock_trl(recipe, start, tmp_path, sh
     assert log[1]["clip_ratio/region_mean"] > 0
 
 
-# Two answers to one prompt, of two tokens (advantage 1) and of one (advantage -1). ``RATIOS``: how much likelier each is
-# than under the old policy; the reference finds the second twice as likely as the policy does. Epsilon .2 and .3 (high).
+# Two answers to one prompt, of two tokens (advantage 1) and of one (advantage -1). ``RATIOS``: how much likelier each
+# token is than under the old policy; the reference finds the second twice as likely as the policy does. Epsilon is .2
+# below and .3 above.
 RATIOS = [[1.5, 0.5], [0.5, 1.0]]
 REFERENCE_OVER_POLICY = [[1.0, 2.0], [1.0, 1.0]]
 KL = 0.5 * (2 - math.log(2) - 1)  # times the ratio, as TRL has it (arXiv 2512.02556)
@@ -104,10 +105,12 @@ def by_hand(trainer, monkeypatch, advantages):
     trainer.model.train()
     mask = torch.tensor([[1, 1], [1, 0]])
     tokens = {"prompt_ids": mask[:, :1], "prompt_mask": mask[:, :1], "completion_ids": mask, "completion_mask": mask}
-    old = {"old_per_token_logps": torch.full((2, 2), math.log(0.5)), "ref_per_token_logps": (logps + reference.log()).detach()}
-    loss = trainer._compute_loss(
-        trainer.model, {**tokens, **old, "advantages": advantages, "num_items_in_batch": torch.tensor(3)}
-    )
+    others = {
+        "old_per_token_logps": torch.full((2, 2), math.log(0.5)),
+        "ref_per_token_logps": (logps + reference.log()).detach(),
+    }
+    credit = {"advantages": advantages, "num_items_in_batch": torch.tensor(3)}
+    loss = trainer._compute_loss(trainer.model, {**tokens, **others, **credit})
     loss.backward()
     return loss.item(), logps.grad
 
