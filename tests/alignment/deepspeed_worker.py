@@ -1,6 +1,7 @@
 """Trains a recipe on this rank, writes what the rank saw and saves the model; started from test_deepspeed.py.
 
-With a third argument ``forced`` GRPO trains on answers that do not depend on the number of ranks.
+With a third argument ``forced`` GRPO trains on answers that do not depend on the number of ranks; with ``letters`` its
+dialogues earn what an untrained model's differ in.
 """
 
 import json
@@ -11,7 +12,7 @@ from pathlib import Path
 from alignment.engine import leave_process_group, stay_offline
 from alignment.recipe import read_recipe
 from alignment.train import make_trainer
-from tests.alignment.moving_grpo import force_answers
+from tests.alignment.moving_grpo import force_answers, pay_for_letters
 
 
 def optimizer_elements(engine):
@@ -42,6 +43,8 @@ def main() -> None:
     trainer = make_trainer(recipe, Path(recipe.output))
     if "forced" in sys.argv[3:]:
         force_answers(trainer)
+    if "letters" in sys.argv[3:]:
+        pay_for_letters(trainer)
     with_images = note_images(trainer)
     trainer.train()
     log = [entry for entry in trainer.state.log_history if "loss" in entry]

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from alignment.models import load_model
+from alignment.reward_functions import TrlReward
 
 PAID = [{"name": "length", "min_words": 8}]
 """In an untrained model's eight tokens one to three are whole words."""
@@ -38,6 +39,26 @@ def assert_moved_alike(one, other, start, *, within):
     moved = largest_difference(start, other)
     assert moved > 1e-3
     assert largest_difference(one, other) <= within * moved
+
+
+class Letters:
+    """A reward that judges turns, in which also an untrained model's turns differ: by their different letters."""
+
+    name, columns = "letters", ("dialogue",)
+
+    def by_turn(self, turns, **_):
+        return [len(set(turn)) / 10 for turn in turns], 0.0
+
+    def __call__(self, turns, **_):
+        return sum(self.by_turn(turns)[0])
+
+    def components(self, *_, **__):
+        return {}
+
+
+def pay_for_letters(trainer):
+    """Lets GRPO over dialogues pay for letters in place of its own reward."""
+    trainer.reward_funcs = [TrlReward(Letters())]
 
 
 def force_answers(trainer):

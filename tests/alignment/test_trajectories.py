@@ -11,10 +11,9 @@ import pytest
 
 from alignment.models import built_texts
 from alignment.recipe import read_recipe
-from alignment.reward_functions import TrlReward
 from alignment.tiny import build_tiny
 from alignment.train import make_trainer, run
-from tests.alignment.moving_grpo import PAID
+from tests.alignment.moving_grpo import PAID, pay_for_letters
 
 GOLDEN = Path(__file__).with_name("golden")
 RECORDING = os.environ.get("CLINALIGN_GOLDEN") == "record"
@@ -68,21 +67,6 @@ def assert_answers_earn_differently(log):
     assert max(shares) < 1
 
 
-class Letters:
-    """A reward that judges turns, in which also an untrained model's turns differ: by their different letters."""
-
-    name, columns = "letters", ("dialogue",)
-
-    def by_turn(self, turns, **_):
-        return [len(set(turn)) / 10 for turn in turns], 0.0
-
-    def __call__(self, turns, **_):
-        return sum(self.by_turn(turns)[0])
-
-    def components(self, *_, **__):
-        return {}
-
-
 def test_ten_steps_over_dialogues_with_credit_by_turn_go_as_recorded(write_recipe, marrow, tmp_path):
     start = build_tiny(built_texts(str(marrow / "instruction/sft")), tmp_path / "tiny", image_size=64)
     path = write_recipe(
@@ -91,7 +75,7 @@ def test_ten_steps_over_dialogues_with_credit_by_turn_go_as_recorded(write_recip
         trainer={**STEPS, **TWICE, "max_completion_length": 400},
     )  # fmt: skip
     trainer = make_trainer(read_recipe(path), tmp_path / "run")
-    trainer.reward_funcs = [TrlReward(Letters())]
+    pay_for_letters(trainer)
     trainer.train()
     assert_as_recorded(trainer.state.log_history, "grpo_dialogue")
     assert_answers_earn_differently(trainer.state.log_history)
