@@ -1,4 +1,4 @@
-"""clinalign beside stock trl: same model, data and seed; time, peak memory, their ratios, and both losses.
+"""clinalign beside stock trl: same model, data and seed; time, peak memory, their ratios, and whether they learn alike.
 
 Every method has a process of its own, which takes one step when it is told to: the methods take turns, and a ratio is
 taken within a turn, so that a busy machine slows both. The first step, which pays for what is paid once, is left out.
@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from alignment.bench_differences import REACHED, differences, weights_compared
 from rewards.strict_yaml import InputError
 
 Kind = Literal["dpo", "grpo", "reward", "build"]
@@ -28,6 +29,8 @@ METHODS: dict[str, tuple[str, ...]] = {
 }
 SPEC = "recipes/data/phantom_chest_small.yaml"
 TIMES = ("step_s", "update_s", "cpu_s")
+ITERATIONS = 2
+"""Updates that use one generation of GRPO."""
 WORDS = [f"[{a},{b}]" for a in range(10, 100, 7) for b in range(11, 100, 9)]
 
 
@@ -67,7 +70,8 @@ def bench(kind: Kind, shape: Shape, *, runs: int, folder: Path) -> dict[str, Any
 
     Returns for each method its times (s; ``cpu_s`` is the process's own, which a busy machine hardly changes) and peak
     memory of its steps (MiB, beyond what it held before the first); for each of ours the ratios stock / ours, the
-    theoretical ratio from token counts, and the largest difference of a loss.
+    theoretical ratio from token counts, and the largest differences of a loss and of a gradient norm (beside the
+    largest of either), and of a weight (beside how far the weights have moved).
 
     Raises: InputError for an image-token count that is no square, or a method that failed.
     """
@@ -78,10 +82,17 @@ def bench(kind: Kind, shape: Shape, *, runs: int, folder: Path) -> dict[str, Any
         for _ in range(runs + 1):
             for method, worker in workers.items():
                 found[method].append(worker.step())
+        trained = {method: worker.step()["weights"] for method, worker in workers.items()}
     result: dict[str, Any] = {"kind": kind, "shape": asdict(shape), "runs": runs}
     result["methods"] = {method: _figures(steps) for method, steps in found.items()}
     if "stock" in found:
-        result["stock_over_ours"] = {m: _ratios(found["stock"], found[m]) for m in found if m != "stock"}
+        result["stock_over_ours"] = {
+            method: _ratios(found["stock"], steps)
+            | differences(found["stock"], steps)
+            | weights_compared(trained["stock"], trained[method])
+            for method, steps in found.items()
+            if method != "stock"
+        }
         result["theoretical"] = theoretical_ratios(kind, settings["prompt_tokens"], shape)
     return result
 
@@ -111,7 +122,7 @@ class Worker:
         return self
 
     def step(self) -> dict[str, Any]:
-        """What the next step took.
+        """What the next step took; after the last one, where the weights are.
 
         Raises: InputError with the process's last lines if it ended instead.
         """
@@ -145,14 +156,14 @@ def theoretical_ratios(kind: Kind, prompt_tokens: int, shape: Shape) -> dict[str
 
 def _figures(steps: list[dict[str, Any]]) -> dict[str, Any]:
     figures: dict[str, Any] = {n: asdict(spread([step[n] for step in steps[1:]])) for n in TIMES}
-    return figures | {"peak_mib": steps[-1]["peak_mib"], "losses": [step["loss"] for step in steps]}
+    reached = {f"{name}s": [step[name] for step in steps] for name in REACHED if name in steps[0]}
+    return figures | {"peak_mib": steps[-1]["peak_mib"]} | reached
 
 
 def _ratios(stock: list[dict[str, Any]], ours: list[dict[str, Any]]) -> dict[str, Any]:
     turns = list(zip(stock, ours, strict=True))
     ratios: dict[str, Any] = {name: asdict(spread([s[name] / o[name] for s, o in turns[1:]])) for name in TIMES}
-    ratios["peak_mib"] = stock[-1]["peak_mib"] / ours[-1]["peak_mib"]
-    return ratios | {"largest_loss_difference": max(abs(s["loss"] - o["loss"]) for s, o in turns)}
+    return ratios | {"peak_mib": stock[-1]["peak_mib"] / ours[-1]["peak_mib"]}
 
 
 def prepared(kind: Kind, shape: Shape, folder: Path, *, steps: int) -> dict[str, Any]:
@@ -185,7 +196,10 @@ def _trainer_settings(kind: Kind, shape: Shape, steps: int) -> dict[str, Any]:
     }  # fmt: skip
     if kind == "grpo":
         length = {"max_completion_length": shape.answer_tokens, "num_generations": shape.answers}
-        settings |= length | {"beta": 0.0, "generation_kwargs": {"min_new_tokens": shape.answer_tokens}}
+        settings |= length | {"generation_kwargs": {"min_new_tokens": shape.answer_tokens}}
+        # without a reference, and each answer used once, both losses would be 0 whatever either trainer does
+        settings |= {"beta": 0.1, "num_iterations": ITERATIONS, "logging_steps": ITERATIONS}
+        settings["max_steps"] = steps * ITERATIONS
     return settings
 
 
@@ -229,17 +243,24 @@ def table(result: dict[str, Any]) -> str:
     """The result as a Markdown table with one line a method."""
     lines = [
         "| method | step (s) | update (s) | peak (MiB) | faster (step) | faster (update) | faster (processor time) "
-        "| less memory | theory | loss differs by |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| less memory | theory | loss differs by (of) | gradient norm (of) | weights (moved by) |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for method, figures in result["methods"].items():
         ratios = result.get("stock_over_ours", {}).get(method)
         cells = [_cell(figures["step_s"]), _cell(figures["update_s"]), f"{figures['peak_mib']:.0f}"]
         if ratios:
             cells += [*(_cell(ratios[name], "x") for name in TIMES), f"{ratios['peak_mib']:.2f}x"]
-            cells += [f"{result['theoretical'][method]:.2f}x", f"{ratios['largest_loss_difference']:.0e}"]
-        lines.append(f"| {method} | " + " | ".join(cells + [""] * (9 - len(cells))) + " |")
+            cells += [f"{result['theoretical'][method]:.2f}x", *_differing(ratios)]
+        lines.append(f"| {method} | " + " | ".join(cells + [""] * (11 - len(cells))) + " |")
     return "\n".join(lines)
+
+
+def _differing(compared: dict[str, Any]) -> list[str]:
+    """The largest differences, each with what it is a difference of; nothing where there is none."""
+    of = {"loss": "largest_loss", "grad_norm": "largest_grad_norm", "weight": "largest_weight_change"}
+    known = {name: whole for name, whole in of.items() if whole in compared}
+    return [f"{compared[f'largest_{name}_difference']:.0e} ({compared[whole]:.2g})" for name, whole in known.items()]
 
 
 def _cell(values: dict[str, float], unit: str = "") -> str:

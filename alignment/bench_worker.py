@@ -35,7 +35,7 @@ def main() -> None:
             spent["cpu_s"] = time.process_time()
 
         spent = {"cpu_s": time.process_time()}
-        MEASURED[settings["kind"]](settings, step_done)
+        says.write(json.dumps({"weights": MEASURED[settings["kind"]](settings, step_done)}) + "\n")
 
 
 held = {"mib": 0.0}
@@ -69,11 +69,16 @@ def peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
 
 
-def train(settings: dict[str, Any], step_done: Step) -> None:
-    """Steps of DPO or GRPO, each with its loss; ``update_s`` leaves out GRPO's generating and judging."""
+def train(settings: dict[str, Any], step_done: Step) -> str:
+    """Steps of DPO or GRPO with loss and gradient norm; ``update_s`` leaves out GRPO's generating and judging.
+
+    A step of GRPO is one generation and the updates that use it. Returns where the weights are, before and after.
+    """
     from transformers import TrainerCallback
 
     trainer = (ours if settings["method"].startswith("ours") else stock)(settings)
+    folder = Path(settings["output"]).parent
+    trainer.save_model(str(folder / "before"))
     spent = {"begun": time.perf_counter(), "preparing": 0.0}
 
     class Clock(TrainerCallback):
@@ -85,7 +90,8 @@ def train(settings: dict[str, Any], step_done: Step) -> None:
             """The step's loss is logged at its end; the next batch is made after this."""
             if logs and "loss" in logs:
                 took = time.perf_counter() - spent["begun"]
-                step_done({"step_s": took, "update_s": took - spent["preparing"], "loss": float(logs["loss"])})
+                reached = {"loss": float(logs["loss"]), "grad_norm": float(logs["grad_norm"])}
+                step_done({"step_s": took, "update_s": took - spent["preparing"], **reached})
                 spent.update(begun=time.perf_counter(), preparing=0.0)
 
     if settings["kind"] == "grpo":
@@ -94,12 +100,14 @@ def train(settings: dict[str, Any], step_done: Step) -> None:
         def timed(batch: Any) -> Any:
             begun = time.perf_counter()
             inputs = prepare(batch)
-            spent["preparing"] = time.perf_counter() - begun
+            spent["preparing"] += time.perf_counter() - begun
             return inputs
 
         trainer._prepare_inputs = timed
     trainer.add_callback(Clock())
     trainer.train()
+    trainer.save_model(str(folder / "after"))
+    return str(folder)
 
 
 def ours(settings: dict[str, Any]) -> Any:
@@ -192,7 +200,7 @@ def build(settings: dict[str, Any], step_done: Step) -> None:
         step_done({"step_s": took, "update_s": took, "loss": 0.0})
 
 
-MEASURED: dict[str, Callable[[dict[str, Any], Step], None]] = {
+MEASURED: dict[str, Callable[[dict[str, Any], Step], str | None]] = {
     "dpo": train,
     "grpo": train,
     "reward": likelihood,

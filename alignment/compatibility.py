@@ -70,12 +70,12 @@ class Refused:
 
 @dataclass(frozen=True)
 class Works:
-    """Two things that go together, and what shows it."""
+    """Two things that go together, and the test of ``tests/alignment`` that shows it (None: not tried, and why)."""
 
     one: str
     other: str
     how: str
-    shown_by: str
+    shown_by: str | None
 
 
 REFUSED = (
@@ -167,16 +167,49 @@ REFUSED = (
     ),
 )  # fmt: skip
 
+NO_GPU = "no GPU here"
+ZERO = "test_deepspeed.py::test_two_ranks_under_zero_train_like_one_process"
+MIXED = "test_mixed_batches.py::test_text_on_one_rank_and_images_on_the_other_train_like_one_process"
+SHARED = "test_deepspeed.py::test_shared_prefix_on_and_off_train_alike_under_zero"
+CACHED = "test_cached_prefix.py::test_log_probabilities_and_gradients_equal_the_repeated_layout"
+KILLED = "test_resume_after_kill.py::test_a_killed_run_goes_on_to_the_same_losses"
+KILLED_ZERO = "test_resume_after_kill.py::test_two_ranks_under_zero_go_on_to_the_same_losses"
+DIALOGUES = "test_dialogue_deepspeed.py::test_two_ranks_under_zero_2_train_on_dialogues"
+RATES = "test_module_settings.py::test_rates_hold_under_zero_2"
+LAUNCHED = "test_launch.py::test_launch_trains_on_two_cpu_processes"
+ALIKE = {
+    "sft": "losses and gradient norms as on one process",
+    "dpo": "losses and gradient norms as on one process",
+    "grpo": "weights as on one process",
+}
+RESUMED = "losses and weights as never killed"
+
 WORKS = (
-    Works("SFT, DPO, GRPO", "ZeRO-2, ZeRO-3", "losses as on one process", "test_deepspeed.py"),
-    Works("SFT, DPO, GRPO", "text on one rank, images on another", "the tower runs always", "test_mixed_batches.py"),
-    Works("shared_prefix", "ZeRO-2, ZeRO-3", "losses as without it", "test_deepspeed.py"),
-    Works("shared_prefix", "flash attention", "by way of a cache; not tried: no GPU here", "test_cached_prefix.py"),
-    Works("dialogues", "ZeRO-2", "trains with unequal dialogues", "test_dialogue_deepspeed.py"),
-    Works("learning_rates", "ZeRO-2", "each part moves by its own rate", "test_module_settings.py"),
-    Works("launch", "two CPU processes", "trains some steps", "test_launch.py"),
-    Works("quantization, liger, flash attention", "a GPU", "not tried: no GPU here", "-"),
-    Works("launch over several nodes", "torchrun, accelerate, SLURM", "the line is checked, not run", "test_launch.py"),
+    *(Works(m.upper(), f"ZeRO-{s}", how, f"{ZERO}[{s}-{m}]") for m, how in ALIKE.items() for s in (2, 3)),
+    *(
+        Works(m.upper(), f"text on one rank, images on another, ZeRO-{s}", how, f"{MIXED}[{m}-{s}]")
+        for m, how in ALIKE.items()
+        for s in (2, 3)
+    ),
+    Works("shared_prefix, DPO", "ZeRO-2", "losses and gradient norms as without it", f"{SHARED}[2-dpo]"),
+    Works("shared_prefix, DPO", "ZeRO-3", "losses and gradient norms as without it", f"{SHARED}[3-dpo]"),
+    Works("shared_prefix, GRPO", "ZeRO-2", "weights as without it", f"{SHARED}[2-grpo]"),
+    Works("shared_prefix, GRPO", "ZeRO-3", "weights as without it", f"{SHARED}[3-grpo]"),
+    Works("shared_prefix", "a cache in place of a mask", "gradients as without it", CACHED),
+    Works("shared_prefix", "flash attention", NO_GPU, None),
+    Works("a run killed and gone on, SFT", "one process", RESUMED, f"{KILLED}[sft-kills0]"),
+    Works("a run killed and gone on, DPO", "one process", RESUMED, f"{KILLED}[dpo-kills1]"),
+    Works("a run killed and gone on, GRPO", "one process", RESUMED, f"{KILLED}[grpo-kills2]"),
+    *(Works(f"a run killed and gone on, {m.upper()}", "ZeRO-2", RESUMED, f"{KILLED_ZERO}[{m}-2]") for m in ALIKE),
+    Works("a run killed and gone on, SFT", "ZeRO-3", RESUMED, f"{KILLED_ZERO}[sft-3]"),
+    Works("a run killed and gone on, DPO and GRPO", "ZeRO-3", "takes too long for every change", None),
+    Works("dialogues", "ZeRO-2", "trains with unequal dialogues", DIALOGUES),
+    Works("dialogues", "ZeRO-3", "takes too long for every change", None),
+    Works("learning_rates", "ZeRO-2", "each part moves by its own rate", RATES),
+    Works("learning_rates", "ZeRO-3", "takes too long for every change", None),
+    Works("launch", "two CPU processes", "trains some steps", LAUNCHED),
+    Works("launch", "several nodes", "one machine here; the line for torchrun, accelerate and SLURM is checked", None),
+    Works("quantization, liger, flash attention", "a GPU", NO_GPU, None),
 )
 
 
@@ -192,7 +225,7 @@ def incompatibilities(recipe: Recipe) -> list[str]:
 def table() -> str:
     """The whole of it as Markdown."""
     head = ["| what | with | verdict | why, or what shows it |", "|---|---|---|---|"]
-    works = [f"| {w.one} | {w.other} | works: {w.how} | `{w.shown_by}` |" for w in WORKS if w.shown_by != "-"]
-    untried = [f"| {w.one} | {w.other} | {w.how} | |" for w in WORKS if w.shown_by == "-"]
+    works = [f"| {w.one} | {w.other} | works: {w.how} | `{w.shown_by}` |" for w in WORKS if w.shown_by]
+    untried = [f"| {w.one} | {w.other} | not tried | {w.how} |" for w in WORKS if not w.shown_by]
     refused = [f"| {r.one} | {r.other} | refused | {r.why}; {r.cure} |" for r in REFUSED]
     return "\n".join([*head, *works, *untried, *refused])

@@ -120,10 +120,14 @@ def test_twice_the_weight_is_twice_the_gradient(trainer, rows):
     assert torch.allclose(norms[1], 2 * norms[0], atol=1e-6)
 
 
-def test_every_term_at_its_default_is_mmedpo(trainer, rows):
-    plain = loss_of(trainer, rows).item()
-    off = {"anchor_coefficient": 0.0, "anchor_delta": 3.0, "changed_weight": 1.0, "token_kl_coefficient": 0.0}
-    assert loss_of(trainer, rows, **off).item() == plain
+def test_the_plain_loss_is_mmedpos_worked_out_from_log_probabilities(trainer, rows):
+    picked = [rows[0], rows[2], rows[3]]
+    margins = [
+        0.1 * (sum(chosen) - sum(rejected)) for _, (chosen, rejected), _ in (tokens_of(trainer, r) for r in picked)
+    ]
+    want = sum(row["weight"] * math.log1p(math.exp(-d)) for row, d in zip(picked, margins, strict=True)) / 3
+    assert min(abs(d) for d in margins) > 1e-3
+    assert loss_of(trainer, picked).item() == pytest.approx(want, abs=1e-5)
 
 
 def test_the_anchor_adds_the_loss_of_the_chosen_reward(trainer, rows):

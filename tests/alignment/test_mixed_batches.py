@@ -8,7 +8,8 @@ from datasets import Dataset
 
 from alignment.mixed_batches import dummy_image, run_vision_always
 from alignment.shared_prefix import PROVEN
-from tests.alignment.test_deepspeed import ROOT, launched, start
+from tests.alignment.moving_grpo import PAID, SGD, assert_moved_alike, weights_of
+from tests.alignment.test_deepspeed import ROOT, assert_trained_alike, launched, start
 from tests.alignment.tiny_families import PIXELS, build, prompt_inputs, rows
 
 __all__ = ["start"]
@@ -87,13 +88,19 @@ SOURCES = {"sft": "instruction/sft", "dpo": "preference/align", "grpo": "prompt/
 
 
 def mixed_run(write_recipe, data, start, tmp_path, name, method, **trainer):
-    """A recipe whose process 0 gets batches of text and process 1 batches of images, in the order of the file."""
+    """A recipe whose process 0 gets batches of text and process 1 batches of images, in the order of the file.
+
+    A process trains on two rows at a time, in GRPO on two answers to one.
+    """
     rows_file = tmp_path / name / "data" / "mixed.parquet"
-    train = half_text(data / f"{SOURCES[method]}.parquet", rows_file, "ttii" * (ROWS // 4))
+    pattern = "ti" * (ROWS // 2) if method == "grpo" else "ttii" * (ROWS // 4)
+    train = half_text(data / f"{SOURCES[method]}.parquet", rows_file, pattern)
     order = {"shuffle_dataset": False} if method == "grpo" else {"train_sampling_strategy": "sequential"}
-    settings = {"max_steps": 2, "seed": 5, "lr_scheduler_type": "constant", **order, **trainer}
+    own = {**SGD, "num_generations": 2} if method == "grpo" else {"seed": 5, "lr_scheduler_type": "constant"}
+    settings = {**own, **order, **trainer, "max_steps": 2}
+    changes = {"data": {"train": train, "largest_first": False}, **({"rewards": PAID} if method == "grpo" else {})}
     folder = str(tmp_path / name / "out")
-    return write_recipe(method, model={"path": str(start)}, trainer=settings, output=folder, data={"train": train})
+    return write_recipe(method, model={"path": str(start)}, trainer=settings, output=folder, **changes)
 
 
 @pytest.mark.slow
@@ -107,9 +114,13 @@ def test_text_on_one_rank_and_images_on_the_other_train_like_one_process(
     both = mixed_run(
         write_recipe, data, start, tmp_path, "both", method, per_device_train_batch_size=2, deepspeed=settings
     )
-    ranks = launched(both, tmp_path / "seen2", 2)
+    ranks = launched(both, tmp_path / "seen2", 2, "forced")
     assert [seen["zero_stage"] for seen in ranks] == [stage] * 2
     assert len(ranks[0]["losses"]) == 2
-    if method != "grpo":  # sampling differs with the number of processes
-        one = mixed_run(write_recipe, data, start, tmp_path, "one", method, per_device_train_batch_size=4)
-        assert ranks[0]["losses"] == pytest.approx(launched(one, tmp_path / "seen1", 1)[0]["losses"], abs=2e-4)
+    assert [seen["with_images"] for seen in ranks] == [[False, False], [True, True]]
+    one = mixed_run(write_recipe, data, start, tmp_path, "one", method, per_device_train_batch_size=4)
+    (alone,) = launched(one, tmp_path / "seen1", 1, "forced")
+    assert_trained_alike(ranks[0], alone)
+    if method == "grpo":
+        folders = tmp_path / "seen2/model", tmp_path / "seen1/model", start
+        assert_moved_alike(*map(weights_of, folders), within=1e-3)

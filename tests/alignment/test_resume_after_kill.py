@@ -1,4 +1,4 @@
-"""SIGKILL in the middle of a step, then the same command again: every loss is that of a run that was never killed."""
+"""SIGKILL in the middle of a step, then the same command again: losses and weights of a run that was never killed."""
 
 import json
 import multiprocessing
@@ -17,6 +17,7 @@ from alignment.ledger import proof
 from alignment.soak import TIMED
 from data_builders.build import build
 from data_builders.build_spec import BuildSpec
+from tests.alignment.moving_grpo import PAID, largest_difference, weights_of
 from tests.alignment.resume_worker import child
 
 SERVER = multiprocessing.get_context("forkserver")
@@ -29,8 +30,14 @@ STAGES = {
     "stages": [{"of": ["introduction"], "steps": 5}, {"of": ["specialism"], "steps": 7, "replay": 0.25}],
 }
 """Of the twelve steps, the checkpoint after 4 lies before the border of the stages, and the one after 8 behind it."""
-PHASES = {"num_iterations": 2, "steps_per_generation": 3, "per_device_train_batch_size": 4, "save_steps": 5}
-"""GRPO: a generation batch lasts six steps, so that the checkpoints after 5 and 10 lie in the middle of one."""
+PHASES = {
+    "num_iterations": 2, "steps_per_generation": 3, "per_device_train_batch_size": 4, "save_steps": 5,
+    "beta": 0.1, "max_completion_length": 8,
+}  # fmt: skip
+"""GRPO: a generation batch lasts six steps, so that the checkpoints after 5 and 10 lie in the middle of one.
+
+Pulled by a reference and paid by ``PAID``, so that there is a loss and a gradient to differ.
+"""
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +88,7 @@ def trained_by_two(recipe, kill_at=-1):
 
 def recipe_of(write_recipe, tmp_path, name, method, start, **changes):
     trainer = {**EVERY, **(PHASES if method == "grpo" else {}), **changes.pop("trainer", {})}
+    changes |= {"rewards": PAID} if method == "grpo" else {}
     path = write_recipe(
         method, output=str(tmp_path / name), model={"path": str(start)}, trainer=trainer,
         data=changes.pop("data", {"limit": 18}), **changes,
@@ -109,6 +117,16 @@ def steps_of(folder, rank=0):
     return [(line["step"], line["epoch"], line["rows"], line["loss"]) for line in lines]
 
 
+def assert_same_run(broken, whole, *, processes=1):
+    """The same steps, log and weights to the last bit, every row once, and gradients that moved the model."""
+    for rank in range(processes):
+        assert steps_of(broken, rank) == steps_of(whole, rank)
+    assert log_of(broken) == log_of(whole)
+    assert min(entry["grad_norm"] for entry in log_of(whole) if "grad_norm" in entry) > 0.01
+    assert largest_difference(weights_of(broken / "model"), weights_of(whole / "model")) == 0
+    assert not any(proof(broken)[k] for k in ("rows_skipped", "rows_repeated", "steps_missing_or_twice"))
+
+
 @pytest.mark.parametrize(("method", "kills"), [("sft", (6, 11, 12)), ("dpo", (9,)), ("grpo", (7, 10))])
 def test_a_killed_run_goes_on_to_the_same_losses(write_recipe, start, tmp_path, method, kills):
     whole = recipe_of(write_recipe, tmp_path, "whole", method, start)
@@ -118,10 +136,9 @@ def test_a_killed_run_goes_on_to_the_same_losses(write_recipe, start, tmp_path, 
         trained(broken, kill_at=step)
     said = trained(broken)
     assert "are done again" in said
-    assert steps_of(tmp_path / "broken") == steps_of(tmp_path / "whole")
-    assert log_of(tmp_path / "broken") == log_of(tmp_path / "whole")
-    assert max(epoch for _, epoch, *_ in steps_of(tmp_path / "whole")) >= (1 if method != "grpo" else 0)
-    assert not any(proof(tmp_path / "broken")[k] for k in ("rows_skipped", "rows_repeated", "steps_missing_or_twice"))
+    assert_same_run(tmp_path / "broken", tmp_path / "whole")
+    if method != "grpo":
+        assert max(epoch for _, epoch, *_ in steps_of(tmp_path / "whole")) >= 1
 
 
 def test_a_run_killed_in_a_stage_of_a_curriculum_goes_on_along_it_and_over_the_border(write_recipe, start, tmp_path):
@@ -132,10 +149,7 @@ def test_a_run_killed_in_a_stage_of_a_curriculum_goes_on_along_it_and_over_the_b
     trained(broken, kill_at=6)  # goes on from 4 over the border
     trained(broken, kill_at=11)  # goes on from 8 within the second stage
     assert "goes on from" in trained(broken)
-    assert steps_of(tmp_path / "broken") == steps_of(tmp_path / "whole")
-    assert log_of(tmp_path / "broken") == log_of(tmp_path / "whole")
-    found = proof(tmp_path / "broken")
-    assert not any(found[k] for k in ("rows_skipped", "rows_repeated", "steps_missing_or_twice"))
+    assert_same_run(tmp_path / "broken", tmp_path / "whole")
     columns = pq.read_table(f"{data['train']}.parquet", columns=["id", "stage"]).to_pydict()
     stage_of = dict(zip(columns["id"], columns["stage"], strict=True))
     seen = [{stage_of[row] for batch in rows for row in batch} for _, _, rows, _ in steps_of(tmp_path / "broken")]
@@ -153,12 +167,8 @@ def test_two_ranks_under_zero_go_on_to_the_same_losses(write_recipe, start, tmp_
     assert "another process of this run has died" in said
     assert "The same command goes on from checkpoint-" in said
     trained_by_two(broken)
-    for rank in range(2):
-        assert steps_of(tmp_path / "broken", rank) == steps_of(tmp_path / "whole", rank)
-    assert log_of(tmp_path / "broken") == log_of(tmp_path / "whole")
-    found = proof(tmp_path / "broken")
-    assert found["processes"] == 2
-    assert not any(found[k] for k in ("rows_skipped", "rows_repeated", "steps_missing_or_twice"))
+    assert_same_run(tmp_path / "broken", tmp_path / "whole", processes=2)
+    assert proof(tmp_path / "broken")["processes"] == 2
 
 
 def test_a_rank_killed_under_torchrun_stops_the_run_with_its_signal_named_and_the_run_goes_on(

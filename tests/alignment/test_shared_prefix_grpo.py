@@ -14,11 +14,12 @@ from alignment.shared_grpo import ProcessedOnce, decoded_once, undecoded
 from alignment.shared_prefill import shared_prefill
 from alignment.tiny import build_tiny
 from alignment.train import make_trainer
+from tests.alignment.moving_grpo import assert_moved_alike, weights_of
 
 pytestmark = pytest.mark.filterwarnings("default")
 STEPS = {
     "max_steps": 3, "seed": 5, "lr_scheduler_type": "constant", "num_generations": 4, "max_completion_length": 8,
-    "per_device_train_batch_size": 8,
+    "per_device_train_batch_size": 8, "optim": "sgd", "learning_rate": 0.03, "max_grad_norm": 1.0e9,
 }  # fmt: skip
 
 
@@ -50,16 +51,24 @@ def variety(completions, **_):
     return [len(set(c[0]["content"])) / 10 for c in completions]
 
 
-def log_of(recipe):
+def trained(recipe):
+    """The log of the steps, and the weights before and after."""
     trainer = make_trainer(recipe, Path(recipe.output))
     trainer.reward_funcs, trainer.reward_func_names, trainer.reward_weights = [variety], ["variety"], torch.ones(1)
     trainer.reward_processing_classes = [None]
+    before = weights_of(trainer.model)
     trainer.train()
-    return [entry for entry in trainer.state.log_history if "loss" in entry]
+    return [entry for entry in trainer.state.log_history if "loss" in entry], before, weights_of(trainer.model)
+
+
+def log_of(recipe):
+    return trained(recipe)[0]
 
 
 def assert_one_trajectory(recipe, shared="on", **changes):
-    on, off = log_of(recipe("on", shared, **changes)), log_of(recipe("off", "off", **changes))
+    on, before, weights = trained(recipe("on", shared, **changes))
+    off, _, others = trained(recipe("off", "off", **changes))
+    assert_moved_alike(weights, others, before, within=1e-3)
     for name in ("loss", "grad_norm", "reward", "entropy", "kl", "completions/mean_length"):
         want = [entry[name] for entry in off if name in entry]
         assert [entry[name] for entry in on if name in entry] == pytest.approx(want, abs=1e-4, rel=1e-4), name

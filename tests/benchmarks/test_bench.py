@@ -6,8 +6,10 @@ import sys
 import numpy as np
 import pytest
 from datasets import Dataset
+from safetensors.numpy import save_file
 
 from alignment.bench import Shape, bench, prepared, table, theoretical_ratios
+from alignment.bench_differences import weights_compared
 from alignment.models import load_processor
 from alignment.prompt_groups import collated, group
 from rewards.strict_yaml import InputError
@@ -45,13 +47,27 @@ def test_rows_have_the_asked_numbers_of_tokens_and_answers(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["dpo", "grpo", "reward"])
-def test_ours_and_stock_lose_the_same(tmp_path, kind):
+def test_ours_and_stock_learn_the_same(tmp_path, kind):
     shape = TINY if kind == "dpo" else Shape(**{**vars(TINY), "answers": 3})
     result = bench(kind, shape, runs=2, folder=tmp_path)
-    for ratios in result["stock_over_ours"].values():
-        assert ratios["largest_loss_difference"] <= 1e-4
-        assert ratios["peak_mib"] > 0
+    for compared in result["stock_over_ours"].values():
+        assert compared["largest_loss_difference"] <= 1e-4
+        assert compared["largest_loss"] > 1e-3
+        assert compared["peak_mib"] > 0
+        if kind != "reward":  # nothing is trained there
+            assert compared["largest_grad_norm_difference"] <= 1e-4 * compared["largest_grad_norm"]
+            assert compared["largest_weight_difference"] <= 1e-2 * compared["largest_weight_change"]
+            assert min(result["methods"]["stock"]["grad_norms"]) > 0.1
     assert table(result).count("\n") == len(result["methods"]) + 1
+
+
+def test_weights_are_compared_beside_how_far_they_have_moved(tmp_path):
+    for method, name, value in (("stock", "before", 1.0), ("stock", "after", 3.0), ("ours", "after", 2.5)):
+        (tmp_path / method / name).mkdir(parents=True)
+        save_file({"w": np.array([0.0, value])}, tmp_path / method / name / "model.safetensors")
+    compared = weights_compared(str(tmp_path / "stock"), str(tmp_path / "ours"))
+    assert compared == {"largest_weight_difference": 0.5, "largest_weight_change": 2.0}
+    assert weights_compared(None, None) == {}
 
 
 @pytest.mark.slow
