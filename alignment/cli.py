@@ -182,7 +182,7 @@ def evaluate_command(
     run: Annotated[str, typer.Argument(help="a run's folder, a model folder or a Hugging Face name")],
     data: Annotated[str, typer.Argument(help="prompt rows, such as data/phantom_chest/prompt/test")],
     out: Annotated[Path | None, typer.Option(help="where to write; RUN/evaluation by default")] = None,
-    limit: Annotated[int | None, typer.Option(help="only the first rows")] = None,
+    limit: Annotated[int | None, typer.Option(help="only so many rows, drawn at random")] = None,
     probe: Annotated[bool, typer.Option(help="also: does the model look? Writes blindness.json")] = False,
     against: Annotated[
         Path | None, typer.Option(help="another evaluation's folder on these rows, to compare with")
@@ -205,7 +205,8 @@ def evaluate_command(
         from alignment.run_comparison import compared
 
         looked["against"] = compared(against, target)
-    say({"report": str(target / "report.html"), "metrics": figures, **looked}, as_json)
+    page = {"report": str(target / "report.html"), "rows": evaluation.num_rows, "unjudged": evaluation.unjudged}
+    say({**page, "metrics": figures, **looked}, as_json)
 
 
 def _drops(file: Path) -> dict[str, dict[str, float]]:
@@ -225,7 +226,7 @@ def release(run: Path, out: Path, as_json: JsonFlag = False) -> None:
 @app.command()
 def demo(
     loop: Annotated[Path, typer.Argument(help="the loop to run")] = Path("recipes/loops/phantom_chest.yaml"),
-    seeds: Annotated[int, typer.Option(help="how many seeds; intervals over seeds need at least three")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, help="how many seeds; intervals over seeds need at least three")] = 1,
     fresh: Annotated[bool, typer.Option(help="Start anew instead of going on.")] = False,
     as_json: JsonFlag = False,
 ) -> None:

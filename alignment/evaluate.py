@@ -7,9 +7,9 @@ split is given, beside answers that need no image at all. Left out: sampled answ
 
 import json
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -17,16 +17,19 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
+from pydantic import ValidationError
 
 from alignment.controls import Answered, Blind, Response, Row, baselines, blinded, controls_for, image_key, pixels
 from alignment.dialogue_evaluation import dialogues_said
 from alignment.generation import generate
-from alignment.metrics import Metric, Outcome, final_words, score_answers, summarise
+from alignment.metrics import Metric, Outcome, final_words, score_answers, summarise, why_unjudged
 from alignment.recipe import parquet
 from alignment.report import NUM_PICTURES, write_report
 from data_builders.digest import sha256
 from data_builders.schema import message_text
+from data_builders.written_rows import UNKNOWN
 from rewards.boxes import parse_boxes
+from rewards.facts import Facts
 from rewards.reading import read
 from rewards.rule_set import RuleSet, load_rule_set
 from rewards.strict_yaml import InputError
@@ -41,7 +44,10 @@ PICTURE_PIXELS = 320
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What ``evaluation.json`` holds. ``metrics``: by condition (``clean``, ``noise``, ...), then by name."""
+    """What ``evaluation.json`` holds. ``metrics``: by condition (``clean``, ``noise``, ...), then by name.
+
+    ``unjudged``: how many rows no metric judges, by reason.
+    """
 
     model: str
     data: str
@@ -54,6 +60,7 @@ class Evaluation:
     max_new_tokens: dict[str, int]
     versions: dict[str, str]
     metrics: dict[str, dict[str, Metric]]
+    unjudged: dict[str, int] = field(default_factory=dict[str, int])
 
     @classmethod
     def read(cls, folder: Path) -> "Evaluation":
@@ -105,9 +112,10 @@ def evaluate(
     ``reference``: prompt or instruction rows of another split, whose habits the baselines take.
     ``grid``: the units in which boxes are stated. ``probe``: also does the model look (``blindness.json``)?
     ``probe_limit``: on that many of the rows.
-    Raises: InputError if the data are missing, empty, or not prompt rows.
+    Raises: InputError if the data are missing, empty, not prompt rows, or no metric judges any of them.
     """
     rows = limited(read_rows(data), limit=limit, seed=seed)
+    unjudged = unjudged_rows(rows, rules=rules, where=data)
     budget = {**MAX_NEW_TOKENS, **(max_new_tokens or {})}
     answer = partial(
         generate_answers, model, processor, rows,
@@ -130,6 +138,7 @@ def evaluate(
         max_new_tokens=budget,
         versions={library: version(library) for library in LIBRARIES},
         metrics={c: summarise(o, num_resamples=num_resamples, seed=seed) for c, o in outcomes.items()},
+        unjudged=unjudged,
     )
     _write(evaluation, answered, outcomes["clean"], out, rules=rules)
     if probe:
@@ -154,10 +163,26 @@ def _write(
     write_report({evaluation.model: out}, out / "report.html")
 
 
+def unjudged_rows(rows: Sequence[Row], *, rules: RuleSet | None = None, where: str | Path = "rows") -> dict[str, int]:
+    """How many rows no metric judges, by reason; the commonest first.
+
+    Raises: InputError if that is all of them: a model need not answer in vain.
+    """
+    reasons = Counter(reason for row in rows if (reason := why_unjudged(row, rules)))
+    counted = dict(reasons.most_common())
+    if sum(counted.values()) == len(rows):
+        told = ", ".join(f"{number} x {reason}" for reason, number in counted.items())
+        raise InputError(
+            f"{where}: no metric judges any of its {len(rows)} rows ({told}). Give reports facts and a rule set, "
+            "boxes their column `boxes`, questions their `answer`, or name other rows."
+        )
+    return counted
+
+
 def read_rows(data: Path) -> list[Row]:
     """The prompt rows of a data entry (``data/x/prompt/test``), images still encoded (see ``pixels``).
 
-    Raises: InputError if there are none or a column is missing.
+    Raises: InputError if there are none, a column is missing, or a row's facts are not readable.
     """
     file = parquet(str(data))
     names = pq.read_schema(file).names
@@ -167,7 +192,17 @@ def read_rows(data: Path) -> list[Row]:
     rows = pq.read_table(file, columns=[*COLUMNS, *more]).to_pylist()
     if not rows:
         raise InputError(f"{file}: holds no rows to evaluate. Check the split's share in the spec.")
-    return rows
+    return [_with_known_facts(row, file) for row in rows]
+
+
+def _with_known_facts(row: Row, file: Path) -> Row:
+    """The row; where it has no facts or no rule set, what stands for "not known"."""
+    known = {"facts": row["facts"] or UNKNOWN.to_json(), "rule_set": row["rule_set"] or ""}
+    try:
+        Facts.told(known["facts"])
+    except ValidationError as fault:
+        raise InputError(f"{file}: row {row['id']}: its facts are not readable: {fault.errors()[0]['msg']}.") from None
+    return row | known
 
 
 def read_reference(data: Path) -> list[Row]:
@@ -181,7 +216,7 @@ def read_reference(data: Path) -> list[Row]:
         return read_rows(data)
     wanted = [c for c in (*COLUMNS, "completion") if c in names and c != "images"]  # habits need no image
     rows = pq.read_table(file, columns=wanted).to_pylist()
-    return [row | _as_taught(row) for row in rows]
+    return [_with_known_facts(row, file) | _as_taught(row) for row in rows]
 
 
 def _as_taught(row: Row) -> Row:
@@ -284,6 +319,7 @@ def _answer_line(
     return {
         **({"dialogue": row["dialogue"]} if row["task"] == "dialogue" else {}),
         **({name: row[name] for name in CURRICULUM_COLUMNS} if row.get("capability") else {}),
+        **({"box_images": row["box_images"]} if row.get("box_images") else {}),
         "id": row["id"],
         "patient": row["patient"],
         "task": row["task"],
@@ -295,6 +331,7 @@ def _answer_line(
         "image": image_key(pixels(row["images"][0])) if row["images"] else None,
         "responses": {name: answers[row["id"]] for name, answers in said.items() if row["id"] in answers},
         "counts": outcome.counts,
+        "unjudged": why_unjudged(row, rules),
         "boxes": outcome.boxes,
         "sentences": marked_sentences(clean, outcome, rules or load_rule_set(row["rule_set"])) if told else [],
     }
