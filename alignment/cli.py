@@ -200,7 +200,7 @@ def evaluate_command(
         model, processor, parquet(data), out=target, limit=limit, model_name=run, progress=True, probe=probe
     )
     figures = {c: {n: m.value for n, m in found.items()} for c, found in evaluation.metrics.items()}
-    looked = {"blindness": _drops(target / "blindness.json")} if probe else {}
+    looked = _looked(target / "blindness.json") if probe else {}
     if against is not None:
         from alignment.run_comparison import compared
 
@@ -209,10 +209,11 @@ def evaluate_command(
     say({**page, "metrics": figures, **looked}, as_json)
 
 
-def _drops(file: Path) -> dict[str, dict[str, float]]:
-    """By how much each metric of the blindness probe changes when the image shows less."""
+def _looked(file: Path) -> dict[str, Any]:
+    """By how much each metric of the blindness probe changes when the image shows less, and on how many rows."""
     content = json.loads(file.read_text(encoding="utf-8"))
-    return {c: {name: m["value"] for name, m in found.items()} for c, found in content["drops"].items()}
+    drops = {c: {name: m["value"] for name, m in found.items()} for c, found in content["drops"].items()}
+    return {"probed": {name: content[name] for name in ("num_rows", "without_lesion")}, "blindness": drops}
 
 
 @app.command()

@@ -7,7 +7,7 @@ split is given, beside answers that need no image at all. Left out: sampled answ
 
 import json
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -22,9 +22,10 @@ from pydantic import ValidationError
 from alignment.controls import Answered, Blind, Response, Row, baselines, blinded, controls_for, image_key, pixels
 from alignment.dialogue_evaluation import dialogues_said
 from alignment.generation import generate
-from alignment.metrics import Metric, Outcome, final_words, score_answers, summarise, why_unjudged
+from alignment.metrics import Metric, Outcome, final_words, score_answers, summarise
 from alignment.recipe import parquet
 from alignment.report import NUM_PICTURES, write_report
+from alignment.unjudged import unjudged_rows, why_unjudged
 from data_builders.digest import sha256
 from data_builders.schema import message_text
 from data_builders.written_rows import UNKNOWN
@@ -161,22 +162,6 @@ def _write(
     evaluation.write(out)
     write_answers(answered, outcomes, out, rules=rules)
     write_report({evaluation.model: out}, out / "report.html")
-
-
-def unjudged_rows(rows: Sequence[Row], *, rules: RuleSet | None = None, where: str | Path = "rows") -> dict[str, int]:
-    """How many rows no metric judges, by reason; the commonest first.
-
-    Raises: InputError if that is all of them: a model need not answer in vain.
-    """
-    reasons = Counter(reason for row in rows if (reason := why_unjudged(row, rules)))
-    counted = dict(reasons.most_common())
-    if sum(counted.values()) == len(rows):
-        told = ", ".join(f"{number} x {reason}" for reason, number in counted.items())
-        raise InputError(
-            f"{where}: no metric judges any of its {len(rows)} rows ({told}). Give reports facts and a rule set, "
-            "boxes their column `boxes`, questions their `answer`, or name other rows."
-        )
-    return counted
 
 
 def read_rows(data: Path) -> list[Row]:

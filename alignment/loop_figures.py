@@ -59,8 +59,9 @@ def figures(name: str, before: Path, after: Path) -> tuple[float, float]:
 
     Raises: InputError for a name that is none of these, or that neither stage's training logs.
     """
-    if not is_figure(name) or (fault := fault_of_name(name)) is not None:
-        raise InputError(f"compare: {fault if is_figure(name) else f'{name!r} is no figure.'}")
+    fault = fault_of_name(name) if is_figure(name) else f"'{name}' is no figure."
+    if fault is not None:
+        raise InputError(f"compare: {fault}")
     kind, _, rest = name.partition("/")
     if kind == "equal_recall":
         return _at_equal_recall(before, after)

@@ -17,6 +17,7 @@ import numpy as np
 from alignment import capability_outcomes, dialogue_outcomes
 from alignment.capability_outcomes import Confused, capability_metrics, counts_by_finding, findings_counted, judged
 from alignment.dialogue_outcomes import DIALOGUE_RATIOS, dialogue_counts, ratios_by_scenario
+from alignment.unjudged import why_unjudged
 from data_builders.schema import message_text
 from rewards.boxes import iou_matrix, match_boxes, parse_boxes
 from rewards.compare import compare
@@ -26,9 +27,6 @@ from rewards.rule_set import RuleSet, load_rule_set
 from rewards.sequence_boxes import components as sequence_components
 from rewards.text import final_answer
 
-CLOSED_TASKS = ("presence", "side", "size", "count")
-BY_EQUALITY = (*CLOSED_TASKS, "closed", "choice")
-"""Tasks whose answer is right where its words are those of the truth."""
 HIT_IOU = 0.5
 
 
@@ -195,32 +193,6 @@ def _words_outcome(row: Mapping[str, Any], words: str, rules: RuleSet | None, ab
     if row["task"] == "open":
         return Outcome(**about, counts=_open_counts(row["answer"], words))
     return Outcome(**about, counts=_closed_counts(row["task"], row["answer"], words, about["finding"]))
-
-
-def why_unjudged(row: Mapping[str, Any], rules: RuleSet | None = None) -> str | None:
-    """Why no metric judges a row whatever is answered to it; None where one does.
-
-    ``rules``: where the rows' rule set is not shipped.
-    """
-    task, ruled = row["task"], rules is not None or bool(row["rule_set"])
-    if task == "dialogue":
-        return None
-    if task == "box" or row.get("box_images"):
-        return "box without true boxes" if row["boxes"] is None else None
-    if row.get("capability") and ruled:
-        return _why_capability(row, rules or load_rule_set(row["rule_set"]))
-    if task == "report":
-        told = ruled and bool(row["facts"]) and Facts.told(row["facts"]).findings
-        return None if told else "report without facts"
-    if task not in (*BY_EQUALITY, "open"):
-        return f"no metric for task '{task}'"
-    return None if re.search(r"\w", row["answer"] or "") else f"{task} without an answer"
-
-
-def _why_capability(row: Mapping[str, Any], rules: RuleSet) -> str | None:
-    if judged(row, "") is not None or read(row["answer"] or "", rules).facts.findings:
-        return None
-    return "answer of a curriculum that states no finding"
 
 
 def _closed_counts(task: str, truth: str, words: str, finding: str | None) -> dict[str, float]:

@@ -19,11 +19,11 @@ from alignment.evaluate import (
     pictured,
     read_reference,
     read_rows,
-    unjudged_rows,
 )
 from alignment.loop import outcomes_of
 from alignment.models import load_processor
 from alignment.tiny import build_tiny
+from alignment.unjudged import unjudged_rows
 from data_builders.schema import assistant_turn, user_turn
 from rewards.facts import Facts, Finding
 from rewards.strict_yaml import InputError

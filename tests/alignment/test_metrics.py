@@ -7,15 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alignment.metrics import (
-    BY_EQUALITY,
     RATIOS,
     asked_finding,
     differences,
     final_words,
     score_answers,
     summarise,
-    why_unjudged,
 )
+from alignment.unjudged import BY_EQUALITY, why_unjudged
 from data_builders.schema import user_turn
 from rewards.facts import Facts, Finding
 from rewards.rule_set import load_rule_set
