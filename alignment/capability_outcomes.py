@@ -33,9 +33,8 @@ METRICS = (
     "over_referral",
     "invalid_rate",
     "class_f1",
-    "macro_finding_f1",
 )
-"""By group, as ``micro_f1[stage, retina_amd@1]``; ``class_f1`` also by class. ``macro_finding_f1``: of open answers."""
+"""By group, as ``micro_f1[stage, retina_amd@1]``; ``class_f1`` also by class."""
 LOWER_IS_BETTER = ("under_referral", "over_referral", "invalid_rate")
 
 
@@ -202,13 +201,18 @@ def _of_group(group: str, seen: set[str]) -> Iterable[tuple[str, Confused]]:
 
 
 def counts_by_finding(judged_answer: Comparison) -> dict[str, float]:
-    """What an open answer claims, by finding; the micro F1 sums it over all."""
-    kinds = {"claims": judged_answer.claims, "true_findings": judged_answer.true_findings, "found": judged_answer.found}
+    """What an open answer or a report claims, by finding; the micro F1 sums it over all."""
+    kinds = {
+        "claims": judged_answer.claims,
+        "true_claims": [name for name in judged_answer.claims if name not in judged_answer.hallucinations],
+        "true_findings": judged_answer.true_findings,
+        "found": judged_answer.found,
+    }
     return {f"{kind}[{name}]": 1.0 for kind, names in kinds.items() for name in names}
 
 
 def findings_counted(outcomes: Iterable[Any]) -> list[str]:
-    """The findings that open answers claim or should claim."""
+    """The findings that open answers and reports claim or should claim."""
     pattern = re.compile(r"(?:claims|true_findings)\[(.+)\]")
     return sorted({match[1] for outcome in outcomes for key in outcome.counts if (match := pattern.fullmatch(key))})
 

@@ -182,7 +182,7 @@ def evaluate_command(
     run: Annotated[str, typer.Argument(help="a run's folder, a model folder or a Hugging Face name")],
     data: Annotated[str, typer.Argument(help="prompt rows, such as data/phantom_chest/prompt/test")],
     out: Annotated[Path | None, typer.Option(help="where to write; RUN/evaluation by default")] = None,
-    limit: Annotated[int | None, typer.Option(help="only the first rows")] = None,
+    limit: Annotated[int | None, typer.Option(help="only so many rows, drawn at random")] = None,
     probe: Annotated[bool, typer.Option(help="also: does the model look? Writes blindness.json")] = False,
     box_space: Annotated[
         str | None, typer.Option(help="units of the model's boxes (0-1000, pixels, ...); by default its recipe's")
@@ -205,18 +205,20 @@ def evaluate_command(
         box_space=known_space(box_space) if box_space else written_space(run),
     )  # fmt: skip
     figures = {c: {n: m.value for n, m in found.items()} for c, found in evaluation.metrics.items()}
-    looked = {"blindness": _drops(target / "blindness.json")} if probe else {}
+    looked = _looked(target / "blindness.json") if probe else {}
     if against is not None:
         from alignment.run_comparison import compared
 
         looked["against"] = compared(against, target)
-    say({"report": str(target / "report.html"), "metrics": figures, **looked}, as_json)
+    page = {"report": str(target / "report.html"), "rows": evaluation.num_rows, "unjudged": evaluation.unjudged}
+    say({**page, "metrics": figures, **looked}, as_json)
 
 
-def _drops(file: Path) -> dict[str, dict[str, float]]:
-    """By how much each metric of the blindness probe changes when the image shows less."""
+def _looked(file: Path) -> dict[str, Any]:
+    """By how much each metric of the blindness probe changes when the image shows less, and on how many rows."""
     content = json.loads(file.read_text(encoding="utf-8"))
-    return {c: {name: m["value"] for name, m in found.items()} for c, found in content["drops"].items()}
+    drops = {c: {name: m["value"] for name, m in found.items()} for c, found in content["drops"].items()}
+    return {"probed": {name: content[name] for name in ("num_rows", "without_lesion")}, "blindness": drops}
 
 
 @app.command()
@@ -230,7 +232,7 @@ def release(run: Path, out: Path, as_json: JsonFlag = False) -> None:
 @app.command()
 def demo(
     loop: Annotated[Path, typer.Argument(help="the loop to run")] = Path("recipes/loops/phantom_chest.yaml"),
-    seeds: Annotated[int, typer.Option(help="how many seeds; intervals over seeds need at least three")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, help="how many seeds; intervals over seeds need at least three")] = 1,
     fresh: Annotated[bool, typer.Option(help="Start anew instead of going on.")] = False,
     as_json: JsonFlag = False,
 ) -> None:

@@ -1,6 +1,7 @@
 """What commands of several files share: how a result is printed, and the flags that mean the same everywhere."""
 
 import json
+import math
 import sys
 from typing import Annotated, Any
 
@@ -12,9 +13,22 @@ Overrides = Annotated[list[str] | None, typer.Argument(help="key=value, such as 
 
 
 def say_json(result: Any) -> None:
-    """One JSON object on the real standard output (``main`` turns the other one away)."""
+    """One JSON object on the real standard output (``main`` turns the other one away); null where no figure is."""
     assert sys.__stdout__ is not None
-    sys.__stdout__.write(json.dumps(result) + "\n")
+    sys.__stdout__.write(json.dumps(with_null(result), allow_nan=False) + "\n")
+
+
+def with_null(result: Any) -> Any:
+    """The same with None in place of every number that is not finite, which JSON cannot hold.
+
+    >>> with_null({"rate": float("nan"), "rows": [1, 0.5]})
+    {'rate': None, 'rows': [1, 0.5]}
+    """
+    if isinstance(result, dict):
+        return {name: with_null(value) for name, value in result.items()}
+    if isinstance(result, list | tuple):
+        return [with_null(value) for value in result]
+    return None if isinstance(result, float) and not math.isfinite(result) else result
 
 
 def say(result: dict[str, Any], as_json: bool) -> None:

@@ -42,6 +42,8 @@ def eval_reward_model(
         return
     for table in _tables(shown, "patients" if len(runs) == 1 else f"{len(runs)} runs"):
         Console(width=140).print(table)
+    for lacking in found[0]["not_measured"]:
+        Console().print(f"not measured: {lacking}", markup=False, highlight=False, soft_wrap=True)
     for folder in runs.values():
         Console().print(f"page: {folder / 'reward_model.html'}", markup=False, highlight=False, soft_wrap=True)
 
@@ -55,7 +57,8 @@ def _over(found: list[dict[str, Any]]) -> dict[str, Any]:
     if curves[0] is None:
         return {"pairs": pairs, "best_of_n": None}
     picks = figures_over_seeds([curve["picks"] for curve in curves])
-    return {"pairs": pairs, "best_of_n": {"metric": curves[0]["metric"], "picks": picks}}
+    same = {name: curves[0][name] for name in ("metric", "num_unjudged")}
+    return {"pairs": pairs, "best_of_n": {**same, "picks": picks}}
 
 
 def _tables(found: dict[str, Any], over: str) -> list[Table]:
@@ -65,7 +68,9 @@ def _tables(found: dict[str, Any], over: str) -> list[Table]:
     curve = found["best_of_n"]
     if curve is None:
         return [pairs]
-    best = Table("picked by", *(f"n = {n}" for n in curve["picks"]["random"]), title=f"best of n in {curve['metric']}")
+    lacking = f" ({curve['num_unjudged']} prompts not judged)" if curve["num_unjudged"] else ""
+    title = f"best of n in {curve['metric']}{lacking}"
+    best = Table("picked by", *(f"n = {n}" for n in curve["picks"]["random"]), title=title)
     for name, by_n in curve["picks"].items():
         best.add_row(name, *(_figure(own) for own in by_n.values()))
     return [pairs, best]

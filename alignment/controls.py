@@ -120,6 +120,9 @@ def _habit(rows: list[Row]) -> str | None:
 
 
 def _asked(row: Row, rules: RuleSet | None) -> str | None:
+    """The finding asked for; None for a report, and where no rule set names findings."""
+    if rules is None and not row["rule_set"]:
+        return None
     return asked_finding(row, rules or load_rule_set(row["rule_set"]))
 
 

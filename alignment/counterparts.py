@@ -27,7 +27,7 @@ from rewards.judge_spec import JudgeSpec, open_judge
 from rewards.llm import Completion, LlmClient, ask
 from rewards.llm_cache import ReplyCache
 from rewards.llm_spec import LlmSpec, open_llm
-from rewards.strict_yaml import InputError, read_yaml, validated
+from rewards.strict_yaml import InputError, nearest, read_yaml, validated
 from rewards.tally import Tally
 from rewards.tournament import tournament
 
@@ -48,14 +48,20 @@ def write_counterparts(
     """Writes the rows of ``data`` with a column ``counterparts`` to ``out``; says how many answers each model gave.
 
     ``models``: by the name that recipes use for them. ``tasks``: only rows of these. A row that an endpoint failed on
-    lacks that model's answer, and is counted. Raises: InputError if a model or the data are not there.
+    lacks that model's answer, and is counted. Raises: InputError if a model or the data are not there, or a model
+    answered nothing.
     """
     rows: Any = Dataset.from_parquet(str(parquet(data)))
+    if unknown := sorted({*(tasks or ())} - {*rows["task"]}) if tasks else []:
+        known = sorted({*rows["task"]})
+        raise InputError(
+            f"{data}: no rows of task {unknown[0]}.{nearest(unknown[0], known)} There: {', '.join(known)}."
+        )
     if tasks:
         rows = rows.select([k for k, task in enumerate(rows["task"]) if task in tasks])
     rows = rows.select(range(min(limit, len(rows)))) if limit else rows
     if not len(rows):
-        raise InputError(f"{data}: no rows{' of task ' + ', '.join(tasks) if tasks else ''} to answer.")
+        raise InputError(f"{data}: no rows to answer.")
     target = Path(out) if out.endswith(".parquet") else Path(f"{out}.parquet")
     target.parent.mkdir(parents=True, exist_ok=True)
     cache = ReplyCache(target.with_suffix(".counterparts.jsonl"))
@@ -63,6 +69,10 @@ def write_counterparts(
     card: dict[str, Any] = {"data": data, "rows": len(rows), "max_new_tokens": max_new_tokens, "models": {}}
     for name, path in models.items():
         version, answers = _answers(path, rows, cache, max_new_tokens, batch_size)
+        if all(answer is None for answer in answers):
+            raise InputError(
+                f"--model {name}={path}: answered none of {len(rows)} rows. Check that the endpoint works."
+            )
         card["models"][name] = {"path": path, "version": version, "answers": sum(a is not None for a in answers)}
         for own, answer in zip(pool, answers, strict=True):
             own.extend([{"model": name, "text": answer}] if answer is not None else [])
@@ -158,7 +168,8 @@ def pool_tournament(
 ) -> dict[str, Any]:
     """Win rates and ratings between the models of a pool, as the command line shows them.
 
-    ``judge``: ``facts`` or a YAML file that holds a ``JudgeSpec``. Raises: InputError as ``tournament`` does.
+    ``judge``: ``facts`` or a YAML file that holds a ``JudgeSpec``. Raises: InputError as ``tournament`` does, and where
+    the judge decided nothing.
     """
     columns = ["prompt", "counterparts", "facts" if judge == "facts" else "images"]
     rows: Any = Dataset.from_parquet(str(parquet(pool)))
@@ -172,6 +183,10 @@ def pool_tournament(
             opened, cases(content), content["counterparts"], models=models, trained_against=trained_against or []
         )
     )
+    if not found.elo:
+        games = sum(own.failed for own in found.tallies.values())
+        cure = "facts knows rows with facts and a rule set" if judge == "facts" else "its replies may be unreadable"
+        raise InputError(f"{pool}: judge {judge} decided none of {games} comparisons; {cure}.")
     tallies = {f"{a} against {b}": _figures(own) for (a, b), own in found.tallies.items()}
     elo = {name: [round(v, 1) for v in (r.value, r.low, r.high)] for name, r in found.elo.items()}
     return {

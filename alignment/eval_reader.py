@@ -32,8 +32,10 @@ def eval_reader(source: Path | None = None, *, half: str = "odd") -> dict[str, A
     Error classes: of the tagged but not read, how they were read (``uncertain``, ``absent``, ``conflict``,
     ``not named``); of the read but not tagged, whether the report is tagged ``normal`` (most likely the tags' fault).
     ``to_check`` names some of each class for a look by hand, on the even half only, so that the odd one stays unseen.
+    A figure whose denominator is 0 is None.
 
-    Raises: InputError if the Open-I reports are not installed, or ``half`` is neither ``odd`` nor ``even``.
+    Raises: InputError if the Open-I reports are not installed, none of them can be scored, or ``half`` is neither
+    ``odd`` nor ``even``.
     """
     if half not in ("odd", "even"):
         raise InputError(f"half: got '{half}'; expected odd (held out) or even (what the rules were tuned on).")
@@ -41,6 +43,9 @@ def eval_reader(source: Path | None = None, *, half: str = "odd") -> dict[str, A
     records = list(open_i(source))
     reports = [r for r in records if isinstance(r, Report) and r.number % 2 == (half == "odd")]
     left_out = Counter(r.reason for r in records if isinstance(r, Quarantined))
+    if not reports:
+        told = ", ".join(f"{number} x {reason}" for reason, number in left_out.items()) or "none left out"
+        raise InputError(f"eval-reader: no report of the {half} half can be scored ({told}); name other reports.")
     by_finding: dict[str, Counts] = {name: Counter() for name in TAGS}
     keywords: Counts = Counter()
     errors: dict[str, list[str]] = {}
@@ -63,7 +68,7 @@ def eval_reader(source: Path | None = None, *, half: str = "odd") -> dict[str, A
         "rule_set": rules.id,
         "reports": {"half": half, "scored": len(reports), "left out of both halves": dict(left_out)},
         "micro": micro,
-        "macro_f1": round(sum(known) / len(known), 3) if known else 0.0,
+        "macro_f1": round(sum(known) / len(known), 3) if known else None,
         "keywords_micro": _scores(keywords),
         "errors": {kind: len(found) for kind, found in errors.items()},
         "to_check": {kind: found[:SHOWN] for kind, found in errors.items()} if half == "even" else {},
@@ -94,6 +99,7 @@ def _error(report: Report, polarity: Polarity | None, *, conflict: bool) -> str:
 def _scores(counts: Counts) -> dict[str, Any]:
     right, tagged = counts[True, True], counts[True, True] + counts[True, False]
     is_read = right + counts[False, True]
-    precision, recall = right / is_read if is_read else 0.0, right / tagged if tagged else 0.0
-    f1 = 2 * right / (tagged + is_read) if tagged + is_read else 0.0
-    return {"precision": round(precision, 3), "recall": round(recall, 3), "f1": round(f1, 3), "tagged": tagged}
+    ratios = {"precision": (right, is_read), "recall": (right, tagged), "f1": (2 * right, tagged + is_read)}
+    return {name: round(over / under, 3) if under else None for name, (over, under) in ratios.items()} | {
+        "tagged": tagged
+    }

@@ -9,7 +9,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
+from pydantic import ValidationError
 
 from alignment.box_units import UNIT_COLUMNS, with_units
 from alignment.controls import Answered, Blind, Response, Row, baselines, blinded, controls_for, image_key, pixels
@@ -26,10 +27,13 @@ from alignment.metrics import Metric, Outcome, final_words, score_answers, summa
 from alignment.processed_size import ProcessedSizes
 from alignment.recipe import parquet
 from alignment.report import NUM_PICTURES, write_report
+from alignment.unjudged import unjudged_rows, why_unjudged
 from data_builders.digest import sha256
 from data_builders.schema import message_text
+from data_builders.written_rows import UNKNOWN
 from rewards.box_space import BoxSpace
 from rewards.boxes import parse_boxes
+from rewards.facts import Facts
 from rewards.reading import read
 from rewards.rule_set import RuleSet, load_rule_set
 from rewards.strict_yaml import InputError
@@ -45,7 +49,10 @@ PICTURE_PIXELS = 320
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What ``evaluation.json`` holds. ``metrics``: by condition (``clean``, ``noise``, ...), then by name."""
+    """What ``evaluation.json`` holds. ``metrics``: by condition (``clean``, ``noise``, ...), then by name.
+
+    ``unjudged``: how many rows no metric judges, by reason.
+    """
 
     model: str
     data: str
@@ -58,6 +65,7 @@ class Evaluation:
     versions: dict[str, str]
     metrics: dict[str, dict[str, Metric]]
     box_space: BoxSpace = "grid"
+    unjudged: dict[str, int] = field(default_factory=dict[str, int])
 
     @classmethod
     def read(cls, folder: Path) -> "Evaluation":
@@ -109,9 +117,10 @@ def evaluate(
     ``reference``: prompt or instruction rows of another split, whose habits the baselines take.
     ``box_space``: the units in which the model states boxes; the truth's are in the rows.
     ``probe``: also does the model look (``blindness.json``)? ``probe_limit``: on that many of the rows.
-    Raises: InputError if the data are missing, empty, or not prompt rows.
+    Raises: InputError if the data are missing, empty, or not prompt rows, or no metric judges any of them.
     """
     truth = limited(read_rows(data), limit=limit, seed=seed)
+    unjudged = unjudged_rows(truth, rules=rules, where=data)
     rows = written_rows(truth, box_space, processor)
     budget = {**MAX_NEW_TOKENS, **(max_new_tokens or {})}
     answer = partial(
@@ -135,6 +144,7 @@ def evaluate(
         max_new_tokens=budget,
         versions={library: version(library) for library in LIBRARIES},
         metrics={c: summarise(o, num_resamples=num_resamples, seed=seed) for c, o in outcomes.items()},
+        unjudged=unjudged,
     )
     _write(evaluation, answered, outcomes["clean"], out, rules=rules)
     if probe:
@@ -162,7 +172,7 @@ def _write(
 def read_rows(data: Path) -> list[Row]:
     """The prompt rows of a data entry (``data/x/prompt/test``), images still encoded (see ``pixels``).
 
-    Raises: InputError if there are none or a column is missing.
+    Raises: InputError if there are none, a column is missing, or a row's facts are not readable.
     """
     file = parquet(str(data))
     names = pq.read_schema(file).names
@@ -172,7 +182,7 @@ def read_rows(data: Path) -> list[Row]:
     rows = pq.read_table(file, columns=[*COLUMNS, *more]).to_pylist()
     if not rows:
         raise InputError(f"{file}: holds no rows to evaluate. Check the split's share in the spec.")
-    return with_units(rows, file)
+    return with_units([_with_known_facts(row, file) for row in rows], file)
 
 
 def written_rows(rows: list[Row], box_space: BoxSpace, processor: Any) -> list[Row]:
@@ -182,6 +192,16 @@ def written_rows(rows: list[Row], box_space: BoxSpace, processor: Any) -> list[R
     sizes = ProcessedSizes(processor) if box_space == "processed" else None
     own = {"box_space": box_space}
     return [row | own | ({"processed_size": sizes.of(row["images"])} if sizes else {}) for row in rows]
+
+
+def _with_known_facts(row: Row, file: Path) -> Row:
+    """The row; where it has no facts or no rule set, what stands for "not known"."""
+    known = {"facts": row["facts"] or UNKNOWN.to_json(), "rule_set": row["rule_set"] or ""}
+    try:
+        Facts.told(known["facts"])
+    except ValidationError as fault:
+        raise InputError(f"{file}: row {row['id']}: its facts are not readable: {fault.errors()[0]['msg']}.") from None
+    return row | known
 
 
 def read_reference(data: Path) -> list[Row]:
@@ -195,7 +215,7 @@ def read_reference(data: Path) -> list[Row]:
         return read_rows(data)
     wanted = [c for c in (*COLUMNS, "completion") if c in names and c != "images"]  # habits need no image
     rows = pq.read_table(file, columns=wanted).to_pylist()
-    return [row | _as_taught(row) for row in rows]
+    return [_with_known_facts(row, file) | _as_taught(row) for row in rows]
 
 
 def _as_taught(row: Row) -> Row:
@@ -310,6 +330,7 @@ def _answer_line(
         "image": image_key(pixels(row["images"][0])) if row["images"] else None,
         "responses": {name: answers[row["id"]] for name, answers in said.items() if row["id"] in answers},
         "counts": outcome.counts,
+        "unjudged": why_unjudged(row, rules),
         "boxes": outcome.boxes,
         "sentences": marked_sentences(clean, outcome, rules or load_rule_set(row["rule_set"])) if told else [],
     }

@@ -1,7 +1,9 @@
 """The whole loop: build, train every stage, evaluate every stage on held-out patients, report, release; one table.
 
 Every comparison is paired: the same rows answered before and after, patients resampled together. Over several seeds
-the interval is over seeds (Student's t). Left out: judging whether an effect is large enough; the table says it.
+the interval is over seeds (Student's t). A name that cannot be is an error (``loop_file.py``); a metric that no row of
+this run was judged by keeps its line, which says so: the model may have claimed nothing, and other lines have figures.
+Left out: judging whether an effect is large enough; the table says it.
 """
 
 import json
@@ -10,58 +12,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 from rich.table import Table
 
+from alignment.controls import BASELINES
 from alignment.loop_figures import figures, is_figure
+from alignment.loop_file import UNTRAINED, Comparison, Loop, read_loop
+from alignment.metrics import BY_FINDING, differences, ratios_in, score_answers, summarise
 from alignment.over_seeds import mean_over_seeds
-from alignment.recipe import Chain
 from alignment.train import run, stage_recipe
 from data_builders.schema import user_turn
-from rewards.strict_yaml import read_yaml, validated
+from rewards.rule_set import load_rule_set
+from rewards.strict_yaml import InputError, nearest, read_yaml
 
-
-class Comparison(BaseModel):
-    """``after`` against ``before``: two stages, or a stage against its own control (``sft/shuffled``).
-
-    ``metrics``: of the answers, or figures of the stages (``loop_figures.py``), which have a ``/`` in their names.
-    ``opponents``: stages whose reports both sides are judged against by rules, for the metric ``win_rate``; only those
-    that neither side was trained against are held out.
-    """
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-    before: str
-    after: str
-    metrics: list[str]
-    opponents: list[str] = []
-
-
-class Loop(BaseModel):
-    """A loop file: the data spec, a chain of stages, what is compared, which stage is released.
-
-    ``probe``: does each stage look? On ``probe_limit`` of the rows. ``operating_points``: biases on denials under
-    which each stage writes the reports again (``operating_points.py``); 0 must be among them.
-    """
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-    spec: str
-    test: str
-    reference: str | None = None
-    limit: int | None = None
-    probe: bool = False
-    probe_limit: int | None = None
-    operating_points: list[float] = []
-    chain: Chain
-    compare: list[Comparison]
-    release: str
+NAN = float("nan")
 
 
 @dataclass(frozen=True)
 class Effect:
-    """One line of the table. ``low`` and ``high`` bound ``change`` at 95 %."""
+    """One line of the table. ``low`` and ``high`` bound ``change`` at 95 %. ``note``: why a figure is NaN."""
 
     before_name: str
     after_name: str
@@ -71,6 +40,11 @@ class Effect:
     change: float
     low: float
     high: float
+    note: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The line as JSON has it: null for what is not there."""
+        return {k: None if isinstance(v, float) and np.isnan(v) else v for k, v in vars(self).items()}
 
 
 def run_loop(path: Path, *, seeds: int = 1, fresh: bool = False, quiet: bool = False) -> dict[str, Any]:
@@ -78,13 +52,13 @@ def run_loop(path: Path, *, seeds: int = 1, fresh: bool = False, quiet: bool = F
 
     Returns the effects (over seeds where there are several), the folders of the runs, report and release.
     """
-    loop = validated(Loop, read_yaml(path), where=path)
+    loop = read_loop(path)
     data = _built(loop, fresh=fresh)
     base = _base_seed(loop, path)
     per_seed = [_one_seed(loop, path, data, base + k, single=seeds == 1, fresh=fresh) for k in range(seeds)]
     effects = per_seed[0] if seeds == 1 else over_seeds(per_seed)
     out = Path(loop.chain.output) / (f"effects_{seeds}_seeds.json" if seeds > 1 else "effects.json")
-    result = {"seeds": seeds, "effects": [vars(effect) for effect in effects], "output": loop.chain.output}
+    result = {"seeds": seeds, "effects": [effect.to_json() for effect in effects], "output": loop.chain.output}
     out.write_text(json.dumps(result, indent=2), encoding="utf-8")
     released = _released(loop, base, single=seeds == 1)
     if not quiet:
@@ -119,24 +93,23 @@ def _one_seed(loop: Loop, path: Path, data: Path, seed: int, *, single: bool, fr
     chain = loop.chain.model_copy(update={"output": str(home)})
     console = Console(stderr=True)
     folders: dict[str, Path] = {}
-    controlled = {
-        loop.release,
-        *(name.partition("/")[0] for c in loop.compare for name in (c.before, c.after) if "/" in name),
-    }
+    effects: dict[int, list[Effect]] = {}
     for index, stage in enumerate(chain.stages):
         console.print(f"[bold]{stage.name}[/bold] (seed {seed})", highlight=False)
         recipe = stage_recipe(chain, index, path, seed=seed)
         folder = run(recipe, fresh=fresh)
-        if index == 0 and any(c.before == "untrained" for c in loop.compare):
-            folders["untrained"] = _evaluated(loop, data, folder / "init", folder / "init_evaluation", controls=False)
+        if index == 0 and any(UNTRAINED in c.stages for c in loop.compare):
+            folders[UNTRAINED] = _evaluated(loop, data, folder / "init", folder / "init_evaluation", controls=False)
         if recipe.method != "pairs":
-            folders[stage.name] = _evaluated(
-                loop, data, folder, folder / "evaluation", controls=stage.name in controlled
-            )
+            controls = stage.name in loop.controlled
+            folders[stage.name] = _evaluated(loop, data, folder, folder / "evaluation", controls=controls)
+        # as soon as both stages are there: a name that only figures can refute costs no further training
+        ready = [n for n, c in enumerate(loop.compare) if n not in effects and c.stages <= folders.keys()]
+        effects |= {n: effects_of(loop.compare[n], folders) for n in ready}
     from alignment.report import write_report
 
     write_report(folders, home / "report.html")
-    return [effect for c in loop.compare for effect in effects_of(c, folders)]
+    return [effect for n in range(len(loop.compare)) for effect in effects[n]]
 
 
 def _evaluated(loop: Loop, data: Path, run_folder: Path, out: Path, *, controls: bool) -> Path:
@@ -148,12 +121,14 @@ def _evaluated(loop: Loop, data: Path, run_folder: Path, out: Path, *, controls:
 
     if not (out / "evaluation.json").is_file():
         model, processor = load_for_inference(str(run_folder))
-        evaluate(
+        done = evaluate(
             model, processor, data / loop.test, out=out, model_name=str(run_folder), limit=loop.limit,
             reference=data / loop.reference if loop.reference and controls else None,
             blind_controls=controls, batch_size=128, progress=True, probe=loop.probe, probe_limit=loop.probe_limit,
             box_space=written_space(str(run_folder)),
         )  # fmt: skip
+        for reason, number in done.unjudged.items():
+            Console(stderr=True).print(f"{number} of {done.num_rows} rows: {reason}; not judged", highlight=False)
     if loop.operating_points and biases_in(out) != loop.operating_points:
         model, processor = load_for_inference(str(run_folder))
         rows = limited(read_rows(data / loop.test), limit=loop.limit, seed=0)
@@ -164,41 +139,69 @@ def _evaluated(loop: Loop, data: Path, run_folder: Path, out: Path, *, controls:
 def effects_of(comparison: Comparison, folders: dict[str, Path]) -> list[Effect]:
     """The effects of one comparison, with paired intervals where both answered the same rows."""
     from alignment.contests import contests
-    from alignment.metrics import differences, summarise
 
     sides = [_place(name, folders) for name in (comparison.before, comparison.after)]
     opponents = [_place(name, folders) for name in comparison.opponents]
-    won = [contests(place, opponents) for place in sides]
-    before, after = ([*outcomes_of(*place), *played] for place, played in zip(sides, won, strict=True))
-    changes = differences(before, after)
-    values = [
-        _metrics(*place) | {name: m.value for name, m in summarise(played).items()}
-        for place, played in zip(sides, won, strict=True)
-    ]
+    judged = [[*outcomes_of(*place), *contests(place, opponents)] for place in sides]
+    changes = differences(*judged)
+    values = [{name: m.value for name, m in summarise(own, num_resamples=1).items()} for own in judged]
+    known = [*ratios_in([*judged[0], *judged[1]])]
     effects: list[Effect] = []
     for metric in comparison.metrics:
         names = comparison.before, comparison.after, metric
         if is_figure(metric):
             first, second = figures(metric, sides[0][0], sides[1][0])
-            effects.append(Effect(*names, first, second, second - first, float("nan"), float("nan")))
+            note = "not reached" if np.isnan(second - first) else ""
+            effects.append(Effect(*names, first, second, second - first, NAN, NAN, note))
         elif metric in changes:
             own = changes[metric]
             found = values[0][metric], values[1][metric], own.value, _or_nan(own.low), _or_nan(own.high)
             effects.append(Effect(*names, *found))
+        else:
+            _check_group(metric, known, [folder for folder, _ in sides])
+            first, second = (own.get(metric, NAN) for own in values)
+            effects.append(Effect(*names, first, second, NAN, NAN, NAN, _unjudged(first, second)))
     return effects
 
 
-def outcomes_of(folder: Path, condition: str) -> list[Any]:
-    """The outcomes of every row that was answered under a condition, from ``answers.jsonl``."""
-    from alignment.controls import BASELINES
-    from alignment.metrics import score_answers
+def _check_group(metric: str, known: list[str], folders: list[Path]) -> None:
+    """Raises: InputError if the answers know no such finding or group, with the nearest name."""
+    base, bracket, group = metric.partition("[")
+    if not bracket or metric in known:
+        return
+    rule_sets = {line["facts"]["rule_set"] for folder in folders for line in _lines(folder)} - {""}
+    findings = {name for rule_set in rule_sets for name in load_rule_set(rule_set).findings}
+    there = sorted({name for name in known if name.startswith(f"{base}[")})
+    if base not in BY_FINDING or group.removesuffix("]") not in findings:
+        named = [*there, *(f"{base}[{name}]" for name in sorted(findings) if base in BY_FINDING)]
+        hint = nearest(metric, named) or f" There are: {', '.join(named) or 'none of its kind'}."
+        raise InputError(f"compare: no metric '{metric}' on these rows.{hint}")
 
-    lines = [json.loads(line) for line in (folder / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
-    answered = [line for line in lines if condition in line["responses"]]
+
+def _unjudged(first: float, second: float) -> str:
+    sides = [side for side, value in (("before", first), ("after", second)) if np.isnan(value)]
+    return "no row judged it" + (f" {sides[0]}" if len(sides) == 1 else "")
+
+
+def outcomes_of(folder: Path, condition: str) -> list[Any]:
+    """The outcomes of every row that was answered under a condition, from ``answers.jsonl``.
+
+    Raises: InputError if none was.
+    """
+    answered = [line for line in _lines(folder) if condition in line["responses"]]
+    if not answered:
+        raise InputError(
+            f"{folder}: no row was answered under '{condition}'. If the rows allow it, remove the folder and evaluate "
+            "again; else do not compare with it."
+        )
     rows = [_as_row(line) for line in answered]
     if condition in BASELINES:  # which state boxes as the truth does
         rows = [row | {"box_space": "grid"} for row in rows]
     return score_answers(rows, [line["responses"][condition] for line in answered])
+
+
+def _lines(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def _as_row(line: dict[str, Any]) -> dict[str, Any]:
@@ -216,11 +219,6 @@ def _place(name: str, folders: dict[str, Path]) -> tuple[Path, str]:
     return folders[stage], condition or "clean"
 
 
-def _metrics(folder: Path, condition: str) -> dict[str, float]:
-    content = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
-    return {name: metric["value"] for name, metric in content["metrics"][condition].items()}
-
-
 def over_seeds(per_seed: list[list[Effect]]) -> list[Effect]:
     """Mean effect over seeds with Student's 95 % interval (at least two seeds)."""
     return [_mean_effect(list(same)) for same in zip(*per_seed, strict=True)]
@@ -229,8 +227,9 @@ def over_seeds(per_seed: list[list[Effect]]) -> list[Effect]:
 def _mean_effect(effects: list[Effect]) -> Effect:
     interval = mean_over_seeds([effect.change for effect in effects])
     before, after = (float(np.mean([getattr(e, side) for e in effects])) for side in ("before", "after"))
-    first = effects[0]
-    return Effect(first.before_name, first.after_name, first.metric, before, after, *interval)
+    first, notes = effects[0], [effect.note for effect in effects if effect.note]
+    note = f"{notes[0]} with {len(notes)} of {len(effects)} seeds" if notes else ""
+    return Effect(first.before_name, first.after_name, first.metric, before, after, *interval, note)
 
 
 def _released(loop: Loop, seed: int, *, single: bool) -> Path:
@@ -250,10 +249,12 @@ def _print_table(effects: list[Effect], seeds: int) -> None:
 
 
 def _change(effect: Effect) -> str:
+    if effect.note:
+        return effect.note
     if np.isnan(effect.change) or np.isnan(effect.low):
         return _told(effect.change, "+.3f")
     return f"{effect.change:+.3f} ({effect.low:+.3f} to {effect.high:+.3f})"
 
 
 def _told(value: float, form: str = ".3f") -> str:
-    return "not reached" if np.isnan(value) else format(value, form)
+    return "-" if np.isnan(value) else format(value, form)

@@ -17,6 +17,7 @@ import numpy as np
 from alignment import capability_outcomes, dialogue_outcomes
 from alignment.capability_outcomes import Confused, capability_metrics, counts_by_finding, findings_counted, judged
 from alignment.dialogue_outcomes import DIALOGUE_RATIOS, dialogue_counts, ratios_by_scenario
+from alignment.unjudged import why_unjudged
 from data_builders.schema import message_text
 from rewards.box_absence import says_none
 from rewards.box_space import Units, answered_boxes, true_boxes
@@ -29,7 +30,6 @@ from rewards.rule_set import RuleSet, load_rule_set
 from rewards.sequence_boxes import components as sequence_components
 from rewards.text import final_answer
 
-CLOSED_TASKS = ("presence", "side", "size", "count")
 HIT_IOU = 0.5
 SEVERE = 0.8
 """An error of at least this severity, by the rule set, is a severe one."""
@@ -48,7 +48,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One row judged: counts that add up over rows. No counts: the row has no truth to be judged by.
+    """One row judged: counts that add up over rows. No counts: the row cannot be judged (see ``why_unjudged``).
 
     ``wrong`` names the findings that a report claims and the facts deny (or place on the other side, or do not know).
     """
@@ -68,10 +68,22 @@ class Ratio(NamedTuple):
     over: tuple[str, ...]
     under: tuple[str, ...]
 
+    def of(self, group: str) -> "Ratio":
+        """The same over the counts of a group: a finding, a scenario."""
+        return Ratio(*(tuple(f"{key}[{group}]" for key in keys) for keys in self))
+
+
+class Macro(NamedTuple):
+    """A mean of metrics, one a finding; those whose denominator is zero are left out of it."""
+
+    parts: tuple[tuple[Ratio, ...], ...]
+
 
 RATIOS: dict[str, tuple[Ratio, ...]] = {
     "closed_accuracy": (Ratio(("closed_correct",), ("closed",)),),
     "balanced_accuracy": (Ratio(("yes_correct",), ("yes",)), Ratio(("no_correct",), ("no",))),
+    "sensitivity": (Ratio(("yes_correct",), ("yes",)),),
+    "specificity": (Ratio(("no_correct",), ("no",)),),
     "side_accuracy": (Ratio(("side_correct",), ("side",)),),
     "size_accuracy": (Ratio(("size_correct",), ("size",)),),
     "count_accuracy": (Ratio(("count_correct",), ("count",)),),
@@ -98,6 +110,13 @@ RATIOS: dict[str, tuple[Ratio, ...]] = {
     **{name: (Ratio((over,), (under,)),) for name, (over, under) in DIALOGUE_RATIOS.items()},
 }
 """Each metric is the mean of its ratios (balanced accuracy has two: over yes rows and over no rows)."""
+
+BY_FINDING = ("balanced_accuracy", "sensitivity", "specificity", "finding_recall", "finding_f1", "mean_iou")
+"""Also said of each finding, as ``sensitivity[nodule]``: a pooled figure hides a finding that is never found."""
+MACROS = {"macro_balanced_accuracy": "balanced_accuracy", "macro_finding_f1": "finding_f1"}
+"""Means over findings, by the metric that they are the mean of."""
+FAMILIES = (*BY_FINDING, *DIALOGUE_RATIOS, *capability_outcomes.METRICS)
+"""Metrics that have a bracket: a finding, a scenario, or a group of closed questions."""
 
 LOWER_IS_BETTER = frozenset(
     {
@@ -167,38 +186,44 @@ def _outcome(row: Mapping[str, Any], answer: str | list[str], *, rules: RuleSet 
         counts = dialogue_counts(answer, row["dialogue"])
         return Outcome(row["id"], row["patient"], row["task"], None, counts=counts)
     task, words = row["task"], final_words(answer)
-    if rules is None and not row["rule_set"]:
-        return Outcome(row["id"], row["patient"], task, None, counts=_written_counts(task, row["answer"], words))
-    rules = rules or load_rule_set(row["rule_set"])
-    about: dict[str, Any] = dict(id=row["id"], patient=row["patient"], task=task, finding=asked_finding(row, rules))
-    if row.get("capability") or row.get("box_images"):
-        judge = _capability_outcome if row.get("capability") else _sequence_outcome
-        return judge(row, words, rules, about)
-    if task == "report":
-        return _report_outcome(row, words, rules, about)
+    about: dict[str, Any] = dict(id=row["id"], patient=row["patient"], task=task, finding=None)
+    rules = rules or (load_rule_set(row["rule_set"]) if row["rule_set"] else None)
+    if why_unjudged(row, rules):
+        return Outcome(**about, counts={})
+    if rules is not None:
+        about["finding"] = asked_finding(row, rules)
+    if row.get("box_images"):
+        return _sequence_outcome(row, words, rules, about)
     if task == "box":
         return _box_outcome(row, words, about)
-    return Outcome(**about, counts=_closed_counts(task, row["answer"], words))
+    return _words_outcome(row, words, rules, about)
 
 
-def _closed_counts(task: str, truth: str | None, words: str) -> dict[str, float]:
-    if not truth:
-        return {}
+def _words_outcome(row: Mapping[str, Any], words: str, rules: RuleSet | None, about: dict[str, Any]) -> Outcome:
+    """Of an answer in words: by the findings it states where a rule set reads them, else by the words themselves."""
+    if rules is not None and row.get("capability"):
+        return _capability_outcome(row, words, rules, about)
+    if rules is not None and row["task"] == "report":
+        return _report_outcome(row, words, rules, about)
+    if row["task"] == "open":
+        return Outcome(**about, counts=_open_counts(row["answer"], words))
+    return Outcome(**about, counts=_closed_counts(row["task"], row["answer"], words, about["finding"]))
+
+
+def _closed_counts(task: str, truth: str, words: str, finding: str | None) -> dict[str, float]:
+    """A closed answer by equality; a yes or no also under the finding that was asked for."""
     correct = float(_folded(words) == _folded(truth))
-    counts = {"closed": 1.0, "closed_correct": correct}
     key = _folded(truth) if task == "presence" else task
-    return counts | {key: 1.0, f"{key}_correct": correct}
+    counts = {"closed": 1.0, "closed_correct": correct, key: 1.0, f"{key}_correct": correct}
+    if task == "presence" and finding:
+        counts |= {f"{key}[{finding}]": 1.0, f"{key}_correct[{finding}]": correct}
+    return counts
 
 
-def _written_counts(task: str, truth: str | None, words: str) -> dict[str, float]:
-    """Rows whose facts are not known: closed questions by equality, open ones by the share of true words recalled."""
-    if task == "closed":
-        return _closed_counts(task, truth, words)
-    wanted = re.findall(r"\w+", (truth or "").casefold())
-    if task != "open" or not wanted:
-        return {}
-    said = set(re.findall(r"\w+", words.casefold()))
-    return {"open": 1.0, "open_recalled": sum(word in said for word in wanted) / len(wanted)}
+def _open_counts(truth: str, words: str) -> dict[str, float]:
+    """An open answer by the share of the truth's words that it recalls."""
+    wanted, said = (re.findall(r"\w+", text.casefold()) for text in (truth, words))
+    return {"open": 1.0, "open_recalled": sum(word in set(said) for word in wanted) / len(wanted)}
 
 
 def _folded(words: str) -> str:
@@ -229,7 +254,9 @@ def _with_unasked(stated: Facts, known: str | None) -> Facts:
 
 def _report_outcome(row: Mapping[str, Any], words: str, rules: RuleSet, about: dict[str, Any]) -> Outcome:
     """A report fails to parse when no finding is read from it, or any of its sentences is not understood."""
-    return _findings_outcome(Facts.model_validate_json(row["facts"]).without_boxes(), words, rules, about)
+    truth = Facts.told(row["facts"]).without_boxes()
+    outcome = _findings_outcome(truth, words, rules, about)
+    return replace(outcome, counts=outcome.counts | counts_by_finding(compare(truth, read(words, rules).facts)))
 
 
 def _findings_outcome(truth: Facts, words: str, rules: RuleSet, about: dict[str, Any]) -> Outcome:
@@ -295,7 +322,7 @@ def _box_outcome(row: Mapping[str, Any], words: str, about: dict[str, Any]) -> O
     return Outcome(**about, counts=counts, boxes=tuple(boxes))
 
 
-def _sequence_outcome(row: Mapping[str, Any], words: str, rules: RuleSet, about: dict[str, Any]) -> Outcome:
+def _sequence_outcome(row: Mapping[str, Any], words: str, rules: RuleSet | None, about: dict[str, Any]) -> Outcome:
     """Boxes over several images: as in one image, but a box on the wrong image is a miss; by grounding task."""
     units, num_true = Units.of(row), len(row["boxes"])
     said = written_boxes(words)
@@ -315,20 +342,30 @@ def _sequence_outcome(row: Mapping[str, Any], words: str, rules: RuleSet, about:
     return Outcome(**{**about, "task": "box", "finding": row["task"]}, counts=counts)
 
 
-Made = tuple[Ratio, ...] | Confused
-"""How a metric is made: the mean of ratios of counts, or from a confusion of counts."""
+Made = tuple[Ratio, ...] | Macro | Confused
+"""How a metric is made: the mean of ratios of counts, a mean of such, or from a confusion of counts."""
 
 
 def ratios_in(outcomes: Sequence[Outcome]) -> dict[str, Made]:
     """The metrics, with ``mean_iou[finding]`` for each finding whose box was asked for, ``A_C[scenario]`` and so on."""
-    findings = sorted({o.finding for o in outcomes if o.task == "box" and o.finding})
-    each = {f"mean_iou[{name}]": (Ratio((f"iou[{name}]",), (f"true_boxes[{name}]",)),) for name in findings}
     scenarios = ratios_by_scenario(o.counts for o in outcomes)
-    found = RATIOS | each | {name: (Ratio((over,), (under,)),) for name, (over, under) in scenarios.items()}
-    f1 = {n: Ratio((f"found[{n}]",) * 2, (f"claims[{n}]", f"true_findings[{n}]")) for n in findings_counted(outcomes)}
-    by_finding = {f"finding_f1[{name}]": (ratio,) for name, ratio in f1.items()}
-    macro = {"macro_finding_f1": tuple(f1.values())} if f1 else {}
-    return {**found, **by_finding, **macro, **capability_metrics(o.counts for o in outcomes)}
+    found = RATIOS | {name: (Ratio((over,), (under,)),) for name, (over, under) in scenarios.items()}
+    each = {
+        name: {finding: tuple(ratio.of(finding) for ratio in RATIOS[name]) for finding in findings}
+        for name, findings in _findings_of(outcomes).items()
+    }
+    by_finding = {f"{name}[{f}]": ratios for name, own in each.items() for f, ratios in own.items()}
+    macros = {macro: Macro(tuple(each[name].values())) for macro, name in MACROS.items() if each[name]}
+    return {**found, **by_finding, **macros, **capability_metrics(o.counts for o in outcomes)}
+
+
+def _findings_of(outcomes: Sequence[Outcome]) -> dict[str, list[str]]:
+    """By metric: the findings that it is also said of."""
+    boxed = sorted({o.finding for o in outcomes if o.task == "box" and o.finding})
+    asked = sorted({o.finding for o in outcomes if o.task == "presence" and o.finding})
+    reported = findings_counted(outcomes)
+    own = {"mean_iou": boxed, "finding_recall": reported, "finding_f1": reported}
+    return {name: own.get(name, asked) for name in BY_FINDING}
 
 
 def summarise(outcomes: Sequence[Outcome], *, num_resamples: int = 1000, seed: int = 0) -> dict[str, Metric]:
@@ -388,6 +425,13 @@ class _PatientSums:
         if isinstance(ratios, Confused):
             cells = [[self._sum((cell,), drawn) for cell in row] for row in ratios.cells]
             return ratios.value(np.moveaxis(np.array(cells), 2, 0))
+        if isinstance(ratios, Macro):
+            values = np.array([self._mean(part, drawn) for part in ratios.parts])
+            with np.errstate(invalid="ignore"):
+                return np.nansum(values, axis=0) / (~np.isnan(values)).sum(axis=0)
+        return self._mean(ratios, drawn)
+
+    def _mean(self, ratios: tuple[Ratio, ...], drawn: np.ndarray) -> np.ndarray:
         with np.errstate(divide="ignore", invalid="ignore"):
             parts = [self._sum(ratio.over, drawn) / self._sum(ratio.under, drawn) for ratio in ratios]
         return np.mean(parts, axis=0)
@@ -400,12 +444,11 @@ class _PatientSums:
 def _metric(ratios: Made, outcomes: Sequence[Outcome], value: np.ndarray, resampled: np.ndarray) -> Metric | None:
     if np.isnan(value[0]):
         return None
-    whole = isinstance(ratios, Confused)
-    under = {c for row in ratios.cells for c in row} if whole else {key for ratio in ratios for key in ratio.under}
+    under = _under(ratios)
     rows = [o for o in outcomes if under & o.counts.keys()]
     num_patients = len({o.patient for o in rows})
     seen = resampled[~np.isnan(resampled)]
-    low, high = np.quantile(seen, [0.025, 0.975]) if num_patients > 1 else (None, None)
+    low, high = np.quantile(seen, [0.025, 0.975]) if num_patients > 1 and len(seen) else (None, None)
     return Metric(
         value=float(value[0]),
         low=None if low is None else float(low),
@@ -413,6 +456,14 @@ def _metric(ratios: Made, outcomes: Sequence[Outcome], value: np.ndarray, resamp
         num_rows=len(rows),
         num_patients=num_patients,
     )
+
+
+def _under(made: Made) -> set[str]:
+    """The counts below the line: the rows that hold one of them are those that the metric rests on."""
+    if isinstance(made, Confused):
+        return {cell for row in made.cells for cell in row}
+    parts = made.parts if isinstance(made, Macro) else (made,)
+    return {key for ratios in parts for ratio in ratios for key in ratio.under}
 
 
 def matched_ious(boxes: Sequence[Any], true_boxes: Sequence[Any]) -> list[float]:

@@ -95,7 +95,6 @@ class DataSection(_Strict):
     """
 
     train: str
-    eval: str | None = None
     kinds: list[str] | None = None
     tasks: list[str] | None = None
     limit: int | None = Field(default=None, ge=1)

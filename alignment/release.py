@@ -23,9 +23,13 @@ def release(run: Path, out: Path, *, evaluation: Path | None = None) -> Path:
     """The run's model, adapter merged, in ``out`` with processor, card, evaluation and manifest.
 
     ``evaluation``: the folder or file of its evaluation, by default ``run/evaluation``. ``out`` appears whole
-    or not at all. Raises: InputError if the run or its evaluation is missing, or ``out`` is not empty.
+    or not at all. Raises: InputError if the run or its evaluation is missing, the latter holds no figure, or ``out`` is
+    not empty.
     """
     judged = _evaluation_file(run, evaluation)
+    figures = json.loads(judged.read_text(encoding="utf-8"))
+    if not figures["metrics"].get("clean"):
+        raise InputError(f"{judged}: holds no figure. Evaluate on rows that can be judged: clinalign eval {run} DATA.")
     recipe, provenance = _run_records(run)
     _refuse_occupied(out)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -33,7 +37,7 @@ def release(run: Path, out: Path, *, evaluation: Path | None = None) -> Path:
         folder = Path(scratch) / "release"
         num_parameters = save_merged(run / "model", folder)
         shutil.copyfile(judged, folder / "evaluation.json")
-        card = model_card(out.name, recipe, provenance, json.loads(judged.read_text(encoding="utf-8")), num_parameters)
+        card = model_card(out.name, recipe, provenance, figures, num_parameters)
         (folder / "README.md").write_text(card, encoding="utf-8")
         _write_manifest(folder)
         if out.is_dir():

@@ -16,7 +16,7 @@ from PIL import Image
 from alignment.capability_outcomes import METRICS as CAPABILITY_METRICS
 from alignment.capability_outcomes import capability_tables, rights
 from alignment.dialogue_pages import confusion_tables, dialogues_to_read
-from alignment.metrics import LOWER_IS_BETTER, RATIOS
+from alignment.metrics import LOWER_IS_BETTER, MACROS, RATIOS
 from alignment.run_comparison import mcnemar_tables
 from rewards.box_space import Extent, Units
 from rewards.strict_yaml import InputError
@@ -79,10 +79,15 @@ def _read_answers(path: Path) -> list[Json]:
 
 
 def metric_names(summaries: list[Json]) -> list[str]:
-    """The metrics that any summary holds, as they are ordered in ``RATIOS``, with ``mean_iou[finding]``."""
+    """The metrics that any summary holds, as they are ordered in ``RATIOS``: pooled, macro, then by finding."""
     order = {name: place for place, name in enumerate([*RATIOS, *CAPABILITY_METRICS])}
     names = {name for summary in summaries for name in summary}
-    return sorted(names, key=lambda name: (order[name.partition("[")[0]], name))
+
+    def rank(name: str) -> tuple[int, bool, bool, str]:
+        base = name.partition("[")[0]
+        return order.get(MACROS.get(base, base), len(order)), "[" in name, base in MACROS, name
+
+    return sorted(names, key=rank)
 
 
 def _by_stage(stages: Mapping[str, Json]) -> Json:

@@ -26,9 +26,10 @@ from data_builders.digest import sha256
 from data_builders.schema import message_text
 from rewards.loading import Reward, load_reward
 from rewards.preference_metrics import Bin, best_of_n, calibration, length_bias, pairwise_accuracy, reliability
-from rewards.strict_yaml import InputError
+from rewards.strict_yaml import InputError, nearest
 
 Row = dict[str, Any]
+SWAPPED = "another image"
 CHUNK = 256
 """Rows whose images are decoded at a time."""
 
@@ -54,13 +55,17 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Curve:
-    """Best of n in a verifiable reward: who picks, then n, then the figure. ``policy``: who wrote the samples."""
+    """Best of n in a verifiable reward: who picks, then n, then the figure. ``policy``: who wrote the samples.
+
+    ``num_unjudged``: prompts left out, since the reward judges some answer to them by nothing.
+    """
 
     policy: str
     metric: str
     num_prompts: int
     num_samples: int
     picks: dict[str, dict[int, Figure]]
+    num_unjudged: int = 0
 
 
 @dataclass(frozen=True)
@@ -201,8 +206,13 @@ def pair_table(
     text_side = [row for row in rows if row["images"] and not row.get("rejected_images") and row.get("facts")]
     if len({row["facts"] for row in text_side}) > 1:
         swapped = scored_pairs(model, processor, blinded(text_side, "shuffled", seed=seed), batch_size=batch_size)
-        table["another image"] = pair_figures(swapped, **options)
+        table[SWAPPED] = pair_figures(swapped, **options)
     return table, scored
+
+
+def not_measured(table: dict[str, Pairs]) -> list[str]:
+    """What the pairs did not allow to measure, and why."""
+    return [] if SWAPPED in table else [f"{SWAPPED}: no two pairs with one image on both sides have different facts"]
 
 
 def best_of_curve(
@@ -237,7 +247,7 @@ def best_of_curve(
         name: {n: figure(float(v[:, i].mean()), [float(v[d, i].mean()) for d in draws]) for i, n in enumerate(ns)}
         for name, v in values.items()
     }
-    return Curve(policy, reward.name, len(judged), num_samples, picks)
+    return Curve(policy, reward.name, len(judged), num_samples, picks, len(rows) - len(judged))
 
 
 def _both(rows: Sequence[Row], samples: Sequence[Sequence[str]]) -> Any:
@@ -319,6 +329,7 @@ def _evaluated(
         "model": run, "data": data, "data_sha256": sha256(parquet(data)), "seed": seed,
         "pairs": {name: asdict(pairs) for name, pairs in table.items()},
         "best_of_n": asdict(curve) if curve else None,
+        "not_measured": not_measured(table),
     }  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
     (out / "reward_model.json").write_text(json.dumps(found, indent=2), encoding="utf-8")
@@ -331,7 +342,9 @@ def _prompt_rows(prompts: str, task: str, reward: Reward) -> list[Row]:
     names = pq.read_schema(file).names
     if missing := [c for c in ("images", "prompt", "task", "patient", *reward.columns) if c not in names]:
         raise InputError(f"{file}: no column {', '.join(missing)}, which best of n by '{reward.name}' reads.")
-    rows = [row for row in pq.read_table(file).to_pylist() if row["task"] == task]
-    if not rows:
-        raise InputError(f"{file}: no row of task '{task}'.")
-    return rows
+    rows = pq.read_table(file).to_pylist()
+    asked = [row for row in rows if row["task"] == task]
+    if not asked:
+        known = sorted({row["task"] for row in rows})
+        raise InputError(f"{file}: no row of task '{task}'.{nearest(task, known)} There: {', '.join(known)}.")
+    return asked

@@ -17,11 +17,13 @@ from rewards.strict_yaml import InputError
 def compared(before: Path, after: Path, *, num_resamples: int = 1000, seed: int = 0) -> dict[str, Any]:
     """``differences`` (after minus before, of every metric of both) and ``mcnemar`` by group of closed questions.
 
+    ``of_one_alone``: metrics that only one of the two has, as where the other claims nothing.
+
     Raises: InputError if a folder holds no evaluation, or the two answered other rows.
     """
     from alignment.evaluate import Evaluation
     from alignment.loop import outcomes_of
-    from alignment.metrics import differences
+    from alignment.metrics import differences, summarise
 
     data = [Evaluation.read(folder).data_sha256 for folder in (before, after)]
     one, other = outcomes_of(before, "clean"), outcomes_of(after, "clean")
@@ -30,6 +32,7 @@ def compared(before: Path, after: Path, *, num_resamples: int = 1000, seed: int 
     changes = differences(one, other, num_resamples=num_resamples, seed=seed)
     tests = mcnemar([o.counts for o in one], [o.counts for o in other])
     return {
+        "of_one_alone": sorted({*summarise(one, num_resamples=1)} ^ {*summarise(other, num_resamples=1)}),
         "differences": {name: asdict(change) for name, change in changes.items()},
         "mcnemar": {group: asdict(test) for group, test in tests.items()},
     }

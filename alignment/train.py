@@ -145,8 +145,10 @@ def git_commit() -> str | None:
 def _train(recipe: Recipe, folder: Path) -> None:
     from alignment.finite import check_weights
     from alignment.resuming import train_from_last_checkpoint
+    from alignment.run_log import GrowingLog
 
     trainer = make_trainer(recipe, folder)
+    trainer.add_callback(GrowingLog(folder / "log.jsonl"))
     with loaded_objects_left_alone():
         train_from_last_checkpoint(trainer, folder)
     check_weights(trainer)
@@ -154,12 +156,7 @@ def _train(recipe: Recipe, folder: Path) -> None:
     trainer.save_model(str(unfinished))
     if trainer.is_world_process_zero():
         trainer.processing_class.save_pretrained(unfinished)
-        _write_log(trainer.state.log_history, folder / "log.jsonl")
         unfinished.replace(folder / "model")  # from here on the run counts as finished
-
-
-def _write_log(history: list[dict[str, Any]], file: Path) -> None:
-    file.write_text("".join(json.dumps(entry) + "\n" for entry in history), encoding="utf-8")
 
 
 def make_trainer(recipe: Recipe, folder: Path) -> Any:

@@ -22,7 +22,7 @@ from rewards.tally import Tally, tally
 class Tournament:
     """``tallies[a, b]``: outcomes of a against b. ``elo``: over all, with intervals by case.
 
-    ``position_bias``: share of verdicts that changed with the order (with its interval). ``intransitive``: share of
+    Two that shared no case have a tally of zeros. ``position_bias``: share of verdicts that changed with the order (with its interval). ``intransitive``: share of
     circles among triples of models.
     """
 
@@ -61,7 +61,7 @@ async def tournament(
     played = [Comparison(a, b, s, str(k)) for (k, a, b), s in zip(games, scores, strict=True) if s is not None]
     rated = {pair: [s for s in own if s is not None] for pair, own in by_pair.items()}
     return Tournament(
-        tallies={pair: tally(own) for pair, own in by_pair.items()},
+        tallies={pair: tally(by_pair.get(pair, [])) for pair in combinations(players, 2)},
         elo=elo_ratings(played, resamples=resamples, seed=seed) if played else {},
         position_bias=position_bias(there, back),
         intransitive=intransitive_share({pair: float(np.mean(own)) for pair, own in rated.items() if own}),

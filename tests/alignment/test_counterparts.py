@@ -9,7 +9,7 @@ import pytest
 import yaml
 from datasets import Dataset
 
-from alignment.counterparts import weights_version, write_counterparts
+from alignment.counterparts import pool_tournament, weights_version, write_counterparts
 from alignment.filters import score_lines
 from alignment.recipe import RewardEntry, read_recipe
 from alignment.reward_functions import TrlBatchReward, trl_rewards
@@ -100,10 +100,34 @@ def test_an_endpoint_is_asked_with_the_images_and_its_failures_are_counted(data,
 
 
 def test_missing_rows_and_models_are_one_clear_error(data, models, tmp_path):
-    with pytest.raises(InputError, match="no rows of task staging"):
-        write_counterparts(str(data / "prompt/align"), str(tmp_path / "x"), models, tasks=["staging"])
+    with pytest.raises(InputError, match=r"no rows of task reprot. Did you mean 'report'\?"):
+        write_counterparts(str(data / "prompt/align"), str(tmp_path / "x"), models, tasks=["presence", "reprot"])
     with pytest.raises(InputError, match="no folder runs/none"):
         written(data, tmp_path / "x", {"a": "runs/none"})
+
+
+def test_a_model_that_answers_nothing_is_an_error(data, tmp_path, server):
+    file = tmp_path / "gpt.yaml"
+    file.write_text(json.dumps({"model": "big", "endpoint": server.url, "max_attempts": 1}))
+    server.script = [500] * 99
+    with pytest.raises(InputError, match=r"--model big=.*: answered none of \d+ rows"):
+        written(data, tmp_path / "align", {"big": str(file)})
+    assert not (tmp_path / "align.parquet").exists()
+
+
+def pool_of(path, facts):
+    """A pool of one row that two models answered."""
+    said = [{"model": "a", "text": "There is a nodule."}, {"model": "b", "text": "No nodule."}]
+    row = {"prompt": [{"role": "user", "content": "Report?"}], "counterparts": said, "facts": facts}
+    Dataset.from_list([row]).to_parquet(path)
+    return str(path)
+
+
+def test_a_pool_on_which_the_judge_decides_nothing_has_no_win_rate(tmp_path):
+    with pytest.raises(InputError, match="judge facts decided none of 1 comparisons; facts knows rows with facts"):
+        pool_tournament(pool_of(tmp_path / "x.parquet", ""))
+    known = '{"rule_set":"chest_xray@1","findings":{"nodule":{"polarity":"present"}}}'
+    assert pool_tournament(pool_of(tmp_path / "y.parquet", known))["tallies"]["a against b"]["won"] == 1
 
 
 def test_grpo_trains_on_crpo_beside_a_plain_reward(data, models, tmp_path, write_recipe):

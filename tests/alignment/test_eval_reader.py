@@ -62,6 +62,16 @@ def test_the_keyword_matcher_knows_no_resolution_and_no_doubt(four):
     assert eval_reader(four)["keywords_micro"] == {"precision": 0.5, "recall": 1.0, "f1": 0.667, "tagged": 2}
 
 
+def test_a_figure_of_nothing_is_none_and_reports_of_nothing_are_refused(four, tmp_path_factory):
+    """Fracture: tagged and read in the even half alone. Mass: read once and never tagged: precision 0, no recall."""
+    found = eval_reader(four)["findings"]
+    assert found["fracture"] == {"precision": None, "recall": None, "f1": None, "tagged": 0}
+    assert found["mass"] == {"precision": 0.0, "recall": None, "f1": 0.0, "tagged": 0}
+    only_even = reports(tmp_path_factory.mktemp("even"), {2: ("No fracture.", ["normal"])})
+    with pytest.raises(InputError, match="no report of the odd half can be scored"):
+        eval_reader(only_even)
+
+
 def test_another_half_is_refused(four):
     with pytest.raises(InputError, match="expected odd"):
         eval_reader(four, half="all")

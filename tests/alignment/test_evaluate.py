@@ -20,8 +20,10 @@ from alignment.evaluate import (
     read_reference,
     read_rows,
 )
+from alignment.loop import outcomes_of
 from alignment.models import load_processor
 from alignment.tiny import build_tiny
+from alignment.unjudged import unjudged_rows
 from data_builders.schema import assistant_turn, user_turn
 from rewards.facts import Facts, Finding
 from rewards.strict_yaml import InputError
@@ -205,6 +207,61 @@ def test_a_folder_without_an_evaluation_is_refused(tmp_path):
 
 def test_data_without_a_card_have_none(tmp_path):
     assert data_card(save(some_rows(1), tmp_path / "a" / "b")) is None
+
+
+def unruled(row, **changes):
+    """The row as a published set has it: nothing known of its image."""
+    return row | {"facts": '{"rule_set":""}', "rule_set": ""} | changes
+
+
+def test_rows_that_no_metric_judges_are_counted_by_reason_in_figures_answers_and_page(tiny, tmp_path):
+    presence, box, report = rows_of("p0", 1)
+    rows = [presence, unruled(box), unruled(report), unruled(box, id="b", boxes=None), unruled(report, id="r")]
+    evaluation = evaluate(*tiny, save(rows, tmp_path / "data"), out=tmp_path / "out", num_resamples=9)
+    assert evaluation.unjudged == {"report without facts": 2, "box without true boxes": 1}
+    assert Evaluation.read(tmp_path / "out").unjudged == evaluation.unjudged
+    assert evaluation.metrics["clean"]["mean_iou"].num_rows == 1  # the box is judged without a rule set
+    lines = [json.loads(line) for line in (tmp_path / "out" / "answers.jsonl").read_text().splitlines()]
+    assert [line["unjudged"] for line in lines] == [
+        None, None, "report without facts", "box without true boxes", "report without facts",
+    ]  # fmt: skip
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "3 of 5 rows of" in page
+    assert "2 x report without facts; 1 x box without true boxes." in page
+
+
+def test_rows_of_which_none_can_be_judged_are_refused_before_a_model_answers(tmp_path):
+    rows = [unruled(rows_of(f"p{n}", n)[2]) for n in range(3)]
+    data = save(rows, tmp_path / "data")
+    with pytest.raises(InputError, match=r"no metric judges any of its 3 rows \(3 x report without facts\). Give"):
+        evaluate(None, None, data, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_rows_that_are_all_judged_leave_nothing_to_tell():
+    assert unjudged_rows(some_rows(1)) == {}
+
+
+def test_unknown_facts_may_be_null_or_empty(tmp_path):
+    presence, box, _ = rows_of("p0", 1)
+    rows = read_rows(save([presence | {"facts": None, "rule_set": None}, box | {"facts": ""}], tmp_path))
+    assert [(row["facts"], row["rule_set"]) for row in rows] == [
+        ('{"rule_set":""}', ""), ('{"rule_set":""}', "chest_xray@1"),
+    ]  # fmt: skip
+    assert blinded(rows, "noise", seed=0)
+    assert [asked["task"] for asked in baselines(rows, rows)["habit"][0]] == ["presence", "box"]
+
+
+def test_unreadable_facts_are_named_by_their_row(tmp_path):
+    with pytest.raises(InputError, match="row p0-presence: its facts are not readable"):
+        read_rows(save([rows_of("p0", 1)[0] | {"facts": "{"}], tmp_path))
+
+
+def test_the_image_of_each_box_is_kept_so_that_answers_can_be_judged_again(tiny, tmp_path):
+    row = rows_of("p0", 1)[1] | {"task": "referring", "box_images": [1]}
+    made = evaluate(*tiny, save([row], tmp_path / "data"), out=tmp_path / "out", blind_controls=False)
+    [again] = outcomes_of(tmp_path / "out", "clean")
+    assert again.counts["true_boxes[referring]"] == made.metrics["clean"]["mean_iou[referring]"].num_rows == 1
 
 
 def test_stored_and_decoded_images_are_the_same_picture():

@@ -3,8 +3,11 @@
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from alignment.metrics import LOWER_IS_BETTER, RATIOS, asked_finding, differences, final_words, score_answers, summarise
+from alignment.unjudged import BY_EQUALITY, why_unjudged
 from data_builders.schema import user_turn
 from rewards.facts import Facts, Finding
 from rewards.rule_set import load_rule_set
@@ -35,8 +38,68 @@ def test_closed_answers_are_folded_and_read_from_tags():
 def test_balanced_accuracy_gives_a_constant_yes_one_half():
     rows = [row("presence", "Is there a nodule?", answer=a, patient=str(n)) for n, a in enumerate(["Yes"] * 9 + ["No"])]
     found = values(rows, ["Yes"] * 10)
-    # closed 9/10; balanced (9/9 + 0/1) / 2
-    assert found == pytest.approx({"closed_accuracy": 0.9, "balanced_accuracy": 0.5})
+    # closed 9/10; balanced (9/9 + 0/1) / 2; the same of the only finding
+    assert found == pytest.approx(
+        {"closed_accuracy": 0.9, "macro_balanced_accuracy": 0.5}
+        | {f"{name}{of}": value for of in ("", "[nodule]")
+           for name, value in (("balanced_accuracy", 0.5), ("sensitivity", 1.0), ("specificity", 0.0))}
+    )  # fmt: skip
+
+
+def presence(finding, truths):
+    words = {"nodule": "nodule", "effusion": "pleural effusion"}[finding]
+    return [row("presence", f"Is there a {words}?", answer=a, patient=str(n)) for n, a in enumerate(truths)]
+
+
+def test_a_finding_that_is_always_denied_shows_beside_the_pooled_figure():
+    """Nodule (4 yes, 4 no) all right; effusion (1 yes, 7 no) always denied."""
+    rows = [*presence("nodule", ["Yes"] * 4 + ["No"] * 4), *presence("effusion", ["Yes"] + ["No"] * 7)]
+    found = values(rows, ["Yes"] * 4 + ["No"] * 12)
+    # pooled: yes 4 of 5, no 11 of 11: (0.8 + 1) / 2
+    assert found["balanced_accuracy"] == pytest.approx(0.9)
+    assert (found["sensitivity"], found["specificity"]) == pytest.approx((0.8, 1.0))
+    # of the effusion: yes 0 of 1, no 7 of 7: (0 + 1) / 2
+    assert found["sensitivity[effusion]"] == 0.0
+    assert found["specificity[effusion]"] == 1.0
+    assert found["balanced_accuracy[effusion]"] == pytest.approx(0.5)
+    assert found["balanced_accuracy[nodule]"] == 1.0
+    assert found["macro_balanced_accuracy"] == pytest.approx((1.0 + 0.5) / 2)
+
+
+def test_a_finding_without_both_answers_is_left_out_of_the_macro_mean():
+    rows = [*presence("nodule", ["Yes", "No"]), *presence("effusion", ["No", "No"])]
+    found = values(rows, ["Yes", "Yes", "Yes", "Yes"])
+    # nodule (1/1 + 0/1) / 2; the effusion is never there, so that its sensitivity is unknown
+    assert found["macro_balanced_accuracy"] == pytest.approx(0.5)
+    assert found["specificity[effusion]"] == 0.0
+    assert "balanced_accuracy[effusion]" not in found
+
+
+def test_a_macro_mean_of_findings_of_one_patient_each_has_an_interval():
+    rows = [one | {"patient": patient} for patient, finding in (("a", "nodule"), ("b", "effusion"))
+            for one in presence(finding, ["Yes", "No"])]  # fmt: skip
+    metric = summarise(score_answers(rows, ["Yes", "No", "No", "No"]))["macro_balanced_accuracy"]
+    # resamples of (a, a), (a, b), (b, b): 1, 3/4, 1/2
+    assert (metric.low, metric.value, metric.high) == (0.5, 0.75, 1.0)
+    assert (metric.num_rows, metric.num_patients) == (4, 2)
+
+
+def test_a_metric_that_no_resample_has_gets_no_interval():
+    rows = [row("presence", "Is there a nodule?", answer=a, patient=a) for a in ("Yes", "No")]
+    # the one resample of seed 3 draws the second patient twice, so that no yes is left in it
+    metric = summarise(score_answers(rows, ["Yes", "No"]), num_resamples=1, seed=3)["balanced_accuracy"]
+    assert (metric.value, metric.low, metric.high) == (1.0, None, None)
+
+
+def test_a_reports_findings_are_told_one_by_one():
+    rows = [row("report", "Write the report.", patient=p, nodule=PRESENT, effusion=PRESENT) for p in "ab"]
+    found = values(rows, ["There is a nodule. No effusion.", "There is a nodule. There is an effusion."])
+    assert found["finding_recall"] == pytest.approx(3 / 4)
+    assert found["finding_recall[nodule]"] == 1.0
+    assert found["finding_recall[effusion]"] == pytest.approx(1 / 2)
+    # effusion: 2 * 1 / (1 claim + 2 true)
+    assert found["finding_f1[effusion]"] == pytest.approx(2 / 3)
+    assert found["macro_finding_f1"] == pytest.approx((1 + 2 / 3) / 2)
 
 
 def test_balanced_accuracy_needs_both_answers_in_the_truth():
@@ -192,8 +255,56 @@ def test_an_unreadable_box_counts_as_iou_zero():
     assert found["box_parse_failure"] == pytest.approx(0.5)
 
 
-def test_a_row_without_truth_is_not_judged():
-    assert values([row("side", "On which side is the nodule?", answer=None)], ["left"]) == {}
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"task": "side", "answer": None}, "side without an answer"),
+        ({"task": "closed", "answer": " "}, "closed without an answer"),
+        ({"task": "open", "answer": None, "rule_set": ""}, "open without an answer"),
+        ({"task": "box", "boxes": None}, "box without true boxes"),
+        ({"task": "referring", "boxes": None, "box_images": [1]}, "box without true boxes"),
+        ({"task": "report"}, "report without facts"),
+        ({"task": "report", "rule_set": "", "facts": '{"rule_set":""}'}, "report without facts"),
+        ({"task": "report", "rule_set": "", "facts": None}, "report without facts"),
+        ({"task": "haiku", "answer": "Mist."}, "no metric for task 'haiku'"),
+        ({"task": "haiku", "answer": "Mist.", "rule_set": ""}, "no metric for task 'haiku'"),
+    ],
+)
+def test_a_row_without_truth_is_not_judged_and_says_why(changes, reason):
+    asked = row("side", "On which side is the nodule?", answer="Left") | changes
+    assert why_unjudged(asked) == reason
+    assert values([asked], ["left"]) == {}
+
+
+TRUTHS = [row("report", "Report?", nodule=ABSENT)["facts"], row("report", "Report?")["facts"], '{"rule_set":""}', None]
+
+
+@given(
+    task=st.sampled_from([*BY_EQUALITY, "open", "box", "report", "haiku"]),
+    answer=st.sampled_from(["Yes", "Left", "3", " ", "", None]),
+    boxes=st.sampled_from([[], [[0, 0, 10, 10]], None]),
+    facts=st.sampled_from(TRUTHS),
+    rule_set=st.sampled_from(["chest_xray@1", "", None]),
+    said=st.sampled_from(["", "Yes", "[[0,0,5,5]]", "No nodule.", "<answer>"]),
+)
+def test_a_row_has_counts_or_a_reason_whatever_is_answered(task, answer, boxes, facts, rule_set, said):
+    asked = row(task, "Is there a nodule?", answer=answer, boxes=boxes) | {"facts": facts, "rule_set": rule_set}
+    [outcome] = score_answers([asked], [said])
+    assert bool(outcome.counts) != bool(why_unjudged(asked))
+    assert bool(summarise([outcome], num_resamples=2)) == bool(outcome.counts)
+
+
+def test_boxes_without_a_rule_set_are_judged_and_not_split_by_finding():
+    asked = row("box", "Where is the nodule?", boxes=[[0, 0, 10, 10]]) | {"rule_set": "", "facts": '{"rule_set":""}'}
+    found = values([asked], ["[[0,0,10,5]]"])
+    # half of the box: IoU 50 / 100
+    assert found["mean_iou"] == pytest.approx(0.5)
+    assert not [name for name in found if "[" in name]
+
+
+def test_an_open_question_is_judged_by_recall_under_a_rule_set_too():
+    asked = row("open", "What is it?", answer="a small nodule")
+    assert values([asked], ["small nodule"]) == pytest.approx({"open_recall": 2 / 3})
 
 
 def test_one_patient_gives_a_value_and_no_interval():

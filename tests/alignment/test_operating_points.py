@@ -11,8 +11,8 @@ from alignment.controls import pixels
 from alignment.evaluate import generate_answers, read_rows
 from alignment.generation import generate
 from alignment.loop import Effect, _change
-from alignment.loop_figures import EQUAL_RECALL, figures, is_figure
-from alignment.metrics import score_answers, summarise
+from alignment.loop_figures import EQUAL_RECALL, fault_of_name, figures, is_figure
+from alignment.metrics import FAMILIES, MACROS, RATIOS, score_answers, summarise
 from alignment.models import built_texts, load_for_inference
 from alignment.operating_points import (
     OperatingPoint,
@@ -137,7 +137,7 @@ def test_points_are_measured_again_only_under_other_biases(stages, tmp_path):
 
 def test_a_table_says_what_was_not_reached():
     nan = float("nan")
-    assert _change(Effect("a", "b", "m", 0.3, nan, nan, nan, nan)) == "not reached"
+    assert _change(Effect("a", "b", "m", 0.3, nan, nan, nan, nan, "not reached")) == "not reached"
     assert _change(Effect("a", "b", "m", 0.3, 0.2, -0.1, nan, nan)) == "-0.100"
     assert _change(Effect("a", "b", "m", 0.3, 0.2, -0.1, -0.2, 0.0)) == "-0.100 (-0.200 to +0.000)"
 
@@ -157,13 +157,55 @@ def test_a_stage_that_never_omits_so_often_has_no_rate_there(stages):
 def test_probe_and_log_are_read_by_their_paths(stages):
     assert figures("probe/clean/truth_logp", *stages) == (-0.5, -0.7)
     assert figures("probe_drop/blank/truth_logp", *stages) == (-2.0, -2.0)
-    assert figures("train/logps/chosen_drift", *stages) == (0.0, -3.0)
+    assert figures("train/logps/chosen_drift", *stages) == (0.0, -3.0)  # SFT is its own reference: no drift
+    first, second = figures("train/x", *stages)
+    assert (first != first, second) == (True, 1.0)  # what SFT does not log is not 0
     missing = figures("probe/blank/truth_logp", *stages)
     assert missing[0] != missing[0]
+
+
+def test_a_key_that_no_training_logs_is_refused_with_the_nearest(stages):
+    with pytest.raises(InputError, match=r"figure 'train/los'.*neither .*sft nor .*dpo logs it. Did you mean 'loss'"):
+        figures("train/los", *stages)
+
+
+def test_a_figure_that_was_not_measured_says_how_it_is_measured(stages):
+    (stages[1] / "blindness.json").unlink()
+    with pytest.raises(InputError, match=r"blindness.json: no such file. Remove .* and run the loop again"):
+        figures("probe/clean/truth_logp", *stages)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("mean_iuo", "no metric 'mean_iuo'. Did you mean 'mean_iou'?"),
+        ("macro_balanced_acuracy", "Did you mean 'macro_balanced_accuracy'?"),
+        ("mean_iuo[nodule]", "Did you mean 'mean_iou'?"),
+        ("micro_f1", "Write micro_f1[NAME]"),
+        ("side_accuracy[nodule]", "'side_accuracy' is not told by finding or group"),
+        ("mean_iou[]", "Write mean_iou[NAME]"),
+        ("xyzzy", "Known: closed_accuracy"),
+        ("prob/clean/truth_logp", "no figure 'prob/clean/truth_logp'. Did you mean 'probe'?"),
+        ("probe/clean/truth_lgp", "Did you mean 'truth_logp'?"),
+        ("probe/cleen/truth_logp", "the probe has no image 'cleen'. Did you mean 'clean'?"),
+        ("probe_drop/clean/truth_logp", "a drop is what another image has less than the clean one"),
+        ("equal_recall/omission_rate", "There is: equal_recall/hallucination_rate"),
+        ("train/", "Write train/KEY"),
+    ],
+)
+def test_a_name_that_cannot_be_is_told_before_the_loop_runs(name, told):
+    assert told in (fault_of_name(name) or "")
+
+
+@pytest.mark.parametrize("name", [*RATIOS, *MACROS, *(f"{family}[x]" for family in FAMILIES), EQUAL_RECALL])
+def test_every_metric_can_be_named(name):
+    assert fault_of_name(name) is None
 
 
 def test_an_unknown_figure_is_named(stages):
     assert is_figure("prob/x")
     assert not is_figure("mean_iou")
-    with pytest.raises(InputError, match="no figure 'prob/x'"):
-        figures("prob/x", *stages)
+    assert not is_figure("micro_f1[a/b]")
+    for name in ("prob/x", "mean_iou"):
+        with pytest.raises(InputError, match=f"{name}"):
+            figures(name, *stages)

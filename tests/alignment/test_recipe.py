@@ -83,3 +83,9 @@ def test_the_plan_of_a_preference_run_tells_its_effective_sample_size(write_reci
 
 def test_a_strategy_of_no_which_yaml_reads_as_false_is_no(write_recipe):
     assert read_recipe(write_recipe("sft"), ["trainer.save_strategy=no"]).trainer["save_strategy"] == "no"
+
+
+def test_a_key_that_nothing_reads_is_refused(write_recipe):
+    path = write_recipe("sft", data={"eval": "data/x/prompt/test"})
+    with pytest.raises(InputError, match=r"data.eval: unknown key. Known keys: train, kinds, tasks"):
+        read_recipe(path)

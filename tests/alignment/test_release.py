@@ -127,6 +127,20 @@ def test_a_run_without_evaluation_is_not_released(base, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_an_evaluation_without_a_figure_is_no_evidence(full_run, tmp_path):
+    file = full_run / "evaluation" / "evaluation.json"
+    file.write_text(json.dumps(EVALUATION | {"metrics": {"clean": {}}}))
+    with pytest.raises(InputError, match=r"evaluation.json: holds no figure. Evaluate on rows that can be judged"):
+        release(full_run, tmp_path / "out")
+
+
+def test_the_card_says_what_no_metric_judges(full_run, tmp_path):
+    file = full_run / "evaluation" / "evaluation.json"
+    file.write_text(json.dumps(EVALUATION | {"unjudged": {"box without true boxes": 2, "report without facts": 3}}))
+    card = (release(full_run, tmp_path / "out") / "README.md").read_text()
+    assert "Not judged by any metric: 3 x report without facts; 2 x box without true boxes.\n" in card
+
+
 def test_an_evaluation_elsewhere_can_be_named(full_run, tmp_path):
     (full_run / "evaluation").rename(tmp_path / "judged")
     assert verify(release(full_run, tmp_path / "out", evaluation=tmp_path / "judged")) > 3

@@ -9,8 +9,18 @@ from typer.testing import CliRunner
 from alignment.cli import app
 from alignment.over_seeds import figures_over_seeds, mean_over_seeds
 from alignment.recipe import read_recipe
-from alignment.reward_evaluation import ScoredPairs, best_of_curve, figure, pair_figures, resampled
+from alignment.reward_evaluation import (
+    ScoredPairs,
+    _prompt_rows,
+    best_of_curve,
+    figure,
+    not_measured,
+    pair_figures,
+    pair_table,
+    resampled,
+)
 from alignment.train import run
+from data_builders.schema import assistant_turn as turn
 from rewards.loading import load_reward
 from rewards.strict_yaml import InputError
 
@@ -89,9 +99,30 @@ def test_prompts_that_the_reward_does_not_judge_are_left_out():
     curve = best_of_curve(
         lambda batch: [[0.0, 0.0] for _ in batch], rows, [[RIGHT, WRONG]] * 2, load_reward("finding_f1"), policy="x"
     )
-    assert curve.num_prompts == 1
+    assert (curve.num_prompts, curve.num_unjudged) == (1, 1)
     with pytest.raises(InputError, match="judges no answer"):
         best_of_curve(lambda batch: [], rows[1:], [[RIGHT, WRONG]], load_reward("finding_f1"), policy="x")
+
+
+def test_a_misspelt_task_of_best_of_n_is_named_with_the_nearest(data):
+    with pytest.raises(InputError, match=r"no row of task 'reprot'. Did you mean 'report'\? There: .*presence"):
+        _prompt_rows(str(data / "prompt/test"), "reprot", load_reward("finding_f1"))
+
+
+def test_what_cannot_be_measured_on_these_pairs_is_named(monkeypatch):
+    """Two pairs of the same facts: there is no other image to swap in."""
+    row = {
+        "images": ["x"],
+        "prompt": [],
+        "facts": TRUTH,
+        "patient": "p",
+        "chosen": turn(RIGHT),
+        "rejected": turn(WRONG),
+    }
+    monkeypatch.setattr("alignment.reward_evaluation.scored_pairs", lambda *_, **__: scored([1, 2], [0, 0]))
+    table, _ = pair_table(None, None, [row, {**row, "patient": "q"}], num_resamples=5)
+    assert not_measured(table) == ["another image: no two pairs with one image on both sides have different facts"]
+    assert not_measured({**table, "another image": table["all pairs"]}) == []
 
 
 @pytest.mark.slow
@@ -107,6 +138,7 @@ def test_the_command_writes_figures_and_a_page_by_kind_and_under_another_image(w
     assert done.exit_code == 0
     found = json.loads((tmp_path / "out/reward_model.json").read_text())
     assert set(found["pairs"]) == {"all pairs", "hallucination", "lesion_noise", "another image"}
+    assert found["not_measured"] == []
     of_kinds = [found["pairs"][kind]["num_pairs"] for kind in ("hallucination", "lesion_noise")]
     assert sum(of_kinds) == found["pairs"]["all pairs"]["num_pairs"]
     curve = found["best_of_n"]["picks"]

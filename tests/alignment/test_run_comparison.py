@@ -9,6 +9,7 @@ from alignment.report import write_report
 from alignment.run_comparison import compared, mcnemar_tables
 from rewards.strict_yaml import InputError
 from tests.alignment.test_capability_outcomes import STAGE, STAGES, row_of
+from tests.alignment.test_metrics import LEFT_NODULE, row
 
 ROWS = [row_of(stage, n=n) for n, stage in enumerate(STAGES * 4)]
 
@@ -31,7 +32,20 @@ def test_two_runs_are_compared_on_the_same_rows(tmp_path):
     change = found["differences"][f"micro_f1[{STAGE}]"]
     assert change["value"] == pytest.approx(5 / 6)
     assert change["low"] > 0.4
+    assert found["of_one_alone"] == []
     assert found["mcnemar"][STAGE] == {"only_before": 0, "only_after": 20, "p": pytest.approx(2 / 2**20)}
+
+
+def test_a_metric_that_only_one_run_has_is_named(tmp_path):
+    rows = [row("report", "Report?", nodule=LEFT_NODULE) | {"images": []}]
+    silent = evaluated(tmp_path / "silent", ["No nodule."], rows=rows)
+    claims = evaluated(tmp_path / "claims", ["There is a nodule."], rows=rows)
+    found = compared(silent, claims, num_resamples=10)
+    assert found["of_one_alone"] == [
+        "finding_precision",
+        "hallucination_rate",
+    ]  # nothing is claimed, so nothing wrongly
+    assert not {"finding_precision", "hallucination_rate"} & found["differences"].keys()
 
 
 def test_runs_on_other_rows_are_refused(tmp_path):

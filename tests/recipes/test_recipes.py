@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from alignment.loop import Loop
+from alignment.loop_file import read_loop
 from alignment.recipe import Recipe
 from alignment.recipe_faults import config_class, trainer_faults
 from data_builders.build_spec import read_spec
@@ -51,14 +51,9 @@ def test_a_data_spec_reads_strictly(file):
 
 @pytest.mark.parametrize("file", LOOPS, ids=name)
 def test_a_loop_reads_strictly_and_its_stages_exist(file):
-    loop = validated(Loop, read_yaml(file), where=str(file))
-    stages = {stage.name for stage in loop.chain.stages}
+    loop = read_loop(file)
     assert all((file.parent / stage.recipe).is_file() for stage in loop.chain.stages)
     assert Path(loop.spec).name in {spec.name for spec in RECIPES.glob("data/*.yaml")}
-    assert loop.release in stages
-    for comparison in loop.compare:
-        for side in (comparison.before, comparison.after):
-            assert side.partition("/")[0] in stages | {"untrained"}
 
 
 @pytest.mark.parametrize("file", sorted(RECIPES.glob("deepspeed/*.json")), ids=name)

@@ -68,6 +68,13 @@ def test_a_case_that_one_did_not_answer_does_not_count():
     assert found.tallies["good", "fair"] == Tally(6, 0, 0)
 
 
+def test_two_models_that_shared_no_case_are_told_to_have_met_never():
+    good, fair, bad = POOLS[0]
+    found = held(pools=[[good, fair], [fair, bad], *[[good, fair]] * 4])
+    assert found.tallies["good", "bad"] == Tally(0, 0, 0, 0)
+    assert len(found.tallies) == 3
+
+
 def test_failures_are_counted_and_rate_nobody():
     blind = [Case("Describe.")] * 6
     found = asyncio.run(tournament(FactsJudge(), blind, POOLS, resamples=5))
