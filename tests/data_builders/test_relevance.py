@@ -81,6 +81,7 @@ def _pair(low, high):
 
 def test_verdicts_are_brought_to_one_scale():
     assert scaled_scores(["a", "b"], {"a": 8.0, "b": 0.0}, scale=10.0) == [0.8, 0.0]
+    assert scaled_scores(["a"], {"a": 10.0}, scale=10.0) == [1.0]
 
 
 def test_a_verdict_beyond_its_scale_is_refused_by_name():
@@ -102,6 +103,9 @@ def test_a_missing_verdict_is_an_error_unless_something_stands_for_it():
     assert scaled_scores(["a", "c"], verdicts, missing="one") == [0.2, 1.0]
     assert scaled_scores(["a", "b", "c", "d"], verdicts, missing="mean") == pytest.approx([0.2, 0.6, 0.4, 0.4])
     assert scaled_scores(["c"], {"c": None}, missing="mean") == [1.0]
+    assert scaled_scores(["a", "b", "c"], {"a": 2.0, "b": 6.0}, scale=10.0, missing="mean") == pytest.approx(
+        [0.2, 0.6, 0.4]
+    )
 
 
 def test_equal_weights_have_the_full_sample_size_and_no_weights_none():
