@@ -3,8 +3,8 @@
 Operators, comparisons, truths and numbers are changed one at a time by Cosmic Ray's operators, and each mutant is tried
 against its file's own tests. Survivors that mean the same as the original stand in ``mutants.txt`` with the reason; any
 other, and a line there that no longer survives, ends with exit code 1. A mutant lives in a fork, in which torch is
-loaded already, and nothing is written to the sources. Left out: mutmut, which passes over constants of modules, fields of
-classes and whatever stands under a decorator, where half of our numbers are.
+loaded already, and nothing is written to the sources. Left out: mutmut, which passes over constants of modules, fields
+of classes and whatever stands under a decorator, where half of our numbers are.
 """
 
 import contextlib

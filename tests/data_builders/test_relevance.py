@@ -87,7 +87,7 @@ def test_verdicts_are_brought_to_one_scale():
 def test_a_verdict_beyond_its_scale_is_refused_by_name():
     with pytest.raises(InputError, match="row 'b' has score 8, outside 0 to 1"):
         scaled_scores(["a", "b"], {"a": 0.5, "b": 8.0})
-    with pytest.raises(InputError, match="row 'a' has score -0.5, outside 0 to 10"):
+    with pytest.raises(InputError, match=r"row 'a' has score -0\.5, outside 0 to 10"):
         scaled_scores(["a"], {"a": -0.5}, scale=10.0)
 
 

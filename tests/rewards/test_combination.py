@@ -47,6 +47,7 @@ def test_gdpo_ends_with_a_batch_of_mean_0_and_deviation_1():
 @pytest.mark.parametrize("mode", MODES)
 def test_a_group_without_variance_has_exactly_no_advantage(mode, value):
     assert advantages(as_table([[value] * 3]), [1], group_size=3, mode=mode).tolist() == [0.0] * 3
+    assert advantages(as_table([[value] * 3 + [None]]), [1], group_size=4, mode=mode).tolist() == [0.0] * 4
 
 
 def test_one_reward_without_variance_does_not_move_the_other():
@@ -156,7 +157,10 @@ def test_temperatures_are_the_hand_worked_ones():
     # Domain b: (0, .02): sqrt 2 x .01 is below the floor of .1, T^2 = .01.
     got = domain_advantages(as_table([[0.0, 1.0, 0.0, 0.02]]), [1], ["a", "a", "b", "b"], group_size=2)
     assert ratio(got, 3, 1) == pytest.approx(0.5 / 0.01, rel=1e-2)
-    # Negative rewards are shifted by the least one, here to (0, 1) and (.2, .4); where none is negative, by nothing.
+    # Rewards that are all positive are not shifted: T = sqrt 2 x .75 and sqrt 2 x .3.
+    got = domain_advantages(as_table([[0.5, 1.0, 0.2, 0.4]]), [1], ["a", "a", "b", "b"], group_size=2)
+    assert ratio(got, 3, 1) == pytest.approx((0.75 / 0.3) ** 2, rel=1e-3)
+    # Negative rewards are shifted by the least one, here to (0, 1) and (.2, .4).
     got = domain_advantages(as_table([[-1.0, 0.0, -0.8, -0.6]]), [1], ["a", "a", "b", "b"], group_size=2)
     assert ratio(got, 3, 1) == pytest.approx(0.5 / 0.18, rel=1e-3)
 
