@@ -1,4 +1,4 @@
-# Verbs: demo, demo-clean, demo-ct, demo-smears, test, check, fix, golden, real-data, smollm2. Each sets up what it needs, once.
+# Verbs: demo, demo-clean, demo-ct, demo-smears, test, check, fix, golden, mutants, real-data, smollm2. Each sets up what it needs, once.
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -30,6 +30,13 @@ fix: $(STAMP)
 golden: $(STAMP)
 	CLINALIGN_GOLDEN=record $(BIN)/python -m pytest -q tests/alignment/test_trajectories.py
 
+mutants: $(VENV)/.mutants
+	OMP_NUM_THREADS=1 nice $(BIN)/python -m tests.mutants $(FILES)
+
+$(VENV)/.mutants: $(STAMP)
+	$(BIN)/pip install -q -e ".[mutants]"
+	touch $@
+
 real-data: $(VENV)/.real-data
 
 $(VENV)/.real-data: $(STAMP)
@@ -48,4 +55,4 @@ $(STAMP): pyproject.toml
 	$(BIN)/pip install -q -e ".[dev]"
 	touch $@
 
-.PHONY: demo demo-clean demo-ct demo-smears test check fix golden real-data smollm2
+.PHONY: demo demo-clean demo-ct demo-smears test check fix golden mutants real-data smollm2

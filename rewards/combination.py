@@ -75,9 +75,9 @@ def normalised(table: Array, *, group_size: int, scale: Scale = "group") -> Arra
 
 
 def _mean(groups: Array) -> Array:
-    """Mean over the responses of each group that are judged; NaN where none is."""
+    """Mean over the responses of each group that are judged; 0 where none is."""
     count = (~np.isnan(groups)).sum(axis=1, keepdims=True)
-    return np.where(count > 0, np.nansum(groups, axis=1, keepdims=True) / np.maximum(count, 1), np.nan)
+    return np.nansum(groups, axis=1, keepdims=True) / np.maximum(count, 1)
 
 
 def _deviation(groups: Array) -> Array:
@@ -126,27 +126,28 @@ def domain_advantages(
 ) -> Array:
     """DRPO's advantages (QoQ-Med, arXiv 2506.00711): GRPO's, over temperatures of domain and cluster, (N,).
 
-    T = max(sqrt(number of responses) x mean reward, ``floor``): what is frequent and already solved counts less.
+    T = max(sqrt(number of responses) x mean reward, ``floor``): what is frequent and already solved counts less. Number
+    and mean are of the responses that are judged.
     Clusters are k-means of the mean reward vectors of a domain's groups. The whole is then divided by the batch's
     standard deviation. Rewards are shifted to be non-negative before T is taken, so no sign can turn.
     """
     total = weighted_sum(table, weights)
     plain = np.nan_to_num(normalised(total[:, None], group_size=group_size)[:, 0], nan=0.0)
-    shifted = np.nan_to_num(total, nan=0.0)
-    shifted = shifted - min(0.0, float(shifted.min(initial=0.0)))
+    shifted = total - np.nanmin(total, initial=0.0)
     members = _members(table, np.asarray(domains), group_size=group_size, clusters=clusters)
     temperature = np.ones(len(total))
     for mask in members:
-        temperature[mask] *= max(np.sqrt(mask.sum()) * shifted[mask].mean(), floor)
+        judged = shifted[mask & ~np.isnan(total)]
+        temperature[mask] *= max(judged.sum() / np.sqrt(max(len(judged), 1)), floor)
     scaled = plain / temperature
-    spread = scaled.std(ddof=1) if len(scaled) > 1 else 0.0
+    spread = _deviation(scaled[None, :, None]).item()
     return scaled / spread if spread > 0 else np.zeros_like(scaled)
 
 
 def _members(table: Array, domains: NDArray[np.str_], *, group_size: int, clusters: int) -> list[NDArray[np.bool_]]:
     """Masks of the responses of each domain, and of each cluster in it."""
     found: list[NDArray[np.bool_]] = []
-    vectors = np.nan_to_num(_mean(table.reshape(-1, group_size, table.shape[1]))[:, 0], nan=0.0)
+    vectors = _mean(table.reshape(-1, group_size, table.shape[1]))[:, 0]
     for domain in np.unique(domains):
         inside = domains == domain
         found.append(inside)

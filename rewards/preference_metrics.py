@@ -171,7 +171,6 @@ def _shared(proxy: np.ndarray, gold: np.ndarray) -> np.ndarray:
 def _pick_probabilities(total: int, n: int) -> np.ndarray:
     """Probability that the k-th best of ``total`` is the best of a random n of them, k = 1 ..."""
     rest = np.arange(total - 1, -1, -1, dtype=float)
-    can = rest >= n - 1
-    rest = np.where(can, rest, n - 1)
+    # gammaln is infinite at 0, -1 ...: where fewer than n - 1 samples are worse, the probability is 0
     log_choose = gammaln(rest + 1) - gammaln(n) - gammaln(rest - n + 2)
-    return np.where(can, np.exp(log_choose - (gammaln(total + 1) - gammaln(n + 1) - gammaln(total - n + 1))), 0.0)
+    return np.exp(log_choose - (gammaln(total + 1) - gammaln(n + 1) - gammaln(total - n + 1)))

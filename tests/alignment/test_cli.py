@@ -5,6 +5,7 @@ import subprocess
 import sys
 from importlib import resources
 
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -106,9 +107,10 @@ def test_bad_input_is_refused_in_one_sentence(arguments, stdin, says):
     assert says in refused(*arguments, stdin=stdin)
 
 
-def test_inspect_shows_columns_tokens_and_the_image(data, tmp_path):
-    picture = tmp_path / "seen.png"
-    shown = json.loads(clinalign("inspect", data / "instruction/sft", "--row", 0, "--out", picture, "--json").stdout)
+def test_inspect_shows_the_row_that_is_asked_for(data):
+    shown = json.loads(clinalign("inspect", data / "instruction/sft", "--row", 3, "--json").stdout)
+    row = pq.read_table(data / "instruction/sft.parquet").to_pylist()[3]
+    assert {name: row[name] for name in shown} == shown
     assert {"id", "patient", "task", "facts"} <= set(shown)
 
 

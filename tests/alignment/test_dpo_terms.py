@@ -16,7 +16,7 @@ from alignment.dpo_terms import (
     token_kl,
     token_kl_margin,
 )
-from alignment.losses import weighted_dpo_loss, weighted_mean
+from alignment.losses import weighted_dpo_loss
 
 LN2 = math.log(2)
 
@@ -52,6 +52,12 @@ def test_whatever_changed_gamma_one_gives_mmedpos_log_probability(tokens):
     assert torch.allclose(span_logps(logps, mask.float(), changed), (logps * mask).sum(dim=1))
 
 
+def test_a_mean_over_less_than_one_whole_token_is_still_the_mean():
+    # one changed token, gamma .1: (.1 x -2) / .1
+    logps, one = tensor([-2.0]), tensor([1.0])
+    assert span_logps(logps, one, torch.tensor([[True]]), gamma=0.1, average=True).item() == pytest.approx(-2.0)
+
+
 def test_an_answer_without_tokens_has_no_log_probability_and_no_gradient_of_nan():
     logps = LOGPS.clone().requires_grad_()
     span_logps(logps, torch.zeros_like(MASK), CHANGED, average=True).sum().backward()
@@ -65,6 +71,7 @@ def test_an_answer_without_tokens_has_no_log_probability_and_no_gradient_of_nan(
         ([1, 2, 3], [], [True] * 3),
         ([1, 2, 3, 4], [1, 9, 9, 3, 4], [False, True, False, False]),
         ([], [1], []),
+        ([5] * 300, [5] * 300, [False] * 300),  # a token that stands everywhere in a long answer is still compared
     ],
 )
 def test_changed_tokens_are_those_outside_the_common_blocks(one, other, want):
@@ -169,9 +176,3 @@ def test_token_kl_holds_the_rejected_and_leaves_the_chosen_alone():
     weighted_dpo_loss(margin).backward()
     assert chosen.grad is None
     assert rejected.grad.item() > 0
-
-
-def test_weighted_means_of_no_weight_are_zero_and_not_nan():
-    zero = tensor(0.0, 0.0)
-    assert weighted_mean(tensor(1.0, 2.0), zero).item() == 0.0
-    assert weighted_mean(tensor(1.0, 2.0), zero, reduction="sum_w").item() == 0.0

@@ -9,8 +9,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import torch
 
 from alignment.launch import Place, Run, launch, line, sbatch_script, shell_line, submit
+from alignment.models import load_model
 from rewards.strict_yaml import InputError
 from tests.alignment.test_deepspeed import ROOT
 
@@ -103,7 +105,7 @@ def test_without_sbatch_the_script_is_left_and_named(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(InputError, match=r"launch\.sbatch"):
         submit(RUN, Place(nodes=2, gpus=8), tmp_path / "run")
-    assert (tmp_path / "run" / "launch.sbatch").is_file()
+    assert (tmp_path / "run" / "launch.sbatch").read_text() == sbatch_script(RUN, Place(nodes=2, gpus=8))
 
 
 def test_more_gpus_than_there_are_is_refused():
@@ -130,4 +132,5 @@ def test_launch_trains_on_two_cpu_processes(write_recipe, tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     log = [json.loads(text) for text in (tmp_path / "sft" / "log.jsonl").read_text().splitlines()]
     assert [entry["step"] for entry in log if "loss" in entry] == [1, 2, 3]  # 58 rows: two processes share an epoch
-    assert (tmp_path / "sft" / "model" / "config.json").is_file()
+    start, end = (load_model(str(tmp_path / "sft" / part)).state_dict() for part in ("init", "."))
+    assert any(not torch.equal(value, end[name]) for name, value in start.items())

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignment.losses import preference_margin, weighted_dpo_loss
+from alignment.losses import preference_margin, weighted_dpo_loss, weighted_mean
 
 CHOSEN = torch.tensor([-12.0, -5.0, -30.0], dtype=torch.float64)
 REJECTED = torch.tensor([-20.0, -4.0, -30.0], dtype=torch.float64)
@@ -81,3 +81,16 @@ def test_drawing_rows_by_weight_has_the_gradient_of_the_weighted_loss():
     weighted_dpo_loss(d, WEIGHT, reduction="sum_w").backward()
     grads = torch.sigmoid(-margin()) * -1
     assert torch.allclose(d.grad, WEIGHT / WEIGHT.sum() * grads)
+
+
+def test_weighted_means_of_no_weight_are_zero_and_not_nan():
+    values, zero = torch.tensor([1.0, 2.0]), torch.zeros(2)
+    assert weighted_mean(values, zero).item() == 0.0
+    assert weighted_mean(values, zero, reduction="sum_w").item() == 0.0
+
+
+def test_small_weights_are_divided_by_their_own_sum():
+    # (.001 x 1 + .003 x 2) / .004 = 1.75
+    weights = torch.tensor([0.001, 0.003], dtype=torch.float64)
+    got = weighted_mean(torch.tensor([1.0, 2.0], dtype=torch.float64), weights, reduction="sum_w")
+    assert got.item() == pytest.approx(1.75)

@@ -62,6 +62,7 @@ def test_another_pixel_budget_counts_anew(data, start):
     tight = lengths_of_file(load_processor(str(start), max_pixels=64 * 64), file, ("chosen",))
     assert tight.text == roomy.text
     assert sum(tight.images) <= sum(roomy.images)
+    assert len(list((cache_folder() / "row_lengths").glob("*.safetensors"))) == 2
 
 
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 9), st.lists(st.integers(1, 9), min_size=2, max_size=2))))

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+import yaml
 from datasets import Dataset
 
 from alignment.models import freeze, load_for_inference, load_model, load_processor
@@ -39,7 +40,8 @@ def test_a_run_keeps_its_recipe_versions_seed_and_data_hash(sft_run):
     facts = json.loads((sft_run / "provenance.json").read_text())
     assert set(facts) == {"packages", "git_commit", "seed", "data_sha256", "started_from"}
     assert len(next(iter(facts["data_sha256"].values()))) == 64
-    assert (sft_run / "recipe.resolved.yaml").is_file()
+    resolved = yaml.safe_load((sft_run / "recipe.resolved.yaml").read_text())
+    assert (resolved["method"], resolved["trainer"]["max_steps"]) == ("sft", 2)
 
 
 def test_a_finished_run_is_left_as_it_is(write_recipe, sft_run):
@@ -100,9 +102,10 @@ def test_pairs_prefer_the_truth_over_the_models_own_error(write_recipe, sft_run)
 
 def test_lora_trains_only_adapters_and_goes_on_from_them(write_recipe, sft_run):
     folder = trained(write_recipe("dpo", model={"path": str(sft_run), "lora": {"rank": 2}}))
-    assert (folder / "model" / "adapter_config.json").is_file()
-    model = load_model(str(folder), trainable=True)
-    assert all("lora_" in name for name, p in model.named_parameters() if p.requires_grad)
+    assert json.loads((folder / "model" / "adapter_config.json").read_text())["r"] == 2
+    trained_names = [name for name, p in load_model(str(folder), trainable=True).named_parameters() if p.requires_grad]
+    assert trained_names
+    assert all("lora_" in name for name in trained_names)
 
 
 def test_frozen_parts_do_not_change(write_recipe):

@@ -3,6 +3,7 @@
 import json
 import random
 from collections import Counter
+from html import escape
 
 import pyarrow.parquet as pq
 import pytest
@@ -308,7 +309,7 @@ def test_a_build_writes_rows_with_stage_capability_guidelines_and_patient(tmp_pa
     card = json.loads((out / "card.json").read_text(encoding="utf-8"))
     assert card["curriculum"]["id"] == "retina_vlm@1"
     assert card["counts"]["instruction"]["train"]["report_writing"] > 0
-    assert (out / "gallery.html").is_file()
+    assert escape(message_text(train[0]["completion"])) in (out / "gallery.html").read_text(encoding="utf-8")
 
 
 def test_an_image_that_cannot_be_read_leaves_nothing_to_build(tmp_path):

@@ -42,11 +42,16 @@ def test_a_score_of_zero_is_kept():
     assert weights_of([0.0, 1.0], "raw").tolist() == [0.0, 1.0]
 
 
-@pytest.mark.parametrize("score", [float("nan"), -0.1, 8.0, float("inf")])
+@pytest.mark.parametrize("score", [float("nan"), -0.1, 1.25, 8.0, float("inf")])
 @pytest.mark.parametrize("reading", ["raw", "text", "appendix", "sensible"])
 def test_a_score_outside_its_scale_is_refused_whatever_the_reading(score, reading):
     with pytest.raises(InputError, match="score number 1 is"):
         weights_of([0.5, score], reading)
+
+
+def test_the_first_score_outside_its_scale_is_named_and_all_are_counted():
+    with pytest.raises(InputError, match=r"score number 1 is 8, outside 0 to 1 \(2 such\)"):
+        weights_of([0.5, 8.0, 9.0], "raw")
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=50), st.sampled_from(["text", "appendix", "sensible"]))
@@ -76,11 +81,14 @@ def _pair(low, high):
 
 def test_verdicts_are_brought_to_one_scale():
     assert scaled_scores(["a", "b"], {"a": 8.0, "b": 0.0}, scale=10.0) == [0.8, 0.0]
+    assert scaled_scores(["a"], {"a": 10.0}, scale=10.0) == [1.0]
 
 
 def test_a_verdict_beyond_its_scale_is_refused_by_name():
     with pytest.raises(InputError, match="row 'b' has score 8, outside 0 to 1"):
         scaled_scores(["a", "b"], {"a": 0.5, "b": 8.0})
+    with pytest.raises(InputError, match=r"row 'a' has score -0\.5, outside 0 to 10"):
+        scaled_scores(["a"], {"a": -0.5}, scale=10.0)
 
 
 def test_a_verdict_that_is_nan_is_refused():
@@ -94,6 +102,10 @@ def test_a_missing_verdict_is_an_error_unless_something_stands_for_it():
         scaled_scores(["a", "b", "c", "d"], verdicts)
     assert scaled_scores(["a", "c"], verdicts, missing="one") == [0.2, 1.0]
     assert scaled_scores(["a", "b", "c", "d"], verdicts, missing="mean") == pytest.approx([0.2, 0.6, 0.4, 0.4])
+    assert scaled_scores(["c"], {"c": None}, missing="mean") == [1.0]
+    assert scaled_scores(["a", "b", "c"], {"a": 2.0, "b": 6.0}, scale=10.0, missing="mean") == pytest.approx(
+        [0.2, 0.6, 0.4]
+    )
 
 
 def test_equal_weights_have_the_full_sample_size_and_no_weights_none():

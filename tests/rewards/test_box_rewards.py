@@ -38,11 +38,6 @@ def test_published_reward_pays_for_boxes_that_miss(case, want):
     assert comparison()[case]["medmo published"] >= want - 0.1
 
 
-def test_twenty_cases_are_compared():
-    assert len(cases()) == 20
-    assert len(contenders()) == 10
-
-
 @pytest.mark.parametrize("name", ["medmo safe", "box_overlap"])
 def test_no_attack_earns_more_than_an_honest_answer_of_a_safe_reward(name):
     honest = {c.name for c in cases() if c.honest}

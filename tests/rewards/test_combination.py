@@ -47,6 +47,7 @@ def test_gdpo_ends_with_a_batch_of_mean_0_and_deviation_1():
 @pytest.mark.parametrize("mode", MODES)
 def test_a_group_without_variance_has_exactly_no_advantage(mode, value):
     assert advantages(as_table([[value] * 3]), [1], group_size=3, mode=mode).tolist() == [0.0] * 3
+    assert advantages(as_table([[value] * 3 + [None]]), [1], group_size=4, mode=mode).tolist() == [0.0] * 4
 
 
 def test_one_reward_without_variance_does_not_move_the_other():
@@ -61,7 +62,13 @@ def test_none_is_left_out_and_not_zero():
     assert advantages(as_table([[None] * 4]), [1], group_size=4).tolist() == [0.0] * 4
 
 
+def test_weights_multiply():
+    assert weighted_sum(as_table([[1.0, None], [0.5, 0.5]]), [2.0, 4.0]).tolist() == [4.0, 2.0]
+
+
 def test_a_single_judged_response_has_no_advantage():
+    assert np.isnan(normalised(as_table([[None, 5.0]]), group_size=2)[0, 0])
+    assert normalised(as_table([[None, 5.0]]), group_size=2)[1, 0] == 0
     assert advantages(as_table([[None, 5.0, None, None]]), [1], group_size=4).tolist() == [0.0] * 4
 
 
@@ -100,6 +107,7 @@ def test_normalised_columns_are_independent():
     [
         (GATE, 0.8, 1.0, 0.8), (GATE, 0.8, 0.5, 0.0), (Gate("a", "b", at_least=0.5), 0.8, 0.5, 0.8),
         (Gate("a", "b", multiply=True), 0.8, 0.5, 0.4), (GATE, None, 0.0, None), (GATE, 0.8, None, 0.8),
+        (Gate("a", "b", multiply=True), 0.8, 1.5, 0.8), (Gate("a", "b", multiply=True), 0.8, -0.5, 0.0),
     ],
 )  # fmt: skip
 def test_gates(gate, score, needed, want):
@@ -137,6 +145,57 @@ def test_negative_and_zero_means_neither_flip_nor_blow_up(shift):
     assert got.std(ddof=1) == pytest.approx(1)
 
 
+def ratio(advantages, first, second):
+    return advantages[first] / advantages[second]
+
+
+def test_temperatures_are_the_hand_worked_ones():
+    # Advantages of a pair are +-1/sqrt 2. Domain a: (0, 1), T = sqrt 2 x .5; its one cluster is itself: T^2 = .5.
+    # Domain b: (.2, .4), T = sqrt 2 x .3, T^2 = .18. So b's advantages are .5 / .18 of a's.
+    got = domain_advantages(as_table([[0.0, 1.0, 0.2, 0.4]]), [1], ["a", "a", "b", "b"], group_size=2)
+    assert ratio(got, 3, 1) == pytest.approx(0.5 / 0.18, rel=1e-3)
+    # Domain b: (0, .02): sqrt 2 x .01 is below the floor of .1, T^2 = .01.
+    got = domain_advantages(as_table([[0.0, 1.0, 0.0, 0.02]]), [1], ["a", "a", "b", "b"], group_size=2)
+    assert ratio(got, 3, 1) == pytest.approx(0.5 / 0.01, rel=1e-2)
+    # Rewards that are all positive are not shifted: T = sqrt 2 x .75 and sqrt 2 x .3.
+    got = domain_advantages(as_table([[0.5, 1.0, 0.2, 0.4]]), [1], ["a", "a", "b", "b"], group_size=2)
+    assert ratio(got, 3, 1) == pytest.approx((0.75 / 0.3) ** 2, rel=1e-3)
+    # Negative rewards are shifted by the least one, here to (0, 1) and (.2, .4).
+    got = domain_advantages(as_table([[-1.0, 0.0, -0.8, -0.6]]), [1], ["a", "a", "b", "b"], group_size=2)
+    assert ratio(got, 3, 1) == pytest.approx(0.5 / 0.18, rel=1e-3)
+
+
+def test_clusters_of_a_domain_have_their_own_temperatures():
+    # (0, 1) and (0, .2) in one domain. One cluster (the default): one temperature. Two: sqrt 2 x .5 and sqrt 2 x .1.
+    table, domains = as_table([[0.0, 1.0, 0.0, 0.2]]), ["a"] * 4
+    assert ratio(domain_advantages(table, [1], domains, group_size=2), 3, 1) == pytest.approx(1, rel=1e-3)
+    assert ratio(domain_advantages(table, [1], domains, group_size=2, clusters=2), 3, 1) == pytest.approx(5, rel=1e-3)
+
+
+def test_clusters_are_told_apart_by_the_mean_of_what_is_judged():
+    # Means 1 (of the one judged), .9 and .4: the first two are one cluster, T = 2.8 / sqrt 3, the third sqrt 2 x .4
+    table = as_table([[1.0, None, 0.8, 1.0, 0.3, 0.5]])
+    got = domain_advantages(table, [1], ["a"] * 6, group_size=2, clusters=2)
+    assert ratio(got, 5, 3) == pytest.approx(2.8 / math.sqrt(3) / (math.sqrt(2) * 0.4), rel=1e-3)
+
+
+def test_what_no_reward_judges_is_no_part_of_a_temperature():
+    # Domain a: (0, 1) twice, or once beside a group that nothing judges: T = 2 x .5 against sqrt 2 x .5. Domain b: .18.
+    domains, rest = ["a"] * 4 + ["b"] * 2, [0.2, 0.4]
+    full = domain_advantages(as_table([[0.0, 1.0, 0.0, 1.0, *rest]]), [1], domains, group_size=2)
+    half = domain_advantages(as_table([[0.0, 1.0, None, None, *rest]]), [1], domains, group_size=2)
+    assert ratio(full, 5, 1) == pytest.approx(1 / 0.18, rel=1e-3)
+    assert half[2:4].tolist() == [0.0, 0.0]
+    # two clusters of one group each would be the same here: one cluster has all four, of which two are judged
+    assert ratio(half, 5, 1) == pytest.approx(0.5 / 0.18, rel=1e-3)
+
+
+def test_a_batch_of_two_and_of_one():
+    assert domain_advantages(as_table([[0.0, 1.0]]), [1], ["a"] * 2, group_size=2) == pytest.approx([-HALF, HALF])
+    assert domain_advantages(as_table([[0.5]]), [1], ["a"], group_size=1).tolist() == [0.0]
+    assert domain_advantages(as_table([[None, None]]), [1], ["a"] * 2, group_size=2).tolist() == [0.0, 0.0]
+
+
 def test_a_rare_and_hard_domain_counts_more():
     easy, hard = [0.9, 1.0, 0.9, 1.0] * 3, [0.1, 0.2, 0.1, 0.2]
     got = domain_advantages(as_table([[*easy, *hard]]), [1], ["easy"] * 12 + ["hard"] * 4, group_size=4)
@@ -147,6 +206,23 @@ def test_clusters_split_a_domain_by_its_rewards():
     labels = cluster_labels(np.array([[0.0, 0.0], [0.1, 0.0], [1.0, 1.0], [0.9, 1.0]]), 2)
     assert labels[0] == labels[1] != labels[2] == labels[3]
     assert set(cluster_labels(np.zeros((5, 2)), 3)) == {0}
+
+
+@pytest.mark.parametrize(
+    ("points", "clusters", "want"),
+    [
+        ([[0.0], [0.1], [1.0]], 1, [0, 0, 0]),
+        ([[0.0], [0.1], [1.0]], 2, [0, 0, 1]),
+        # squared distances from the start: 25 and 18, although (3, 3) is further along the axes and by either sign
+        ([[0.0, 0.0], [-5.0, 0.0], [3.0, 3.0]], 2, [0, 1, 0]),
+        # the third start is the one furthest from the nearer of two: 4 (from 0: 4, from 9: 5)
+        ([[0.0], [4.0], [9.0], [8.0]], 3, [0, 2, 1, 1]),
+        # the start 9 takes the 5 with it (4 < 5), until the mean of the others, 3.2, is nearer than 7, the mean of both
+        ([[0.0], [4.0], [4.0], [4.0], [4.0], [5.0], [9.0]], 2, [0, 0, 0, 0, 0, 0, 1]),
+    ],
+)
+def test_clusters_worked_by_hand(points, clusters, want):
+    assert cluster_labels(np.array(points), clusters).tolist() == want
 
 
 @given(SCORES, st.integers(1, 4))

@@ -135,6 +135,19 @@ def test_a_failed_comparison_is_left_out_and_never_a_loss():
     assert scores(with_judge(rule, min_valid=0.6), ["x"]).scores == [None]
 
 
+def test_by_default_half_of_the_comparisons_must_have_a_verdict():
+    def rule(request):
+        return line(request, "AAAA" if answers(request)[0] == "x" else "BBBB") if FAIR in answers(request) else "No."
+
+    pool = [{"model": str(n), "text": text} for n, text in enumerate([FAIR, BAD, GOOD])]
+    assert scores(with_judge(rule), ["x"], pool[:2]).scores == [1.0]
+    assert scores(with_judge(rule), ["x"], pool).scores == [None]
+
+
+def test_one_comparison_that_fails_is_a_failure_rate_of_one():
+    assert scores(with_judge(lambda request: "???"), ["x"], POOL[:1]).metrics["failure_rate"] == 1.0
+
+
 def test_a_judge_that_always_fails_makes_no_score_and_no_nan():
     judged = scores(with_judge(lambda request: "???"), ["x", "y"])
     assert judged.scores == [None, None]
@@ -172,6 +185,8 @@ def test_a_beaten_pool_is_an_alarm(caplog):
     assert judged.metrics["saturated"] == 1.0
     assert "the pool is beaten" in caplog.text
     assert scores(Crpo(), [FAIR], POOL[:1], facts=[TRUTH]).metrics["saturated"] == 0.0
+    half = scores(Crpo(saturation=0.5), [FAIR], POOL[:1], facts=[TRUTH]).metrics
+    assert (half["win_rate"], half["saturated"]) == (0.5, 0.0)
 
 
 @pytest.mark.parametrize(("allowed", "calls"), [(8, 8), (7, 4), (4, 4), (3, 2), (2, 2)])
@@ -242,6 +257,21 @@ def test_a_judge_that_loves_length_is_seen():
     assert length_correlation([Pair(Case(""), "a", "b")] * 3, [EQUAL] * 3) is None
 
 
+def test_length_correlation_by_hand():
+    # leads of log(10 / 2) and log(2 / 10): the longer one loses; then log(8 / 4) against 0, in score .5 against 0
+    long, short = "x" * 9, "x"
+    two = [Pair(Case(""), long, short), Pair(Case(""), short, long)]
+    assert length_correlation(two, [{"accuracy": 0.0}, {"accuracy": 1.0}]) == pytest.approx(-1)
+    near = [Pair(Case(""), "x" * 7, "xxx"), Pair(Case(""), "xxx", "xxx")]
+    assert length_correlation(near, [{"accuracy": 0.5}, {"accuracy": 0.0}]) == pytest.approx(1)
+    assert length_correlation(two, [{"accuracy": 1.0}] * 2) is None
+    assert length_correlation([two[0]] * 2, [{"accuracy": 0.0}, {"accuracy": 1.0}]) is None
+    assert length_correlation(two[:1], [{"accuracy": 1.0}]) is None
+    # leads log 5, 0 and 0 with scores 1, 1 and 0: by the formula of Pearson .5
+    three = [two[0], Pair(Case(""), "x", "x"), Pair(Case(""), "xx", "xx")]
+    assert length_correlation(three, [{"accuracy": 1.0}, {"accuracy": 1.0}, {"accuracy": 0.0}]) == pytest.approx(0.5)
+
+
 @pytest.mark.parametrize("name", ["crpo", "round_robin"])
 def test_batch_rewards_load_by_name_with_checked_knobs(name):
     assert name in available_batched()
@@ -267,10 +297,27 @@ def test_what_is_read_of_a_row_follows_the_judge():
     assert load_reward("round_robin", judge=model).columns == ("prompt", "images")
 
 
-@pytest.mark.parametrize("knobs", [{"weights": {"accuracy": 0.5}}, {"tie": 2.0}, {"weights": {"acuracy": 1.0}}])
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {"weights": {"accuracy": 0.5}}, {"weights": {"acuracy": 1.0}}, {"weights": {"accuracy": 1.5, "language": -0.5}},
+        {"tie": 1.5}, {"tie": -0.5},
+    ],
+)  # fmt: skip
 def test_knobs_out_of_range_are_refused(knobs):
     with pytest.raises(InputError, match="'crpo', knob"):
         load_reward("crpo", **knobs)
+
+
+def test_a_tie_may_pay_all_or_nothing_and_a_dimension_may_count_nothing():
+    ties = [scores(with_judge(lambda r: line(r, ["tie"] * 4), tie=tie), ["x"]).scores for tie in (0.0, 1.0)]
+    assert ties == [[0.0], [1.0]]
+    assert Crpo(weights={"accuracy": 1.0, "language": 0.0}).dimension_weights == {"accuracy": 1.0, "language": 0.0}
+
+
+def test_a_local_model_is_no_knob():
+    with pytest.raises(InputError, match="local"):
+        load_reward("crpo", local="smollm2")
 
 
 def robin(responses, prompts=None, facts=TRUTH, **knobs):

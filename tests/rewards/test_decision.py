@@ -3,6 +3,7 @@ from itertools import pairwise, product
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from rewards.decision import Decision, first_decided, met
 from rewards.rule_set import load_rule_set, shipped
@@ -118,6 +119,33 @@ def test_shares_count_the_classes_as_equally_frequent():
     assert ECG.shares["diagnosis"] == pytest.approx({"stemi": 2 / 11, "nstemi": 2 / 11, "normal": 7 / 11})
 
 
+def test_classes_are_equally_frequent_however_many_tuples_each_has():
+    # class one: a = x with either b, class two: (y, u). So x and y half each; u 1/4 + 1/2.
+    nodes, paths = {"a": node("x", "y"), "b": node("u", "v")}, {"one": {"a": "x"}, "two": {"a": "y", "b": "u"}}
+    assert decision(nodes, paths=paths).shares == {"a": {"x": 0.5, "y": 0.5}, "b": {"u": 0.75, "v": 0.25}}
+    # without classes the four tuples are equally frequent
+    assert decision(nodes).shares == {"a": {"x": 0.5, "y": 0.5}, "b": {"u": 0.5, "v": 0.5}}
+
+
+def test_a_symbol_that_a_prior_leaves_out_has_no_share():
+    assert decision({"a": node("x", "y")}, prior={"a": {"x": 1.0}}).shares["a"] == {"x": 1.0, "y": 0.0}
+
+
+def test_rules_that_nothing_meets_leave_no_answer_to_agree_with():
+    never = [{"when": {"a": "x"}, "then": {"a": "not x"}}, {"when": {"a": "y"}, "then": {"a": "not y"}}]
+    none = decision({"a": node("x", "y")}, constraints=never)
+    assert (none.tuples, none.agreement({"a": "x"}), none.is_valid({})) == ((), 0, False)
+    assert none.shares == {"a": {"x": 0.0, "y": 0.0}}
+
+
+def test_a_decision_has_a_node_and_an_order():
+    content = {"nodes": {"a": node("x", "y")}, "order": ["a"], "final": "a", "hint": POOL, "confirm": POOL}
+    assert Decision.model_validate(content).domains == {"a": ("x", "y")}
+    for lacking in ({"nodes": {}}, {"order": []}):
+        with pytest.raises(ValidationError, match="at least 1 item"):
+            Decision.model_validate(content | lacking)
+
+
 def test_a_given_prior_takes_the_place_of_equal_shares():
     nodes = {"a": node("x", "y")}
     assert decision(nodes, prior={"a": {"x": 0.9, "y": 0.1}}).shares["a"] == {"x": 0.9, "y": 0.1}
@@ -174,6 +202,8 @@ def test_errors_weigh_by_what_they_mean_for_the_patient():
     assert MARROW.severity("diagnosis", "AML", "MM") == 0.8
     assert MARROW.severity("diagnosis", "AML", "AML") == 0.0
     assert MARROW.credit("diagnosis", "AML", "cancer") == 0.5
+    assert MARROW.credit("diagnosis", "AML", "AML") == 1.0
+    assert MARROW.credit("diagnosis", "AML", "normal") == 0.0
 
 
 @pytest.mark.parametrize(

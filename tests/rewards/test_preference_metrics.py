@@ -26,7 +26,7 @@ def test_accuracy_mirrors_and_does_not_depend_on_a_shift(pairs):
     assert pairwise_accuracy([c + 7 for c in chosen], [r + 7 for r in rejected]).value == there
 
 
-@pytest.mark.parametrize(("chosen", "rejected"), [([1, 2], [1]), ([math.nan], [0]), ([[1]], [[0]])])
+@pytest.mark.parametrize(("chosen", "rejected"), [([1, 2], [1]), ([math.nan], [0]), ([0], [math.inf]), ([[1]], [[0]])])
 def test_scores_that_do_not_pair_are_refused(chosen, rejected):
     with pytest.raises(ValueError, match="two equal lists of finite numbers"):
         pairwise_accuracy(chosen, rejected)
@@ -49,6 +49,48 @@ def test_a_model_that_knows_nothing_has_the_golden_figures():
     found = calibration([0.0, 0.0], [0.0, 0.0])
     assert (found.ece, found.brier) == (0.0, 0.25)
     assert found.log_loss == pytest.approx(math.log(2))
+
+
+def logit(p):
+    return math.log(p / (1 - p))
+
+
+def test_ten_bins_worked_by_hand():
+    # .72 that won and .78 that lost share the bin of .7 to .8: predicted .75, observed .5; mirrored below one half.
+    chosen, rejected = [logit(0.72), 0.0], [0.0, logit(0.78)]
+    found = reliability(chosen, rejected)
+    assert [(b.predicted, b.observed, b.num_cases) for b in found] == [
+        (pytest.approx(0.25), 0.5, 2),
+        (pytest.approx(0.75), 0.5, 2),
+    ]
+    worked = calibration(chosen, rejected)
+    assert worked.ece == pytest.approx(0.25)
+    assert worked.brier == pytest.approx((0.28**2 + 0.78**2) / 2)
+    assert worked.log_loss == pytest.approx(-(math.log(0.72) + math.log(0.22)) / 2)
+
+
+def test_certainty_falls_into_the_last_bin_and_not_beyond():
+    found = reliability([50.0, 3.0, logit(0.85)], [0.0] * 3)
+    assert [(round(b.predicted, 3), b.num_cases) for b in found[-2:]] == [(0.85, 1), (0.976, 2)]
+
+
+def test_without_pairs_nothing_is_calibrated():
+    nothing = calibration([], [])
+    assert all(math.isnan(value) for value in (nothing.ece, nothing.brier, nothing.log_loss))
+
+
+def test_pairs_of_equal_length_are_of_neither_side():
+    found = length_bias([1.0, 1.0, 0.0], [0.0, 0.0, 1.0], [2, 1, 1], [1, 1, 2])
+    assert (found.chosen_longer.value, found.chosen_longer.num_cases) == (1.0, 1)
+    assert (found.chosen_shorter.value, found.chosen_shorter.num_cases) == (0.0, 1)
+
+
+def test_a_correlation_needs_two_pairs_and_both_to_vary():
+    assert length_bias([0.2, 0.0], [0.0, 0.2], [2, 1], [1, 2]).correlation == pytest.approx(1.0)
+    assert length_bias([0.2, 0.0], [0.0, 0.2], [5, 6], [6, 6]).correlation == pytest.approx(-1.0)
+    assert math.isnan(length_bias([1.0, 1.0], [0.0, 0.0], [1, 2], [2, 1]).correlation)
+    assert math.isnan(length_bias([1.0, 0.0], [0.0, 1.0], [1, 1], [2, 2]).correlation)
+    assert math.isnan(length_bias([], [], [], []).correlation)
 
 
 def test_a_model_that_only_measures_length_is_seen():
@@ -83,9 +125,20 @@ def test_a_proxy_that_is_gamed_shows_falling_gold():
     assert curve[2].kl == pytest.approx(math.log(4) - 0.75)
 
 
-def test_more_than_there_is_cannot_be_drawn():
+def test_best_of_two_cases_is_the_mean_of_both():
+    # of one: (0 + 1) / 2 and (0 + .5) / 2; of two: the second sample (1), and the first (0)
+    one, two = best_of_n([[1.0, 2.0], [4.0, 1.0]], [[0.0, 1.0], [0.0, 0.5]], [1, 2])
+    assert (one.gold, one.proxy, one.kl) == (pytest.approx(0.375), pytest.approx(2.0), 0.0)
+    assert (two.gold, two.proxy, two.kl) == (pytest.approx(0.5), pytest.approx(3.0), pytest.approx(math.log(2) - 0.5))
+
+
+@pytest.mark.parametrize(
+    ("proxy", "gold", "n"),
+    [([[1.0, 2.0]], [[1.0, 2.0]], 3), ([[1.0]], [[1.0]], 0), ([1.0], [1.0], 1), ([[1.0]], [[]], 1)],
+)
+def test_samples_that_cannot_be_drawn_are_refused(proxy, gold, n):
     with pytest.raises(ValueError, match="best_of_n"):
-        best_of_n([[1.0, 2.0]], [[1.0, 2.0]], [3])
+        best_of_n(proxy, gold, [n])
 
 
 def test_reliability_is_symmetric_and_holds_every_pair_twice():

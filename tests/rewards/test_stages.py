@@ -4,8 +4,9 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from rewards.stages import Contradiction, Staging, all_scales, closed
+from rewards.stages import Contradiction, Implication, Staging, all_scales, closed
 
 RETINA = Staging.model_validate(
     yaml.safe_load("""
@@ -99,6 +100,38 @@ def test_what_follows_is_added_and_what_contradicts_it_is_told():
     known, clashes = closed({"hypertransmission": True, "rpe": "normal"}, RETINA.implications)
     assert known["rpe"] == "normal"
     assert clashes == [Contradiction("rpe", "normal", "atrophy")]
+
+
+def test_what_follows_from_what_followed_is_added_whatever_the_order_of_the_rules():
+    rules = [Implication(when={"b": True}, then={"c": True}), Implication(when={"a": True}, then={"b": True})]
+    assert closed({"a": True}, rules) == ({"a": True, "b": True, "c": True}, [])
+
+
+def test_two_rules_that_are_contradicted_alike_are_one_contradiction():
+    rules = [Implication(when={name: True}, then={"c": True}, name=name) for name in "ab"]
+    _, clashes = closed({"a": True, "b": True, "c": False}, rules)
+    assert [clash.rule for clash in clashes] == ["a"]
+
+
+def staging(**scales):
+    return Staging.model_validate({"scales": {n: {"levels": levels} for n, levels in scales.items()}})
+
+
+def test_a_scale_has_two_levels_and_a_staging_one_scale():
+    healthy, early = {"name": "healthy"}, {"name": "early", "any_of": [{"drusen": True}]}
+    assert staging(stage=[healthy, early]).scales["stage"].names == ["healthy", "early"]
+    with pytest.raises(ValidationError, match="at least 2 items"):
+        staging(stage=[healthy])
+    with pytest.raises(ValidationError, match="at least 1 item"):
+        staging()
+
+
+def test_unknown_evidence_of_the_lowest_level_cannot_raise_it():
+    levels = [{"name": "healthy", "any_of": [{"clear": True}]}, {"name": "early", "any_of": [{"drusen": True}]}]
+    found, _ = all_scales({"clear": None, "drusen": False}, staging(stage=levels))
+    assert found["stage"].words == "healthy"
+    found, _ = all_scales({"clear": None, "drusen": None}, staging(stage=levels))
+    assert found["stage"].could_be == ("early",)
 
 
 VALUES = {name: st.sampled_from([True, False, None]) for name in NOTHING if name != "rpe"}
