@@ -18,8 +18,6 @@ ABSTAINS = re.compile(
     r"|not enough information|insufficient information)\b",
     re.IGNORECASE,
 )
-
-
 # An abstention as a reference stands by itself; "carcinoma of unknown primary" is none.
 ABSTENTION = re.compile(
     rf"(?:(?:it|this|that|the answer|answer)(?: is)?\W+)?{ABSTAINS.pattern}"

@@ -1,6 +1,6 @@
 """Answers that give none: a refusal, a missing image, a doubt. None of them is a "no", though all hold negations.
 
-Left out: doubt about a detail beside a plain answer ("yes, probably acute"), which is no doubt about the answer.
+Left out: telling a doubt about a detail ("yes, probably acute") from one about the answer; both are doubts here.
 """
 
 import re

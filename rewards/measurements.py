@@ -117,9 +117,8 @@ def number_matches(said: str, answer: str, *, tolerance: float) -> bool:
         return unit not in ("length", "volume", "share")
     if wanted_unit in _FACTORS or unit in _FACTORS:
         return unit == wanted_unit
-    return unit is None or wanted_unit in {word.removesuffix("s") for word in re.split(r"\W+", said.casefold())} | {
-        unit
-    }
+    words = {word.removesuffix("s") for word in re.split(r"\W+", said.casefold())}
+    return unit is None or unit == wanted_unit or wanted_unit in words
 
 
 def _with_units(text: str) -> list[tuple[float, str | None]]:

@@ -128,7 +128,7 @@ def test_no_thought_changes_the_score_of_any_reward(thought, response):
         if name in ABOUT_FORMAT + ELSEWHERE:
             continue
         reward = load_reward(name)
-        columns = {c: COLUMNS[c] for c in reward.columns}
+        columns = {c: COLUMNS[c] for c in reward.columns if c in COLUMNS}
         score = reward(response, **columns)
         assert reward(f"<think>{thought}</think>{response}", **columns) == score, name
         assert reward(f"{response}<think>{thought}", **columns) == score, name
