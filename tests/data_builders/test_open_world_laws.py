@@ -1,11 +1,13 @@
 """Laws of facts that know only part: a report is worth 1 by its own facts, inventing costs, denying is free."""
 
+import random
 from functools import cache
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data_builders.corrupt import corrupt
 from data_builders.render import report, sentence
 from rewards.facts import Facts, Finding
 from rewards.factuality import factuality
@@ -63,6 +65,16 @@ def test_a_claim_of_what_is_not_known_costs_and_its_denial_does_not(case, data):
     denied = f"{honest} {sentence(Finding(polarity='absent'), rule, rules)}"
     assert all(more < honest_one for more, honest_one in zip(paid(invented, facts), paid(honest, facts), strict=True))
     assert paid(denied, facts) == (pytest.approx(1.0), pytest.approx(1.0))
+
+
+@given(CASES, st.integers(0, 10_000))
+def test_a_corrupted_report_is_worth_less_whatever_the_truth_knows(case, seed):
+    rules, facts = case
+    wrong = corrupt(facts, rules, random.Random(seed))
+    if wrong is not None:
+        honest, false = paid(report(facts, rules), facts), paid(report(wrong.facts, rules), facts)
+        assert false[0] < honest[0]
+        assert false[1] < honest[1]
 
 
 PROSE = [
