@@ -86,7 +86,8 @@ def test_rejected_images_change_only_the_rejected_side(write_recipe, sft_run, da
 
 
 def test_grpo_logs_each_reward_and_its_components(write_recipe, sft_run):
-    folder = trained(write_recipe("grpo", model={"path": str(sft_run)}))
+    rewards = [{"name": "box_overlap", "tasks": ["box", "report"]}, {"name": "finding_f1"}]
+    folder = trained(write_recipe("grpo", model={"path": str(sft_run)}, rewards=rewards, data={"tasks": ["report"]}))
     keys = set(log_of(folder)[0])
     assert {"rewards/box_overlap/mean", "rewards/finding_f1/mean"} <= keys
     assert any(key.startswith("finding_f1/") for key in keys)
