@@ -156,7 +156,7 @@ def theoretical_ratios(kind: Kind, prompt_tokens: int, shape: Shape) -> dict[str
 
 def _figures(steps: list[dict[str, Any]]) -> dict[str, Any]:
     figures: dict[str, Any] = {n: asdict(spread([step[n] for step in steps[1:]])) for n in TIMES}
-    reached = {f"{name}s": [step[name] for step in steps] for name in REACHED if name in steps[0]}
+    reached = {many: [step[one] for step in steps] for one, many in REACHED.items() if one in steps[0]}
     return figures | {"peak_mib": steps[-1]["peak_mib"]} | reached
 
 
@@ -193,6 +193,8 @@ def _trainer_settings(kind: Kind, shape: Shape, steps: int) -> dict[str, Any]:
         "max_steps": steps, "per_device_train_batch_size": batch, "learning_rate": 1e-4, "seed": 7,
         "gradient_checkpointing": shape.gradient_checkpointing, "lr_scheduler_type": "constant",
         "save_strategy": "no", "logging_steps": 1, "disable_tqdm": True,
+        # AdamW divides a gradient by its own size: by default rounding alone moves weights whose gradient is 0
+        "adam_epsilon": 1e-4,
     }  # fmt: skip
     if kind == "grpo":
         length = {"max_completion_length": shape.answer_tokens, "num_generations": shape.answers}

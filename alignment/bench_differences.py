@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-REACHED = ("loss", "grad_norm")
+REACHED = {"loss": "losses", "grad_norm": "grad_norms"}
+"""What a step reports, and what a list of it is called."""
 
 
 def differences(stock: list[dict[str, Any]], ours: list[dict[str, Any]]) -> dict[str, float]:

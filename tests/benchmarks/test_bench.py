@@ -54,9 +54,10 @@ def test_ours_and_stock_learn_the_same(tmp_path, kind):
         assert compared["largest_loss_difference"] <= 1e-4
         assert compared["largest_loss"] > 1e-3
         assert compared["peak_mib"] > 0
+        assert len(result["methods"]["stock"]["losses"]) == 3  # two, and the first that is not measured
         if kind != "reward":  # nothing is trained there
             assert compared["largest_grad_norm_difference"] <= 1e-4 * compared["largest_grad_norm"]
-            assert compared["largest_weight_difference"] <= 1e-2 * compared["largest_weight_change"]
+            assert compared["largest_weight_difference"] <= 1e-3 * compared["largest_weight_change"]
             assert min(result["methods"]["stock"]["grad_norms"]) > 0.1
     assert table(result).count("\n") == len(result["methods"]) + 1
 
