@@ -256,7 +256,8 @@ def _report_outcome(row: Mapping[str, Any], words: str, rules: RuleSet, about: d
     """A report fails to parse when no finding is read from it, or any of its sentences is not understood."""
     truth = Facts.told(row["facts"]).without_boxes()
     outcome = _findings_outcome(truth, words, rules, about)
-    return replace(outcome, counts=outcome.counts | counts_by_finding(compare(truth, read(words, rules).facts)))
+    judged = compare(truth, read(words, rules).facts, unsupported=rules.unsupported)
+    return replace(outcome, counts=outcome.counts | counts_by_finding(judged))
 
 
 def _findings_outcome(truth: Facts, words: str, rules: RuleSet, about: dict[str, Any]) -> Outcome:

@@ -216,7 +216,7 @@ class _Maker:
         pairs: list[Row] = []
         for place, said in zip(places, responses, strict=True):
             truth, chosen = self._truth(place)
-            usable = [response for response in said if self._is_usable(chosen, response)]
+            usable = [response for response in said if self._is_usable(truth, chosen, response)]
             worst = worst_of(truth, usable)
             if worst is None:
                 self.tally.without_pair[kind] += 1
@@ -229,9 +229,9 @@ class _Maker:
             ]
         return pairs
 
-    def _is_usable(self, chosen: str, response: str) -> bool:
+    def _is_usable(self, truth: Facts, chosen: str, response: str) -> bool:
         """Whether an own answer may be rejected; what it claims is judged by ``worst_of``."""
-        fault = fault_of_rejected(chosen, response)
+        fault = fault_of_rejected(chosen, response, truth=truth)
         if fault is not None:
             self.tally.refused[fault] += 1
         return fault is None

@@ -176,7 +176,7 @@ def knobs_of(name: str) -> list[str]:
     """The names of a reward's knobs.
 
     >>> "box_space" in knobs_of("box_overlap"), knobs_of("closed_answer")
-    (True, ['casefold'])
+    (True, ['tagged', 'casefold'])
     """
     scorer, function = _scorer(_known(name)), _function(name)
     if scorer is not None:

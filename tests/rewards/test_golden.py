@@ -51,7 +51,7 @@ def cases():
 @pytest.mark.parametrize(("name", "case"), list(cases()))
 def test_golden(name, case):
     reward = load_reward(name, **case.get("knobs", {}))
-    known = UNITS | {c: case[c] for c in reward.optional if c in case}
+    known = UNITS | {c: case[c] if c in case else COLUMNS[c] for c in reward.optional if c in {*case, *COLUMNS}}
     got = reward(case["response"], **known, **{c: case.get(c, COLUMNS[c]) for c in reward.columns})
     assert got == (None if case["want"] is None else pytest.approx(case["want"], abs=1e-7))
 

@@ -127,10 +127,11 @@ def test_every_hedge_stands_against_answers_that_there_are():
     assert len(ALL) == len(BASELINES) + len(ADDITIONS) + len(FALSEHOODS) + len(HEDGES)
 
 
-def test_a_hedge_over_two_places_earns_nothing_more_under_box_overlap():
+def test_a_hedge_over_two_places_earns_less_under_box_overlap():
     reward = load_reward("box_overlap")
     both, one, other = (
         reward(said(name, BOX) if name else BOX.answer, boxes=[[20, 20, 40, 50]])
         for name in ("two boxes for one of two places", "", "the other of two")
     )
-    assert both == (one + other) / 2 == 0.5
+    assert both == pytest.approx(1 / 3)  # 1 / (1 true + 2 x 1 false)
+    assert (one + other) / 2 == 0.5
