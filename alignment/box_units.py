@@ -51,11 +51,16 @@ def truth_faults(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 def written_space(run: str) -> BoxSpace:
     """What a run was trained to write, by the recipe in its folder; as the truth (``grid``) for any other model."""
+    return trained_space(run) or "grid"
+
+
+def trained_space(run: str) -> BoxSpace | None:
+    """The ``data.box_space`` of the recipe in a run's folder; None for any other model."""
     for folder in (Path(run), Path(run).parent):
         if (folder / "recipe.resolved.yaml").is_file():
             recipe = yaml.safe_load((folder / "recipe.resolved.yaml").read_text(encoding="utf-8"))
             return recipe.get("data", {}).get("box_space") or "grid"
-    return "grid"
+    return None
 
 
 def known_space(name: str) -> BoxSpace:

@@ -71,12 +71,15 @@ def made_once(recipe: Recipe) -> Generator[Recipe]:
 
 def _figures(recipe: Recipe, places: list[int], scale: Scale) -> dict[str, Any]:
     from alignment.fitting_rows import length_figures
+    from alignment.processed_size import ProcessedSizes
     from alignment.recipe_faults import unpaid_warning
 
     steps, per_step = num_steps(recipe, len(places), ranks=scale.ranks)
     model = meta_model(recipe)
     counts = counts_of(model)
     processor = _processor(recipe) if scale.tokens is None else None
+    if recipe.data.box_space == "processed" and processor is not None:
+        ProcessedSizes(processor)  # refuses one that crops or tiles
     per_row = mean_tokens(recipe, processor) if scale.tokens is None else scale.tokens
     trained = trained_tokens_per_row(recipe, per_row)
     rate = measured_rate(recipe, trained, counts.total) if scale.measure else scale.rate

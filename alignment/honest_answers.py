@@ -7,7 +7,7 @@ think-then-answer format. Left out: rewards that are judged in batches, which ma
 import random
 from collections.abc import Iterator
 
-from alignment.box_units import UNIT_COLUMNS, Row, card_grid, truth_faults
+from alignment.box_units import UNIT_COLUMNS, Row, card_grid, trained_space, truth_faults
 from alignment.recipe import Recipe, columns_of, kept_places, parquet
 from alignment.reward_functions import loaded_reward
 from data_builders.schema import message_text
@@ -29,6 +29,7 @@ def honesty_faults(recipe: Recipe) -> list[str]:
         return _taught_faults(recipe, names)
     rows = _rows(recipe, [name for name in BOX_COLUMNS if name in names])
     faults = [f"data.train: {fault}" for fault in truth_faults(rows)][:1] or _space_faults(recipe, rows)
+    faults += _start_faults(recipe, rows)
     for index, entry in enumerate(recipe.rewards):
         if "box_space" in entry.knobs:
             faults.append(f"rewards[{index}]: 'box_space' is set once, for all that reads boxes: data.box_space.")
@@ -61,6 +62,16 @@ def _space_faults(recipe: Recipe, rows: list[Row]) -> list[str]:
     if space == "pixels" and recipe.data.too_long == "resize":
         faults.append("data.box_space: pixels: 'too_long: resize' changes them; use 0-1000, or drop what is too long.")
     return faults
+
+
+def _start_faults(recipe: Recipe, rows: list[Row]) -> list[str]:
+    """A run to start from that was trained to write other units than these rewards read."""
+    learnt, space = trained_space(recipe.model.path), recipe.data.box_space
+    grids = {row["box_grid"] for row in rows if row.get("boxes")}
+    same = {"grid", *(f"0-{grid}" for grid in grids)} if len(grids) == 1 else {"grid"}
+    if learnt in (None, space) or {learnt, space} <= same:
+        return []
+    return [f"data.box_space: {space}, but {recipe.model.path} was trained to write boxes in '{learnt}'. Say the same."]
 
 
 def _taught_faults(recipe: Recipe, names: list[str]) -> list[str]:

@@ -50,7 +50,7 @@ class ProcessedSizes:
         if getattr(settings, "merge_size", None) and getattr(settings, "patch_size", None):
             return None
         cut = any(getattr(settings, switch, False) for switch in ("do_center_crop", "do_image_splitting", "do_pad"))
-        if cut or not {"height", "width"} <= size.keys():
+        if cut or not (size.get("height") and size.get("width")):
             raise InputError(
                 f"data.box_space: processed is not supported for this processor ({type(settings).__name__}), which "
                 "crops, pads or tiles images. Let the model write 0-1000 or pixels."

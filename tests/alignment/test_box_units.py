@@ -8,12 +8,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from datasets import Dataset
 
 from alignment.audit import grid_of
 from alignment.blindness import USUAL_NOISE, _mask
 from alignment.box_units import card_grid, known_space, with_units, written_space
+from alignment.combined_rewards import combined_rewards
 from alignment.evaluate import read_rows, written_rows
 from alignment.filters import score_lines
+from alignment.grpo import with_unit_columns
 from alignment.loop import outcomes_of
 from alignment.metrics import score_answers, summarise
 from alignment.processed_size import ProcessedSizes
@@ -218,6 +221,16 @@ def test_sft_does_not_teach_other_units_than_the_recipe_says(default, write_reci
     assert "on the grid of 1000" in fault(write_recipe("sft", data={**train, "box_space": "0-100"}))
 
 
+def test_a_run_that_writes_other_units_is_no_start(recipe_on, tmp_path):
+    (tmp_path / "sft").mkdir()
+    (tmp_path / "sft/recipe.resolved.yaml").write_text("data: {box_space: 0-100}")
+    path = recipe_on("box_overlap")
+    path.write_text(path.read_text().replace("path: tiny", f"path: {tmp_path / 'sft'}"))
+    assert "was trained to write boxes in '0-100'" in fault(path)
+    (tmp_path / "sft/recipe.resolved.yaml").write_text("data: {box_space: 0-1000}")  # the grid of 1000
+    assert read_recipe(path)
+
+
 # --- old sets, runs, and processors --------------------------------------------------------------------------------
 
 
@@ -226,6 +239,20 @@ def test_a_set_without_the_columns_takes_its_grid_from_its_card(default, tmp_pat
     assert card_grid(default / "prompt/align.parquet") == grid_of(default / "prompt/align.parquet") == 1000
     assert with_units(old, default / "prompt/align.parquet")[0]["box_grid"] == 1000
     assert with_units(old, tmp_path / "x.parquet")[0]["box_grid"] is None
+
+
+def test_training_reads_the_units_that_a_set_or_a_processor_tells(default, recipe_on, tmp_path):
+    entry = default / "prompt/align"
+    new = Dataset.from_parquet(f"{entry}.parquet", cache_dir=str(tmp_path / "cache"))
+    old = new.remove_columns(["box_grid", "image_size", "target"])
+    recipe = read_recipe(recipe_on("medmo_box_safe", box_space="processed"))
+    found = with_unit_columns(old, recipe, processor(Qwen()))
+    assert set(found["box_grid"]) == {1000}
+    assert found["processed_size"][0] == [[56, 56]]
+    recipe = read_recipe(recipe_on("medmo_box_safe"))
+    assert with_unit_columns(new, recipe, None).column_names == new.column_names
+    read = combined_rewards(recipe, group_size=2).columns
+    assert {"boxes", "target", "rule_set", "box_grid", "image_size"} <= read
 
 
 def test_a_run_is_evaluated_in_the_units_that_it_was_trained_in(tmp_path):

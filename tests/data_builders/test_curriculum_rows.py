@@ -305,6 +305,10 @@ def test_a_build_writes_rows_with_stage_capability_guidelines_and_patient(tmp_pa
     assert referral["guidelines"] == ["retina_amd@1", "retina_referral@1"]
     assert message_text(referral["completion"])
     assert all(row["answer"] for row in test)
+    named = {row["target"] for row in test if json.loads(row["provenance"])["kind"] in ("presence", "attribute")}
+    assert named
+    assert named <= set(RETINA.findings)
+    assert all(row["image_size"] == [[*PICTURE.size]] for row in test)
     assert len({row["id"] for row in train}) == len(train)
     card = json.loads((out / "card.json").read_text(encoding="utf-8"))
     assert card["curriculum"]["id"] == "retina_vlm@1"

@@ -229,6 +229,8 @@ def test_the_same_spec_gives_the_same_bytes(tmp_path, folder):
 
 def test_prompt_rows_hold_the_first_turn_and_the_whole_script(folder):
     for row in rows(folder, "prompt/align"):
+        assert row["target"] is None
+        assert len(row["image_size"]) >= 1
         dialogue = read_dialogue(row["dialogue"])
         assert row["task"] == "dialogue"
         assert row["rule_set"] == dialogue.rule_set == "phantom_marrow@1"

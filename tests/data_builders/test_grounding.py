@@ -56,6 +56,13 @@ def test_every_true_answer_earns_everything_and_the_wrong_image_nothing(built):
         assert reward(elsewhere, **truth) == 0.0
 
 
+def test_prompt_rows_say_what_is_asked_and_in_which_units(built):
+    for row in pq.read_table(built / "prompt/test.parquet").to_pylist():
+        assert row["box_grid"] == 100
+        assert row["image_size"] == [[64, 64]] * len(row["images"])
+        assert (row["target"] is None) == (row["task"] == "visual_patch")
+
+
 def test_a_row_holds_as_many_images_as_its_prompt_shows(built):
     for row in rows_in(built):
         blocks = row["prompt"][0]["content"]

@@ -205,6 +205,7 @@ def test_a_published_set_is_built_like_any_other(tmp_path):
     out = build(spec(tmp_path, {"name": "vqa_rad", "root": str(rad_folder(tmp_path, {}, {"qid": 2}))}))
     (row, _) = rows_of(out, "prompt")
     assert (row["task"], row["answer"], row["boxes"]) == ("closed", "Yes", None)
+    assert (row["target"], row["box_grid"], len(row["image_size"])) == (None, None, 1)
     assert message_text(rows_of(out, "instruction")[0]["completion"]) == "Yes"
     assert card_of(out)["repeated_questions"] == 1
     assert "CC0" in card_of(out)["licence"]
