@@ -22,8 +22,8 @@ from rewards.tally import Tally, tally
 class Tournament:
     """``tallies[a, b]``: outcomes of a against b. ``elo``: over all, with intervals by case.
 
-    Two that shared no case have a tally of zeros. ``position_bias``: share of verdicts that changed with the order (with its interval). ``intransitive``: share of
-    circles among triples of models.
+    Two that shared no case have a tally of zeros. ``position_bias``: share of verdicts that changed with the order
+    (with its interval). ``intransitive``: share of circles among triples of models.
     """
 
     tallies: dict[tuple[str, str], Tally]
