@@ -5,6 +5,7 @@ import subprocess
 import sys
 from importlib import resources
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -134,3 +135,22 @@ def test_inspect_with_a_model_counts_image_tokens(write_recipe, data, tmp_path):
     assert shown["trained_tokens"] > 0
     with Image.open(picture) as seen:
         assert seen.size == (64, 64)
+
+
+@pytest.mark.slow
+def test_eval_tells_what_no_metric_judges_and_refuses_rows_of_which_none_can_be(data, tmp_path):
+    from alignment.tiny import build_tiny
+
+    model = build_tiny(["Yes No nodule"], tmp_path / "tiny", image_size=64)
+    rows = pq.read_table(data / "prompt/test.parquet").to_pylist()
+    asked = [row for row in rows if row["task"] in ("presence", "report")][:6]
+    unknown = [row | {"facts": None, "rule_set": None} if row["task"] == "report" else row for row in asked]
+    number = sum(row["task"] == "report" for row in unknown)
+    for name, content in (("some", unknown), ("none", [row for row in unknown if row["task"] == "report"])):
+        pq.write_table(pa.Table.from_pylist(content), tmp_path / f"{name}.parquet")
+    done = clinalign("eval", model, tmp_path / "some.parquet", "--out", tmp_path / "out", "--json")
+    told = json.loads(done.stdout)
+    assert (told["rows"], told["unjudged"]) == (len(unknown), {"report without facts": number})
+    assert {"closed_accuracy", "balanced_accuracy"} & told["metrics"]["clean"].keys()
+    fault = refused("eval", model, tmp_path / "none.parquet", "--out", tmp_path / "none")
+    assert f"no metric judges any of its {number} rows ({number} x report without facts)" in fault
