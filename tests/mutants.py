@@ -75,10 +75,11 @@ def single_spaced(line: str) -> str:
 
 
 def is_formula(mutant: Mutant) -> bool:
-    """False for frozen and strict classes, a ``zip`` that is strict, and the ``*`` before keyword-only parameters."""
+    """False for frozen and strict classes, a strict ``zip``, the ``*`` before keyword-only parameters, and types."""
     strict = mutant.after == mutant.before.replace("strict=True", "strict=False")
     keyword_only = "*," in mutant.before and "/," in mutant.after
-    return not (mutant.before.startswith(("@", "model_config")) or strict or keyword_only)
+    of_types = mutant.before == mutant.after.replace("& None", "| None")
+    return not (mutant.before.startswith(("@", "model_config")) or strict or keyword_only or of_types)
 
 
 def mutants(file: str) -> dict[str, Mutant]:
