@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from rewards.decision import Decision, first_decided, met
+from rewards.decision import Decision, first_decided, met, named
 from rewards.rule_set import load_rule_set, shipped
 from rewards.valid_sets import largest_agreement, solutions, space_size
 
@@ -219,6 +219,40 @@ def test_a_record_that_the_rules_do_not_know_is_named(change, want):
     symbols = {**MARROW.tuples[1], **change}
     fault = MARROW.fault_of(symbols)
     assert fault is None if want is None else want in fault
+
+
+@pytest.mark.parametrize(
+    ("record", "want"),
+    [
+        ({"field": "adequate", "blast_fraction": 0.5, "plasma_fraction": 0.0}, None),
+        ({"field": "unknown"}, "node 'quality' has no answer (from field: 'unknown')"),
+        ({}, "node 'quality' has no answer (from field: not given)"),
+        # the cells are not known, for want of a fraction, and with them the abnormality
+        (
+            {"field": "adequate", "plasma_fraction": 0.0},
+            "node 'abnormality' has no answer (from proliferation: not given)",
+        ),
+        ({"field": 7}, "node 'quality' has no answer (from field: given)"),
+    ],
+)
+def test_the_labels_that_decide_nothing_are_named_and_numbers_only_as_given(record, want):
+    assert MARROW.record_fault(record) == want
+
+
+def test_a_column_of_its_own_is_named_where_a_node_has_no_rule_and_a_wrong_path_names_none():
+    plain = decision({"a": node("x", "y"), "b": node("u", "v")}, constraints=[{"when": {"a": "x"}, "then": {"b": "u"}}])
+    assert plain.record_fault({"a": "x"}) == "node 'b' has no answer (from b: not given)"
+    assert plain.record_fault({"a": "x", "b": "v"}) == "no valid path: x, v"
+    assert plain.record_fault({"a": "y", "b": "v"}) is None
+
+
+def test_what_is_known_completely_is_its_own_completion():
+    assert list(MARROW.completions(MARROW.tuples[1])) == [MARROW.tuples[1]]
+    assert MARROW.is_valid(MARROW.tuples[1])
+
+
+def test_the_symbols_of_a_clause_are_named_without_not():
+    assert (named("x"), named("not x"), named(["x", "y"])) == (["x"], ["x"], ["x", "y"])
 
 
 def test_a_clause_takes_one_symbol_several_or_all_but_one():
