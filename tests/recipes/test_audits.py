@@ -1,4 +1,4 @@
-"""What beats the rewards of the shipped recipes is what their headers list: each is attacked on a small drawing."""
+"""What beats the rewards of shipped recipes is what their headers list: tried on a small drawing of its rows."""
 
 from pathlib import Path
 
