@@ -1,13 +1,14 @@
 """The rows that an audit tries its attacks on: those that a recipe trains on, tasks mixed evenly."""
 
-import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from alignment.box_units import with_units
 from data_builders.schema import message_text
 from rewards.attacks import Asked
+from rewards.box_space import Units
 from rewards.dialogue import Dialogue, read_dialogue
 from rewards.facts import Facts
 from rewards.rule_set import load_rule_set
@@ -41,6 +42,7 @@ def sampled_rows(
         raise InputError(
             f"{file}: no row that is trained on has {' and '.join(needed)}; an audit needs prompt rows of a built set."
         )
+    rows = with_units(rows, file)
     by_task: dict[str, list[Row]] = {}
     for row in random.Random(seed).sample(rows, len(rows)):
         by_task.setdefault(row["task"], []).append(row)
@@ -48,16 +50,8 @@ def sampled_rows(
     return [row for task in sorted(by_task) for row in by_task[task][:share]]
 
 
-def grid_of(file: Path) -> int:
-    """The units of boxes, from the card beside a built data set; 100 without one."""
-    for card in (file.parent / "card.json", file.parent.parent / "card.json"):
-        if card.is_file():
-            return int(json.loads(card.read_text(encoding="utf-8"))["spec"]["box_grid"])
-    return 100
-
-
-def asked_of(row: Row, grid: int) -> Asked:
-    """A prompt row as attacks see it. A ``box_grid`` of the row wins over ``grid``; null: pixels of its first image."""
+def asked_of(row: Row) -> Asked:
+    """A prompt row as attacks see it, boxes in the truth's units."""
     boxes = None if row.get("boxes") is None else tuple((b[0], b[1], b[2], b[3]) for b in row["boxes"])
     return Asked(
         question=message_text(row["prompt"]),
@@ -66,17 +60,17 @@ def asked_of(row: Row, grid: int) -> Asked:
         boxes=boxes,
         facts=Facts.model_validate_json(row["facts"]),
         rules=load_rule_set(row["rule_set"]),
-        grid=_extent(row, grid),
+        grid=_extent(row),
         options=tuple(row.get("options") or ()),
     )
 
 
-def _extent(row: Row, grid: int) -> int:
-    if row.get("box_grid") is not None:
-        return int(row["box_grid"])
-    if "box_grid" in row and row.get("image_size"):
-        return int(min(row["image_size"][0]))
-    return grid
+def _extent(row: Row) -> int:
+    """The largest square within the image in the truth's units; 100 where the row has no boxes to ask for."""
+    extent = Units.of(row).extent()
+    if extent is not None:
+        return int(min(extent))
+    return int(max([100.0, *(value for box in row.get("boxes") or [] for value in box)]))
 
 
 def asked_dialogue(row: Row) -> Dialogue:

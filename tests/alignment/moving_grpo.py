@@ -44,7 +44,10 @@ def assert_moved_alike(one, other, start, *, within):
 class Letters:
     """A reward that judges turns, in which also an untrained model's turns differ: by their different letters."""
 
-    name, columns = "letters", ("dialogue",)
+    name, columns, optional, tasks, bounds = "letters", ("dialogue",), (), None, (0.0, 100.0)
+
+    def read_of(self, columns):
+        return {"dialogue": columns["dialogue"]}
 
     def by_turn(self, turns, **_):
         return [len(set(turn)) / 10 for turn in turns], 0.0

@@ -200,7 +200,7 @@ def test_each_stage_of_a_loop_is_tried_with_its_own_list(write_recipe, tmp_path,
         {
             "name": "open",
             "recipe": recipe.name,
-            "overrides": ["rewards=[{name: finding_f1, tasks: [presence]}]", "data.tasks=[presence]"],
+            "overrides": ["rewards=[{name: length, tasks: [presence]}]", "data.tasks=[presence]"],
         },
     ]
     loop = tmp_path / "loop.yaml"

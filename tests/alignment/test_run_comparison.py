@@ -41,11 +41,10 @@ def test_a_metric_that_only_one_run_has_is_named(tmp_path):
     silent = evaluated(tmp_path / "silent", ["No nodule."], rows=rows)
     claims = evaluated(tmp_path / "claims", ["There is a nodule."], rows=rows)
     found = compared(silent, claims, num_resamples=10)
-    assert found["of_one_alone"] == [
-        "finding_precision",
-        "hallucination_rate",
-    ]  # nothing is claimed, so nothing wrongly
-    assert not {"finding_precision", "hallucination_rate"} & found["differences"].keys()
+    of_claims = ["finding_precision", "hallucination_rate", "severe_hallucination_rate"]  # nothing is claimed
+    of_claims += ["severity_hallucination_rate", "unsupported_rate"]
+    assert found["of_one_alone"] == of_claims
+    assert not set(of_claims) & found["differences"].keys()
 
 
 def test_runs_on_other_rows_are_refused(tmp_path):

@@ -19,7 +19,7 @@ def tasks_of(path):
 
 
 def test_a_recipe_may_train_on_some_tasks_only(write_recipe, data):
-    recipe = read_recipe(write_recipe("grpo", data={"tasks": ["box"], "limit": 3}))
+    recipe = read_recipe(write_recipe("grpo", rewards=[{"name": "box_overlap"}], data={"tasks": ["box"], "limit": 3}))
     tasks = tasks_of(data / "prompt/align.parquet")
     assert [tasks[place] for place in kept_places(recipe)] == ["box"] * 3
 

@@ -10,6 +10,7 @@ from rewards.loading import load_reward
 
 ANSWER = "nodules [[12,34,56,78],[20,20,40,44],[60,61,90,88]]"
 TRUTH = [[12, 30, 50, 70], [22, 20, 44, 44], [60, 60, 88, 90]]
+UNITS = {"box_grid": 1000}
 REWARDS = {
     "box_overlap": {},
     "medmo_box": {},
@@ -24,7 +25,9 @@ def a_minute(name: str, knobs: dict[str, str]) -> float:
     """Rewards a minute, by the best of some repeats: others may use the machine at the same time."""
     reward = load_reward(name.partition(" ")[0], **knobs)
     best = min(
-        timeit.repeat(lambda: reward(ANSWER, boxes=TRUTH), timer=time.process_time, number=NUMBER, repeat=REPEATS)
+        timeit.repeat(
+            lambda: reward(ANSWER, boxes=TRUTH, **UNITS), timer=time.process_time, number=NUMBER, repeat=REPEATS
+        )
     )
     return 60 * NUMBER / best
 

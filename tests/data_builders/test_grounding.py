@@ -57,7 +57,7 @@ def test_every_true_answer_earns_everything_and_the_wrong_image_nothing(built):
 
 
 def test_prompt_rows_say_what_is_asked_and_in_which_units(built):
-    for row in pq.read_table(built / "prompt/test.parquet").to_pylist():
+    for row in (row for file in (built / "prompt").glob("*.parquet") for row in pq.read_table(file).to_pylist()):
         assert row["box_grid"] == 100
         assert row["image_size"] == [[64, 64]] * len(row["images"])
         assert (row["target"] is None) == (row["task"] == "visual_patch")
