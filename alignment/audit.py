@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from alignment.audit_rows import Row, asked_dialogue, asked_of, grid_of, sampled_rows
+from alignment.audit_rows import Row, asked_dialogue, asked_of, sampled_rows
 from alignment.audit_trials import Trial, dialogue_trials, question_trials
 from alignment.combined_rewards import gated_rewards
 from alignment.metrics import matched_ious, score_answers
@@ -26,6 +26,7 @@ from alignment.perturbations import perturbed
 from alignment.recipe import Recipe, kept_places, parquet
 from alignment.reward_functions import AwaitedReward, TrlReward
 from rewards.attacks import Asked, tagged
+from rewards.box_space import BoxSpace, Units, in_written_units
 from rewards.combination import as_table, weighted_sum
 from rewards.dialogue import Dialogue, Responses
 from rewards.strict_yaml import InputError, nearest
@@ -90,20 +91,29 @@ class Audit:
 
 
 class Scorer:
-    """The rewards of a recipe, gates included, as one table of scores."""
+    """The rewards of a recipe, gates included, as one table of scores. ``space``: the units of a model's boxes."""
 
-    def __init__(self, functions: Sequence[TrlReward | AwaitedReward], weights: Sequence[float]) -> None:
-        self.functions, self.weights = functions, weights
+    def __init__(
+        self, functions: Sequence[TrlReward | AwaitedReward], weights: Sequence[float], *, space: BoxSpace = "grid"
+    ) -> None:
+        self.functions, self.weights, self.space = functions, weights, space
         self.names = _distinct([f.__name__ for f in functions])
 
     def table(self, responses: Sequence[Responses], rows: Sequence[Row]) -> Array:
-        """Scores (N, K) of responses to their rows, each plain or tagged, whichever earns more in all."""
-        texts = [response for response in responses if isinstance(response, str)]
+        """Scores (N, K) of responses to their rows, each plain or tagged, whichever earns more in all.
+
+        Boxes in the responses are in the truth's units, and are scored as a model states them.
+        """
+        texts = [self._written(said, row) for said, row in zip(responses, rows, strict=True) if isinstance(said, str)]
         if len(texts) < len(responses):  # dialogues, whose turns are no think-then-answer
             return self.scored(responses, rows)
         plain, framed = (self.scored(said, rows) for said in (texts, [tagged(r) for r in texts]))
         better = np.nan_to_num(self.totals(framed), nan=-np.inf) > np.nan_to_num(self.totals(plain), nan=-np.inf)
         return np.where(better[:, None], framed, plain)
+
+    def _written(self, said: str, row: Row) -> str:
+        # In an audit no processor is at hand: "processed" is tried as if it resized nothing (see ``audit``).
+        return in_written_units(said, Units.of(row, self.space), row.get("box_images"))
 
     def scored(self, responses: Sequence[Responses], rows: Sequence[Row]) -> Array:
         """Scores (N, K) of responses to their rows, as they are; a list of texts is the turns of a dialogue."""
@@ -137,20 +147,22 @@ def audit(
     if not recipe.rewards:
         raise InputError(f"{name}: the recipe names no rewards, so there is nothing to audit.")
     file = parquet(recipe.data.train)
-    scorer, grid = Scorer(*gated_rewards(recipe)), grid_of(file)
+    scorer = Scorer(*gated_rewards(recipe), space=recipe.data.box_space)
     shown = any("images" in function.reward.columns for function in scorer.functions)
     needed = ("dialogue",) if recipe.dialogue else ("facts", "answer")
     rows = sampled_rows(file, limit=limit, seed=seed, images=shown, places=kept_places(recipe), needed=needed)
-    found = replace(audited(scorer, rows, grid=grid, name=name, seed=seed), listed=tuple(listed))
+    if recipe.data.box_space == "processed":
+        rows = [row | {"processed_size": row.get("image_size")} for row in rows]
+    found = replace(audited(scorer, rows, name=name, seed=seed), listed=tuple(listed))
     if page is not None:
-        write_audit(found, scorer, rows, file=file, grid=grid, out=page)
+        write_audit(found, scorer, rows, file=file, out=page)
     return found
 
 
-def audited(scorer: Scorer, rows: list[Row], *, grid: int, name: str, seed: int = 0) -> Audit:
+def audited(scorer: Scorer, rows: list[Row], *, name: str, seed: int = 0) -> Audit:
     """The audit of rewards on rows: of dialogues, where these have a column ``dialogue`` that is filled, or not."""
     talks = [asked_dialogue(row) for row in rows if row.get("dialogue")]
-    asked = [asked_of(row, grid) for row in rows] if not talks else []
+    asked = [asked_of(row) for row in rows] if not talks else []
     trials = dialogue_trials(talks) if talks else question_trials()
     tasks = np.array([str(row["task"]) for row in rows])
     tables = {trial.name: _table(trial, talks or asked, rows, scorer, seed) for trial in trials}

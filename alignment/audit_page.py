@@ -10,13 +10,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from alignment.audit import Audit, Scorer
 from alignment.audit_rows import asked_of
 from rewards.attacks import ATTACKS, Asked, Attack, imperfect
+from rewards.box_space import Units
 from rewards.boxes import parse_boxes
 
 NUM_PICTURES = 3
 SHOWN = ("whole image", "central box", "box spam", "edge touching (knows the truth)")
 
 
-def write_audit(audit: Audit, scorer: Scorer, rows: list[dict[str, Any]], *, file: Path, grid: int, out: Path) -> Path:
+def write_audit(audit: Audit, scorer: Scorer, rows: list[dict[str, Any]], *, file: Path, out: Path) -> Path:
     """Writes the page to ``out``; ``file`` holds the rows' images."""
     environment = Environment(
         loader=PackageLoader("alignment", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
@@ -24,7 +25,7 @@ def write_audit(audit: Audit, scorer: Scorer, rows: list[dict[str, Any]], *, fil
     )  # fmt: skip
     boxed = [row for row in rows if row.get("boxes")][:NUM_PICTURES]
     images = images_of(file, [row["id"] for row in boxed])
-    pictures = [_picture(row, scorer, grid, images[row["id"]]) for row in boxed if row["id"] in images]
+    pictures = [_picture(row, scorer, images[row["id"]]) for row in boxed if row["id"] in images]
     page = environment.get_template("audit.html.j2").render(audit=audit, pictures=pictures, figure=_figure)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(page, encoding="utf-8")
@@ -44,13 +45,13 @@ def images_of(file: Path, ids: list[str]) -> dict[str, bytes]:
     return {row["id"]: row["images"][0]["bytes"] for row in rows if row["images"]}
 
 
-def _picture(row: dict[str, Any], scorer: Scorer, grid: int, image: bytes) -> dict[str, Any]:
-    asked = asked_of(row, grid)
+def _picture(row: dict[str, Any], scorer: Scorer, image: bytes) -> dict[str, Any]:
+    asked = asked_of(row)
     policies: dict[str, Attack] = {"imperfect": imperfect, **{name: ATTACKS[name] for name in SHOWN}}
     return {
         "id": row["id"],
         "question": asked.question,
-        "grid": grid,
+        "extent": Units.of(row).extent() or (asked.grid, asked.grid),
         "image": f"data:image/png;base64,{base64.b64encode(image).decode()}",
         "true": row["boxes"],
         "answers": [_shown(name, policy, asked, row, scorer) for name, policy in policies.items()],

@@ -135,8 +135,7 @@ class Canaries(TrainerCallback):
     def _canned(self, name: str, row: dict[str, Any]) -> str:
         """A canned attack on a row, its boxes as the policy would write them."""
         units = Units.of(row, self.box_space)
-        extent = units.extent() or (max((v for box in row["boxes"] or [] for v in box), default=1.0),) * 2
-        return in_written_units(ATTACKS[name](asked_of(row, int(min(extent))), random.Random(0)), units)
+        return in_written_units(ATTACKS[name](asked_of(row), random.Random(0)), units)
 
     def _total(self, texts: list[str], rows: list[dict[str, Any]]) -> float:
         totals = weighted_sum(self.scorer.scored(texts, rows), self.scorer.weights)

@@ -23,7 +23,7 @@ from alignment.image_pairs import Degraded, degraded, look_alike_pairs, noised_p
 from alignment.models import load_for_inference
 from alignment.recipe import Recipe, Sampling, parquet
 from alignment.reward_functions import local_backend
-from data_builders.hallucination_checks import fault_of_rejected
+from data_builders.hallucination_checks import fault_of_rejected, invents
 from data_builders.lesion_noise import NoiseTally
 from data_builders.llm_hallucinations import Ask, Request, hallucinated
 from data_builders.llm_rows import LlmTally, asker, relevance_of
@@ -230,8 +230,11 @@ class _Maker:
         return pairs
 
     def _is_usable(self, truth: Facts, chosen: str, response: str) -> bool:
-        """Whether an own answer may be rejected; what it claims is judged by ``worst_of``."""
-        fault = fault_of_rejected(chosen, response, truth=truth)
+        """Whether an own answer may be rejected; what it claims is judged by ``worst_of``.
+
+        One that only leaves out says nothing false, and is wrong all the same: only inventions are held against the truth.
+        """
+        fault = fault_of_rejected(chosen, response, truth=truth if invents(response, truth) else None)
         if fault is not None:
             self.tally.refused[fault] += 1
         return fault is None

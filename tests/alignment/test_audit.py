@@ -8,7 +8,7 @@ import yaml
 
 from alignment.audit import Scorer, audit, held_out, spearman
 from alignment.audit_files import beaten_by
-from alignment.audit_rows import asked_of, grid_of, sampled_rows
+from alignment.audit_rows import asked_of, sampled_rows
 from alignment.audit_table import print_audit
 from alignment.perturbations import perturbed
 from alignment.recipe import parquet, read_recipe
@@ -76,7 +76,7 @@ def test_a_reward_that_no_response_moves_is_named(rows):
 
     from alignment.audit import audited as run
 
-    found = run(Scorer([Constant(load_reward("length"))], [1.0]), rows, grid=100, name="x")
+    found = run(Scorer([Constant(load_reward("length"))], [1.0]), rows, name="x")
     assert found.constant == ["length"]
     assert "teaches nothing" in found.warnings[0]
 
@@ -99,7 +99,7 @@ def test_perturbed_answers_are_ever_worse(rows):
     import random
 
     for row in [r for r in rows if r["task"] in ("box", "report")]:
-        steps = list(perturbed(asked_of(row, 100), random.Random(0)))
+        steps = list(perturbed(asked_of(row), random.Random(0)))
         held = [held_out(row, p.answer) for p in steps]
         assert held[0] == 1.0
         assert held[-1] < 0.9
@@ -108,7 +108,7 @@ def test_perturbed_answers_are_ever_worse(rows):
 def test_rows_are_spread_over_tasks_without_images(rows, data):
     assert {row["task"] for row in rows} == {"presence", "side", "box", "report"}
     assert "images" not in rows[0]
-    assert grid_of(parquet(str(data / "prompt/align"))) == 100
+    assert {row["box_grid"] for row in rows} == {100}
 
 
 def test_rank_correlation_knows_ties_and_constants():
@@ -231,6 +231,13 @@ def test_a_hedge_is_held_against_the_mean_of_what_it_hedges_over(write_recipe):
     assert by_name(audited(write_recipe, rewards=SAFE))["two boxes for one of two places"].wins == ()
 
 
+def test_answers_are_tried_in_the_units_that_the_recipe_says(write_recipe, data):
+    told = {"train": str(data / "prompt/align"), "box_space": "0-1000"}  # the rows are on a grid of 100
+    found = audit(read_recipe(write_recipe("grpo", rewards=SAFE, data=told)), name="x", limit=40)
+    assert by_name(found)["honest"].by_task["box"] == pytest.approx(1.0, abs=0.02)
+    assert by_name(found)["whole image"].by_task["box"] < 0.5
+
+
 def test_dialogues_are_attacked_as_whole(write_recipe, marrow):
     changes = {"rewards": [{"name": "dialogue_consistency"}], "dialogue": {"max_answer_tokens": 4}}
     path = write_recipe("grpo", data={"train": str(marrow / "prompt/align")}, **changes)
@@ -242,10 +249,9 @@ def test_dialogues_are_attacked_as_whole(write_recipe, marrow):
 
 def test_a_row_that_names_its_grid_is_asked_in_its_units(rows):
     row = next(row for row in rows if row["task"] == "box")
-    assert asked_of(row, 100).grid == 100
-    assert asked_of({**row, "box_grid": 1000, "image_size": [[640, 480]]}, 100).grid == 1000
-    assert asked_of({**row, "box_grid": None, "image_size": [[640, 480]]}, 100).grid == 480
-    assert asked_of({**row, "box_grid": None, "image_size": None}, 100).grid == 100
+    assert asked_of({**row, "box_grid": 1000, "image_size": [[640, 480]]}).grid == 1000
+    assert asked_of({**row, "box_grid": None, "image_size": [[640, 480]]}).grid == 480
+    assert asked_of({**row, "box_grid": None, "image_size": None}).grid == 100
 
 
 @pytest.mark.slow

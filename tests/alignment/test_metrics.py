@@ -263,7 +263,6 @@ def test_an_unreadable_box_counts_as_iou_zero():
         ({"task": "open", "answer": None, "rule_set": ""}, "open without an answer"),
         ({"task": "box", "boxes": None}, "box without true boxes"),
         ({"task": "referring", "boxes": None, "box_images": [1]}, "box without true boxes"),
-        ({"task": "report"}, "report without facts"),
         ({"task": "report", "rule_set": "", "facts": '{"rule_set":""}'}, "report without facts"),
         ({"task": "report", "rule_set": "", "facts": None}, "report without facts"),
         ({"task": "haiku", "answer": "Mist."}, "no metric for task 'haiku'"),
@@ -274,6 +273,15 @@ def test_a_row_without_truth_is_not_judged_and_says_why(changes, reason):
     asked = row("side", "On which side is the nodule?", answer="Left") | changes
     assert why_unjudged(asked) == reason
     assert values([asked], ["left"]) == {}
+
+
+def test_a_report_of_which_nothing_is_known_is_judged_where_unsupported_claims_are_wrong():
+    asked = row("report", "Report?")
+    assert why_unjudged(asked) is None
+    ignoring = load_rule_set("chest_xray@1").model_copy(update={"unsupported": "ignore"})
+    assert why_unjudged(asked, ignoring) == "report without facts"
+    [outcome] = score_answers([asked], ["There is a nodule."])
+    assert outcome.counts["hallucinations"] == outcome.counts["claims"] == 1
 
 
 TRUTHS = [row("report", "Report?", nodule=ABSENT)["facts"], row("report", "Report?")["facts"], '{"rule_set":""}', None]
