@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from rewards.stages import Contradiction, Implication, Staging, all_scales, closed
+from rewards.stages import Contradiction, Implication, Staging, all_scales, closed, staged
 
 RETINA = Staging.model_validate(
     yaml.safe_load("""
@@ -128,10 +128,9 @@ def test_a_scale_has_two_levels_and_a_staging_one_scale():
 
 def test_unknown_evidence_of_the_lowest_level_cannot_raise_it():
     levels = [{"name": "healthy", "any_of": [{"clear": True}]}, {"name": "early", "any_of": [{"drusen": True}]}]
-    found, _ = all_scales({"clear": None, "drusen": False}, staging(stage=levels))
-    assert found["stage"].words == "healthy"
-    found, _ = all_scales({"clear": None, "drusen": None}, staging(stage=levels))
-    assert found["stage"].could_be == ("early",)
+    scale = staging(stage=levels).scales["stage"]
+    assert staged({"clear": None, "drusen": False}, scale).words == "healthy"
+    assert staged({"clear": None, "drusen": None}, scale).could_be == ("early",)
 
 
 VALUES = {name: st.sampled_from([True, False, None]) for name in NOTHING if name != "rpe"}
