@@ -232,7 +232,7 @@ class _Maker:
     def _is_usable(self, truth: Facts, chosen: str, response: str) -> bool:
         """Whether an own answer may be rejected; what it claims is judged by ``worst_of``.
 
-        One that only leaves out says nothing false, and is wrong all the same: only inventions are held against the truth.
+        One that only leaves out says nothing false, and is wrong all the same: only inventions are held against it.
         """
         fault = fault_of_rejected(chosen, response, truth=truth if invents(response, truth) else None)
         if fault is not None:
