@@ -71,7 +71,7 @@ def test_an_answer_without_tokens_has_no_log_probability_and_no_gradient_of_nan(
         ([1, 2, 3], [], [True] * 3),
         ([1, 2, 3, 4], [1, 9, 9, 3, 4], [False, True, False, False]),
         ([], [1], []),
-        ([5] * 300, [5] * 300, [False] * 300),  # a token that stands everywhere in a long answer is still compared
+        ([1] + [5] * 300, [2] + [5] * 300, [True] + [False] * 300),  # what stands everywhere in a long answer
     ],
 )
 def test_changed_tokens_are_those_outside_the_common_blocks(one, other, want):

@@ -79,6 +79,7 @@ def test_a_space_too_large_to_list_is_searched():
     assert large.is_valid({"n0": "a", "n13": "a"})
     assert not large.is_valid({"n0": "a", "n13": "b"})
     assert large.agreement({"n0": "a", "n13": "b", "n5": "a"}) == 2
+    assert list(large.completions({"n0": "a"})) == [dict.fromkeys(nodes, "a")]
 
 
 def test_pairs_that_fit_do_not_make_a_whole_that_fits():
