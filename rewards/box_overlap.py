@@ -54,7 +54,7 @@ def box_overlap(
     score = table_of(iou if measure == "iou" else giou, predicted, truth)
     pairs = best_pairs(score)
     total = sum([score[i][j] if measure == "iou" else (score[i][j] + 1) / 2 for i, j in pairs])
-    return total / (len(truth) + false_box_weight * max(0, len(written) - len(pairs)))
+    return total / (len(truth) + false_box_weight * (len(written) - len(pairs)))
 
 
 def components(

@@ -97,8 +97,6 @@ def clipped(box: Box, *, width: float, height: float) -> Box:
     (0, 90, 50, 100)
     """
     x1, y1, x2, y2 = box
-    if 0 <= x1 <= width and 0 <= y1 <= height and 0 <= x2 <= width and 0 <= y2 <= height:
-        return box
     return min(max(x1, 0), width), min(max(y1, 0), height), min(max(x2, 0), width), min(max(y2, 0), height)
 
 
@@ -136,17 +134,16 @@ def best_pairs(score: Table) -> list[tuple[int, int]]:
     >>> best_pairs([[0.9, 0.8], [0.8, 0.1]])
     [(0, 1), (1, 0)]
     """
-    if not score or not score[0]:
-        return []
-    if len(score) > len(score[0]):
+    width = len(score[0]) if score else 0
+    if len(score) > width:
         return sorted((i, j) for j, i in best_pairs([list(column) for column in zip(*score, strict=True)]))
     wished = [row.index(max(row)) for row in score]
     if len(set(wished)) == len(wished):  # each row has its best column: no assignment can be better
         return list(enumerate(wished))
-    if len(score[0]) > FEW:
+    if width > FEW:
         taken = linear_sum_assignment(np.asarray(score), maximize=True)
         return list(zip(*(side.tolist() for side in taken), strict=True))
-    chosen = _assignments(len(score), len(score[0]))
+    chosen = _assignments(len(score), width)
     return list(
         enumerate(max(chosen, key=lambda columns: sum([row[j] for row, j in zip(score, columns, strict=True)])))
     )
@@ -161,6 +158,4 @@ def match_boxes(
     predicted: Sequence[Box], truth: Sequence[Box], overlap: np.ndarray | None = None
 ) -> list[tuple[int, int]]:
     """Pairs (index in predicted, index in truth), one-to-one, of the greatest total overlap (IoU by default)."""
-    if not predicted or not truth:
-        return []
     return best_pairs((iou_matrix(predicted, truth) if overlap is None else overlap).tolist())

@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[1]
 LIST = Path(__file__).with_name("mutants.txt")
 OWN = ("alignment", "data_builders", "rewards", "tests")
 BOXES = (
+    "tests/rewards/test_box_values.py",
     "tests/rewards/test_boxes.py",
     "tests/rewards/test_box_rewards.py",
     "tests/rewards/test_golden.py",
@@ -34,6 +35,7 @@ TESTS = {
     "alignment/dpo_terms.py": ("tests/alignment/test_dpo_terms.py",),
     "alignment/metrics.py": ("tests/alignment/test_metrics.py",),
     "data_builders/relevance.py": ("tests/data_builders/test_relevance.py",),
+    "rewards/box_overlap.py": BOXES,
     "rewards/boxes.py": BOXES,
     "rewards/combination.py": ("tests/rewards/test_combination.py",),
     "rewards/crpo.py": ("tests/rewards/test_crpo.py",),

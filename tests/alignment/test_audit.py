@@ -89,10 +89,16 @@ def test_rewards_fall_with_the_held_out_metrics(write_recipe):
 
 
 def test_gates_are_part_of_what_is_audited(write_recipe):
-    rewards = [{"name": "box_overlap"}, {"name": "think_format", "weight": 0.0}]
-    gates = {"gates": [{"reward": "box_overlap", "needs": "think_format"}]}
-    found = audited(write_recipe, rewards=rewards, combination=gates)
-    assert by_name(found)["honest"].by_task["box"] == pytest.approx(1)
+    """An honest box is earned behind a gate that the format opens, and not behind one that no honest answer opens."""
+    watched = [{"name": "think_format", "weight": 0.0}, {"name": "length", "weight": 0.0, "min_words": 1000}]
+
+    def earned(needs):
+        gates = {"gates": [{"reward": "box_overlap", "needs": needs}]}
+        found = audited(write_recipe, rewards=[{"name": "box_overlap"}, *watched], combination=gates)
+        return by_name(found)["honest"].by_task["box"]
+
+    assert earned("think_format") == pytest.approx(1)
+    assert earned("length") == 0
 
 
 def test_perturbed_answers_are_ever_worse(rows):
@@ -145,7 +151,9 @@ def test_the_command_prints_one_json_object_and_fails_where_an_attack_wins(write
     assert done.returncode == 1
     assert "all findings absent" in found["successful"]
     assert "'all findings absent' beats honesty and is not listed." in found["faults"]
-    assert (tmp_path / "audit.html").is_file()
+    page = (tmp_path / "audit.html").read_text(encoding="utf-8")
+    assert page.count('class="wins"><th>') == len(found["successful"])
+    assert '<tr class="wins"><th>all findings absent</th>' in page
 
 
 def listing(path, *lines):

@@ -139,10 +139,15 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(write_recipe, tmp_path):
         file.unlink()
     last.rmdir()
     (whole / "model").rmdir()
+    first = whole / "checkpoints" / "checkpoint-2" / "trainer_state.json"
+    written = first.stat().st_mtime_ns
     resumed = load_model(
         str(trained(write_recipe(trainer={"max_steps": 4, "save_strategy": "steps", "save_steps": 2})))
     )
     assert all(torch.equal(value, want[name]) for name, value in resumed.state_dict().items())
+    # from the start it would have come to the same weights, and have written this checkpoint again
+    assert first.stat().st_mtime_ns == written
+    assert (last / "trainer_state.json").is_file()
 
 
 def test_a_small_model_is_computed_by_one_thread_unless_the_environment_says_otherwise(sft_run, monkeypatch):

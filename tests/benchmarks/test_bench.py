@@ -59,7 +59,35 @@ def test_ours_and_stock_learn_the_same(tmp_path, kind):
             assert compared["largest_grad_norm_difference"] <= 1e-4 * compared["largest_grad_norm"]
             assert compared["largest_weight_difference"] <= 1e-3 * compared["largest_weight_change"]
             assert min(result["methods"]["stock"]["grad_norms"]) > 0.1
-    assert table(result).count("\n") == len(result["methods"]) + 1
+    names = [line.split("|")[1].strip() for line in table(result).splitlines()[2:]]
+    assert names == ["stock", "ours", *(["ours_reference_each_step"] if kind == "dpo" else [])]
+
+
+def spread(median):
+    return {"median": median, "low": median - 1, "high": median + 1}
+
+
+def test_a_table_has_a_line_a_method_with_ratios_beside_ours_alone():
+    stock = {"step_s": spread(4.0), "update_s": spread(8.0), "peak_mib": 300.0}
+    ours = {"step_s": spread(2.0), "update_s": spread(5.0), "peak_mib": 200.0}
+    ratios = {
+        "step_s": spread(2.0), "update_s": spread(1.6), "cpu_s": spread(3.0), "peak_mib": 1.5,
+        "largest_loss_difference": 1e-6, "largest_loss": 0.693,
+    }  # fmt: skip
+    result = {
+        "methods": {"stock": stock, "ours": ours},
+        "stock_over_ours": {"ours": ratios},
+        "theoretical": {"ours": 2.0},
+    }
+    head, rule, *lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table(result).splitlines()]
+    assert {len(head), len(rule), *map(len, lines)} == {12}
+    assert lines == [
+        ["stock", "4 (3-5)", "8 (7-9)", "300", *[""] * 8],
+        [
+            "ours", "2 (1-3)", "5 (4-6)", "200", "2x (1-3)", "1.6x (0.6-2.6)", "3x (2-4)", "1.50x", "2.00x",
+            "1e-06 (0.69)", "", "",
+        ],
+    ]  # fmt: skip
 
 
 def test_weights_are_compared_beside_how_far_they_have_moved(tmp_path):
