@@ -41,7 +41,7 @@ def main() -> None:
     stay_offline()
     recipe = read_recipe(recipe_file)
     trainer = make_trainer(recipe, Path(recipe.output))
-    if "forced" in sys.argv[3:]:
+    if "forced" in sys.argv[3:] and recipe.method == "grpo":
         force_answers(trainer)
     if "letters" in sys.argv[3:]:
         pay_for_letters(trainer)
