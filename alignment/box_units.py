@@ -32,8 +32,9 @@ def with_units(rows: Sequence[Row], file: Path) -> list[Row]:
 
     Raises: InputError naming a row whose true boxes are not in these units.
     """
-    known = rows and "box_grid" in rows[0]
-    found = list(rows) if known else [{**row, "box_grid": card_grid(file)} for row in rows]
+    known = not rows or "box_grid" in rows[0]
+    units = {} if known else {"box_grid": card_grid(file)}
+    found = [{**row, **units} for row in rows]
     if fault := next(truth_faults(found), None):
         raise InputError(f"{file}: {fault}")
     return found
