@@ -14,15 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from alignment.engine import stay_offline
-
 Step = Callable[[dict[str, Any]], None]
 FORGET_PEAK = Path("/proc/self/clear_refs")
 
 
 def main() -> None:
     """Reads the settings, and measures step by step."""
-    stay_offline()
     settings = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     with os.fdopen(int(sys.argv[2])) as told, os.fdopen(int(sys.argv[3]), "w") as says:
 
@@ -140,12 +137,13 @@ def stock(settings: dict[str, Any]) -> Any:
     import trl
     from datasets import Dataset
 
+    from alignment.foreign_code import SAFE
     from alignment.generation import unsampled_tokens
     from alignment.models import load_processor
 
     processor = load_processor(settings["model"])
     options = {"output_dir": settings["output"], "report_to": "none", "bf16": False, **settings["trainer"]}
-    options["model_init_kwargs"] = {"dtype": "float32", "attn_implementation": "sdpa"}
+    options["model_init_kwargs"] = {"dtype": "float32", "attn_implementation": "sdpa", **SAFE}
     data = Dataset.from_parquet(settings["data"])
     common: dict[str, Any] = {"model": settings["model"], "train_dataset": data, "processing_class": processor}
     if settings["kind"] == "dpo":

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from alignment.engine import is_main_process, loaded_objects_left_alone, prepare_deepspeed, stay_offline
+from alignment.engine import is_main_process, loaded_objects_left_alone, prepare_deepspeed
 from alignment.recipe import Chain, Recipe, Stage, kept_places, parquet, read_recipe
 from data_builders.digest import sha256
 from rewards.strict_yaml import InputError, read_yaml, validated
@@ -25,7 +25,6 @@ def run(recipe: Recipe, *, fresh: bool = False) -> Path:
 
     Raises: InputError if the folder holds a run of another recipe.
     """
-    stay_offline()
     folder = Path(recipe.output)
     if fresh and folder.exists() and is_main_process():
         shutil.rmtree(folder)
