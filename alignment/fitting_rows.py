@@ -47,7 +47,7 @@ def length_figures(recipe: Recipe, processor: Any, path: str, places: list[int])
         return {}
     file, limit = parquet(recipe.data.train), None if recipe.dialogue else limit_of(recipe, base_of(path))
     lengths = lengths_of_file(processor, file, ANSWERS[recipe.method]).of(places)
-    data = with_ids(Dataset.from_parquet(str(file)).select(places).select_columns(_id_columns(file)))
+    data = with_ids(Dataset(pq.read_table(file, columns=_id_columns(file))).select(places))
     tokens = lengths.longest()
     longest = sorted(range(len(tokens)), key=lambda k: -tokens[k])[:3]
     if recipe.data.too_long == "refuse":

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset, Image, List
 from filelock import FileLock
 from PIL import Image as PilImage
 from PIL import ImageOps
@@ -20,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from alignment.prompt_groups import group
 from alignment.reference_cache import cache_folder, processor_settings
+from alignment.row_cache import read_once
 
 ORIENTATION = 274
 """The tag of a picture's orientation in its EXIF data."""
@@ -98,9 +98,7 @@ def lengths_of_file(processor: Any, file: Path, answers: Sequence[str]) -> Lengt
     kept.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{kept}.lock"):
         if not kept.is_file():
-            data = Dataset.from_parquet(str(file))
-            rows = data.select_columns(["images", "prompt", *answers]).cast_column("images", List(Image(decode=False)))
-            _write(kept, counted(processor, rows, answers))
+            _write(kept, counted(processor, read_once(file, ["images", "prompt", *answers]), answers))
     content = load_file(kept)
     return Lengths(content["text"].tolist(), content["images"].tolist(), content["answers"].tolist())
 

@@ -29,6 +29,7 @@ def run(recipe: Recipe, *, fresh: bool = False) -> Path:
     if fresh and folder.exists() and is_main_process():
         shutil.rmtree(folder)
     if _is_finished(recipe, folder):
+        _forget_rows(folder)
         return folder
     folder.mkdir(parents=True, exist_ok=True)
     if is_main_process():
@@ -39,7 +40,15 @@ def run(recipe: Recipe, *, fresh: bool = False) -> Path:
         write_pairs(recipe)
     else:
         _train(recipe, folder)
+    _forget_rows(folder)
     return folder
+
+
+def _forget_rows(folder: Path) -> None:
+    from alignment.row_cache import ROWS, forget_rows
+
+    if is_main_process():
+        forget_rows(folder / ROWS)
 
 
 def run_chain(
@@ -160,8 +169,6 @@ def _train(recipe: Recipe, folder: Path) -> None:
 
 def make_trainer(recipe: Recipe, folder: Path) -> Any:
     """TRL's trainer for a recipe, model loaded and frozen as asked, ready to train."""
-    from datasets import Dataset
-
     from alignment.fitting_rows import rows_to_train_on, with_ids
     from alignment.models import (
         freeze,
@@ -173,10 +180,11 @@ def make_trainer(recipe: Recipe, folder: Path) -> Any:
     )
     from alignment.module_settings import set_modules
     from alignment.resuming import note_rows
+    from alignment.row_cache import ROWS, stored_rows
 
     arguments = trainer_arguments(recipe, folder)
     path = prepared_model(recipe)
-    data = Dataset.from_parquet(str(parquet(recipe.data.train))).select(kept_places(recipe))
+    data = stored_rows(parquet(recipe.data.train), folder / ROWS).select(kept_places(recipe))
     processor = load_processor(path, max_pixels=recipe.model.max_pixels)
     data, lengths = rows_to_train_on(recipe, processor, with_ids(data), path)
     if recipe.method == "sft" and recipe.data.too_long != "cut":
