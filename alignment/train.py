@@ -186,7 +186,7 @@ def make_trainer(recipe: Recipe, folder: Path) -> Any:
     path = prepared_model(recipe)
     data = stored_rows(parquet(recipe.data.train), folder / ROWS).select(kept_places(recipe))
     processor = load_processor(path, max_pixels=recipe.model.max_pixels)
-    data, lengths = rows_to_train_on(recipe, processor, with_ids(data), path)
+    data, lengths = rows_to_train_on(recipe, processor, with_ids(data), path, run=folder)
     if recipe.method == "sft" and recipe.data.too_long != "cut":
         arguments.pop("max_length", None)  # every row fits, and nothing is cut
     is_adapter = (Path(path) / "adapter_config.json").is_file()
@@ -208,7 +208,7 @@ def make_trainer(recipe: Recipe, folder: Path) -> Any:
     if recipe.model.cache_image_features:
         from alignment.image_features import cache_image_features
 
-        cache_image_features(trainer.model, reference=getattr(trainer, "ref_model", None))
+        cache_image_features(trainer.model, reference=getattr(trainer, "ref_model", None), run=folder)
     set_modules(trainer, recipe.model)
     note_rows(trainer, recipe.data, lengths)
     return trainer
