@@ -139,10 +139,9 @@ def _processor(recipe: Recipe) -> Any:
 
 def mean_tokens(recipe: Recipe, processor: Any, sample: int = 32) -> float:
     """Mean tokens of a row (prompt with image tokens, and answers), over the first rows."""
-    from datasets import Dataset
+    from alignment.row_cache import few_rows
 
-    data = Dataset.from_parquet(str(parquet(recipe.data.train)))
-    rows = [data[i] for i in range(min(sample, len(data)))]
+    rows: Any = list(few_rows(parquet(recipe.data.train), 0, sample))
     return round(sum(_tokens(processor, row) for row in rows) / len(rows), 1)
 
 

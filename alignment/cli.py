@@ -341,3 +341,6 @@ app.command()(soak)
 app.command()(ledger)
 app.command("eval-reward-model")(eval_reward_model)
 app.command("audit-splits")(audit_splits_command)
+
+if __name__ == "__main__":
+    main()

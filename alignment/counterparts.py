@@ -13,14 +13,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, List, Value
+import pyarrow.parquet as pq
 from datasets import Image as ImageFeature
+from datasets import List, Value
 from rich.progress import track
 
 from alignment.generation import generate
 from alignment.models import load_for_inference, model_folder
-from alignment.recipe import Chain, Stage, parquet, with_overrides
+from alignment.recipe import Chain, Stage, columns_of, parquet, with_overrides
 from alignment.reward_functions import local_backend
+from alignment.row_cache import borrowed_rows
 from data_builders.digest import sha256
 from rewards.cases import cases, image_bytes, prompt_text
 from rewards.judge_spec import JudgeSpec, open_judge
@@ -51,7 +53,32 @@ def write_counterparts(
     lacks that model's answer, and is counted. Raises: InputError if a model or the data are not there, or a model
     answered nothing.
     """
-    rows: Any = Dataset.from_parquet(str(parquet(data)))
+    file, target = parquet(data), Path(out) if out.endswith(".parquet") else Path(f"{out}.parquet")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    cache = ReplyCache(target.with_suffix(".counterparts.jsonl"))
+    with borrowed_rows(file, target.with_suffix(".rows")) as every:
+        rows = _asked_rows(every, data, tasks, limit)
+        pool: list[list[dict[str, str]]] = [[] for _ in range(len(rows))]
+        card: dict[str, Any] = {"data": data, "rows": len(rows), "max_new_tokens": max_new_tokens, "models": {}}
+        for name, path in models.items():
+            version, answers = _answers(path, rows, cache, max_new_tokens, batch_size)
+            if all(answer is None for answer in answers):
+                raise InputError(
+                    f"--model {name}={path}: answered none of {len(rows)} rows. Check that the endpoint works."
+                )
+            card["models"][name] = {"path": path, "version": version, "answers": sum(a is not None for a in answers)}
+            for own, answer in zip(pool, answers, strict=True):
+                own.extend([{"model": name, "text": answer}] if answer is not None else [])
+        _write(rows, pool, target)
+    target.with_suffix(".counterparts.json").write_text(json.dumps(card, indent=2), encoding="utf-8")
+    return {"written": str(target), **card}
+
+
+def _asked_rows(rows: Any, data: str, tasks: list[str] | None, limit: int | None) -> Any:
+    """The rows of the wanted tasks, at most ``limit`` of them.
+
+    Raises: InputError if a task has none, or none are left.
+    """
     if unknown := sorted({*(tasks or ())} - {*rows["task"]}) if tasks else []:
         known = sorted({*rows["task"]})
         raise InputError(
@@ -62,23 +89,7 @@ def write_counterparts(
     rows = rows.select(range(min(limit, len(rows)))) if limit else rows
     if not len(rows):
         raise InputError(f"{data}: no rows to answer.")
-    target = Path(out) if out.endswith(".parquet") else Path(f"{out}.parquet")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    cache = ReplyCache(target.with_suffix(".counterparts.jsonl"))
-    pool: list[list[dict[str, str]]] = [[] for _ in range(len(rows))]
-    card: dict[str, Any] = {"data": data, "rows": len(rows), "max_new_tokens": max_new_tokens, "models": {}}
-    for name, path in models.items():
-        version, answers = _answers(path, rows, cache, max_new_tokens, batch_size)
-        if all(answer is None for answer in answers):
-            raise InputError(
-                f"--model {name}={path}: answered none of {len(rows)} rows. Check that the endpoint works."
-            )
-        card["models"][name] = {"path": path, "version": version, "answers": sum(a is not None for a in answers)}
-        for own, answer in zip(pool, answers, strict=True):
-            own.extend([{"model": name, "text": answer}] if answer is not None else [])
-    _write(rows, pool, target)
-    target.with_suffix(".counterparts.json").write_text(json.dumps(card, indent=2), encoding="utf-8")
-    return {"written": str(target), **card}
+    return rows
 
 
 def pool_of_stage(chain: Chain, stage: Stage, file: Path, wiring: list[str]) -> str:
@@ -172,12 +183,11 @@ def pool_tournament(
     the judge decided nothing.
     """
     columns = ["prompt", "counterparts", "facts" if judge == "facts" else "images"]
-    rows: Any = Dataset.from_parquet(str(parquet(pool)))
-    if lacking := [column for column in columns if column not in rows.column_names]:
+    if lacking := [column for column in columns if column not in columns_of(pool)]:
         raise InputError(f"{pool}: no column {', '.join(lacking)}. A pool is written with: clinalign counterparts.")
     spec = "facts" if judge == "facts" else validated(JudgeSpec, read_yaml(Path(judge)), where=Path(judge))
     opened = open_judge(spec, local=local_backend)
-    content = rows.select_columns(columns).to_dict()
+    content = pq.read_table(parquet(pool), columns=columns).to_pydict()
     found = asyncio.run(
         tournament(
             opened, cases(content), content["counterparts"], models=models, trained_against=trained_against or []
@@ -190,7 +200,7 @@ def pool_tournament(
     tallies = {f"{a} against {b}": _figures(own) for (a, b), own in found.tallies.items()}
     elo = {name: [round(v, 1) for v in (r.value, r.low, r.high)] for name, r in found.elo.items()}
     return {
-        "rows": len(rows), "judge": judge, "tallies": tallies, "elo (95 % interval)": elo,
+        "rows": len(content["prompt"]), "judge": judge, "tallies": tallies, "elo (95 % interval)": elo,
         "position_bias": round(found.position_bias[0], 4), "intransitive_share": found.intransitive,
     }  # fmt: skip
 

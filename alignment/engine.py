@@ -1,4 +1,4 @@
-"""DeepSpeed on whatever hardware there is, and nothing that leaves the machine.
+"""DeepSpeed on whatever hardware there is.
 
 accelerate ignores DeepSpeed in silence when ``use_cpu`` is set, and believes in one process when the state is not
 prepared before the first ``TrainingArguments``; both are settled here. Left out: launching (see ``launch.py``).
@@ -17,19 +17,14 @@ from typing import Any
 from rewards.strict_yaml import InputError
 
 
-def stay_offline() -> None:
-    """No usage pings and no trackers unless a recipe asks for one (``trainer.report_to``)."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("TRL_TELEMETRY_DISABLED", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-
-
 def share_cores() -> None:
-    """Lets waiting OpenMP threads sleep, where the environment does not say otherwise; called before torch is loaded.
+    """Lets waiting OpenMP threads sleep and texts be tokenized by one, unless the environment says otherwise.
 
-    By default they spin, so that two busy processes on the same cores slow each other down ten times and more.
+    Called before torch is loaded. By default OpenMP's threads spin, so that two busy processes on the same cores slow
+    each other down ten times and more.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 def prepare_deepspeed(trainer: dict[str, Any]) -> dict[str, Any]:

@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset
+import pyarrow.parquet as pq
 from PIL import Image
 
 from alignment.recipe import parquet
+from alignment.row_cache import few_rows
 from rewards.strict_yaml import InputError
 
 SHOWN_COLUMNS = ("id", "patient", "split", "task", "facts", "answer", "boxes", "relevance", "weight", "kind")
@@ -18,10 +19,11 @@ def inspect_row(data: str, index: int, model: str, out: Path) -> dict[str, Any]:
 
     In ``tokens`` a trained token stands in brackets. Raises: InputError if there is no such row.
     """
-    rows = Dataset.from_parquet(str(parquet(data)))
-    if not 0 <= index < len(rows):
-        raise InputError(f"--row {index}: {data} has rows 0 to {len(rows) - 1}.")
-    row: dict[str, Any] = rows[index]
+    file = parquet(data)
+    num_rows = pq.read_metadata(file).num_rows
+    if not 0 <= index < num_rows:
+        raise InputError(f"--row {index}: {data} has rows 0 to {num_rows - 1}.")
+    row: dict[str, Any] = few_rows(file, index, 1)[0]
     shown = {name: row[name] for name in SHOWN_COLUMNS if row.get(name) is not None}
     return shown | (_as_processed(row, model, out) if model else {})
 

@@ -137,7 +137,8 @@ def launch(run: Run, place: Place) -> int:
             f"launch: this node has {torch.cuda.device_count()} GPUs, not {place.gpus}. Lower --gpus, add --cpu, or "
             "look at the line only: --dry-run."
         )
-    return subprocess.run(command, env={**os.environ, **environment(place)}, check=False).returncode
+    settled = OFFLINE | dict(os.environ) | (CPU if place.cpu else {})  # what a user has said of the network stays
+    return subprocess.run(command, env=settled, check=False).returncode
 
 
 def submit(run: Run, place: Place, folder: Path) -> str:

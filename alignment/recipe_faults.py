@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from alignment.curriculum_section import curriculum_faults
+from alignment.foreign_code import SAFE
 from alignment.recipe import Recipe, RewardEntry, columns_of, kept_places, parquet
 from alignment.reward_functions import pays_for
 from rewards.loading import load_reward
@@ -55,7 +56,19 @@ def trainer_faults(content: dict[str, Any]) -> list[str]:
             for key, value in section.items()
             if _is_void(value)
         ]
+        + _foreign_code(section)
     )
+
+
+def _foreign_code(section: dict[str, Any]) -> list[str]:
+    """Settings that would run code, or open pickles, that come with a model."""
+    inner = section.get("model_init_kwargs")
+    given = {f"model_init_kwargs.{k}": v for k, v in inner.items()} if isinstance(inner, dict) else {}
+    return [
+        f"trainer.{key}: got {value}; clinalign runs no code that comes with a model. Leave it out."
+        for key, value in {**section, **given}.items()
+        if SAFE.get(key.removeprefix("model_init_kwargs."), value) != value
+    ]
 
 
 def _is_void(value: Any) -> bool:

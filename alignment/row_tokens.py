@@ -6,13 +6,13 @@ read. What is done with the counts stands in ``fitting_rows.py`` (rows too long)
 
 import hashlib
 import io
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset, Image, List
 from filelock import FileLock
 from PIL import Image as PilImage
 from PIL import ImageOps
@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from alignment.prompt_groups import group
 from alignment.reference_cache import cache_folder, processor_settings
+from alignment.row_cache import read_once
 
 ORIENTATION = 274
 """The tag of a picture's orientation in its EXIF data."""
@@ -92,15 +93,19 @@ def _opened(image: Any) -> PilImage.Image:
     return ImageOps.exif_transpose(opened) if opened.getexif().get(ORIENTATION, 1) > 1 else opened
 
 
-def lengths_of_file(processor: Any, file: Path, answers: Sequence[str]) -> Lengths:
-    """The lengths of every row of a Parquet file; counted by the first process that asks, read by all others."""
-    kept = cache_folder() / "row_lengths" / f"{_key(processor, file, answers)}.safetensors"
+def lengths_of_file(processor: Any, file: Path, answers: Sequence[str], *, run: Path | None = None) -> Lengths:
+    """The lengths of every row of a Parquet file; counted by the first process that asks, read by all others.
+
+    Without a run's folder, as in a check, they are not kept, unless ``CLINALIGN_CACHE`` says where.
+    """
+    columns = ["images", "prompt", *answers]
+    if run is None and not os.environ.get("CLINALIGN_CACHE"):
+        return counted(processor, read_once(file, columns), answers)
+    kept = cache_folder(run) / "row_lengths" / f"{_key(processor, file, answers)}.safetensors"
     kept.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{kept}.lock"):
         if not kept.is_file():
-            data = Dataset.from_parquet(str(file))
-            rows = data.select_columns(["images", "prompt", *answers]).cast_column("images", List(Image(decode=False)))
-            _write(kept, counted(processor, rows, answers))
+            _write(kept, counted(processor, read_once(file, columns), answers))
     content = load_file(kept)
     return Lengths(content["text"].tolist(), content["images"].tolist(), content["answers"].tolist())
 

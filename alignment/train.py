@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from alignment.engine import is_main_process, loaded_objects_left_alone, prepare_deepspeed, stay_offline
+from alignment.engine import is_main_process, loaded_objects_left_alone, prepare_deepspeed
 from alignment.recipe import Chain, Recipe, Stage, kept_places, parquet, read_recipe
 from data_builders.digest import sha256
 from rewards.strict_yaml import InputError, read_yaml, validated
@@ -25,11 +25,11 @@ def run(recipe: Recipe, *, fresh: bool = False) -> Path:
 
     Raises: InputError if the folder holds a run of another recipe.
     """
-    stay_offline()
     folder = Path(recipe.output)
     if fresh and folder.exists() and is_main_process():
         shutil.rmtree(folder)
     if _is_finished(recipe, folder):
+        _forget_rows(folder)
         return folder
     folder.mkdir(parents=True, exist_ok=True)
     if is_main_process():
@@ -40,7 +40,15 @@ def run(recipe: Recipe, *, fresh: bool = False) -> Path:
         write_pairs(recipe)
     else:
         _train(recipe, folder)
+    _forget_rows(folder)
     return folder
+
+
+def _forget_rows(folder: Path) -> None:
+    from alignment.row_cache import ROWS, forget_rows
+
+    if is_main_process():
+        forget_rows(folder / ROWS)
 
 
 def run_chain(
@@ -161,8 +169,6 @@ def _train(recipe: Recipe, folder: Path) -> None:
 
 def make_trainer(recipe: Recipe, folder: Path) -> Any:
     """TRL's trainer for a recipe, model loaded and frozen as asked, ready to train."""
-    from datasets import Dataset
-
     from alignment.fitting_rows import rows_to_train_on, with_ids
     from alignment.models import (
         freeze,
@@ -174,12 +180,13 @@ def make_trainer(recipe: Recipe, folder: Path) -> Any:
     )
     from alignment.module_settings import set_modules
     from alignment.resuming import note_rows
+    from alignment.row_cache import ROWS, stored_rows
 
     arguments = trainer_arguments(recipe, folder)
     path = prepared_model(recipe)
-    data = Dataset.from_parquet(str(parquet(recipe.data.train))).select(kept_places(recipe))
+    data = stored_rows(parquet(recipe.data.train), folder / ROWS).select(kept_places(recipe))
     processor = load_processor(path, max_pixels=recipe.model.max_pixels)
-    data, lengths = rows_to_train_on(recipe, processor, with_ids(data), path)
+    data, lengths = rows_to_train_on(recipe, processor, with_ids(data), path, run=folder)
     if recipe.method == "sft" and recipe.data.too_long != "cut":
         arguments.pop("max_length", None)  # every row fits, and nothing is cut
     is_adapter = (Path(path) / "adapter_config.json").is_file()
@@ -201,7 +208,7 @@ def make_trainer(recipe: Recipe, folder: Path) -> Any:
     if recipe.model.cache_image_features:
         from alignment.image_features import cache_image_features
 
-        cache_image_features(trainer.model, reference=getattr(trainer, "ref_model", None))
+        cache_image_features(trainer.model, reference=getattr(trainer, "ref_model", None), run=folder)
     set_modules(trainer, recipe.model)
     note_rows(trainer, recipe.data, lengths)
     return trainer
