@@ -22,6 +22,7 @@ from alignment.models import load_for_inference, model_folder
 from alignment.recipe import Chain, Stage, parquet, with_overrides
 from alignment.reward_functions import local_backend
 from data_builders.digest import sha256
+from data_builders.row_checks import Check, check_rows
 from rewards.cases import cases, image_bytes, prompt_text
 from rewards.judge_spec import JudgeSpec, open_judge
 from rewards.llm import Completion, LlmClient, ask
@@ -51,6 +52,7 @@ def write_counterparts(
     lacks that model's answer, and is counted. Raises: InputError if a model or the data are not there, or a model
     answered nothing.
     """
+    check_rows(parquet(data), Check(("id", "images", "prompt", *(("task",) if tasks else ()))))
     rows: Any = Dataset.from_parquet(str(parquet(data)))
     if unknown := sorted({*(tasks or ())} - {*rows["task"]}) if tasks else []:
         known = sorted({*rows["task"]})
@@ -172,6 +174,7 @@ def pool_tournament(
     the judge decided nothing.
     """
     columns = ["prompt", "counterparts", "facts" if judge == "facts" else "images"]
+    check_rows(parquet(pool), Check(("prompt",)))
     rows: Any = Dataset.from_parquet(str(parquet(pool)))
     if lacking := [column for column in columns if column not in rows.column_names]:
         raise InputError(f"{pool}: no column {', '.join(lacking)}. A pool is written with: clinalign counterparts.")

@@ -24,8 +24,8 @@ def score_lines(name: str, knobs: list[str], lines: Iterable[str | bytes]) -> It
 
     ``facts`` and a ``dialogue`` may be objects (as ``read`` writes them) or their JSON text.
 
-    Raises: InputError naming the line that is not JSON, lacks ``response`` or a column of the reward, or holds in one of
-    them what it cannot hold (``rewards.row_types``).
+    Raises: InputError naming the line that is not JSON, lacks ``response`` or a column of the reward, or holds in one
+    of them what it cannot hold (``rewards.row_types``).
     """
     reward = load_reward(name, **_knobs(knobs))
     rows = ((number, _complete(row, number, reward)) for number, row in json_lines(lines))

@@ -4,10 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 from datasets import Dataset
 from PIL import Image
 
 from alignment.recipe import parquet
+from data_builders.row_checks import Check, check_rows
 from rewards.strict_yaml import InputError
 
 SHOWN_COLUMNS = ("id", "patient", "split", "task", "facts", "answer", "boxes", "relevance", "weight", "kind")
@@ -18,9 +20,14 @@ def inspect_row(data: str, index: int, model: str, out: Path) -> dict[str, Any]:
 
     In ``tokens`` a trained token stands in brackets. Raises: InputError if there is no such row.
     """
-    rows = Dataset.from_parquet(str(parquet(data)))
-    if not 0 <= index < len(rows):
-        raise InputError(f"--row {index}: {data} has rows 0 to {len(rows) - 1}.")
+    file = parquet(data)
+    number = pq.read_metadata(file).num_rows
+    if not 0 <= index < number:
+        raise InputError(f"--row {index}: {data} has rows 0 to {number - 1}." if number else f"{data} holds no rows.")
+    if model and (lacking := [name for name in ("images", "prompt") if name not in pq.read_schema(file).names]):
+        raise InputError(f"{file}: has no column {' and '.join(lacking)}, so a model is given nothing of it.")
+    check_rows(file, Check(("images", "prompt") if model else (), row=index))
+    rows = Dataset.from_parquet(str(file))
     row: dict[str, Any] = rows[index]
     shown = {name: row[name] for name in SHOWN_COLUMNS if row.get(name) is not None}
     return shown | (_as_processed(row, model, out) if model else {})

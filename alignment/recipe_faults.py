@@ -14,7 +14,7 @@ from alignment.curriculum_section import curriculum_faults
 from alignment.engine import is_main_process
 from alignment.recipe import Recipe, RewardEntry, columns_of, kept_places, parquet
 from alignment.reward_functions import pays_for
-from data_builders.row_checks import PIXEL_ROWS, Check, file_faults
+from data_builders.row_checks import Check, file_faults
 from rewards.loading import load_reward
 from rewards.strict_yaml import InputError, nearest, number_trap
 from rewards.tasks import KNOWN
@@ -28,7 +28,7 @@ NEEDED_COLUMNS: dict[str, tuple[str, ...]] = {
     "pairs": ("images", "prompt", "facts", "task"),
     "reward_model": ("images", "prompt", "chosen", "rejected"),
 }
-MAY_BE_NULL = ("images", "facts", "task", "weight", "mirror_images")
+MAY_BE_NULL = ("images", "task", "weight", "mirror_images")
 """Of the needed columns, those that a row may leave open, and that are judged elsewhere (``weight_faults``)."""
 
 
@@ -104,14 +104,12 @@ def data_faults(recipe: Recipe) -> list[str]:
     return faults + kind_faults(recipe, names)
 
 
-def row_faults(recipe: Recipe, needed: Sequence[str], *, every_pixel: bool = False) -> list[str]:
+def row_faults(recipe: Recipe, needed: Sequence[str]) -> list[str]:
     """The first rows that cannot be trained on, each with its cure. Of several processes one reads them."""
     if not is_main_process():
         return []
     never_null = tuple(name for name in needed if name not in MAY_BE_NULL)
-    pixels = None if every_pixel else PIXEL_ROWS
-    found = file_faults(parquet(recipe.data.train), Check(never_null, pixels=pixels))
-    return [f"data.train: {fault}" for fault in found]
+    return [f"data.train: {fault}" for fault in file_faults(parquet(recipe.data.train), Check(never_null))]
 
 
 def sampling_faults(recipe: Recipe) -> list[str]:

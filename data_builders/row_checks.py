@@ -180,7 +180,7 @@ def _message_faults(said: Mapping[str, Any], *, blocks: bool) -> Iterator[str]:
 def _size(image: Any, *, decode: bool) -> Size | str:
     """The size of a picture by its header, or what is wrong with it."""
     if not isinstance(image, dict) or not (image.get("bytes") or image.get("path")):
-        return f"{_emptiness(image)}; expected a picture as {{bytes, path}}. Write its bytes into the row, or leave it out."
+        return f"{_emptiness(image)}; expected {{bytes, path}}. Write its bytes into the row, or leave it out."
     given = cast(dict[str, Any], image)
     source = given["bytes"] or given["path"]
     if isinstance(source, str) and not Path(source).is_file():

@@ -31,13 +31,13 @@ def json_lines(lines: Iterable[str | bytes], *, place: str = "line ") -> Iterato
 
 
 def read_json(path: Path, cure: str) -> dict[str, Any]:
-    """The object in a JSON file; ``cure``: what to do about one that is damaged.
+    """The object in a JSON file; ``cure``: what to do about one that is damaged. NaN is read, as Python writes it.
 
     Raises: InputError if the file is missing, or does not hold one JSON object.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file.{nearest_file(path)} {cure}")
-    return _object(_text(path.read_bytes(), str(path)).removeprefix("\ufeff"), str(path), cure)
+    return _object(_text(path.read_bytes(), str(path)).removeprefix("\ufeff"), str(path), cure, strict=False)
 
 
 def _text(line: str | bytes, place: str) -> str:
@@ -49,9 +49,9 @@ def _text(line: str | bytes, place: str) -> str:
         raise InputError(f"{place}: not UTF-8 (byte {fault.start + 1}). Save it as UTF-8.") from None
 
 
-def _object(text: str, place: str, cure: str) -> dict[str, Any]:
+def _object(text: str, place: str, cure: str, *, strict: bool = True) -> dict[str, Any]:
     try:
-        row = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+        row = json.loads(text, parse_constant=_no_constant, parse_float=_finite) if strict else json.loads(text)
     except json.JSONDecodeError as fault:
         raise InputError(f"{place}: not JSON ({fault.msg}). {cure}") from None
     except RecursionError:

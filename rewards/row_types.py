@@ -189,7 +189,7 @@ def _option_fault(row: Mapping[str, Any]) -> str | None:
     if not answer or not options or option_named(answer, options) is not None:
         return None
     hint = nearest(answer, options)
-    return f"'answer': '{answer}' is none of its options ({', '.join(options)}).{hint} Mend the row's answer or options."
+    return f"'answer': '{answer}' is none of its options ({', '.join(options)}).{hint} Mend one of the two."
 
 
 def _box_image_fault(row: Mapping[str, Any]) -> str | None:
