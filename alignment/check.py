@@ -14,6 +14,7 @@ from typing import Any
 from alignment.estimate import measured_rate, memory_table, time_table, trained_tokens_per_row
 from alignment.meta_model import counts_of, meta_model
 from alignment.recipe import Recipe, kept_places, parquet, read_recipe
+from data_builders.row_checks import Check, check_rows
 from rewards.strict_yaml import InputError
 
 
@@ -33,22 +34,32 @@ class Scale:
         return self.nodes * self.gpus
 
 
-def check_recipe(path: Path, overrides: list[str], scale: Scale = Scale()) -> dict[str, Any]:
-    """The figures of one recipe.
+def check_recipe(
+    path: Path, overrides: list[str], scale: Scale = Scale(), *, every_pixel: bool = False
+) -> dict[str, Any]:
+    """The figures of one recipe. ``every_pixel``: the pictures of all rows are read to their last byte.
 
-    Raises: InputError with every fault of the recipe.
+    Raises: InputError with every fault of the recipe, and the first rows that cannot be used.
     """
-    return plan(read_recipe(path, overrides), scale)
+    return plan(_with_whole_pictures(read_recipe(path, overrides), every_pixel), scale)
 
 
-def check_chain(path: Path, overrides: list[str], scale: Scale = Scale()) -> dict[str, Any]:
+def _with_whole_pictures(recipe: Recipe, every_pixel: bool) -> Recipe:
+    if every_pixel:
+        check_rows(parquet(recipe.data.train), Check(pixels=None))
+    return recipe
+
+
+def check_chain(
+    path: Path, overrides: list[str], scale: Scale = Scale(), *, every_pixel: bool = False
+) -> dict[str, Any]:
     """The figures of each stage that can be read before the chain has run (later ones start from what it makes)."""
     from alignment.train import read_chain, stage_recipe
 
     chain = read_chain(path, overrides)
     return {
         "stages": [s.name for s in chain.stages],
-        chain.stages[0].name: plan(stage_recipe(chain, 0, path), scale),
+        chain.stages[0].name: plan(_with_whole_pictures(stage_recipe(chain, 0, path), every_pixel), scale),
     }
 
 

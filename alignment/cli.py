@@ -125,6 +125,7 @@ def check(
     rate: Annotated[float | None, typer.Option(help="tokens a second on one rank, for the hours")] = None,
     measure: Annotated[bool, typer.Option("--measure", help="Measure the rate by a few real steps here.")] = False,
     tokens: Annotated[float | None, typer.Option(help="tokens of a row; counted from the data by default")] = None,
+    pixels: Annotated[bool, typer.Option("--pixels", help="Read the pixels of all rows, not of 32.")] = False,
     compatibility: Annotated[bool, typer.Option("--compatibility", help="Print what works with what.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -141,7 +142,7 @@ def check(
     if recipe is None:
         raise InputError("check: name a recipe, or give --compatibility.")
     checked = check_chain if _is_chain(recipe) else check_recipe
-    result = checked(recipe, overrides or [], Scale(nodes, gpus, rate, tokens, measure))
+    result = checked(recipe, overrides or [], Scale(nodes, gpus, rate, tokens, measure), every_pixel=pixels)
     plain = result if as_json else {k: v for k, v in result.items() if k != "memory_gb_per_rank"}
     say(plain, as_json)
     if "memory_gb_per_rank" in result and not as_json:
@@ -194,10 +195,12 @@ def evaluate_command(
 ) -> None:
     """Evaluate on held-out prompt rows: metrics with intervals, blind controls, an HTML report with pictures."""
     from alignment.box_units import known_space, written_space
-    from alignment.evaluate import evaluate
+    from alignment.evaluate import EVALUATED, evaluate
     from alignment.models import load_for_inference
     from alignment.recipe import parquet
+    from data_builders.row_checks import check_rows
 
+    check_rows(parquet(data), EVALUATED)  # before a model is loaded
     target = out or Path(run) / "evaluation"
     model, processor = load_for_inference(run)
     evaluation = evaluate(

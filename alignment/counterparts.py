@@ -24,6 +24,7 @@ from alignment.recipe import Chain, Stage, columns_of, parquet, with_overrides
 from alignment.reward_functions import local_backend
 from alignment.row_cache import borrowed_rows
 from data_builders.digest import sha256
+from data_builders.row_checks import Check, check_rows
 from rewards.cases import cases, image_bytes, prompt_text
 from rewards.judge_spec import JudgeSpec, open_judge
 from rewards.llm import Completion, LlmClient, ask
@@ -56,6 +57,7 @@ def write_counterparts(
     file, target = parquet(data), Path(out) if out.endswith(".parquet") else Path(f"{out}.parquet")
     target.parent.mkdir(parents=True, exist_ok=True)
     cache = ReplyCache(target.with_suffix(".counterparts.jsonl"))
+    check_rows(file, Check(("id", "images", "prompt", *(("task",) if tasks else ()))))
     with borrowed_rows(file, target.with_suffix(".rows")) as every:
         rows = _asked_rows(every, data, tasks, limit)
         pool: list[list[dict[str, str]]] = [[] for _ in range(len(rows))]
@@ -183,6 +185,7 @@ def pool_tournament(
     the judge decided nothing.
     """
     columns = ["prompt", "counterparts", "facts" if judge == "facts" else "images"]
+    check_rows(parquet(pool), Check(("prompt",)))
     if lacking := [column for column in columns if column not in columns_of(pool)]:
         raise InputError(f"{pool}: no column {', '.join(lacking)}. A pool is written with: clinalign counterparts.")
     spec = "facts" if judge == "facts" else validated(JudgeSpec, read_yaml(Path(judge)), where=Path(judge))

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-from pydantic import ValidationError
 
 from alignment.box_units import UNIT_COLUMNS, with_units
 from alignment.controls import Answered, Blind, Response, Row, baselines, blinded, controls_for, image_key, pixels
@@ -25,15 +24,17 @@ from alignment.dialogue_evaluation import dialogues_said
 from alignment.generation import generate
 from alignment.metrics import Metric, Outcome, final_words, score_answers, summarise
 from alignment.processed_size import ProcessedSizes
+from alignment.processor_checks import check_processing
 from alignment.recipe import parquet
 from alignment.report import NUM_PICTURES, write_report
 from alignment.unjudged import unjudged_rows, why_unjudged
 from data_builders.digest import sha256
+from data_builders.row_checks import Check, check_rows
 from data_builders.schema import message_text
 from data_builders.written_rows import UNKNOWN
 from rewards.box_space import BoxSpace
 from rewards.boxes import parse_boxes
-from rewards.facts import Facts
+from rewards.json_lines import read_json
 from rewards.reading import read
 from rewards.rule_set import RuleSet, load_rule_set
 from rewards.strict_yaml import InputError
@@ -41,6 +42,8 @@ from rewards.strict_yaml import InputError
 MAX_NEW_TOKENS = {"closed": 8, "box": 32, "report": 96, "dialogue": 32}
 """By kind of task; of a dialogue, for each answer."""
 COLUMNS = ("images", "prompt", "answer", "boxes", "facts", "rule_set", "task", "patient", "id")
+EVALUATED = Check(("images", "prompt", "task"), blocks=True)
+"""What every evaluated row must hold, and how."""
 CURRICULUM_COLUMNS = ("stage", "capability", "guidelines", "provenance")
 LINE_COLUMNS = (*UNIT_COLUMNS, "box_images", "box_space", "processed_size")
 LIBRARIES = ("clinalign", "torch", "transformers", "numpy", "pillow")
@@ -74,12 +77,10 @@ class Evaluation:
         Raises: InputError if there is none, or it is not one.
         """
         path = folder / "evaluation.json"
-        if not path.is_file():
-            raise InputError(f"{path}: no such file. An evaluation is made with: clinalign eval.")
+        content: Any = read_json(path, "An evaluation is made with: clinalign eval.")
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
             return cls(**content | {"metrics": _metrics_from(content["metrics"])})
-        except (json.JSONDecodeError, KeyError, TypeError):
+        except (KeyError, TypeError, AttributeError):
             raise InputError(
                 f"{path}: not an evaluation of this version. Make it again with: clinalign eval."
             ) from None
@@ -121,6 +122,7 @@ def evaluate(
     """
     truth = limited(read_rows(data), limit=limit, seed=seed)
     unjudged = unjudged_rows(truth, rules=rules, where=data)
+    check_processing(processor, truth)
     rows = written_rows(truth, box_space, processor)
     budget = {**MAX_NEW_TOKENS, **(max_new_tokens or {})}
     answer = partial(
@@ -179,10 +181,11 @@ def read_rows(data: Path) -> list[Row]:
     if missing := [column for column in COLUMNS if column not in names]:
         raise InputError(f"{file}: not prompt rows: no column {', '.join(missing)} among {', '.join(names)}.")
     more = [name for name in (*CURRICULUM_COLUMNS, *UNIT_COLUMNS, "box_images", "dialogue") if name in names]
-    rows = pq.read_table(file, columns=[*COLUMNS, *more]).to_pylist()
-    if not rows:
+    if not pq.read_metadata(file).num_rows:
         raise InputError(f"{file}: holds no rows to evaluate. Check the split's share in the spec.")
-    return with_units([_with_known_facts(row, file) for row in rows], file)
+    check_rows(file, EVALUATED)
+    rows = pq.read_table(file, columns=[*COLUMNS, *more]).to_pylist()
+    return with_units([_with_known_facts(row) for row in rows], file)
 
 
 def written_rows(rows: list[Row], box_space: BoxSpace, processor: Any) -> list[Row]:
@@ -194,14 +197,9 @@ def written_rows(rows: list[Row], box_space: BoxSpace, processor: Any) -> list[R
     return [row | own | ({"processed_size": sizes.of(row["images"])} if sizes else {}) for row in rows]
 
 
-def _with_known_facts(row: Row, file: Path) -> Row:
+def _with_known_facts(row: Row) -> Row:
     """The row; where it has no facts or no rule set, what stands for "not known"."""
-    known = {"facts": row["facts"] or UNKNOWN.to_json(), "rule_set": row["rule_set"] or ""}
-    try:
-        Facts.told(known["facts"])
-    except ValidationError as fault:
-        raise InputError(f"{file}: row {row['id']}: its facts are not readable: {fault.errors()[0]['msg']}.") from None
-    return row | known
+    return row | {"facts": row["facts"] or UNKNOWN.to_json(), "rule_set": row["rule_set"] or ""}
 
 
 def read_reference(data: Path) -> list[Row]:
@@ -213,9 +211,12 @@ def read_reference(data: Path) -> list[Row]:
     names = pq.read_schema(file).names
     if "completion" not in names:
         return read_rows(data)
+    if lacking := [c for c in COLUMNS if c not in names and c not in ("images", "answer", "boxes")]:
+        raise InputError(f"{file}: no column {', '.join(lacking)} among {', '.join(names)}; build the set anew.")
+    check_rows(file, Check(("prompt", "completion", "task"), blocks=True))
     wanted = [c for c in (*COLUMNS, "completion") if c in names and c != "images"]  # habits need no image
     rows = pq.read_table(file, columns=wanted).to_pylist()
-    return [_with_known_facts(row, file) | _as_taught(row) for row in rows]
+    return [_with_known_facts(row) | _as_taught(row) for row in rows]
 
 
 def _as_taught(row: Row) -> Row:
@@ -296,7 +297,7 @@ def data_card(data: Path) -> dict[str, Any] | None:
     """The ``card.json`` that the build left beside the rows or one folder up, if any."""
     folder = parquet(str(data)).resolve().parent
     found = [place / "card.json" for place in (folder, folder.parent) if (place / "card.json").is_file()]
-    return json.loads(found[0].read_text(encoding="utf-8")) if found else None
+    return read_json(found[0], "Build the set anew.") if found else None
 
 
 def write_answers(

@@ -9,6 +9,7 @@ from PIL import Image
 
 from alignment.recipe import parquet
 from alignment.row_cache import few_rows
+from data_builders.row_checks import Check, check_rows
 from rewards.strict_yaml import InputError
 
 SHOWN_COLUMNS = ("id", "patient", "split", "task", "facts", "answer", "boxes", "relevance", "weight", "kind")
@@ -20,9 +21,12 @@ def inspect_row(data: str, index: int, model: str, out: Path) -> dict[str, Any]:
     In ``tokens`` a trained token stands in brackets. Raises: InputError if there is no such row.
     """
     file = parquet(data)
-    num_rows = pq.read_metadata(file).num_rows
-    if not 0 <= index < num_rows:
-        raise InputError(f"--row {index}: {data} has rows 0 to {num_rows - 1}.")
+    number = pq.read_metadata(file).num_rows
+    if not 0 <= index < number:
+        raise InputError(f"--row {index}: {data} has rows 0 to {number - 1}." if number else f"{data} holds no rows.")
+    if model and (lacking := [name for name in ("images", "prompt") if name not in pq.read_schema(file).names]):
+        raise InputError(f"{file}: has no column {' and '.join(lacking)}, so a model is given nothing of it.")
+    check_rows(file, Check(("images", "prompt") if model else (), row=index))
     row: dict[str, Any] = few_rows(file, index, 1)[0]
     shown = {name: row[name] for name in SHOWN_COLUMNS if row.get(name) is not None}
     return shown | (_as_processed(row, model, out) if model else {})

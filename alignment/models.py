@@ -18,6 +18,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedM
 from alignment import kernels
 from alignment.engine import is_main_process, wait_for
 from alignment.foreign_code import SAFE, pretrained, refuse_foreign_code
+from alignment.model_files import check_model_files, told_of_weights
 from alignment.recipe import Lora, ModelSection, Recipe, parquet
 from rewards.strict_yaml import InputError, nearest_file
 
@@ -31,12 +32,14 @@ SMALL_MODEL = 20_000_000
 def model_folder(path: str) -> str:
     """Where the weights lie: a run's ``model`` folder, the folder itself, or the hub name as it is.
 
-    Raises: InputError if ``path`` is a folder without a checkpoint, one with code, or looks like one that is not there.
+    Raises: InputError if ``path`` is a folder without a checkpoint, with a damaged one or one with code, or looks like a
+    path that does not exist.
     """
     folder = Path(path)
     for place in (folder / "model", folder):
         if (place / "config.json").is_file() or (place / "adapter_config.json").is_file():
             refuse_foreign_code(place)
+            check_model_files(place)
             return str(place)
     if folder.is_dir():
         raise InputError(
@@ -154,11 +157,14 @@ def load_model(
     """The model at ``path``; an adapter folder gives its base with the adapter on it."""
     folder = model_folder(path)
     options: dict[str, Any] = dict(dtype=dtype, attn_implementation=kernels.attention(attention))
-    model = pretrained(AutoModelForImageTextToText, base_of(folder), revision=revision, use_safetensors=True, **options)
+    base = base_of(folder)
+    with told_of_weights(base):
+        model = pretrained(AutoModelForImageTextToText, base, revision=revision, use_safetensors=True, **options)
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1 if model.num_parameters() < SMALL_MODEL else THREADS)
     if _is_adapter(folder):
-        return PeftModel.from_pretrained(model, folder, is_trainable=trainable)
+        with told_of_weights(folder):
+            return PeftModel.from_pretrained(model, folder, is_trainable=trainable)
     return model
 
 

@@ -317,13 +317,16 @@ def with_overrides(content: dict[str, Any], overrides: list[str]) -> dict[str, A
 def parquet(path: str) -> Path:
     """The Parquet file that a ``data`` entry names.
 
-    Raises: InputError if there is none.
+    Raises: InputError if there is none, or its footer is damaged.
     """
+    from data_builders.row_checks import open_parquet
+
     file = Path(path) if path.endswith(".parquet") else Path(f"{path}.parquet")
     if not file.is_file():
         near = sorted(str(p.with_suffix("")) for p in file.parent.parent.glob("*/*.parquet"))
         have = f" There: {', '.join(near)}." if near else " Build it first: clinalign build SPEC.yaml."
         raise InputError(f"data: no file {file}.{have}")
+    open_parquet(file).close()
     return file
 
 

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any, get_args
 
 from alignment.curriculum_section import curriculum_faults
+from alignment.engine import is_main_process
 from alignment.foreign_code import SAFE
 from alignment.recipe import Recipe, RewardEntry, columns_of, kept_places, parquet
 from alignment.reward_functions import pays_for
+from data_builders.row_checks import Check, file_faults
 from rewards.loading import load_reward
 from rewards.strict_yaml import InputError, nearest, number_trap
 from rewards.tasks import KNOWN
@@ -27,6 +29,8 @@ NEEDED_COLUMNS: dict[str, tuple[str, ...]] = {
     "pairs": ("images", "prompt", "facts", "task"),
     "reward_model": ("images", "prompt", "chosen", "rejected"),
 }
+MAY_BE_NULL = ("images", "task", "weight", "mirror_images")
+"""Of the needed columns, those that a row may leave open, and that are judged elsewhere (``weight_faults``)."""
 
 
 def config_class(method: str) -> type:
@@ -105,10 +109,20 @@ def data_faults(recipe: Recipe) -> list[str]:
     lacking = [column for column in needed if column not in names]
     if lacking:
         faults.append(f"data.train: {recipe.method} reads {', '.join(lacking)}, but {file} has: {', '.join(names)}.")
+    elif wrong := row_faults(recipe, needed):
+        return faults + wrong  # what follows counts on columns of the right types
     elif "weight" in needed:
         faults += weight_faults(recipe)
     faults += curriculum_faults(recipe.data.curriculum, recipe.trainer, names, batch_tokens=recipe.data.batch_tokens)
     return faults + kind_faults(recipe, names)
+
+
+def row_faults(recipe: Recipe, needed: Sequence[str]) -> list[str]:
+    """The first rows that cannot be trained on, each with its cure. Of several processes one reads them."""
+    if not is_main_process():
+        return []
+    never_null = tuple(name for name in needed if name not in MAY_BE_NULL)
+    return [f"data.train: {fault}" for fault in file_faults(parquet(recipe.data.train), Check(never_null))]
 
 
 def sampling_faults(recipe: Recipe) -> list[str]:

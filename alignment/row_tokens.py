@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import torch
 from filelock import FileLock
 from PIL import Image as PilImage
 from PIL import ImageOps
 from safetensors.torch import load_file, save_file
 
+from alignment.processor_checks import told_of_row
 from alignment.prompt_groups import group
 from alignment.reference_cache import cache_folder, processor_settings
 from alignment.row_cache import read_once
@@ -58,17 +60,21 @@ class Lengths:
 
 
 def counted(processor: Any, rows: Iterable[Any], answers: Sequence[str]) -> Lengths:
-    """The lengths of rows, whose images are decoded or not (``Image(decode=False)``)."""
+    """The lengths of rows, whose images are decoded or not (``Image(decode=False)``).
+
+    Raises: InputError naming the row that the model's chat template or image processor refuses.
+    """
     of_images: dict[tuple[tuple[int, int], ...], int] = {}
     found = Lengths([], [], [])
-    for row in rows:
+    for place, row in enumerate(rows):
         images = [_opened(image) for image in row["images"] or []]
-        made = group(processor, images, row["prompt"], [row[name] for name in answers] or [_nothing()])
-        plain = _num_tokens(processor, made.prompt)
-        sizes = tuple(image.size for image in images)
-        if sizes not in of_images:
-            given = {"images": [images]} if sizes else {}
-            of_images[sizes] = len(processor(text=[made.prompt], **given)["input_ids"][0]) - plain
+        with told_of_row(row, place, images):
+            made = group(processor, images, row["prompt"], [row[name] for name in answers] or [_nothing()])
+            plain = _num_tokens(processor, made.prompt)
+            sizes = tuple(image.size for image in images)
+            if sizes not in of_images:
+                given = {"images": [images]} if sizes else {}
+                of_images[sizes] = len(processor(text=[made.prompt], **given)["input_ids"][0]) - plain
         found.text.append(plain)
         found.images.append(of_images[sizes])
         found.answers.append([_num_tokens(processor, text) for text in made.answers] if answers else [])
@@ -105,7 +111,8 @@ def lengths_of_file(processor: Any, file: Path, answers: Sequence[str], *, run: 
     kept.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{kept}.lock"):
         if not kept.is_file():
-            _write(kept, counted(processor, read_once(file, columns), answers))
+            known = columns + ["id"] * ("id" in pq.read_schema(file).names)
+            _write(kept, counted(processor, read_once(file, known), answers))
     content = load_file(kept)
     return Lengths(content["text"].tolist(), content["images"].tolist(), content["answers"].tolist())
 

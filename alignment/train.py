@@ -170,6 +170,7 @@ def _train(recipe: Recipe, folder: Path) -> None:
 def make_trainer(recipe: Recipe, folder: Path) -> Any:
     """TRL's trainer for a recipe, model loaded and frozen as asked, ready to train."""
     from alignment.fitting_rows import rows_to_train_on, with_ids
+    from alignment.model_files import told_of_weights
     from alignment.models import (
         freeze,
         load_model,
@@ -200,10 +201,11 @@ def make_trainer(recipe: Recipe, folder: Path) -> Any:
             **model_options(recipe.model),
             **arguments.get("model_init_kwargs", {}),
         }
-    trainer = _maker(recipe.method)(
-        recipe, model, processor, data,
-        arguments=arguments, peft_config=None if is_adapter else lora_config(recipe.model.lora),
-    )  # fmt: skip
+    with told_of_weights(path):
+        trainer = _maker(recipe.method)(
+            recipe, model, processor, data,
+            arguments=arguments, peft_config=None if is_adapter else lora_config(recipe.model.lora),
+        )  # fmt: skip
     freeze(trainer.model, list(recipe.model.freeze))
     if recipe.model.cache_image_features:
         from alignment.image_features import cache_image_features
