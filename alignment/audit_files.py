@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from alignment.audit import Audit, audit
-from alignment.recipe import Chain, Recipe, read_recipe, with_overrides
+from alignment.recipe import Chain, Recipe, read_recipe
 from alignment.train import stage_recipe
+from rewards.overrides import with_overrides
 from rewards.strict_yaml import InputError, read_yaml, validated
 
 LISTED = re.compile(r"#\s*Beaten by(?: \((?P<stage>[^)]+)\))?:\s*(?P<names>.+)")

@@ -20,7 +20,7 @@ from rich.progress import track
 
 from alignment.generation import generate
 from alignment.models import load_for_inference, model_folder
-from alignment.recipe import Chain, Stage, columns_of, parquet, with_overrides
+from alignment.recipe import Chain, Stage, columns_of, parquet
 from alignment.reward_functions import local_backend
 from alignment.row_cache import borrowed_rows
 from data_builders.digest import sha256
@@ -30,6 +30,7 @@ from rewards.judge_spec import JudgeSpec, open_judge
 from rewards.llm import Completion, LlmClient, ask
 from rewards.llm_cache import ReplyCache
 from rewards.llm_spec import LlmSpec, open_llm
+from rewards.overrides import with_overrides
 from rewards.strict_yaml import InputError, nearest, read_yaml, validated
 from rewards.tally import Tally
 from rewards.tournament import tournament

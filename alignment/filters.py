@@ -6,10 +6,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from rewards.json_lines import json_lines
 from rewards.loading import BatchReward, Reward, load_reward
+from rewards.overrides import knob_values
 from rewards.reading import read
 from rewards.row_types import as_columns, column_fault, response_fault, row_faults
 from rewards.rule_faults import label_faults
@@ -27,7 +26,7 @@ def score_lines(name: str, knobs: list[str], lines: Iterable[str | bytes]) -> It
     Raises: InputError naming the line that is not JSON, lacks ``response`` or a column of the reward, or holds in one
     of them what it cannot hold (``rewards.row_types``).
     """
-    reward = load_reward(name, **_knobs(knobs))
+    reward = load_reward(name, **knob_values(knobs))
     rows = ((number, _complete(row, number, reward)) for number, row in json_lines(lines))
     if isinstance(reward, BatchReward):
         yield from _score_batch(reward, [row for _, row in rows])
@@ -128,13 +127,3 @@ def _checked_labels(rules: RuleSet, data: Path) -> int:
     if faults:
         raise InputError("\n".join(f"{data}: {fault}" for fault in faults))
     return len(records)
-
-
-def _knobs(pairs: list[str]) -> dict[str, Any]:
-    knobs: dict[str, Any] = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals:
-            raise InputError(f"knob '{pair}': expected knob=value.")
-        knobs[name] = yaml.safe_load(value)
-    return knobs

@@ -32,7 +32,7 @@ SMALL_MODEL = 20_000_000
 def model_folder(path: str) -> str:
     """Where the weights lie: a run's ``model`` folder, the folder itself, or the hub name as it is.
 
-    Raises: InputError if ``path`` is a folder without a checkpoint, with a damaged one or one with code, or looks like a
+    Raises: InputError if ``path`` is a folder without a checkpoint, with a damaged one or with code, or looks like a
     path that does not exist.
     """
     folder = Path(path)

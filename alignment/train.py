@@ -15,6 +15,7 @@ import yaml
 from alignment.engine import is_main_process, loaded_objects_left_alone, prepare_deepspeed
 from alignment.recipe import Chain, Recipe, Stage, kept_places, parquet, read_recipe
 from data_builders.digest import sha256
+from rewards.overrides import with_overrides
 from rewards.strict_yaml import InputError, read_yaml, validated
 
 PACKAGES = ("clinalign", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "deepspeed")
@@ -61,8 +62,6 @@ def run_chain(
 
 def read_chain(path: Path, overrides: list[str]) -> Chain:
     """The chain in a ``stages:`` file, after overrides."""
-    from alignment.recipe import with_overrides
-
     return validated(Chain, with_overrides(read_yaml(path), overrides), where=str(path))
 
 

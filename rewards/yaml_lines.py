@@ -9,7 +9,7 @@ Place = tuple[str | int, ...]
 
 def line_of(path: Path, place: Place) -> int:
     """The line (from 1) of the key or item at ``place``, or of the nearest one above it that the file has."""
-    node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    node = yaml.compose(path.read_text(encoding="utf-8-sig"), Loader=yaml.SafeLoader)
     line = 1
     for part in place:
         found = _step(node, part)
