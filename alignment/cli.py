@@ -14,6 +14,7 @@ from rich.console import Console
 from alignment.cli_cache import cache
 from alignment.cli_cluster import launch, show_memory
 from alignment.cli_output import JsonFlag, Overrides, say
+from alignment.cli_release import verify
 from alignment.cli_reward_model import eval_reward_model
 from alignment.cli_rewards import audit, check_rules, eval_reader_command, list_rewards, read, score
 from alignment.cli_soak import ledger, soak
@@ -198,14 +199,16 @@ def evaluate_command(
     from alignment.evaluate import EVALUATED, evaluate
     from alignment.models import load_for_inference
     from alignment.recipe import parquet
+    from alignment.weights_digest import model_sha256
     from data_builders.row_checks import check_rows
 
     check_rows(parquet(data), EVALUATED)  # before a model is loaded
     target = out or Path(run) / "evaluation"
+    weights = model_sha256(run)
     model, processor = load_for_inference(run)
     evaluation = evaluate(
         model, processor, parquet(data), out=target, limit=limit, model_name=run, progress=True, probe=probe,
-        box_space=known_space(box_space) if box_space else written_space(run),
+        weights_sha256=weights, box_space=known_space(box_space) if box_space else written_space(run),
     )  # fmt: skip
     figures = {c: {n: m.value for n, m in found.items()} for c, found in evaluation.metrics.items()}
     looked = _looked(target / "blindness.json") if probe else {}
@@ -230,6 +233,9 @@ def release(run: Path, out: Path, as_json: JsonFlag = False) -> None:
     from alignment.release import release as release_run
 
     say({"released": str(release_run(run, out))}, as_json)
+
+
+app.command()(verify)
 
 
 @app.command()

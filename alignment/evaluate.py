@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from alignment.box_units import UNIT_COLUMNS, with_units
 from alignment.controls import Answered, Blind, Response, Row, baselines, blinded, controls_for, image_key, pixels
+from alignment.data_summary import data_summary
 from alignment.dialogue_evaluation import dialogues_said
 from alignment.generation import generate
 from alignment.metrics import Metric, Outcome, final_words, score_answers, summarise
@@ -54,7 +55,8 @@ PICTURE_PIXELS = 320
 class Evaluation:
     """What ``evaluation.json`` holds. ``metrics``: by condition (``clean``, ``noise``, ...), then by name.
 
-    ``unjudged``: how many rows no metric judges, by reason.
+    ``unjudged``: how many rows no metric judges, by reason. ``model_sha256``: of the weights that answered (None: not
+    known). ``data_card``: the counts, licence and hashes of the data set's card. ``rule_sets``: those of the rows.
     """
 
     model: str
@@ -69,6 +71,8 @@ class Evaluation:
     metrics: dict[str, dict[str, Metric]]
     box_space: BoxSpace = "grid"
     unjudged: dict[str, int] = field(default_factory=dict[str, int])
+    model_sha256: str | None = None
+    rule_sets: list[str] = field(default_factory=list[str])
 
     @classmethod
     def read(cls, folder: Path) -> "Evaluation":
@@ -99,6 +103,7 @@ def evaluate(
     *,
     out: Path,
     model_name: str | None = None,
+    weights_sha256: str | None = None,
     limit: int | None = None,
     blind_controls: bool = True,
     reference: Path | None = None,
@@ -114,12 +119,15 @@ def evaluate(
 ) -> Evaluation:
     """The model judged on prompt rows; ``evaluation.json``, ``answers.jsonl``, ``report.html`` go to ``out``.
 
-    ``data``: an entry such as ``data/x/prompt/test``. ``limit``: that many rows, drawn at random.
+    ``data``: an entry such as ``data/x/prompt/test``. ``weights_sha256``: by which the model is known
+    (``weights_digest.model_sha256``); without it the evaluation cannot go into a release. ``limit``: that many
+    rows, drawn at random.
     ``reference``: prompt or instruction rows of another split, whose habits the baselines take.
     ``box_space``: the units in which the model states boxes; the truth's are in the rows.
     ``probe``: also does the model look (``blindness.json``)? ``probe_limit``: on that many of the rows.
     Raises: InputError if the data are missing, empty, or not prompt rows, or no metric judges any of them.
     """
+    digest = sha256(parquet(str(data)))
     truth = limited(read_rows(data), limit=limit, seed=seed)
     unjudged = unjudged_rows(truth, rules=rules, where=data)
     check_processing(processor, truth)
@@ -136,9 +144,10 @@ def evaluate(
     outcomes = {condition: score_answers(*pair, rules=rules) for condition, pair in answered.items()}
     evaluation = Evaluation(
         model=model_name or str(getattr(model.config, "name_or_path", "")) or "model",
+        model_sha256=weights_sha256,
         data=str(data),
-        data_sha256=sha256(parquet(str(data))),
-        data_card=data_card(data),
+        data_sha256=digest,
+        data_card=data_summary(parquet(str(data)), digest),
         num_rows=len(rows),
         num_patients=len({row["patient"] for row in rows}),
         box_space=box_space,
@@ -147,6 +156,7 @@ def evaluate(
         versions={library: version(library) for library in LIBRARIES},
         metrics={c: summarise(o, num_resamples=num_resamples, seed=seed) for c, o in outcomes.items()},
         unjudged=unjudged,
+        rule_sets=sorted({row["rule_set"] for row in rows} - {""}),
     )
     _write(evaluation, answered, outcomes["clean"], out, rules=rules)
     if probe:
@@ -291,13 +301,6 @@ def _batches(rows: Sequence[Row], batch_size: int) -> Iterator[tuple[str, list[i
 
 def _kind(task: str) -> str:
     return task if task in ("box", "report", "dialogue") else "closed"
-
-
-def data_card(data: Path) -> dict[str, Any] | None:
-    """The ``card.json`` that the build left beside the rows or one folder up, if any."""
-    folder = parquet(str(data)).resolve().parent
-    found = [place / "card.json" for place in (folder, folder.parent) if (place / "card.json").is_file()]
-    return read_json(found[0], "Build the set anew.") if found else None
 
 
 def write_answers(

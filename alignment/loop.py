@@ -113,27 +113,37 @@ def _one_seed(loop: Loop, path: Path, data: Path, seed: int, *, single: bool, fr
 
 
 def _evaluated(loop: Loop, data: Path, run_folder: Path, out: Path, *, controls: bool) -> Path:
-    """The evaluation folder of a stage; made if it is not there."""
+    """The evaluation folder of a stage; made if it is not there, or is not of the weights that are there."""
     from alignment.box_units import written_space
     from alignment.evaluate import evaluate, limited, read_rows
     from alignment.models import load_for_inference
     from alignment.operating_points import biases_in, operating_points, write_points
+    from alignment.weights_digest import model_sha256
 
-    if not (out / "evaluation.json").is_file():
+    weights = model_sha256(str(run_folder))
+    anew = not _is_of(out, weights)
+    if anew:
         model, processor = load_for_inference(str(run_folder))
         done = evaluate(
             model, processor, data / loop.test, out=out, model_name=str(run_folder), limit=loop.limit,
             reference=data / loop.reference if loop.reference and controls else None,
             blind_controls=controls, batch_size=128, progress=True, probe=loop.probe, probe_limit=loop.probe_limit,
-            box_space=written_space(str(run_folder)),
+            box_space=written_space(str(run_folder)), weights_sha256=weights,
         )  # fmt: skip
         for reason, number in done.unjudged.items():
             Console(stderr=True).print(f"{number} of {done.num_rows} rows: {reason}; not judged", highlight=False)
-    if loop.operating_points and biases_in(out) != loop.operating_points:
+    if loop.operating_points and (anew or biases_in(out) != loop.operating_points):
         model, processor = load_for_inference(str(run_folder))
         rows = limited(read_rows(data / loop.test), limit=loop.limit, seed=0)
         write_points(operating_points(model, processor, rows, loop.operating_points, batch_size=128), out)
     return out
+
+
+def _is_of(evaluation: Path, weights: str | None) -> bool:
+    """Whether the folder holds an evaluation of these weights."""
+    from alignment.evaluate import Evaluation
+
+    return (evaluation / "evaluation.json").is_file() and Evaluation.read(evaluation).model_sha256 == weights
 
 
 def effects_of(comparison: Comparison, folders: dict[str, Path]) -> list[Effect]:

@@ -17,7 +17,7 @@ from datasets import Dataset, Features, List, Value
 from datasets import Image as ImageFeature
 from rich.progress import track
 
-from alignment.evaluate import data_card
+from alignment.data_summary import data_card
 from alignment.generation import generate
 from alignment.image_pairs import Degraded, degraded, look_alike_pairs, noised_pairs
 from alignment.models import load_for_inference

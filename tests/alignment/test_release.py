@@ -9,6 +9,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from alignment.release import release, verify
 from alignment.tiny import build_tiny
+from alignment.weights_digest import model_sha256
 from data_builders.schema import user_turn
 from rewards.strict_yaml import InputError
 
@@ -16,7 +17,11 @@ FIGURE = {"value": 0.875, "low": 0.8, "high": 0.95, "num_rows": 9, "num_patients
 EVALUATION = {
     "metrics": {"clean": {"closed_accuracy": FIGURE}, "noise": {"closed_accuracy": FIGURE | {"value": 0.5}}},
     "num_rows": 9, "num_patients": 3, "data": "data/x/prompt/test", "data_sha256": "d" * 64, "seed": 0,
-    "data_card": {"licence": "drawn by clinalign"},
+    "data_card": None, "model": "runs/x", "max_new_tokens": {}, "versions": {"torch": "2.14.1"},
+}  # fmt: skip
+DATA_CARD = {
+    "source": "phantom_chest", "kind": "prompt", "split": "test", "rows": {"presence": 9}, "patients": 3,
+    "licence": "drawn by clinalign; no restriction", "quarantined": 0, "sha256": "d" * 64,
 }  # fmt: skip
 RECIPE = {"method": "dpo", "model": {"path": "runs/sft"}, "data": {"train": "data/x/preference/train"}}
 PROVENANCE = {
@@ -33,13 +38,18 @@ def base(tmp_path_factory):
     return build_tiny(texts, tmp_path_factory.mktemp("base"), image_size=32, hidden_size=32, vision_hidden_size=32)
 
 
-def records(run, *, evaluated=True):
+def records(run):
     run.mkdir(exist_ok=True)
     (run / "recipe.resolved.yaml").write_text(yaml.safe_dump(RECIPE))
     (run / "provenance.json").write_text(json.dumps(PROVENANCE))
-    if evaluated:
-        (run / "evaluation").mkdir()
-        (run / "evaluation" / "evaluation.json").write_text(json.dumps(EVALUATION))
+    return run
+
+
+def judged(run, **changes):
+    """The run with an evaluation of its weights, so changed."""
+    (run / "evaluation").mkdir(exist_ok=True)
+    content = {**EVALUATION, "data_card": DATA_CARD, "model_sha256": model_sha256(str(run)), **changes}
+    (run / "evaluation" / "evaluation.json").write_text(json.dumps(content))
     return run
 
 
@@ -47,7 +57,7 @@ def records(run, *, evaluated=True):
 def full_run(base, tmp_path):
     run = records(tmp_path / "run")
     (run / "model").symlink_to(base)
-    return run
+    return judged(run)
 
 
 @pytest.fixture
@@ -58,7 +68,7 @@ def adapter_run(base, tmp_path):
     adapted = get_peft_model(AutoModelForImageTextToText.from_pretrained(base), config)
     adapted.save_pretrained(run / "model")
     AutoProcessor.from_pretrained(base).save_pretrained(run / "model")
-    return run
+    return judged(run)
 
 
 def question(processor):
@@ -96,7 +106,8 @@ def test_the_card_shows_figures_beside_their_controls_and_the_limits(full_run, t
     assert "| closed_accuracy | 0.875 [0.800, 0.950] | 0.500 [0.800, 0.950] |" in card
     assert "Not a medical device" in card
     assert "drawn by clinalign" in card
-    assert "path: runs/sft" in card
+    assert "runs/sft" not in card
+    assert "method: dpo" in card
     assert "abc123" in card
 
 
@@ -120,7 +131,7 @@ def test_verification_names_every_file_that_changed(full_run, tmp_path):
 
 
 def test_a_run_without_evaluation_is_not_released(base, tmp_path):
-    run = records(tmp_path / "run", evaluated=False)
+    run = records(tmp_path / "run")
     (run / "model").symlink_to(base)
     with pytest.raises(InputError, match=r"not released without its evaluation.*clinalign eval"):
         release(run, tmp_path / "out")
@@ -128,15 +139,13 @@ def test_a_run_without_evaluation_is_not_released(base, tmp_path):
 
 
 def test_an_evaluation_without_a_figure_is_no_evidence(full_run, tmp_path):
-    file = full_run / "evaluation" / "evaluation.json"
-    file.write_text(json.dumps(EVALUATION | {"metrics": {"clean": {}}}))
+    judged(full_run, metrics={"clean": {}})
     with pytest.raises(InputError, match=r"evaluation.json: holds no figure. Evaluate on rows that can be judged"):
         release(full_run, tmp_path / "out")
 
 
 def test_the_card_says_what_no_metric_judges(full_run, tmp_path):
-    file = full_run / "evaluation" / "evaluation.json"
-    file.write_text(json.dumps(EVALUATION | {"unjudged": {"box without true boxes": 2, "report without facts": 3}}))
+    judged(full_run, unjudged={"box without true boxes": 2, "report without facts": 3})
     card = (release(full_run, tmp_path / "out") / "README.md").read_text()
     assert "Not judged by any metric: 3 x report without facts; 2 x box without true boxes.\n" in card
 
