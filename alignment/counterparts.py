@@ -7,7 +7,6 @@ kept by content beside the output as they come, so a killed run goes on and a se
 import asyncio
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -17,11 +16,14 @@ from datasets import Dataset, List, Value
 from datasets import Image as ImageFeature
 from rich.progress import track
 
+from alignment.engine import is_main_process, wait_for
 from alignment.generation import generate
 from alignment.models import load_for_inference, model_folder
-from alignment.recipe import Chain, Stage, parquet, with_overrides
+from alignment.recipe import Chain, Stage, columns_of, parquet, with_overrides
 from alignment.reward_functions import local_backend
 from data_builders.digest import sha256
+from data_builders.locks import only_one
+from data_builders.output_folders import unfinished
 from rewards.cases import cases, image_bytes, prompt_text
 from rewards.judge_spec import JudgeSpec, open_judge
 from rewards.llm import Completion, LlmClient, ask
@@ -33,6 +35,7 @@ from rewards.tournament import tournament
 
 COLUMN = List({"model": Value("string"), "text": Value("string")})
 CHUNK = 8
+DAY_S = 86_400
 
 
 def write_counterparts(
@@ -63,7 +66,20 @@ def write_counterparts(
     if not len(rows):
         raise InputError(f"{data}: no rows to answer.")
     target = Path(out) if out.endswith(".parquet") else Path(f"{out}.parquet")
-    target.parent.mkdir(parents=True, exist_ok=True)
+    _refuse_rows_of_others(target, parquet(data))
+    with only_one(target):
+        return _write_pool(data, rows, target, models, max_new_tokens, batch_size)
+
+
+def _refuse_rows_of_others(target: Path, data: Path) -> None:
+    """Raises: InputError if what would be replaced is the data themselves, or no pool."""
+    if target.is_file() and (target.samefile(data) or "counterparts" not in columns_of(str(target))):
+        raise InputError(f"{target}: holds rows that are no pool of answers and is not replaced. Name another output.")
+
+
+def _write_pool(
+    data: str, rows: Any, target: Path, models: dict[str, str], max_new_tokens: int, batch_size: int
+) -> dict[str, Any]:
     cache = ReplyCache(target.with_suffix(".counterparts.jsonl"))
     pool: list[list[dict[str, str]]] = [[] for _ in range(len(rows))]
     card: dict[str, Any] = {"data": data, "rows": len(rows), "max_new_tokens": max_new_tokens, "models": {}}
@@ -85,7 +101,10 @@ def pool_of_stage(chain: Chain, stage: Stage, file: Path, wiring: list[str]) -> 
     """The data entry that holds the stage's training rows with the answers of its ``counterparts``; made once."""
     section = with_overrides(read_yaml(file), [*wiring, *stage.overrides])["data"]
     out = f"{chain.output}/{stage.name}_pool/align"
-    if not Path(f"{out}.counterparts.json").is_file():
+    card = Path(f"{out}.counterparts.json")
+    if not is_main_process():
+        wait_for(card, limit_s=DAY_S)
+    elif not card.is_file():
         models = {name: f"{chain.output}/{name}" for name in stage.counterparts}
         write_counterparts(section["train"], out, models, tasks=section.get("tasks"), limit=section.get("limit"))
     return out
@@ -96,7 +115,7 @@ def _write(rows: Any, pool: list[list[dict[str, str]]], target: Path) -> None:
     if "counterparts" in rows.column_names:
         rows = rows.remove_columns("counterparts")
     raw = rows.cast_column("images", List(ImageFeature(decode=False)))
-    scratch = target.with_suffix(f".{os.getpid()}.tmp")
+    scratch = unfinished(target)
     raw.add_column("counterparts", pool, feature=COLUMN).cast_column("images", List(ImageFeature())).to_parquet(scratch)
     scratch.replace(target)
 

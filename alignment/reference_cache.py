@@ -20,6 +20,10 @@ from alignment.shared_prefix import base_model
 Logps = dict[str, list[float]]
 
 
+KINDS = ("image_features", "reference_logps", "row_lengths")
+"""The folders in it; what else lies there is not ours."""
+
+
 def cache_folder() -> Path:
     """``CLINALIGN_CACHE``, or ``~/.cache/clinalign``."""
     return Path(os.environ.get("CLINALIGN_CACHE", Path.home() / ".cache" / "clinalign"))

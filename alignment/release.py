@@ -5,7 +5,6 @@ Left out: uploading anywhere. A folder that verifies can be copied by whatever m
 
 import json
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,8 @@ import yaml
 
 from alignment.report import CONDITIONS, metric_names
 from data_builders.digest import sha256
+from data_builders.locks import only_one
+from data_builders.output_folders import new_folder
 from rewards.strict_yaml import InputError
 
 MANIFEST = "manifest.json"
@@ -32,17 +33,12 @@ def release(run: Path, out: Path, *, evaluation: Path | None = None) -> Path:
         raise InputError(f"{judged}: holds no figure. Evaluate on rows that can be judged: clinalign eval {run} DATA.")
     recipe, provenance = _run_records(run)
     _refuse_occupied(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
-        folder = Path(scratch) / "release"
+    with only_one(out), new_folder(out) as folder:
         num_parameters = save_merged(run / "model", folder)
         shutil.copyfile(judged, folder / "evaluation.json")
         card = model_card(out.name, recipe, provenance, figures, num_parameters)
         (folder / "README.md").write_text(card, encoding="utf-8")
         _write_manifest(folder)
-        if out.is_dir():
-            out.rmdir()
-        folder.rename(out)
     return out
 
 
