@@ -72,7 +72,7 @@ def build(
     from data_builders.build import build as build_data
     from data_builders.build_spec import read_spec
 
-    out = build_data(read_spec(spec, overrides or []), local=_local_backend)
+    out = build_data(read_spec(spec, overrides or []), local=_local_backend, inputs=[spec])
     card = json.loads((out / "card.json").read_text(encoding="utf-8"))
     told = {name: card[name] for name in ("counts", "preference") if card[name]}
     say({"built": str(out), "gallery": str(out / "gallery.html"), **told}, as_json)
@@ -168,7 +168,7 @@ def train(
     if _is_chain(recipe):
         folders = run_chain(recipe, overrides or [], fresh=fresh)
     else:
-        folders = [run(read_recipe(recipe, overrides or []), fresh=fresh)]
+        folders = [run(read_recipe(recipe, overrides or []), fresh=fresh, inputs=[recipe])]
     say({"trained": [str(folder) for folder in folders]}, as_json)
     leave_process_group()
 

@@ -7,7 +7,6 @@ kept by content beside the output as they come, so a killed run goes on and a se
 import asyncio
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -18,12 +17,15 @@ from datasets import Image as ImageFeature
 from datasets import List, Value
 from rich.progress import track
 
+from alignment.engine import is_main_process, wait_for
 from alignment.generation import generate
 from alignment.models import load_for_inference, model_folder
 from alignment.recipe import Chain, Stage, columns_of, parquet
 from alignment.reward_functions import local_backend
 from alignment.row_cache import borrowed_rows
 from data_builders.digest import sha256
+from data_builders.locks import only_one
+from data_builders.output_folders import unfinished
 from data_builders.row_checks import Check, check_rows
 from rewards.cases import cases, image_bytes, prompt_text
 from rewards.judge_spec import JudgeSpec, open_judge
@@ -37,6 +39,7 @@ from rewards.tournament import tournament
 
 COLUMN = List({"model": Value("string"), "text": Value("string")})
 CHUNK = 8
+DAY_S = 86_400
 
 
 def write_counterparts(
@@ -56,25 +59,12 @@ def write_counterparts(
     answered nothing.
     """
     file, target = parquet(data), Path(out) if out.endswith(".parquet") else Path(f"{out}.parquet")
+    _refuse_rows_of_others(target, file)
     target.parent.mkdir(parents=True, exist_ok=True)
-    cache = ReplyCache(target.with_suffix(".counterparts.jsonl"))
     check_rows(file, Check(("id", "images", "prompt", *(("task",) if tasks else ()))))
-    with borrowed_rows(file, target.with_suffix(".rows")) as every:
+    with only_one(target), borrowed_rows(file, target.with_suffix(".rows")) as every:
         rows = _asked_rows(every, data, tasks, limit)
-        pool: list[list[dict[str, str]]] = [[] for _ in range(len(rows))]
-        card: dict[str, Any] = {"data": data, "rows": len(rows), "max_new_tokens": max_new_tokens, "models": {}}
-        for name, path in models.items():
-            version, answers = _answers(path, rows, cache, max_new_tokens, batch_size)
-            if all(answer is None for answer in answers):
-                raise InputError(
-                    f"--model {name}={path}: answered none of {len(rows)} rows. Check that the endpoint works."
-                )
-            card["models"][name] = {"path": path, "version": version, "answers": sum(a is not None for a in answers)}
-            for own, answer in zip(pool, answers, strict=True):
-                own.extend([{"model": name, "text": answer}] if answer is not None else [])
-        _write(rows, pool, target)
-    target.with_suffix(".counterparts.json").write_text(json.dumps(card, indent=2), encoding="utf-8")
-    return {"written": str(target), **card}
+        return _write_pool(data, rows, target, models, max_new_tokens, batch_size)
 
 
 def _asked_rows(rows: Any, data: str, tasks: list[str] | None, limit: int | None) -> Any:
@@ -95,11 +85,40 @@ def _asked_rows(rows: Any, data: str, tasks: list[str] | None, limit: int | None
     return rows
 
 
+def _refuse_rows_of_others(target: Path, data: Path) -> None:
+    """Raises: InputError if what would be replaced is the data themselves, or no pool."""
+    if target.is_file() and (target.samefile(data) or "counterparts" not in columns_of(str(target))):
+        raise InputError(f"{target}: holds rows that are no pool of answers and is not replaced. Name another output.")
+
+
+def _write_pool(
+    data: str, rows: Any, target: Path, models: dict[str, str], max_new_tokens: int, batch_size: int
+) -> dict[str, Any]:
+    cache = ReplyCache(target.with_suffix(".counterparts.jsonl"))
+    pool: list[list[dict[str, str]]] = [[] for _ in range(len(rows))]
+    card: dict[str, Any] = {"data": data, "rows": len(rows), "max_new_tokens": max_new_tokens, "models": {}}
+    for name, path in models.items():
+        version, answers = _answers(path, rows, cache, max_new_tokens, batch_size)
+        if all(answer is None for answer in answers):
+            raise InputError(
+                f"--model {name}={path}: answered none of {len(rows)} rows. Check that the endpoint works."
+            )
+        card["models"][name] = {"path": path, "version": version, "answers": sum(a is not None for a in answers)}
+        for own, answer in zip(pool, answers, strict=True):
+            own.extend([{"model": name, "text": answer}] if answer is not None else [])
+    _write(rows, pool, target)
+    target.with_suffix(".counterparts.json").write_text(json.dumps(card, indent=2), encoding="utf-8")
+    return {"written": str(target), **card}
+
+
 def pool_of_stage(chain: Chain, stage: Stage, file: Path, wiring: list[str]) -> str:
     """The data entry that holds the stage's training rows with the answers of its ``counterparts``; made once."""
     section = with_overrides(read_yaml(file), [*wiring, *stage.overrides])["data"]
     out = f"{chain.output}/{stage.name}_pool/align"
-    if not Path(f"{out}.counterparts.json").is_file():
+    card = Path(f"{out}.counterparts.json")
+    if not is_main_process():
+        wait_for(card, limit_s=DAY_S)
+    elif not card.is_file():
         models = {name: f"{chain.output}/{name}" for name in stage.counterparts}
         write_counterparts(section["train"], out, models, tasks=section.get("tasks"), limit=section.get("limit"))
     return out
@@ -110,7 +129,7 @@ def _write(rows: Any, pool: list[list[dict[str, str]]], target: Path) -> None:
     if "counterparts" in rows.column_names:
         rows = rows.remove_columns("counterparts")
     raw = rows.cast_column("images", List(ImageFeature(decode=False)))
-    scratch = target.with_suffix(f".{os.getpid()}.tmp")
+    scratch = unfinished(target)
     raw.add_column("counterparts", pool, feature=COLUMN).cast_column("images", List(ImageFeature())).to_parquet(scratch)
     scratch.replace(target)
 

@@ -3,13 +3,13 @@
 A card counts only where it is the card of these very rows, by SHA-256. Left out: the gallery, and the spec.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 from alignment.recipe import parquet
 from alignment.released_fields import DATA
 from alignment.released_forms import OTHER
+from rewards.json_lines import read_json
 
 Json = dict[str, Any]
 
@@ -18,7 +18,7 @@ def data_card(data: Path) -> Json | None:
     """The ``card.json`` that the build left beside the rows or one folder up, if any."""
     folder = parquet(str(data)).resolve().parent
     found = [place / "card.json" for place in (folder, folder.parent) if (place / "card.json").is_file()]
-    return json.loads(found[0].read_text(encoding="utf-8")) if found else None
+    return read_json(found[0], "Build the set anew.") if found else None
 
 
 def data_summary(data: Path, digest: str) -> Json:

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from alignment.image_rows import IMAGE_FIELDS, Fields
-from alignment.reference_cache import add_weights, cache_folder
+from alignment.reference_cache import KINDS, add_weights, cache_folder
 from alignment.shared_prefix import base_model
 from rewards.strict_yaml import InputError
 
@@ -152,6 +152,6 @@ def _write(file: Path, values: Features) -> None:
 
 def cache_sizes(run: Path | None = None) -> dict[str, dict[str, Any]]:
     """Files and MiB of each kind of content under ``cache_folder``."""
-    kinds = sorted(p for p in cache_folder(run).glob("*") if p.is_dir())
+    kinds = [cache_folder(run) / kind for kind in KINDS if (cache_folder(run) / kind).is_dir()]
     sizes = {kind.name: [f.stat().st_size for f in kind.rglob("*") if f.is_file()] for kind in kinds}
     return {name: {"files": len(found), "mib": round(sum(found) / 2**20, 1)} for name, found in sizes.items()}

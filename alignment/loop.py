@@ -21,6 +21,7 @@ from alignment.loop_file import UNTRAINED, Comparison, Loop, read_loop
 from alignment.metrics import BY_FINDING, differences, ratios_in, score_answers, summarise
 from alignment.over_seeds import mean_over_seeds
 from alignment.train import run, stage_recipe
+from data_builders.locks import only_one
 from data_builders.schema import user_turn
 from rewards.rule_set import load_rule_set
 from rewards.strict_yaml import InputError, nearest, read_yaml
@@ -53,7 +54,12 @@ def run_loop(path: Path, *, seeds: int = 1, fresh: bool = False, quiet: bool = F
     Returns the effects (over seeds where there are several), the folders of the runs, report and release.
     """
     loop = read_loop(path)
-    data = _built(loop, fresh=fresh)
+    with only_one(Path(loop.chain.output)):
+        return _run_loop(loop, path, seeds=seeds, fresh=fresh, quiet=quiet)
+
+
+def _run_loop(loop: Loop, path: Path, *, seeds: int, fresh: bool, quiet: bool) -> dict[str, Any]:
+    data = _built(loop, path, fresh=fresh)
     base = _base_seed(loop, path)
     per_seed = [_one_seed(loop, path, data, base + k, single=seeds == 1, fresh=fresh) for k in range(seeds)]
     effects = per_seed[0] if seeds == 1 else over_seeds(per_seed)
@@ -69,14 +75,15 @@ def run_loop(path: Path, *, seeds: int = 1, fresh: bool = False, quiet: bool = F
     return {**result, "released": str(released)}
 
 
-def _built(loop: Loop, *, fresh: bool) -> Path:
+def _built(loop: Loop, path: Path, *, fresh: bool) -> Path:
     from data_builders.build import build
     from data_builders.build_spec import read_spec
 
     spec = read_spec(Path(loop.spec), [])
     card = Path(spec.output) / "card.json"
     as_built = json.loads(card.read_text(encoding="utf-8"))["spec"] if card.is_file() else None
-    return card.parent if as_built == spec.model_dump(mode="json") and not fresh else build(spec)
+    is_built = as_built == spec.model_dump(mode="json") and not fresh
+    return card.parent if is_built else build(spec, inputs=[path, Path(loop.spec)])
 
 
 def _base_seed(loop: Loop, path: Path) -> int:
@@ -97,7 +104,7 @@ def _one_seed(loop: Loop, path: Path, data: Path, seed: int, *, single: bool, fr
     for index, stage in enumerate(chain.stages):
         console.print(f"[bold]{stage.name}[/bold] (seed {seed})", highlight=False)
         recipe = stage_recipe(chain, index, path, seed=seed)
-        folder = run(recipe, fresh=fresh)
+        folder = run(recipe, fresh=fresh, inputs=[path, path.parent / stage.recipe, data])
         if index == 0 and any(UNTRAINED in c.stages for c in loop.compare):
             folders[UNTRAINED] = _evaluated(loop, data, folder / "init", folder / "init_evaluation", controls=False)
         if recipe.method != "pairs":

@@ -28,6 +28,7 @@ from data_builders.hallucination_checks import fault_of_rejected, invents
 from data_builders.lesion_noise import NoiseTally
 from data_builders.llm_hallucinations import Ask, Request, hallucinated
 from data_builders.llm_rows import LlmTally, asker, relevance_of
+from data_builders.output_folders import unfinished
 from data_builders.preference_set import figures, weighted
 from data_builders.render import report
 from data_builders.schema import assistant_turn, message_text
@@ -124,8 +125,9 @@ def write_pairs(recipe: Recipe, *, ask: Ask | None = None) -> Path:
         raise InputError(
             f"{recipe.model.path} made no mistake on {len(data)} reports; there is nothing to prefer against."
         )
-    Dataset.from_list(pairs, features=FEATURES).to_parquet(str(out))
     (out.parent / "card.json").write_text(json.dumps(_card(pairs, tally), indent=2, sort_keys=True), encoding="utf-8")
+    Dataset.from_list(pairs, features=FEATURES).to_parquet(str(unfinished(out)))
+    unfinished(out).replace(out)  # last and at once: from here on the run counts as finished
     return out
 
 

@@ -21,6 +21,10 @@ from rewards.strict_yaml import InputError
 Logps = dict[str, list[float]]
 
 
+KINDS = ("image_features", "reference_logps", "row_lengths")
+"""The folders in it; what else lies there is not ours."""
+
+
 def cache_folder(run: Path | None = None) -> Path:
     """``CLINALIGN_CACHE``, which runs share, or ``.cache`` in the run's folder, which goes with it.
 

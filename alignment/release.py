@@ -6,7 +6,6 @@ readers have.
 """
 
 import json
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,8 @@ from alignment.released_model import save_merged
 from alignment.report import CONDITIONS, metric_names
 from alignment.vocabulary import check_vocabulary
 from alignment.weights_digest import model_sha256
+from data_builders.locks import only_one
+from data_builders.output_folders import new_folder
 from rewards.strict_yaml import InputError
 
 __all__ = ["MANIFEST", "model_card", "release", "verify"]
@@ -41,18 +42,13 @@ def release(run: Path, out: Path, *, evaluation: Path | None = None) -> Path:
     told = _evaluation_told(figures, steps)
     _check_vocabulary(run, steps)
     _refuse_occupied(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
-        folder = Path(scratch) / "release"
+    with only_one(out), new_folder(out) as folder:
         num_parameters, architecture = save_merged(run / "model", folder)
         (folder / "evaluation.json").write_text(json.dumps(told, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         card = model_card(told, steps, num_parameters=num_parameters, architecture=architecture)
         (folder / "README.md").write_text(card, encoding="utf-8")
         write_manifest(folder)
         make_readable(folder)
-        if out.is_dir():
-            out.rmdir()
-        folder.rename(out)
     return out
 
 

@@ -3,9 +3,10 @@
 A run's folder: ``recipe.resolved.yaml``, ``provenance.json``, ``checkpoints/``, ``log.jsonl``, ``model/`` (once done).
 """
 
+import contextlib
 import json
-import shutil
 import subprocess
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,33 +16,49 @@ import yaml
 from alignment.engine import is_main_process, loaded_objects_left_alone, prepare_deepspeed
 from alignment.recipe import Chain, Recipe, Stage, kept_places, parquet, read_recipe
 from data_builders.digest import sha256
+from data_builders.locks import only_one
+from data_builders.output_folders import (
+    named_files,
+    recover,
+    refuse_foreign,
+    refuse_needed,
+    refuse_nested,
+    remove,
+)
 from rewards.overrides import with_overrides
 from rewards.strict_yaml import InputError, read_yaml, validated
 
 PACKAGES = ("clinalign", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "deepspeed")
 
 
-def run(recipe: Recipe, *, fresh: bool = False) -> Path:
+def run(recipe: Recipe, *, fresh: bool = False, inputs: Iterable[Path] = ()) -> Path:
     """Trains and returns the run's folder. A finished run of the same recipe is left as it is.
 
-    Raises: InputError if the folder holds a run of another recipe.
+    ``fresh`` replaces the run that is there. ``inputs``: files that are read beside those that the recipe names, such
+    as its own.
+
+    Raises: InputError if the folder holds a run of another recipe, something that is no run, or (with ``fresh``)
+    something that is needed; and if another process trains there.
     """
     folder = Path(recipe.output)
-    if fresh and folder.exists() and is_main_process():
-        shutil.rmtree(folder)
-    if _is_finished(recipe, folder):
-        _forget_rows(folder)
+    if not fresh and _is_finished(recipe, folder):
         return folder
-    folder.mkdir(parents=True, exist_ok=True)
-    if is_main_process():
-        _write_provenance(recipe, folder)
-    if recipe.method == "pairs":
-        from alignment.pairs import write_pairs
+    with _alone_at(folder):
+        if is_main_process():
+            _clear(folder, recipe, fresh=fresh, inputs=inputs)
+        if not fresh and _is_finished(recipe, folder):
+            _forget_rows(folder)
+            return folder
+        folder.mkdir(parents=True, exist_ok=True)
+        if is_main_process():
+            _write_provenance(recipe, folder)
+        if recipe.method == "pairs":
+            from alignment.pairs import write_pairs
 
-        write_pairs(recipe)
-    else:
-        _train(recipe, folder)
-    _forget_rows(folder)
+            write_pairs(recipe)
+        else:
+            _train(recipe, folder)
+        _forget_rows(folder)
     return folder
 
 
@@ -52,12 +69,33 @@ def _forget_rows(folder: Path) -> None:
         forget_rows(folder / ROWS)
 
 
+def _alone_at(folder: Path) -> contextlib.AbstractContextManager[None]:
+    """The lock of an output, held by rank 0 for all ranks of a launch."""
+    return only_one(folder) if is_main_process() else contextlib.nullcontext()
+
+
+def _clear(folder: Path, recipe: Recipe, *, fresh: bool, inputs: Iterable[Path]) -> None:
+    """Sets right what a killed run left, refuses what is no run, and removes the run that is there if asked to."""
+    recover(folder)
+    refuse_foreign(folder, mark="recipe.resolved.yaml", kind="a run", besides=["launch.sbatch"])
+    if fresh:
+        named = [Path(recipe.model.path), parquet(recipe.data.train), *named_files(recipe.model_dump(mode="json"))]
+        refuse_needed(folder, [*named, *inputs])
+        refuse_nested(folder)
+        remove(folder)
+
+
 def run_chain(
     path: Path, overrides: list[str] | None = None, *, fresh: bool = False, seed: int | None = None
 ) -> list[Path]:
     """Every stage of a chain in order; finished stages are left as they are."""
     chain = read_chain(path, overrides or [])
-    return [run(stage_recipe(chain, index, path, seed=seed), fresh=fresh) for index in range(len(chain.stages))]
+    inputs = [path, *(path.parent / stage.recipe for stage in chain.stages)]
+    with _alone_at(Path(chain.output)):
+        return [
+            run(stage_recipe(chain, index, path, seed=seed), fresh=fresh, inputs=inputs)
+            for index in range(len(chain.stages))
+        ]
 
 
 def read_chain(path: Path, overrides: list[str]) -> Chain:

@@ -8,6 +8,8 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from data_builders.locks import only_one
+from data_builders.output_folders import new_folder
 from data_builders.preference_formats import FORMATS, Format, Pair, survey, write_pairs
 from data_builders.row_checks import Check, check_rows, open_parquet
 from data_builders.schema import Message, message_text
@@ -33,12 +35,15 @@ def export(data: Path, shape: str, out: Path) -> dict[str, Any]:
     if missing:
         raise InputError(f"export: {data} holds no preference rows: no column {', '.join(missing)}.")
     check_rows(data, Check(("id", "images", "prompt", "chosen", "rejected"), blocks=True))
-    (out / "images").mkdir(parents=True)
     wanted = [name for name in COLUMNS if name in rows.schema_arrow.names]
-    pairs = [_pair(row, out / "images") for batch in rows.iter_batches(64, columns=wanted) for row in batch.to_pylist()]
     kept: Format = next(known for known in FORMATS if known == shape)
-    file = write_pairs(pairs, out / ("pairs.json" if kept in ("mmedpo", "llava") else "pairs.jsonl"), kept)
-    return {"exported": str(file), "images": str(out / "images"), "survey": survey(pairs)}
+    name = "pairs.json" if kept in ("mmedpo", "llava") else "pairs.jsonl"
+    with only_one(out), new_folder(out) as grown:
+        images = grown / "images"
+        images.mkdir()
+        pairs = [_pair(row, images) for batch in rows.iter_batches(64, columns=wanted) for row in batch.to_pylist()]
+        write_pairs(pairs, grown / name, kept)
+    return {"exported": str(out / name), "images": str(out / "images"), "survey": survey(pairs)}
 
 
 def _pair(row: dict[str, Any], folder: Path) -> Pair:

@@ -203,11 +203,23 @@ def _split_file(file: Path, folder: Path, out: Path, ids: set[str], splits: set[
     ]
     if not any(leaves):
         return 0
-    mask = pa.array(leaves)
     target = out / file.relative_to(folder)
     target.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table.filter(mask), target, compression="zstd")
-    fresh = file.with_suffix(".fresh")
-    pq.write_table(table.filter(pa.array([not leaving for leaving in leaves])), fresh, compression="zstd")
-    fresh.replace(file)
+    _replace(target, _with_earlier(target, table.filter(pa.array(leaves))))
+    _replace(file, table.filter(pa.array([not leaving for leaving in leaves])))
     return sum(leaves)
+
+
+def _with_earlier(target: Path, table: pa.Table) -> pa.Table:
+    """The rows behind those that an earlier quarantine took out of the same split."""
+    if not target.is_file():
+        return table
+    earlier, ids = pq.read_table(target), set(table["id"].to_pylist())
+    kept = earlier.filter(pa.array([row not in ids for row in earlier["id"].to_pylist()]))
+    return pa.concat_tables([kept, table], promote_options="default")
+
+
+def _replace(file: Path, table: pa.Table) -> None:
+    fresh = file.with_suffix(".fresh")
+    pq.write_table(table, fresh, compression="zstd")
+    fresh.replace(file)
