@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from rewards.llm import Failure, LlmClient, Request
+from rewards.yaml_nodes import bounded_yaml
 
 _MARKS = r"[ \t>#*_`\-•]{0,12}"
 _NUMBER = r"(?:\(?\d{1,3}[.):\]](?!\d)[ \t*_]{0,8})?"
@@ -110,7 +111,7 @@ def _objects(text: str) -> Iterator[dict[str, Any] | str]:
     while (start := text.find("{", place)) >= 0 and failed < MAX_BROKEN:
         try:
             value, place = decoder.raw_decode(text, start)
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):  # also an integer of 5,000 digits
             value, place = _loose(text, start)
             failed += value is None
             if value is None and start == last:
@@ -124,21 +125,22 @@ def _loose(text: str, start: int) -> tuple[Any, int]:
     if chunk is None:
         return None, start + 1
     try:
-        return yaml.safe_load(chunk.group()), chunk.end()
-    except (yaml.YAMLError, ValueError):
+        return bounded_yaml(chunk.group()), chunk.end()
+    except yaml.YAMLError:
         return None, start + 1
 
 
 def _leaves(value: Any) -> Iterator[dict[str, Any]]:
-    if isinstance(value, list):
-        for entry in value:
-            yield from _leaves(entry)
-    elif isinstance(value, dict):
-        nested = [v for v in value.values() if isinstance(v, list | dict)]
-        if not nested:
-            yield value
-        for entry in nested:
-            yield from _leaves(entry)
+    """The objects that hold no further ones, in order, however deep they stand."""
+    waiting = [value]
+    while waiting:
+        entry = waiting.pop()
+        nested: list[Any] = entry if isinstance(entry, list) else []
+        if isinstance(entry, dict):
+            nested = [v for v in entry.values() if isinstance(v, list | dict)]
+            if not nested:
+                yield entry
+        waiting += reversed(nested)
 
 
 def _value(entry: dict[str, Any], keys: tuple[str, ...]) -> str | None:
