@@ -18,7 +18,7 @@ SILENT = (
     r"|symptoms?|referral|reason|signs and symptoms|recommendations?"
 )
 HEADING = re.compile(
-    rf"(?:^|(?<=[\n.;!?])[ \t]*)[ \t*#]*(?:(?P<silent>{SILENT})|(?:{ASSERTING}))[ \t*]*:", re.IGNORECASE
+    rf"(?:^|(?<=[\n.;!?]))[ \t*#]*+(?:(?P<silent>{SILENT})|(?:{ASSERTING}))[ \t*]*+:", re.IGNORECASE
 )
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 OPEN_END = re.compile(
