@@ -11,7 +11,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
+from rewards.printable import without_surrogates
 from rewards.strict_yaml import InputError, nearest_file
+
+HALF_CHARACTER = "\\ud"
+"""Without it a line writes no half of a character, which no file could be written with."""
 
 
 def json_lines(lines: Iterable[str | bytes], *, place: str = "line ") -> Iterator[tuple[int, dict[str, Any]]]:
@@ -58,6 +62,8 @@ def _object(text: str, place: str, cure: str, *, strict: bool = True) -> dict[st
         raise InputError(f"{place}: not JSON that can be read (nested too deeply). {cure}") from None
     except ValueError as fault:  # of the two functions above, and of numbers with thousands of digits
         raise InputError(f"{place}: not JSON ({str(fault).partition(';')[0]}). {cure}") from None
+    if HALF_CHARACTER in text.casefold() and _is_halved(json.dumps(row, ensure_ascii=False)):
+        raise InputError(f"{place}: holds half a character (\\ud800 to \\udfff). Remove it.")
     if not isinstance(row, dict):
         raise InputError(f"{place}: expected an object, got {type(row).__name__}. {cure}")
     return cast(dict[str, Any], row)
@@ -72,3 +78,7 @@ def _finite(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"{text[:40]} is too large a number")
     return value
+
+
+def _is_halved(text: str) -> bool:
+    return without_surrogates(text) != text

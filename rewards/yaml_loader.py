@@ -9,26 +9,13 @@ from typing import Any
 
 import yaml
 
+from rewards.yaml_nodes import BoundedLoader
+
 PLAIN = "tag:yaml.org,2002:str"
-DEEPEST = 64
 
 
 class ReadingError(yaml.YAMLError):
     """Text that is YAML for PyYAML and yet cannot be meant so."""
-
-
-class _Loader(yaml.SafeLoader):
-    """PyYAML's own, which stops where nesting gets too deep: its scanner takes time by the square of the depth."""
-
-    depth = 0
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        self.depth += 1
-        if self.depth > DEEPEST:
-            raise ReadingError(f"brackets or blocks are nested more than {DEEPEST} deep.")
-        node = super().compose_node(parent, index)
-        self.depth -= 1
-        return node
 
 
 def loaded(text: str) -> Any:
@@ -40,11 +27,11 @@ def loaded(text: str) -> Any:
     {'seed': 1, 'rate': 0.001}
     """
     try:
-        loader = _Loader(text)
+        loader = BoundedLoader(text)
         root = loader.get_single_node()
         _check(loader, root)
         return None if root is None else loader.construct_document(root)
-    except (ValueError, OverflowError) as fault:
+    except (ValueError, OverflowError, AttributeError, IndexError, KeyError) as fault:
         raise ReadingError(f"a number or date that cannot be: {fault}.") from None
 
 
@@ -54,7 +41,7 @@ def cut_off(text: str) -> str:
     >>> cut_off("runs/a #1"), cut_off("'runs/a #1'")
     ('#1', '')
     """
-    root = _Loader(text).get_single_node()
+    root = BoundedLoader(text).get_single_node()
     rest = text[root.end_mark.index :] if root is not None else text
     return rest[rest.index("#") :] if "#" in rest else ""
 

@@ -27,7 +27,7 @@ def fault_of(path):
         ("a: {b: 1, 'b': 2}\n", "key 'b' stands twice, in line 1."),
         ("a: !!python/object:os.system x\n", "tags such as 'tag:yaml.org,2002:python/object:os.system' are not read"),
         ("a: !!bool x\n", "tags such as 'tag:yaml.org,2002:bool' are not read"),
-        ("a: " + "[" * 3000, "nested more than 64 deep"),
+        ("a: " + "[" * 3000, "nested more than 50 deep"),
         ("a: " + "9" * 5000, "a number or date that cannot be"),
         ("- a\n", "expected keys and values, got list."),
         ("", "expected keys and values, got NoneType."),
@@ -58,11 +58,6 @@ def test_any_text_gives_a_value_or_a_yaml_error(text):
         loaded(text)
     except yaml.YAMLError:
         return
-
-
-def test_aliases_that_multiply_are_walked_once():
-    bomb = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 60))
-    assert len(loaded(bomb)) == 60
 
 
 def test_a_twice_said_key_below_an_alias_is_found():
