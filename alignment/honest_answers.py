@@ -93,6 +93,8 @@ def _taught_faults(recipe: Recipe, names: list[str]) -> list[str]:
 
 def _unpaid_faults(recipe: Recipe, names: list[str]) -> list[str]:
     """Rewards on boxes, or all rewards together, by which no honest answer earns anything."""
+    if recipe.rewards and all(entry.weight <= 0 for entry in recipe.rewards):
+        return ["rewards: no reward has a weight above 0, so no answer can be paid. Give one of them a weight."]
     weighted = [(entry, loaded_reward(entry, recipe.data.box_space)) for entry in recipe.rewards if entry.weight > 0]
     plain = [(entry, reward) for entry, reward in weighted if isinstance(reward, Reward)]
     read = {"answer", *BOX_COLUMNS, *(c for _, reward in plain for c in (*reward.columns, *reward.optional))}

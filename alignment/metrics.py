@@ -469,7 +469,5 @@ def _under(made: Made) -> set[str]:
 
 def matched_ious(boxes: Sequence[Any], true_boxes: Sequence[Any]) -> list[float]:
     """IoU of each matched pair, one box to one true box, so paired that the sum is largest."""
-    if not boxes or not true_boxes:
-        return []
     ious = iou_matrix(boxes, true_boxes)
     return [float(ious[i, j]) for i, j in match_boxes(boxes, true_boxes, ious)]

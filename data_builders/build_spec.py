@@ -181,6 +181,8 @@ class Relevance(BaseModel):
     def _scores_come_from_one_place(self) -> "Relevance":
         if self.scores is not None and self.judges:
             raise ValueError("relevance: 'scores' and 'judges' both give scores. Name one of them.")
+        if self.scores is None and not self.judges and self.scale != 1.0:
+            raise ValueError("relevance: 'scale' is of 'scores' or 'judges', and neither is named. Leave it out.")
         return self
 
     def rescores(self, kind: str) -> bool:

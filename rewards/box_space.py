@@ -8,6 +8,7 @@ PaliGemma's and Kosmos-2's tokens are 0-1024. A row with neither grid nor size s
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any, Literal
 
 from rewards.box_text import box_places, written_boxes
@@ -54,9 +55,14 @@ class Units:
 
         Raises: InputError for a space whose extent the row does not tell.
         """
-        truth = self.extent(image)
-        if self.space == "grid" or truth is None:
+        if self.space == "grid":
             return 1.0, 1.0
+        truth = self.extent(image)
+        if (self.box_grid is None and not self.image_size) or truth is None:
+            raise InputError(
+                f"box_space '{self.space}' says what is written, and the row has neither 'box_grid' nor 'image_size', "
+                "the units of its true boxes. Add one of the two, or leave box_space out where both are in one unit."
+            )
         written = self._written(image)
         return truth[0] / written[0], truth[1] / written[1]
 
@@ -111,11 +117,13 @@ def true_boxes(boxes: Sequence[Sequence[float]], units: Units, images: Sequence[
 
 
 def outside(box: Box, units: Units, image: int = 1) -> str | None:
-    """Why a true box cannot be in the units of its row; None if it can.
+    """Why a true box is none, or cannot be in the units of its row; None if it is and can.
 
     >>> outside((0, 0, 10, 640), Units(box_grid=100))
     'its true box [0, 0, 10, 640] is not inside 100 x 100, which its box_grid or image_size says.'
     """
+    if not (all(map(isfinite, box)) and box[0] < box[2] and box[1] < box[3]):
+        return f"its true box {[*box]} is none: expected x1 < x2 and y1 < y2, all finite."
     extent = units.extent(image)
     if extent is None:
         return None

@@ -33,11 +33,12 @@ BOXES = (
 TESTS = {
     "alignment/losses.py": ("tests/alignment/test_losses.py",),
     "alignment/dpo_terms.py": ("tests/alignment/test_dpo_terms.py",),
-    "alignment/metrics.py": ("tests/alignment/test_metrics.py",),
+    "alignment/metrics.py": ("tests/alignment/test_metrics.py", "tests/alignment/test_capability_outcomes.py"),
     "data_builders/relevance.py": ("tests/data_builders/test_relevance.py",),
     "rewards/box_overlap.py": BOXES,
     "rewards/boxes.py": BOXES,
     "rewards/combination.py": ("tests/rewards/test_combination.py",),
+    "rewards/compare.py": ("tests/rewards/test_compare.py",),
     "rewards/crpo.py": ("tests/rewards/test_crpo.py",),
     "rewards/decision.py": ("tests/rewards/test_decision.py",),
     "rewards/medmo_box.py": BOXES,

@@ -205,6 +205,15 @@ def test_check_refuses_rewards_by_which_no_answer_can_be_paid(recipe_on, default
     assert "no answer can be paid" in fault(recipe_on("finding_f1", train=train))
 
 
+def test_check_refuses_rewards_that_are_all_without_weight_or_against_the_truth(recipe_on, default):
+    for weight in (0, -1.0):
+        path = recipe_on("finding_f1", train=str(default / "prompt/align"))
+        content = yaml.safe_load(path.read_text())
+        content["rewards"][0]["weight"] = float(weight)
+        path.write_text(yaml.safe_dump(content))
+        assert "no reward has a weight above 0" in fault(path)
+
+
 def test_a_reward_does_not_set_a_space_of_its_own(recipe_on):
     path = recipe_on("box_overlap")
     content = yaml.safe_load(path.read_text())

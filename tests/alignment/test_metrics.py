@@ -6,7 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignment.metrics import LOWER_IS_BETTER, RATIOS, asked_finding, differences, final_words, score_answers, summarise
+from alignment.metrics import (
+    LOWER_IS_BETTER,
+    RATIOS,
+    asked_finding,
+    differences,
+    final_words,
+    matched_ious,
+    ratios_in,
+    score_answers,
+    summarise,
+)
 from alignment.unjudged import BY_EQUALITY, why_unjudged
 from data_builders.schema import user_turn
 from rewards.facts import Facts, Finding
@@ -360,6 +370,7 @@ def test_the_longest_phrase_names_the_finding():
 def test_broken_tags_say_nothing():
     assert final_words("<answer>a</answer><answer>b</answer>") == ""
     assert final_words("<answer>a</answer> and more") == ""
+    assert final_words("<answer>No") == final_words("No</answer>") == ""
     assert final_words("no tags at all ") == "no tags at all"
 
 
@@ -391,3 +402,97 @@ def test_boxes_where_none_is_true_are_counted_by_themselves():
     assert found["false_boxes_on_empty"] == 1.0
     assert found["boxes_per_answer"] == 1.0
     assert found["mean_iou"] == 1.0
+
+
+def test_boxes_over_images_are_summed_over_the_true_ones():
+    asked = row("referring", "Which image shows a nodule?", boxes=[[0, 0, 10, 10]] * 2) | {"box_images": [1, 2]}
+    half, unread = (
+        {name: metric.value for name, metric in summarise(score_answers([asked], [said])).items()}
+        for said in ("image 1: nodule [[0,0,10,10]]", "I cannot say")
+    )
+    # one of two true boxes exactly: IoU (1 + 0) / 2, hits 2 x 1 / (1 said + 2 true)
+    assert half == pytest.approx(
+        {"mean_iou": 1 / 2, "mean_iou[referring]": 1 / 2, "f1_at_50": 2 / 3, "box_parse_failure": 0.0}
+        | {"boxes_per_answer": 1.0}
+    )
+    assert unread == pytest.approx(
+        {"mean_iou": 0.0, "mean_iou[referring]": 0.0, "f1_at_50": 0.0, "box_parse_failure": 1.0}
+        | {"boxes_per_answer": 0.0}
+    )
+
+
+@pytest.mark.parametrize(
+    ("said", "failed"), [("upper left", 1.0), ("There is no nodule.", 0.0), ("[]", 0.0), ("[[0,0,9,9]]", 0.0)]
+)
+def test_an_answer_about_boxes_fails_to_parse_if_it_states_neither_boxes_nor_that_none_is(said, failed):
+    for boxes in ([[0, 0, 10, 10]], []):
+        found = values([row("box", "Where is the nodule?", boxes=boxes)], [said])
+        assert found["box_parse_failure"] == failed
+        assert ("false_boxes_on_empty" in found) == (not boxes)
+
+
+def test_a_metric_rests_on_the_rows_and_patients_that_it_is_said_of():
+    rows = [row("side", "On which side?", answer="Left", patient=p) for p in "aab"]
+    rows += [row("report", "Report?", patient=p, nodule=PRESENT) for p in "abcd"]
+    found = summarise(score_answers(rows, ["left"] * 3 + ["There is a nodule."] * 4), num_resamples=20)
+    assert (found["side_accuracy"].num_rows, found["side_accuracy"].num_patients) == (3, 2)
+    assert (found["finding_recall"].num_rows, found["finding_recall"].num_patients) == (4, 4)
+
+
+@pytest.mark.parametrize(
+    ("task", "question", "truth", "keys"),
+    [
+        ("side", "On which side is the nodule?", "Left", ["side"]),
+        ("presence", "Is there a nodule?", "Yes", ["yes", "yes[nodule]"]),
+        ("presence", "Is it there?", "No", ["no"]),
+    ],
+)
+def test_a_closed_answer_counts_under_its_task_and_a_yes_or_no_under_its_finding(task, question, truth, keys):
+    (outcome,) = score_answers([row(task, question, answer=truth)], [truth])
+    correct = [key.replace("[", "_correct[") if "[" in key else f"{key}_correct" for key in keys]
+    assert outcome.counts == dict.fromkeys(["closed", "closed_correct", *keys, *correct], 1.0)
+
+
+def test_a_metric_is_said_of_the_findings_that_were_asked_for_by_it():
+    rows = [row("box", "Where is the nodule?", boxes=[]), row("presence", "Is there an effusion?", answer="Yes")]
+    assert {name for name in ratios_in(score_answers(rows, ["[]", "Yes"])) if "[" in name} == {
+        "mean_iou[nodule]", "balanced_accuracy[effusion]", "sensitivity[effusion]", "specificity[effusion]",
+    }  # fmt: skip
+    unnamed = [row("box", "Where is it?", boxes=[]), row("presence", "Is it there?", answer="Yes")]
+    assert not [name for name in ratios_in(score_answers(unnamed, ["[]", "Yes"])) if "[" in name]
+
+
+def test_a_box_beside_the_true_one_is_no_hit():
+    found = values([row("box", "Where is the nodule?", boxes=[[0, 0, 10, 10]])], ["[[50,50,60,60]]"])
+    assert (found["f1_at_50"], found["mean_iou"]) == (0.0, 0.0)
+    # 49 of 100 is below a half, and 51 above
+    for side, hit in ((49, 0.0), (51, 1.0)):
+        half = values([row("box", "Where is the nodule?", boxes=[[0, 0, 100, 1]])], [f"[[0,0,{side},1]]"])
+        assert half["f1_at_50"] == hit
+
+
+def test_without_boxes_nothing_is_matched():
+    assert matched_ious([], [[0, 0, 1, 1]]) == matched_ious([[0, 0, 1, 1]], []) == matched_ious([], []) == []
+
+
+def test_a_wrong_side_is_weighed_as_such_and_what_is_not_there_as_invented():
+    chest = load_rule_set("chest_xray")
+    rules = chest.model_copy(update={"error_weights": {"side": 0.5, "invented": 0.9, "missed": 0.1}})
+    asked = row("report", "Report?", nodule=LEFT_NODULE, effusion=ABSENT, pneumothorax=PRESENT)
+    (outcome,) = score_answers([asked], ["Small nodule on the right. There is an effusion."], rules=rules)
+    # nodule 0.9 x side 0.5, effusion 0.7 x invented 0.9; the pneumothorax, 1.0, missed 0.1
+    assert outcome.counts["hallucinated_severity"] == pytest.approx(0.45 + 0.63)
+    assert outcome.counts["omitted_severity"] == pytest.approx(0.1)
+
+
+def test_an_interval_rests_on_a_thousand_resamples_of_seed_0_where_nothing_else_is_said():
+    # patients of one to seven rows, so that hardly two resamples give the same figure
+    rows = [row("side", "?", answer="Left", patient=str(p)) for p in range(40) for _ in range(1 + p % 7)]
+    first, second = (score_answers(rows, ["left" if n % k else "right" for n in range(len(rows))]) for k in (3, 5))
+    said = {"num_resamples": 1000, "seed": 0}
+    assert summarise(first) == summarise(first, **said)
+    assert differences(first, second) == differences(first, second, **said)
+
+
+def test_nothing_judged_gives_no_metric():
+    assert summarise([]) == differences([], []) == {}

@@ -112,3 +112,8 @@ def test_the_card_tells_relevance_and_weights_apart_and_leaves_out_what_is_not_k
     assert told["relevance"]["look_alike"]["rows"] == told["weights"]["look_alike"]["rows"] == 1
     # (1.25 + 0.75)^2 / (1.25^2 + 0.75^2) / 2
     assert math.isclose(told["weights"]["own_error"]["effective_share"], 4 / 2.125 / 2)
+
+
+def test_a_scale_without_scores_is_refused():
+    with pytest.raises(ValidationError, match="'scale' is of 'scores' or 'judges'"):
+        Relevance.model_validate({"reading": "raw", "scale": 5.0})

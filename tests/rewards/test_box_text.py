@@ -202,6 +202,19 @@ def test_xywh_read_as_xyxy_overlaps_little():
 PIXELS = [[640, 480]]
 
 
+@pytest.mark.parametrize("space", ["0-1", "0-1000", "pixels"])
+def test_a_declared_space_is_nothing_beside_a_truth_of_unknown_units(space):
+    with pytest.raises(InputError, match="neither 'box_grid' nor 'image_size'"):
+        Units(space).read((1, 2, 3, 4))
+
+
+@pytest.mark.parametrize("box", [(20, 20, 10, 10), (10, 10, 10, 20), (1, 2, 3, float("nan")), (1, 2, float("inf"), 4)])
+def test_a_true_box_that_is_none_is_an_error(box):
+    for units in (Units(), Units(box_grid=100)):
+        with pytest.raises(InputError, match="is none: expected x1 < x2"):
+            true_boxes([box], units)
+
+
 @pytest.mark.parametrize(
     ("said", "units", "want"),
     [
@@ -214,8 +227,7 @@ PIXELS = [[640, 480]]
         ("[160,120,320,240]", Units("processed", None, PIXELS, [[320, 240]]), (320, 240, 640, 480)),
         ("[1,2,3,4]", Units("grid", 100, PIXELS), A),
         ("[1,2,3,4]", Units("grid", None, PIXELS), A),
-        ("[1,2,3,4]", Units("0-1000"), A),  # neither grid nor size: one unit
-        ("[1,2,3,4]", Units("pixels"), A),
+        ("[1,2,3,4]", Units("grid"), A),  # neither grid nor size: one unit
     ],
 )
 def test_boxes_come_in_the_truths_units_and_go_back(said, units, want):
