@@ -251,10 +251,11 @@ def _mean_effect(effects: list[Effect]) -> Effect:
 
 def _released(loop: Loop, seed: int, *, single: bool) -> Path:
     from alignment.release import release
+    from alignment.weights_digest import model_sha256
 
-    home = _home(loop, seed, single)
+    run_folder = _home(loop, seed, single) / loop.release
     out = Path("released") / Path(loop.chain.output).name
-    return out if (out / "manifest.json").is_file() else release(home / loop.release, out)
+    return out if _is_of(out, model_sha256(str(run_folder))) else release(run_folder, out)
 
 
 def _print_table(effects: list[Effect], seeds: int) -> None:
