@@ -31,6 +31,8 @@ REFUSAL = re.compile(
     re.IGNORECASE,
 )
 INNERMOST = re.compile(r"\{[^{}]{0,20000}\}")
+LAST_RULE = re.compile(r"(?<=\n)[^\S\n]*+(?:```\w*+|-{3,}+|\*{3,}+)\s*+\Z")
+"""A fence or a rule as the last line."""
 MAX_BROKEN = 200
 QUESTION_KEYS, ANSWER_KEYS = ("question", "q", "user", "instruction"), ("answer", "a", "assistant", "response")
 QUESTION_WORDS = ("q", "question", "user")
@@ -199,8 +201,8 @@ def _keep(parsed: Parsed, question: str | None, answer: str | None) -> None:
 def _clean(text: str) -> str:
     """Without markdown emphasis around it, fences, or the number of the next item on its last line."""
     text = re.sub(r"\n[ \t>#*_]*\(?\d{1,3}[.)\]][ \t*_]*\Z", "", text.strip())
-    text = re.sub(r"\n\s*(?:```\w*|-{3,}|\*{3,})\s*\Z", "", text)
-    return re.sub(r"^[ \t*_`#]+|[ \t*_`#]+$", "", text.strip()).strip()
+    text = LAST_RULE.sub("", text)
+    return text.strip().strip(" \t*_`#").strip()
 
 
 Check = Callable[[Item, list[Item]], str | None]
