@@ -120,15 +120,17 @@ READERS = {
     **{f"reward {name}": partial(rewarded, name) for name in available()},
 }
 SHAPES = [
-    ("findings.", " ", "x"), ("no nodule", "\n ", "x"), ("answer: a", " ", "x" * 401), ("1", " ", "! x"), ("", ".", "x"),
+    ("findings.", " ", "x"), ("no nodule", "\n ", "x"), ("answer: a", " ", "x" * 401), ("1", " ", "! x"),
+    ("", ".", "x"),
     ("a", "*", "b"), ("x\n", "\n", "x"), ("", "past ", "x"), ("", "no ", "x"), ("", "[[", ""), ("", "1,", ""),
     ("<think>", "</think><answer>", ""), ("", "(", ""), ("", '"', ""), ("{", "{", "}"), ("", "nodule, ", ""),
 ]  # fmt: skip
 UNITS = [
-    " ", "\t", "\n", " \n", ", ", ",\n", "x\n", "(", "[", "{", "<", '"', "'", "a", "1", "1 ", "1.", "1,", "-", "*", "_",
-    ":", "?", ". ", ".\n", "not ", "n't ", "and ", "or\n", "left ", "the left and ", "nodule ", "no nodule, ", "history ",
-    "there is no ", "without any ", "findings: ", "<think>", "</think>", "<answer>", "<box>", "[1,2,3,4]", "(1,2),", "x1:",
-    "```", "Q: ", "A: ", "answer ", "answer: a ", "1 mm ", "heart ", "image 2 ", "{'a': 1} ", "\u00e9", "\u00a0", "either ",
+    " ", "\t", "\n", " \n", ", ", ",\n", "x\n", "(", "[", "{", "<", '"', "'", "a", "1", "1 ", "1.", "1,", "-", "*",
+    "_", ":", "?", ". ", ".\n", "not ", "n't ", "and ", "or\n", "left ", "the left and ", "nodule ", "no nodule, ",
+    "history ", "there is no ", "without any ", "findings: ", "<think>", "</think>", "<answer>", "<box>",
+    "[1,2,3,4]", "(1,2),", "x1:", "```", "Q: ", "A: ", "answer ", "answer: a ", "1 mm ", "heart ", "image 2 ",
+    "{'a': 1} ", "\u00e9", "\u00a0", "either ",
 ]  # fmt: skip
 AROUND = [("", ""), (".", "x"), ("\n", "x"), ("no nodule", "x"), ("<answer>", "</answer>"), ("1", "!"), ("of", "\nx")]
 

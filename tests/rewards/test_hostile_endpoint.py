@@ -7,13 +7,14 @@ import logging
 import os
 from dataclasses import asdict
 
+import httpx2
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rewards.llm import Completion, Declined, Failure, LlmStop, Message, Request, Transient, ask
 from rewards.llm_budget import Budget, CapReached, Caps, Price, Spent
-from rewards.llm_http import MAX_REPLY_BYTES, Endpoint
+from rewards.llm_http import MAX_REPLY_BYTES, Endpoint, _unpacked
 from rewards.llm_keys import without_key
 from rewards.llm_reply import MAX_TOKENS, completion_from, retry_after_s
 from rewards.llm_spec import LlmSpec, open_llm
@@ -81,6 +82,17 @@ def test_a_reply_is_unpacked_within_bounds(server, packing, body, why):
     failure = outcome(server, body, headers={"Content-Encoding": packing})
     assert failure.kind == "malformed"
     assert why in failure.reason
+
+
+def test_no_piece_of_a_reply_is_unpacked_beyond_what_is_allowed():
+    async def sizes():
+        async def sent():
+            yield gzip.compress(bytes(3 * MAX_REPLY_BYTES))
+
+        response = httpx2.Response(200, headers={"Content-Encoding": "gzip"}, content=sent())
+        return [len(piece) async for piece in _unpacked(response)]
+
+    assert asyncio.run(sizes()) == [MAX_REPLY_BYTES + 1]
 
 
 def test_a_packed_reply_is_read(server):
