@@ -115,6 +115,16 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.split("-")[1])
 
 
+def goes_on_from(folder: Path) -> str:
+    """What stands of a run, in a sentence."""
+    if (folder / "model").is_dir():
+        return f"{folder} is finished."
+    sealed = [file.parent for file in (folder / "checkpoints").glob(f"checkpoint-*/{MANIFEST}")]
+    last = max(sealed, key=step_of, default=None)
+    whole = f"{last} (step {step_of(last)}) is whole" if last else f"{folder} has no checkpoint yet"
+    return f"{whole}. The same command goes on from {last.name if last else 'its start'}."
+
+
 def _check_processes(checkpoint: Path) -> None:
     written = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))["processes"]
     if written != (now := len(gathered(None))):

@@ -4,6 +4,8 @@ Each command does one step, says where its output went, and ends with one clear 
 """
 
 import json
+import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,7 +21,8 @@ from alignment.cli_reward_model import eval_reward_model
 from alignment.cli_rewards import audit, check_rules, eval_reader_command, list_rewards, read, score
 from alignment.cli_soak import ledger, soak
 from alignment.cli_splits import audit_splits_command
-from alignment.engine import share_cores
+from alignment.engine import is_main_process, leave_process_group, share_cores
+from data_builders.interruptions import Stopped, handled_by, stop
 from rewards.strict_yaml import InputError
 
 app = typer.Typer(
@@ -38,12 +41,26 @@ def main() -> None:
     share_cores()
     if "--json" in sys.argv:  # libraries that log to standard output must not spoil the one JSON object on it
         sys.stdout = sys.stderr
-    try:
-        app()
-    except InputError as fault:
-        for line in str(fault).splitlines():
-            console.print(f"[red]error:[/red] {_plain(line)}", highlight=False, soft_wrap=True)
-        sys.exit(2)
+    with handled_by(stop):
+        try:
+            app()
+        except InputError as fault:
+            for line in str(fault).splitlines():
+                console.print(f"[red]error:[/red] {_plain(line)}", highlight=False, soft_wrap=True)
+            sys.exit(2)
+        except Stopped as stopped:
+            _end(stopped)
+
+
+def _end(stopped: Stopped) -> None:
+    """Says once what stands and which command goes on, and ends with 128 and the signal's number."""
+    if is_main_process():
+        own = shlex.join(["clinalign", *(word for word in sys.argv[1:] if word != "--fresh")])
+        again = "the same launch" if "RANK" in os.environ else own
+        told = f"stopped by {stopped.name}. {stopped.stands} Go on with: {again}".replace(".  ", ". ")
+        console.print(_plain(told), highlight=False, soft_wrap=True)
+    leave_process_group(stopped.exit_code)
+    sys.exit(stopped.exit_code)
 
 
 def _plain(text: str) -> str:
@@ -161,7 +178,6 @@ def train(
 
     Example: clinalign train recipes/sft/phantom_chest.yaml trainer.max_steps=100 output=runs/short
     """
-    from alignment.engine import leave_process_group
     from alignment.recipe import read_recipe
     from alignment.train import run, run_chain
 
@@ -183,7 +199,7 @@ def _is_chain(recipe: Path) -> bool:
 def evaluate_command(
     run: Annotated[str, typer.Argument(help="a run's folder, a model folder or a Hugging Face name")],
     data: Annotated[str, typer.Argument(help="prompt rows, such as data/phantom_chest/prompt/test")],
-    out: Annotated[Path | None, typer.Option(help="where to write; RUN/evaluation by default")] = None,
+    out: Annotated[Path | None, typer.Option(help="by default RUN/evaluation, or evaluations/NAME")] = None,
     limit: Annotated[int | None, typer.Option(help="only so many rows, drawn at random")] = None,
     probe: Annotated[bool, typer.Option(help="also: does the model look? Writes blindness.json")] = False,
     box_space: Annotated[
@@ -197,19 +213,23 @@ def evaluate_command(
     """Evaluate on held-out prompt rows: metrics with intervals, blind controls, an HTML report with pictures."""
     from alignment.box_units import known_space, written_space
     from alignment.evaluate import EVALUATED, evaluate
+    from alignment.kept_answers import check_out, evaluation_folder
     from alignment.models import load_for_inference
     from alignment.recipe import parquet
     from alignment.weights_digest import model_sha256
+    from data_builders.locks import only_one
     from data_builders.row_checks import check_rows
 
-    check_rows(parquet(data), EVALUATED)  # before a model is loaded
-    target = out or Path(run) / "evaluation"
-    weights = model_sha256(run)
-    model, processor = load_for_inference(run)
-    evaluation = evaluate(
-        model, processor, parquet(data), out=target, limit=limit, model_name=run, progress=True, probe=probe,
-        weights_sha256=weights, box_space=known_space(box_space) if box_space else written_space(run),
-    )  # fmt: skip
+    rows, target = parquet(data), out or evaluation_folder(run)
+    check_rows(rows, EVALUATED)  # before a model is loaded
+    with only_one(target):
+        check_out(target)
+        weights = model_sha256(run)
+        model, processor = load_for_inference(run)
+        evaluation = evaluate(
+            model, processor, rows, out=target, limit=limit, model_name=run, progress=True, probe=probe,
+            weights_sha256=weights, box_space=known_space(box_space) if box_space else written_space(run),
+        )  # fmt: skip
     figures = {c: {n: m.value for n, m in found.items()} for c, found in evaluation.metrics.items()}
     looked = _looked(target / "blindness.json") if probe else {}
     if against is not None:

@@ -23,6 +23,7 @@ from alignment.controls import Answered, Blind, Response, Row, baselines, blinde
 from alignment.data_summary import data_summary
 from alignment.dialogue_evaluation import dialogues_said
 from alignment.generation import generate
+from alignment.kept_answers import KeptAnswers, check_out, rows_digest, weights_stamp
 from alignment.metrics import Metric, Outcome, final_words, score_answers, summarise
 from alignment.processed_size import ProcessedSizes
 from alignment.processor_checks import check_processing
@@ -30,6 +31,7 @@ from alignment.recipe import parquet
 from alignment.report import NUM_PICTURES, write_report
 from alignment.unjudged import unjudged_rows, why_unjudged
 from data_builders.digest import sha256
+from data_builders.interruptions import stands
 from data_builders.row_checks import Check, check_rows
 from data_builders.schema import message_text
 from data_builders.written_rows import UNKNOWN
@@ -133,9 +135,14 @@ def evaluate(
     check_processing(processor, truth)
     rows = written_rows(truth, box_space, processor)
     budget = {**MAX_NEW_TOKENS, **(max_new_tokens or {})}
+    name = model_name or str(getattr(model.config, "name_or_path", "")) or "model"
+    check_out(out)
+    kept = KeptAnswers(out, _depends_on(model, name, data, rows, {
+        "batch_size": batch_size, "max_new_tokens": budget, "seed": seed, "box_space": box_space,
+    }))  # fmt: skip
     answer = partial(
         generate_answers, model, processor, rows,
-        batch_size=batch_size, max_new_tokens=budget, seed=seed, progress=progress,
+        batch_size=batch_size, max_new_tokens=budget, seed=seed, progress=progress, kept=kept,
     )  # fmt: skip
     blinds: Sequence[Blind] = controls_for(rows) if blind_controls else ()
     answered: dict[str, Answered] = {"clean": (rows, answer()), **{b: (rows, answer(blind=b)) for b in blinds}}
@@ -143,7 +150,7 @@ def evaluate(
         answered |= baselines(truth, read_reference(reference), rules=rules)
     outcomes = {condition: score_answers(*pair, rules=rules) for condition, pair in answered.items()}
     evaluation = Evaluation(
-        model=model_name or str(getattr(model.config, "name_or_path", "")) or "model",
+        model=name,
         model_sha256=weights_sha256,
         data=str(data),
         data_sha256=digest,
@@ -163,8 +170,23 @@ def evaluate(
         from alignment.blindness import blindness
 
         probed = limited(rows, limit=probe_limit, seed=seed)
-        blindness(model, processor, probed, batch_size=batch_size, seed=seed).write(out)
+        with stands(lambda: f"{kept}; the same command goes on."):
+            blindness(model, processor, probed, batch_size=batch_size, seed=seed).write(out)
+    kept.remove()  # last: from here on the evaluation counts as finished
     return evaluation
+
+
+def _depends_on(model: Any, name: str, data: Path, rows: list[Row], settings: dict[str, Any]) -> dict[str, Any]:
+    """All that answers follow from, as JSON."""
+    origin = str(getattr(model.config, "name_or_path", ""))
+    return {
+        **settings,
+        "model": [name, origin, getattr(model.config, "_commit_hash", None), str(model.dtype)],
+        "weights": weights_stamp(name, origin),
+        "data_sha256": sha256(parquet(str(data))),
+        "rows": rows_digest(rows),
+        "versions": {library: version(library) for library in LIBRARIES},
+    }
 
 
 def _write(
@@ -254,13 +276,14 @@ def generate_answers(
     blind: Blind | None = None,
     seed: int = 0,
     progress: bool = False,
+    kept: KeptAnswers | None = None,
 ) -> list[Response]:
     """The greedy answer to each row (in a dialogue, the model's turns), in the order of the rows.
 
     One batch holds rows of one kind of task.
 
     ``blind``: each image replaced by ``noise`` of its size, or by another patient's with other facts
-    (``shuffled``).
+    (``shuffled``). ``kept``: where answers are kept as they come, and taken from.
     """
     from rich.progress import track
 
@@ -269,18 +292,26 @@ def generate_answers(
     batches = list(_batches(asked, batch_size))
     was_training = model.training
     model.eval()
-    for kind, places in track(batches, description=f"answers ({blind or 'clean'})", disable=not progress):
-        batch = [_decoded(asked[n]) for n in places]
-        if kind == "dialogue":
-            turns = dialogues_said(model, processor, batch, max_answer_tokens=max_new_tokens[kind])
-            for place, own in zip(places, turns, strict=True):
-                answers[place] = own
-            continue
-        said = generate(model, processor, batch, max_new_tokens=max_new_tokens[kind], batch_size=batch_size)
-        for place, (answer,) in zip(places, said, strict=True):
-            answers[place] = answer.strip()
+    condition = blind or "clean"
+    with stands(lambda: f"{kept or 'No answer is kept'}; the same command goes on."):
+        for kind, places in track(batches, description=f"answers ({condition})", disable=not progress):
+            said = kept.of(condition, places) if kept else None
+            if said is None:
+                batch = [_decoded(asked[n]) for n in places]
+                said = _said(model, processor, batch, kind, max_new_tokens[kind])
+                if kept:
+                    kept.keep(condition, places, said)
+            for place, answer in zip(places, said, strict=True):
+                answers[place] = answer
     model.train(was_training)
     return answers
+
+
+def _said(model: Any, processor: Any, batch: list[Row], kind: str, max_new_tokens: int) -> list[Response]:
+    if kind == "dialogue":
+        return [*dialogues_said(model, processor, batch, max_answer_tokens=max_new_tokens)]
+    said = generate(model, processor, batch, max_new_tokens=max_new_tokens, batch_size=len(batch))
+    return [answer.strip() for (answer,) in said]
 
 
 def _decoded(row: Row) -> Row:
@@ -352,7 +383,8 @@ def _write_pictures(rows: Sequence[Row], lines: Sequence[dict[str, Any]], folder
     """Small copies of the images that the report shows: the same ones for every model on the same rows."""
     folder.mkdir(exist_ok=True)
     for old in folder.glob("*.png"):
-        old.unlink()
+        if re.fullmatch(r"[0-9a-f]{16}", old.stem):  # as ``image_key`` names them; others are not ours
+            old.unlink()
     wanted = pictured(lines)
     for row, line in zip(rows, lines, strict=True):
         if line["image"] in wanted:

@@ -16,11 +16,13 @@ from rich.console import Console
 from rich.table import Table
 
 from alignment.controls import BASELINES
+from alignment.kept_answers import is_finished
 from alignment.loop_figures import figures, is_figure
 from alignment.loop_file import UNTRAINED, Comparison, Loop, read_loop
 from alignment.metrics import BY_FINDING, differences, ratios_in, score_answers, summarise
 from alignment.over_seeds import mean_over_seeds
 from alignment.train import run, stage_recipe
+from data_builders.interruptions import stands
 from data_builders.locks import only_one
 from data_builders.schema import user_turn
 from rewards.rule_set import load_rule_set
@@ -54,7 +56,8 @@ def run_loop(path: Path, *, seeds: int = 1, fresh: bool = False, quiet: bool = F
     Returns the effects (over seeds where there are several), the folders of the runs, report and release.
     """
     loop = read_loop(path)
-    with only_one(Path(loop.chain.output)):
+    done = f"What is finished in {loop.chain.output} stands, and is not done again."
+    with only_one(Path(loop.chain.output)), stands(lambda: done):
         return _run_loop(loop, path, seeds=seeds, fresh=fresh, quiet=quiet)
 
 
@@ -128,7 +131,7 @@ def _evaluated(loop: Loop, data: Path, run_folder: Path, out: Path, *, controls:
     from alignment.weights_digest import model_sha256
 
     weights = model_sha256(str(run_folder))
-    anew = not _is_of(out, weights)
+    anew = not (is_finished(out) and _is_of(out, weights))
     if anew:
         model, processor = load_for_inference(str(run_folder))
         done = evaluate(

@@ -16,6 +16,7 @@ import yaml
 from alignment.engine import is_main_process, loaded_objects_left_alone, prepare_deepspeed
 from alignment.recipe import Chain, Recipe, Stage, kept_places, parquet, read_recipe
 from data_builders.digest import sha256
+from data_builders.interruptions import stands
 from data_builders.locks import only_one
 from data_builders.output_folders import (
     named_files,
@@ -42,6 +43,7 @@ def run(recipe: Recipe, *, fresh: bool = False, inputs: Iterable[Path] = ()) -> 
     """
     folder = Path(recipe.output)
     if not fresh and _is_finished(recipe, folder):
+        _forget_rows(folder)
         return folder
     with _alone_at(folder):
         if is_main_process():
@@ -52,12 +54,13 @@ def run(recipe: Recipe, *, fresh: bool = False, inputs: Iterable[Path] = ()) -> 
         folder.mkdir(parents=True, exist_ok=True)
         if is_main_process():
             _write_provenance(recipe, folder)
-        if recipe.method == "pairs":
-            from alignment.pairs import write_pairs
+        with stands(lambda: _what_stands(folder)):
+            if recipe.method == "pairs":
+                from alignment.pairs import write_pairs
 
-            write_pairs(recipe)
-        else:
-            _train(recipe, folder)
+                write_pairs(recipe)
+            else:
+                _train(recipe, folder)
         _forget_rows(folder)
     return folder
 
@@ -67,6 +70,12 @@ def _forget_rows(folder: Path) -> None:
 
     if is_main_process():
         forget_rows(folder / ROWS)
+
+
+def _what_stands(folder: Path) -> str:
+    from alignment.checkpoints import goes_on_from
+
+    return goes_on_from(folder)
 
 
 def _alone_at(folder: Path) -> contextlib.AbstractContextManager[None]:
@@ -202,6 +211,8 @@ def _train(recipe: Recipe, folder: Path) -> None:
     if trainer.is_world_process_zero():
         trainer.processing_class.save_pretrained(unfinished)
         unfinished.replace(folder / "model")  # from here on the run counts as finished
+    if asked := getattr(trainer, "asked_to_end", None):
+        asked.end_if_asked(trainer.args)
 
 
 def make_trainer(recipe: Recipe, folder: Path) -> Any:

@@ -10,10 +10,12 @@ import logging
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from data_builders.interruptions import stands
 from rewards.strict_yaml import InputError
 
 OUTPUTS = ("output", "output_dir", "logging_dir")
@@ -66,12 +68,14 @@ def new_folder(folder: Path) -> Generator[Path]:
     place = folder.resolve()
     place.parent.mkdir(parents=True, exist_ok=True)
     grown, old = unfinished(folder), replaced(folder)
+    as_it_was = f"{folder} is as it was before." if place.exists() else f"Nothing was written to {folder}."
     try:
-        grown.mkdir()
-        yield grown
-        if place.exists():
-            place.rename(old)
-        grown.rename(place)
+        with stands(lambda: f"{as_it_was} The same command begins anew."):
+            grown.mkdir()
+            yield grown
+            if place.exists():
+                place.rename(old)
+            grown.rename(place)
     finally:
         if old.exists() and not place.exists():
             old.rename(place)
@@ -85,6 +89,20 @@ def remove(folder: Path) -> None:
     if place.exists():
         place.rename(aside)
         shutil.rmtree(aside)
+
+
+def check_writable(folder: Path) -> None:
+    """Before anything is computed for it: the folder is there or can be made, and something can be written in it.
+
+    Raises: InputError if not, or if it is a file.
+    """
+    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            return
+    except OSError as fault:
+        at = "" if there == folder.absolute() else f", {there}"
+        raise InputError(f"{folder}: nothing can be written there ({fault.strerror}{at}). Name another.") from None
 
 
 def refuse_foreign(folder: Path, *, mark: str, kind: str, besides: Iterable[str] = ()) -> None:
