@@ -195,12 +195,11 @@ def evaluate_command(
 ) -> None:
     """Evaluate on held-out prompt rows: metrics with intervals, blind controls, an HTML report with pictures."""
     from alignment.box_units import known_space, written_space
-    from alignment.evaluate import EVALUATED, evaluate
+    from alignment.evaluate import checked_file, evaluate
     from alignment.models import load_for_inference
     from alignment.recipe import parquet
-    from data_builders.row_checks import check_rows
 
-    check_rows(parquet(data), EVALUATED)  # before a model is loaded
+    checked_file(Path(data))  # before a model is loaded
     target = out or Path(run) / "evaluation"
     model, processor = load_for_inference(run)
     evaluation = evaluate(
