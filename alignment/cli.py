@@ -212,16 +212,15 @@ def evaluate_command(
 ) -> None:
     """Evaluate on held-out prompt rows: metrics with intervals, blind controls, an HTML report with pictures."""
     from alignment.box_units import known_space, written_space
-    from alignment.evaluate import EVALUATED, evaluate
+    from alignment.evaluate import checked_file, evaluate
     from alignment.kept_answers import check_out, evaluation_folder
     from alignment.models import load_for_inference
     from alignment.recipe import parquet
     from alignment.weights_digest import model_sha256
     from data_builders.locks import only_one
-    from data_builders.row_checks import check_rows
 
+    checked_file(Path(data))  # before a model is loaded
     rows, target = parquet(data), out or evaluation_folder(run)
-    check_rows(rows, EVALUATED)  # before a model is loaded
     with only_one(target):
         check_out(target)
         weights = model_sha256(run)

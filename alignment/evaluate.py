@@ -45,8 +45,6 @@ from rewards.strict_yaml import InputError
 MAX_NEW_TOKENS = {"closed": 8, "box": 32, "report": 96, "dialogue": 32}
 """By kind of task; of a dialogue, for each answer."""
 COLUMNS = ("images", "prompt", "answer", "boxes", "facts", "rule_set", "task", "patient", "id")
-EVALUATED = Check(("images", "prompt", "task"), blocks=True)
-"""What every evaluated row must hold, and how."""
 CURRICULUM_COLUMNS = ("stage", "capability", "guidelines", "provenance")
 LINE_COLUMNS = (*UNIT_COLUMNS, "box_images", "box_space", "processed_size")
 LIBRARIES = ("clinalign", "torch", "transformers", "numpy", "pillow")
@@ -203,19 +201,29 @@ def _write(
     write_report({evaluation.model: out}, out / "report.html")
 
 
-def read_rows(data: Path) -> list[Row]:
-    """The prompt rows of a data entry (``data/x/prompt/test``), images still encoded (see ``pixels``).
+def checked_file(data: Path) -> Path:
+    """The Parquet file of a data entry whose rows can be evaluated, all of them checked.
 
-    Raises: InputError if there are none, a column is missing, or a row's facts are not readable.
+    Raises: InputError if there are none, a column is missing, or a row holds what it cannot hold.
     """
     file = parquet(str(data))
     names = pq.read_schema(file).names
     if missing := [column for column in COLUMNS if column not in names]:
         raise InputError(f"{file}: not prompt rows: no column {', '.join(missing)} among {', '.join(names)}.")
-    more = [name for name in (*CURRICULUM_COLUMNS, *UNIT_COLUMNS, "box_images", "dialogue") if name in names]
     if not pq.read_metadata(file).num_rows:
         raise InputError(f"{file}: holds no rows to evaluate. Check the split's share in the spec.")
-    check_rows(file, EVALUATED)
+    check_rows(file, Check(("images", "prompt", "task"), blocks=True))
+    return file
+
+
+def read_rows(data: Path) -> list[Row]:
+    """The prompt rows of a data entry (``data/x/prompt/test``), images still encoded (see ``pixels``).
+
+    Raises: InputError as ``checked_file`` does.
+    """
+    file = checked_file(data)
+    names = pq.read_schema(file).names
+    more = [name for name in (*CURRICULUM_COLUMNS, *UNIT_COLUMNS, "box_images", "dialogue") if name in names]
     rows = pq.read_table(file, columns=[*COLUMNS, *more]).to_pylist()
     return with_units([_with_known_facts(row) for row in rows], file)
 

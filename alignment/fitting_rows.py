@@ -15,6 +15,7 @@ from datasets import Dataset, concatenate_datasets
 
 from alignment.dialogue_checks import max_context
 from alignment.models import base_of
+from alignment.processor_checks import check_file
 from alignment.recipe import Recipe, kept_places, parquet
 from alignment.row_tokens import ANSWERS, Lengths, counted, lengths_of_file
 from rewards.strict_yaml import InputError
@@ -35,6 +36,7 @@ def rows_to_train_on(
     Raises: InputError that lists rows by id (see ``fitting_rows``).
     """
     if recipe.method not in ANSWERS or recipe.dialogue:
+        check_file(processor, parquet(recipe.data.train))
         return data, None
     every = lengths_of_file(processor, parquet(recipe.data.train), ANSWERS[recipe.method], run=run)
     return fitting_rows(recipe, processor, data, every.of(kept_places(recipe)), limit_of(recipe, base_of(path)))

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 
+from alignment.processor_checks import told_of_row
 from alignment.recipe import parquet
 from alignment.row_cache import few_rows
 from data_builders.row_checks import Check, check_rows
@@ -29,18 +30,19 @@ def inspect_row(data: str, index: int, model: str, out: Path) -> dict[str, Any]:
     check_rows(file, Check(("images", "prompt") if model else (), row=index))
     row: dict[str, Any] = few_rows(file, index, 1)[0]
     shown = {name: row[name] for name in SHOWN_COLUMNS if row.get(name) is not None}
-    return shown | (_as_processed(row, model, out) if model else {})
+    return shown | (_as_processed(row, index, model, out) if model else {})
 
 
-def _as_processed(row: dict[str, Any], model: str, out: Path) -> dict[str, Any]:
+def _as_processed(row: dict[str, Any], index: int, model: str, out: Path) -> dict[str, Any]:
     from alignment.models import load_processor
 
     processor: Any = load_processor(model)
-    prompt = processor.apply_chat_template(row["prompt"], add_generation_prompt=True, tokenize=False)
     answer = row.get("completion") or row.get("chosen") or []
-    whole = processor.apply_chat_template([*row["prompt"], *answer], tokenize=False) if answer else prompt
     images = {"images": [row["images"]]} if row["images"] else {}
-    given = processor(text=[prompt], **images, return_tensors="pt")
+    with told_of_row(row, index, row["images"]):
+        prompt = processor.apply_chat_template(row["prompt"], add_generation_prompt=True, tokenize=False)
+        whole = processor.apply_chat_template([*row["prompt"], *answer], tokenize=False) if answer else prompt
+        given = processor(text=[prompt], **images, return_tensors="pt")
     ids = given["input_ids"][0].tolist()
     trained = processor.tokenizer(whole.removeprefix(prompt), add_special_tokens=False)["input_ids"]
     image_id = processor.tokenizer.convert_tokens_to_ids(processor.image_token)

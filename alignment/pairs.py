@@ -21,6 +21,7 @@ from alignment.data_summary import data_card
 from alignment.generation import generate
 from alignment.image_pairs import Degraded, degraded, look_alike_pairs, noised_pairs
 from alignment.models import load_for_inference
+from alignment.processor_checks import check_file
 from alignment.recipe import Recipe, Sampling, parquet
 from alignment.reward_functions import local_backend
 from alignment.row_cache import ROWS, stored_rows
@@ -204,6 +205,7 @@ class _Maker:
     def _sampled(self, rows: Any) -> list[list[str]]:
         """Several answers to each row; its images are decoded a few batches at a time."""
         model, processor = load_for_inference(self.recipe.model.path, max_pixels=self.recipe.model.max_pixels)
+        check_file(processor, parquet(self.recipe.data.train))
         options, size = self.recipe.sampling, 16 * self.recipe.sampling.batch_size
         torch.manual_seed(options.seed)
         responses: list[list[str]] = []

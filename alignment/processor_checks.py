@@ -5,8 +5,10 @@ Left out: what no model could read, which ``data_builders.row_checks`` finds wit
 
 import contextlib
 from collections.abc import Generator, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 from jinja2 import TemplateError
 from PIL import Image
 
@@ -38,7 +40,7 @@ def told_of_row(row: Mapping[str, Any], place: int, images: Sequence[Image.Image
         sizes = ", ".join(f"{image.width} x {image.height}" for image in images) or "none"
         raise InputError(
             f"data: row {name}: the model's processor refuses it (images: {sizes}): {str(fault).splitlines()[0]}. "
-            "Pad or resize the picture, or leave the row out."
+            "Mend what it names (a picture: pad or resize it), or leave the row out."
         ) from fault
 
 
@@ -49,8 +51,8 @@ def check_processing(processor: Any, rows: Iterable[Mapping[str, Any]]) -> None:
     """
     tried: set[Any] = set()
     for place, row in enumerate(rows):
-        form = tuple((m["role"], *(b["type"] for b in m["content"])) for m in row["prompt"])
-        images = [pixels(image) for image in row["images"]]
+        form = tuple((m["role"], *_block_types(m["content"])) for m in row["prompt"])
+        images = [pixels(image) for image in row["images"] or []]
         sizes = tuple(image.size for image in images if _is_extreme(image))
         if {form, sizes} <= tried:
             continue
@@ -59,6 +61,17 @@ def check_processing(processor: Any, rows: Iterable[Mapping[str, Any]]) -> None:
             if sizes and sizes not in tried:
                 processor(text=[text], images=[[image.convert("RGB") for image in images]], return_tensors="pt")
         tried |= {form, sizes}
+
+
+def _block_types(content: Any) -> list[str]:
+    return ["text"] if isinstance(content, str) else [block["type"] for block in content]
+
+
+def check_file(processor: Any, file: Path) -> None:
+    """``check_processing`` of every row of a Parquet file, a few rows at a time."""
+    opened = pq.ParquetFile(file)
+    wanted = [name for name in ("id", "images", "prompt") if name in opened.schema_arrow.names]
+    check_processing(processor, (row for batch in opened.iter_batches(64, columns=wanted) for row in batch.to_pylist()))
 
 
 def _is_extreme(image: Image.Image) -> bool:

@@ -207,7 +207,9 @@ def kept_tasks(recipe: Recipe) -> Counter[str | None]:
 
 def _task_faults(recipe: Recipe, tasks: Sequence[str] | None, index: int) -> list[str]:
     """A reward that no row is of, and tasks that neither a row nor this program knows."""
-    if tasks is None or recipe.method != "grpo" or kind_faults(recipe, columns_of(recipe.data.train)):
+    if tasks is None or recipe.method != "grpo" or row_faults(recipe, NEEDED_COLUMNS["grpo"]):
+        return []
+    if kind_faults(recipe, columns_of(recipe.data.train)):
         return []
     there = kept_tasks(recipe)
     known = sorted({*KNOWN, *filter(None, there)})

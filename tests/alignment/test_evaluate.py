@@ -262,7 +262,7 @@ def test_unknown_facts_may_be_null_or_empty(tmp_path):
 
 
 def test_unreadable_facts_are_named_by_their_row(tmp_path):
-    with pytest.raises(InputError, match="row p0-presence: its facts are not readable"):
+    with pytest.raises(InputError, match="row p0-presence: 'facts': not readable"):
         read_rows(save([rows_of("p0", 1)[0] | {"facts": "{"}], tmp_path))
 
 
