@@ -13,6 +13,7 @@ from rich.console import Console
 
 from alignment.cli_cache import cache
 from alignment.cli_cluster import launch, show_memory
+from alignment.cli_faults import Commands
 from alignment.cli_output import JsonFlag, Overrides, say
 from alignment.cli_reward_model import eval_reward_model
 from alignment.cli_rewards import audit, check_rules, eval_reader_command, list_rewards, read, score
@@ -22,12 +23,12 @@ from alignment.engine import share_cores
 from rewards.strict_yaml import InputError
 
 app = typer.Typer(
+    cls=Commands,
     help="Align medical vision-language models by preferences and verifiable rewards.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-console = Console(stderr=True)
 
 app.command()(cache)
 
@@ -37,18 +38,7 @@ def main() -> None:
     share_cores()
     if "--json" in sys.argv:  # libraries that log to standard output must not spoil the one JSON object on it
         sys.stdout = sys.stderr
-    try:
-        app()
-    except InputError as fault:
-        for line in str(fault).splitlines():
-            console.print(f"[red]error:[/red] {_plain(line)}", highlight=False, soft_wrap=True)
-        sys.exit(2)
-
-
-def _plain(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
+    app()
 
 
 def _local_backend(llm: Any) -> Any:
@@ -140,6 +130,9 @@ def check(
         return
     if recipe is None:
         raise InputError("check: name a recipe, or give --compatibility.")
+    for name, value in (("rate", rate), ("tokens", tokens)):
+        if value is not None and not 0 < value < float("inf"):
+            raise InputError(f"--{name} {value}: expected a number above 0.")
     checked = check_chain if _is_chain(recipe) else check_recipe
     result = checked(recipe, overrides or [], Scale(nodes, gpus, rate, tokens, measure))
     plain = result if as_json else {k: v for k, v in result.items() if k != "memory_gb_per_rank"}
@@ -341,3 +334,7 @@ app.command()(soak)
 app.command()(ledger)
 app.command("eval-reward-model")(eval_reward_model)
 app.command("audit-splits")(audit_splits_command)
+
+
+if __name__ == "__main__":
+    main()

@@ -31,7 +31,10 @@ def soak(
 
     Exit code 1 if anything differs. Example: clinalign soak recipes/sft/phantom_chest.yaml --steps 1000 --kills 5
     """
+    from alignment.recipe import read_recipe
     from alignment.soak import soak as run_soak
+
+    read_recipe(recipe, overrides or [])  # its faults are told before a process is started
 
     if out.exists() and not (out / "whole.log").exists() and any(out.iterdir()):
         raise InputError(f"--out {out}: holds something that is no soak; name another folder.")

@@ -297,13 +297,20 @@ def read_recipe(path: Path, overrides: list[str] = ()) -> Recipe:  # type: ignor
 def parquet(path: str) -> Path:
     """The Parquet file that a ``data`` entry names.
 
-    Raises: InputError if there is none.
+    Raises: InputError if there is none, or its footer is damaged.
     """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     file = Path(path) if path.endswith(".parquet") else Path(f"{path}.parquet")
     if not file.is_file():
         near = sorted(str(p.with_suffix("")) for p in file.parent.parent.glob("*/*.parquet"))
         have = f" There: {', '.join(near)}." if near else " Build it first: clinalign build SPEC.yaml."
         raise InputError(f"data: no file {file}.{have}")
+    try:
+        pq.read_metadata(file)
+    except pa.ArrowInvalid:
+        raise InputError(f"data: {file} is no Parquet file, or a damaged one. Build it anew.") from None
     return file
 
 

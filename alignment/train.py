@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from alignment.config_faults import check_config, check_model_name
 from alignment.engine import is_main_process, loaded_objects_left_alone, prepare_deepspeed, stay_offline
 from alignment.recipe import Chain, Recipe, Stage, kept_places, parquet, read_recipe
 from data_builders.digest import sha256
@@ -32,6 +33,8 @@ def run(recipe: Recipe, *, fresh: bool = False) -> Path:
         shutil.rmtree(folder)
     if _is_finished(recipe, folder):
         return folder
+    check_config(recipe, here=True)
+    check_model_name(recipe.model.path)
     folder.mkdir(parents=True, exist_ok=True)
     if is_main_process():
         _write_provenance(recipe, folder)

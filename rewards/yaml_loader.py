@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 PLAIN = "tag:yaml.org,2002:str"
-DEEPEST = 64
+DEEPEST = 50
 
 
 class ReadingError(yaml.YAMLError):

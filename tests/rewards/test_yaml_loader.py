@@ -27,7 +27,7 @@ def fault_of(path):
         ("a: {b: 1, 'b': 2}\n", "key 'b' stands twice, in line 1."),
         ("a: !!python/object:os.system x\n", "tags such as 'tag:yaml.org,2002:python/object:os.system' are not read"),
         ("a: !!bool x\n", "tags such as 'tag:yaml.org,2002:bool' are not read"),
-        ("a: " + "[" * 3000, "nested more than 64 deep"),
+        ("a: " + "[" * 3000, "nested more than 50 deep"),
         ("a: " + "9" * 5000, "a number or date that cannot be"),
         ("- a\n", "expected keys and values, got list."),
         ("", "expected keys and values, got NoneType."),
