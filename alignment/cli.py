@@ -128,11 +128,11 @@ def check(
     if compatibility:
         Console().print(table(), highlight=False, markup=False, soft_wrap=True)
         return
-    if recipe is None:
-        raise InputError("check: name a recipe, or give --compatibility.")
     for name, value in (("rate", rate), ("tokens", tokens)):
         if value is not None and not 0 < value < float("inf"):
             raise InputError(f"--{name} {value}: expected a number above 0.")
+    if recipe is None:
+        raise InputError("check: name a recipe, or give --compatibility.")
     checked = check_chain if _is_chain(recipe) else check_recipe
     result = checked(recipe, overrides or [], Scale(nodes, gpus, rate, tokens, measure))
     plain = result if as_json else {k: v for k, v in result.items() if k != "memory_gb_per_rank"}
