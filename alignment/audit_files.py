@@ -47,6 +47,8 @@ def _chain(path: Path, overrides: list[str]) -> Chain | None:
     """The chain in a chain's or loop's file; None for a recipe."""
     content: dict[str, Any] = with_overrides(read_yaml(path), overrides)
     content = content.get("chain", content)
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: chain: expected keys and values, got {type(content).__name__}.")
     if "stages" not in content:
         return None
     chain = validated(Chain, content, where=str(path))

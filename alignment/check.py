@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from alignment.config_faults import check_config
 from alignment.estimate import measured_rate, memory_table, time_table, trained_tokens_per_row
 from alignment.meta_model import counts_of, meta_model
 from alignment.recipe import Recipe, kept_places, parquet, read_recipe
@@ -65,6 +66,7 @@ def check_chain(
 
 def plan(recipe: Recipe, scale: Scale = Scale()) -> dict[str, Any]:
     """Rows, steps, tokens, parameters, memory of a rank (formula: ``memory.py``) and, with a rate, hours."""
+    check_config(recipe, here=False)
     places = kept_places(recipe)
     with made_once(recipe) as made:
         return _figures(made, places, scale)

@@ -12,9 +12,11 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from alignment.cli_cache import cache
 from alignment.cli_cluster import launch, show_memory
+from alignment.cli_faults import Commands
 from alignment.cli_output import JsonFlag, Overrides, say
 from alignment.cli_release import verify
 from alignment.cli_reward_model import eval_reward_model
@@ -26,12 +28,12 @@ from data_builders.interruptions import Stopped, handled_by, stop
 from rewards.strict_yaml import InputError
 
 app = typer.Typer(
+    cls=Commands,
     help="Align medical vision-language models by preferences and verifiable rewards.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-console = Console(stderr=True)
 
 app.command()(cache)
 
@@ -44,10 +46,6 @@ def main() -> None:
     with handled_by(stop):
         try:
             app()
-        except InputError as fault:
-            for line in str(fault).splitlines():
-                console.print(f"[red]error:[/red] {_plain(line)}", highlight=False, soft_wrap=True)
-            sys.exit(2)
         except Stopped as stopped:
             _end(stopped)
 
@@ -58,15 +56,9 @@ def _end(stopped: Stopped) -> None:
         own = shlex.join(["clinalign", *(word for word in sys.argv[1:] if word != "--fresh")])
         again = "the same launch" if "RANK" in os.environ else own
         told = f"stopped by {stopped.name}. {stopped.stands} Go on with: {again}".replace(".  ", ". ")
-        console.print(_plain(told), highlight=False, soft_wrap=True)
+        console.print(escape(told), highlight=False, soft_wrap=True)
     leave_process_group(stopped.exit_code)
     sys.exit(stopped.exit_code)
-
-
-def _plain(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
 
 
 def _local_backend(llm: Any) -> Any:
@@ -157,6 +149,9 @@ def check(
     if compatibility:
         Console().print(table(), highlight=False, markup=False, soft_wrap=True)
         return
+    for name, value in (("rate", rate), ("tokens", tokens)):
+        if value is not None and not 0 < value < float("inf"):
+            raise InputError(f"--{name} {value}: expected a number above 0.")
     if recipe is None:
         raise InputError("check: name a recipe, or give --compatibility.")
     checked = check_chain if _is_chain(recipe) else check_recipe

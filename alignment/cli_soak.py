@@ -33,8 +33,10 @@ def soak(
 
     Exit code 1 if anything differs. Example: clinalign soak recipes/sft/phantom_chest.yaml --steps 1000 --kills 5
     """
+    from alignment.recipe import read_recipe
     from alignment.soak import soak as run_soak
 
+    read_recipe(recipe, overrides or [])  # its faults are told before a process is started
     refuse_foreign(out, mark="whole.log", kind="a soak")
     refuse_needed(out, [recipe, *named_files(read_yaml(recipe))])
     with only_one(out):

@@ -13,7 +13,7 @@ from rewards.reading import read
 from rewards.row_types import as_columns, column_fault, response_fault, row_faults
 from rewards.rule_faults import label_faults
 from rewards.rule_set import RuleSet, load_rule_set
-from rewards.strict_yaml import InputError, nearest, nearest_file
+from rewards.strict_yaml import InputError, nearest, read_text
 from rewards.symbols import read_symbol
 from rewards.valid_sets import space_size
 
@@ -119,10 +119,10 @@ def check_rule_set(name: str, data: Path | None) -> dict[str, Any]:
 def _checked_labels(rules: RuleSet, data: Path) -> int:
     if rules.decision is None:
         raise InputError(f"{rules.id} has no decision section, so it allows and forbids no labels.")
-    if not data.is_file():
-        raise InputError(f"{data}: no such file.{nearest_file(data)}")
-    with data.open("rb") as lines:
-        records = [(str(row.get("id", f"line {number}")), row) for number, row in json_lines(lines)]
+    lines = json_lines(read_text(data).splitlines(), place=f"{data}: line ")
+    records = [(str(row.get("id", f"line {number}")), row) for number, row in lines]
+    if not records:
+        raise InputError(f"{data}: holds no record. Write one object a line, with an `id` and label columns.")
     faults = label_faults(rules.decision, records)
     if faults:
         raise InputError("\n".join(f"{data}: {fault}" for fault in faults))

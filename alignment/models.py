@@ -16,6 +16,7 @@ from peft import LoraConfig, PeftModel
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
 
 from alignment import kernels
+from alignment.config_faults import check_model_name
 from alignment.engine import is_main_process, wait_for
 from alignment.foreign_code import SAFE, pretrained, refuse_foreign_code
 from alignment.model_files import check_model_files, told_of_weights
@@ -170,6 +171,7 @@ def load_model(
 
 def load_for_inference(path: str, *, max_pixels: int | None = None) -> tuple[Any, Any]:
     """Model in eval mode, on the accelerator if there is one, and its processor (within the pixel budget)."""
+    check_model_name(path)
     model: Any = load_model(path).eval()
     return model.to("cuda" if torch.cuda.is_available() else "cpu"), load_processor(path, max_pixels=max_pixels)
 

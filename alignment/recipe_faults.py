@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+from alignment.config_faults import package_faults
 from alignment.curriculum_section import curriculum_faults
 from alignment.engine import is_main_process
 from alignment.foreign_code import SAFE
@@ -47,13 +48,19 @@ def trainer_faults(content: dict[str, Any]) -> list[str]:
     if method not in ("sft", "dpo", "grpo", "reward_model") or not isinstance(section, dict):
         return []
     kinds = {f.name: f.type for f in dataclasses.fields(config_class(method))}
-    faults = [f"trainer.{key}: unknown key.{nearest(key, list(kinds))}" for key in section if key not in kinds]
+    faults = [f"trainer.{key}: unknown key.{nearest(str(key), list(kinds))}" for key in section if key not in kinds]
     return (
         faults
+        + package_faults(section)
         + [
             f"trainer.{key}: got the string '{value}', expected a number{number_trap(value)}."
             for key, value in section.items()
             if isinstance(value, str) and _numeric_only(kinds.get(key))
+        ]
+        + [
+            f"trainer.{key}: got {str(value)[:80]}, expected a number."
+            for key, value in section.items()
+            if isinstance(value, list | dict) and _numeric_only(kinds.get(key))
         ]
         + [
             f"trainer.{key}: got {value}, expected a finite number."

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from alignment.config_faults import check_config, check_model_name
 from alignment.engine import is_main_process, loaded_objects_left_alone, prepare_deepspeed
 from alignment.recipe import Chain, Recipe, Stage, kept_places, parquet, read_recipe
 from data_builders.digest import sha256
@@ -51,6 +52,8 @@ def run(recipe: Recipe, *, fresh: bool = False, inputs: Iterable[Path] = ()) -> 
         if not fresh and _is_finished(recipe, folder):
             _forget_rows(folder)
             return folder
+        check_config(recipe, here=True)
+        check_model_name(recipe.model.path)
         folder.mkdir(parents=True, exist_ok=True)
         if is_main_process():
             _write_provenance(recipe, folder)
