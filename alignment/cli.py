@@ -16,7 +16,7 @@ from rich.markup import escape
 
 from alignment.cli_cache import cache
 from alignment.cli_cluster import launch, show_memory
-from alignment.cli_faults import Commands
+from alignment.cli_faults import Commands, console
 from alignment.cli_output import JsonFlag, Overrides, say
 from alignment.cli_release import verify
 from alignment.cli_reward_model import eval_reward_model
