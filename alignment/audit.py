@@ -96,7 +96,8 @@ class Scorer:
     def __init__(
         self, functions: Sequence[TrlReward | AwaitedReward], weights: Sequence[float], *, space: BoxSpace = "grid"
     ) -> None:
-        self.functions, self.weights, self.space = functions, weights, space
+        self.functions, self.weights = functions, weights
+        self.space: BoxSpace = space
         self.names = _distinct([f.__name__ for f in functions])
 
     def table(self, responses: Sequence[Responses], rows: Sequence[Row]) -> Array:

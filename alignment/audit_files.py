@@ -45,8 +45,8 @@ def audits(path: Path, overrides: list[str], *, limit: int, out: Path | None) ->
 
 def _chain(path: Path, overrides: list[str]) -> Chain | None:
     """The chain in a chain's or loop's file; None for a recipe."""
-    content: dict[str, Any] = with_overrides(read_yaml(path), overrides)
-    content = content.get("chain", content)
+    read = with_overrides(read_yaml(path), overrides)
+    content: Any = read.get("chain", read)
     if not isinstance(content, dict):
         raise InputError(f"{path}: chain: expected keys and values, got {type(content).__name__}.")
     if "stages" not in content:

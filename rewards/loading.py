@@ -175,7 +175,7 @@ def load_reward(name: str, **knobs: Any) -> Reward | BatchReward:
 def knobs_of(name: str) -> list[str]:
     """The names of a reward's knobs.
 
-        >>> knobs_of("box_overlap")
+    >>> knobs_of("box_overlap")
     ['measure', 'false_box_weight', 'box_space']
     """
     scorer, function = _scorer(_known(name)), _function(name)

@@ -40,7 +40,7 @@ def main() -> None:
     recipe_file, out = Path(sys.argv[1]), Path(sys.argv[2])
     recipe = read_recipe(recipe_file)
     trainer = make_trainer(recipe, Path(recipe.output))
-    if "forced" in sys.argv[3:]:
+    if "forced" in sys.argv[3:] and recipe.method == "grpo":
         force_answers(trainer)
     if "letters" in sys.argv[3:]:
         pay_for_letters(trainer)

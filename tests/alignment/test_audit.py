@@ -90,7 +90,10 @@ def test_rewards_fall_with_the_held_out_metrics(write_recipe):
 
 def test_gates_are_part_of_what_is_audited(write_recipe):
     """An honest box is earned behind a gate that the format opens, and not behind one that no honest answer opens."""
-    watched = [{"name": "think_format", "weight": 0.0}, {"name": "length", "weight": 0.0, "min_words": 1000}]
+    watched = [
+        {"name": "think_format", "weight": 0.0},
+        {"name": "length", "weight": 0.0, "min_words": 1000, "max_words": 2000},
+    ]
 
     def earned(needs):
         gates = {"gates": [{"reward": "box_overlap", "needs": needs}]}

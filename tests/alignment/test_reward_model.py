@@ -231,4 +231,6 @@ def test_an_audit_shows_a_reward_model_the_images(write_recipe, trained):
     recipe = write_recipe("grpo", rewards=[{"name": "reward_model", "path": str(trained)}])
     found = audit(read_recipe(recipe), name="test", limit=4)
     assert found.constant == []
-    assert all(policy.total is not None for policy in found.policies)
+    totals = {policy.name: policy.total for policy in found.policies}
+    assert totals["honest"] is not None
+    assert len({*totals.values()} - {None}) > 3
