@@ -209,12 +209,11 @@ def evaluate_command(
     from alignment.box_units import known_space, written_space
     from alignment.evaluate import checked_file, evaluate
     from alignment.kept_answers import check_out, evaluation_folder
-    from alignment.models import load_for_inference, model_folder
+    from alignment.models import load_for_inference
     from alignment.recipe import parquet
     from alignment.weights_digest import model_sha256
     from data_builders.locks import only_one
 
-    model_folder(run)  # is there a model at all?
     checked_file(Path(data))  # before a model is loaded
     rows, target = parquet(data), out or evaluation_folder(run)
     with only_one(target):

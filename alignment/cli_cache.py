@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from alignment.cli_output import JsonFlag, say
+from rewards.strict_yaml import InputError
 
 
 def cache(
@@ -21,6 +22,8 @@ def cache(
     from alignment.image_features import cache_sizes
     from alignment.reference_cache import cache_folder
 
+    if run is not None and not (run / "recipe.resolved.yaml").is_file():
+        raise InputError(f"{run}: no run's folder (it has no recipe.resolved.yaml). Name a run such as runs/x/dpo.")
     sizes, folder = cache_sizes(run), cache_folder(run)
     held: dict[str, Any] = {"cache": str(folder), **sizes}
     if clear:

@@ -21,6 +21,12 @@ console = Console(stderr=True)
 class Commands(TyperGroup):
     """The commands, whose faults are told instead of raised."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """The arguments, none of which holds what no path or name can hold."""
+        if any("\0" in arg for arg in args):
+            raise typer.BadParameter("an argument holds a null character, which no path or name does. Leave it out.")
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:
         """Runs the command that is asked for."""
         try:

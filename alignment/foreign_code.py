@@ -13,6 +13,8 @@ from rewards.strict_yaml import InputError
 
 PICKLES = ("pytorch_model*.bin", "adapter_model*.bin")
 CODE = ("*.py", "custom_generate/*.py")
+OF_ENGINES = ("zero_to_fp32.py",)
+"""What DeepSpeed puts beside its checkpoints for people to run; nothing here loads it."""
 SAFE = {"trust_remote_code": False, "use_safetensors": True}
 """How trl, which loads models itself, must load them."""
 CURE = (
@@ -64,7 +66,8 @@ def _code(folder: Path) -> Iterator[str]:
         if _has_auto_map(content):
             yield f"{file.name} names custom code ('auto_map')"
     for pattern in CODE:
-        yield from (f"holds custom code ({file.relative_to(folder)})" for file in sorted(folder.glob(pattern)))
+        found = [file for file in sorted(folder.glob(pattern)) if file.name not in OF_ENGINES]
+        yield from (f"holds custom code ({file.relative_to(folder)})" for file in found)
 
 
 def _has_auto_map(content: Any) -> bool:

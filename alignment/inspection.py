@@ -34,8 +34,10 @@ def inspect_row(data: str, index: int, model: str, out: Path) -> dict[str, Any]:
 
 
 def _as_processed(row: dict[str, Any], index: int, model: str, out: Path) -> dict[str, Any]:
+    from alignment.config_faults import check_model_name
     from alignment.models import load_processor
 
+    check_model_name(model)
     processor: Any = load_processor(model)
     answer = row.get("completion") or row.get("chosen") or []
     images = {"images": [row["images"]]} if row["images"] else {}

@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from data_builders.near_images import MAX_DISTANCE, dhash, near_pairs
+from data_builders.row_checks import open_parquet
 from data_builders.schema import message_text
 from rewards.strict_yaml import InputError
 
@@ -108,7 +109,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _rows(file: Path) -> Iterator[dict[str, Any]]:
-    reader = pq.ParquetFile(file)
+    reader = open_parquet(file)
     columns = [name for name in COLUMNS if name in reader.schema_arrow.names]
     if "split" not in columns or "patient" not in columns:
         raise InputError(f"{file}: no columns 'patient' and 'split'; these are not the rows of a build.")

@@ -71,10 +71,11 @@ def test_code_in_a_models_folder_is_never_run_and_never_asked_about(
         "adapter": ["eval", str(adapter), prompts, "--out", str(tmp_path / "out")],
     }[command]
     result = CliRunner().invoke(app, words, input="y\n" * 9)
-    assert isinstance(result.exception, InputError), result.exception
-    assert len(str(result.exception).splitlines()) == 1
-    assert "evil" in str(result.exception) or "run/model" in str(result.exception)
-    assert "custom code" in str(result.exception)
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert result.exit_code == 2
+    (told,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert "evil" in told or "run/model" in told
+    assert "custom code" in told
     assert not asked
     assert not marker.exists()
 
@@ -161,7 +162,8 @@ def test_no_call_in_the_source_can_run_what_it_reads():
         if owner in ("torch", "np", "numpy") and name == "load":
             assert "weights_only=True" in place or "allow_pickle=False" in place, place
         if owner == "yaml":
-            assert name not in ("load", "load_all", "unsafe_load", "full_load"), place
+            safe = name == "load" and "Loader=BoundedLoader" in place  # a SafeLoader that counts
+            assert safe or name not in ("load", "load_all", "unsafe_load", "full_load"), place
         if owner == "pickle":
             assert name == "UnpicklingError", place
 

@@ -1,7 +1,6 @@
 """``--fresh`` replaces a run's own folder and nothing else, and a folder that is no run is never trained into."""
 
 import shutil
-import sys
 
 import pytest
 import yaml
@@ -81,8 +80,8 @@ def test_the_command_protects_its_recipe(desk):
     a_run_at(desk / "run")
     shutil.move("sft.yaml", "run/sft.yaml")
     done = CliRunner().invoke(app, ["train", "run/sft.yaml", "output=run", "--fresh"])
-    assert isinstance(done.exception, InputError)
-    assert "run/sft.yaml, which is read" in str(done.exception)
+    assert done.exit_code == 2
+    assert "run/sft.yaml, which is read" in done.stderr
 
 
 def test_fresh_replaces_a_run_and_leaves_nothing_behind(write_recipe, tmp_path):
@@ -131,6 +130,6 @@ def test_soak_keeps_what_is_no_soak(desk):
     a_run_at(desk / "run")
     for out in (".", "run", "data"):
         done = CliRunner().invoke(app, ["soak", "sft.yaml", "--out", out])
-        assert isinstance(done.exception, InputError), (out, done.output, sys.exc_info())
+        assert done.exit_code == 2, (out, done.output)
     assert (desk / "thesis.tex").exists()
     assert (desk / "run/recipe.resolved.yaml").exists()

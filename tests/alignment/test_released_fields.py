@@ -2,6 +2,8 @@
 
 import json
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from hypothesis import given
@@ -125,7 +127,7 @@ def test_no_text_passes_as_a_figure_or_a_digest(text):
 def data_of(folder, **changes):
     """A data entry and its card."""
     (folder / "prompt").mkdir(parents=True)
-    (folder / "prompt" / "test.parquet").write_bytes(b"rows")
+    pq.write_table(pa.table({"id": ["a"]}), folder / "prompt" / "test.parquet")
     card = {
         "sha256": {"prompt/test.parquet": sha256(folder / "prompt" / "test.parquet")}, "licence": LICENCES["bccd"],
         "counts": {"prompt": {"test": {"box": 3, "report": 1}}}, "patients": {"test": 2, "sft": 5},
@@ -174,7 +176,7 @@ def test_a_card_tells_all_that_led_to_the_model(tmp_path):
     sft = run_of(tmp_path / "sft", method="sft", start="tiny", data=data)
     pairs = run_of(tmp_path / "pairs", method="pairs", start=sft, data=data)
     (pairs / "preference").mkdir()
-    (pairs / "preference" / "pairs.parquet").write_bytes(b"pairs")
+    pq.write_table(pa.table({"id": ["b"]}), pairs / "preference" / "pairs.parquet")
     dpo = run_of(tmp_path / "dpo", method="dpo", start=sft, data=pairs / "preference" / "pairs")
     steps = steps_of(dpo)
     assert [step.told["method"] for step in steps] == ["sft", "pairs", "dpo"]

@@ -34,8 +34,9 @@ SPOILT = 5
 def refused(*arguments, stdin=None):
     """The sentence of a refusal; a traceback or a result fails the test."""
     done = CliRunner().invoke(app, [str(argument) for argument in arguments], input=stdin)
-    assert isinstance(done.exception, InputError), done.exception or done.output
-    return str(done.exception)
+    assert isinstance(done.exception, SystemExit), done.exception or done.output
+    assert done.exit_code == 2
+    return "\n".join(line.removeprefix("error: ") for line in done.stderr.splitlines() if line.startswith("error: "))
 
 
 def line(**columns):

@@ -43,8 +43,8 @@ def test_lines_before_a_fault_are_read_already():
 @pytest.mark.parametrize(
     ("line", "why"),
     [
-        ("[" * 100_000, "line 1: nested too deeply"),
-        ('{"a": ' + "9" * 5000 + "}", "line 1: holds a number of thousands of digits"),
+        ("[" * 100_000, "line 1: not JSON that can be read .nested too deeply"),
+        ('{"a": ' + "9" * 5000 + "}", "line 1: not JSON .Exceeds the limit"),
         ('{"a": "\\ud800"}', "line 1: holds half a character"),
         ('{"\\uDFFF": 1}', "line 1: holds half a character"),
     ],
