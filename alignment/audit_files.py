@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from alignment.audit import Audit, audit
-from alignment.recipe import Chain, Recipe, read_recipe, with_overrides
+from alignment.recipe import Chain, Recipe, read_recipe
 from alignment.train import stage_recipe
+from rewards.overrides import with_overrides
 from rewards.strict_yaml import InputError, read_yaml, validated
 
 LISTED = re.compile(r"#\s*Beaten by(?: \((?P<stage>[^)]+)\))?:\s*(?P<names>.+)")
@@ -44,8 +45,10 @@ def audits(path: Path, overrides: list[str], *, limit: int, out: Path | None) ->
 
 def _chain(path: Path, overrides: list[str]) -> Chain | None:
     """The chain in a chain's or loop's file; None for a recipe."""
-    content: dict[str, Any] = with_overrides(read_yaml(path), overrides)
-    content = content.get("chain", content)
+    read = with_overrides(read_yaml(path), overrides)
+    content: Any = read.get("chain", read)
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: chain: expected keys and values, got {type(content).__name__}.")
     if "stages" not in content:
         return None
     chain = validated(Chain, content, where=str(path))

@@ -14,15 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from alignment.engine import stay_offline
-
 Step = Callable[[dict[str, Any]], None]
 FORGET_PEAK = Path("/proc/self/clear_refs")
 
 
 def main() -> None:
     """Reads the settings, and measures step by step."""
-    stay_offline()
     settings = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     with os.fdopen(int(sys.argv[2])) as told, os.fdopen(int(sys.argv[3]), "w") as says:
 
@@ -138,15 +135,16 @@ def ours(settings: dict[str, Any]) -> Any:
 def stock(settings: dict[str, Any]) -> Any:
     """TRL's trainer on the same model, data and seed."""
     import trl
-    from datasets import Dataset
 
+    from alignment.foreign_code import SAFE
     from alignment.generation import unsampled_tokens
     from alignment.models import load_processor
+    from alignment.row_cache import ROWS, stored_rows
 
     processor = load_processor(settings["model"])
     options = {"output_dir": settings["output"], "report_to": "none", "bf16": False, **settings["trainer"]}
-    options["model_init_kwargs"] = {"dtype": "float32", "attn_implementation": "sdpa"}
-    data = Dataset.from_parquet(settings["data"])
+    options["model_init_kwargs"] = {"dtype": "float32", "attn_implementation": "sdpa", **SAFE}
+    data = stored_rows(Path(settings["data"]), Path(settings["output"]) / ROWS)
     common: dict[str, Any] = {"model": settings["model"], "train_dataset": data, "processing_class": processor}
     if settings["kind"] == "dpo":
         return trl.DPOTrainer(args=trl.DPOConfig(**options, max_length=None), **common)
@@ -170,13 +168,12 @@ def _pay_for_variety(trainer: Any) -> Any:
 
 def likelihood(settings: dict[str, Any], step_done: Step) -> None:
     """Scoring several answers to each prompt, as a reward over candidates or an evaluation by likelihood does."""
-    from datasets import Dataset
-
     from alignment.models import load_for_inference
     from alignment.prompt_groups import answer_logprobs
+    from alignment.row_cache import ROWS, stored_rows
 
     model, processor = load_for_inference(settings["model"])
-    data: Any = Dataset.from_parquet(settings["data"])
+    data: Any = stored_rows(Path(settings["data"]), Path(settings["output"]) / ROWS)
     shared = "on" if settings["method"] == "ours" else "off"
     first_step_begins()
     for _ in range(settings["trainer"]["max_steps"]):

@@ -3,15 +3,13 @@
 Left out: guesses. Rows without either share one unit with the answers to them.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
-
 from rewards.box_space import BoxSpace, Units, outside
-from rewards.strict_yaml import InputError, nearest
+from rewards.json_lines import read_json
+from rewards.strict_yaml import InputError, nearest, read_yaml
 
 UNIT_COLUMNS = ("target", "box_grid", "image_size")
 """What rows say of their question and of the units of its boxes."""
@@ -22,8 +20,11 @@ def card_grid(file: Path) -> int | None:
     """The units of boxes by the ``card.json`` beside a built data set or one folder up; None without one."""
     for card in (file.parent / "card.json", file.parent.parent / "card.json"):
         if card.is_file():
-            grid = json.loads(card.read_text(encoding="utf-8")).get("spec", {}).get("box_grid")
-            return None if grid is None else int(grid)
+            spec = read_json(card, "Build the set anew.").get("spec", {})
+            grid = spec.get("box_grid") if isinstance(spec, dict) else None
+            if grid is not None and not isinstance(grid, int):
+                raise InputError(f"{card}: spec.box_grid: got {grid!r}, expected a whole number. Build the set anew.")
+            return grid
     return None
 
 
@@ -59,7 +60,7 @@ def trained_space(run: str) -> BoxSpace | None:
     """The ``data.box_space`` of the recipe in a run's folder; None for any other model."""
     for folder in (Path(run), Path(run).parent):
         if (folder / "recipe.resolved.yaml").is_file():
-            recipe = yaml.safe_load((folder / "recipe.resolved.yaml").read_text(encoding="utf-8"))
+            recipe = read_yaml(folder / "recipe.resolved.yaml")
             return recipe.get("data", {}).get("box_space") or "grid"
     return None
 

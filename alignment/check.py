@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from alignment.config_faults import check_config
 from alignment.estimate import measured_rate, memory_table, time_table, trained_tokens_per_row
 from alignment.meta_model import counts_of, meta_model
 from alignment.recipe import Recipe, kept_places, parquet, read_recipe
+from data_builders.row_checks import Check, check_rows
 from rewards.strict_yaml import InputError
 
 
@@ -33,27 +35,38 @@ class Scale:
         return self.nodes * self.gpus
 
 
-def check_recipe(path: Path, overrides: list[str], scale: Scale = Scale()) -> dict[str, Any]:
-    """The figures of one recipe.
+def check_recipe(
+    path: Path, overrides: list[str], scale: Scale = Scale(), *, every_pixel: bool = False
+) -> dict[str, Any]:
+    """The figures of one recipe. ``every_pixel``: the pictures of all rows are read to their last byte.
 
-    Raises: InputError with every fault of the recipe.
+    Raises: InputError with every fault of the recipe, and the first rows that cannot be used.
     """
-    return plan(read_recipe(path, overrides), scale)
+    return plan(_with_whole_pictures(read_recipe(path, overrides), every_pixel), scale)
 
 
-def check_chain(path: Path, overrides: list[str], scale: Scale = Scale()) -> dict[str, Any]:
+def _with_whole_pictures(recipe: Recipe, every_pixel: bool) -> Recipe:
+    if every_pixel:
+        check_rows(parquet(recipe.data.train), Check(pixels=None))
+    return recipe
+
+
+def check_chain(
+    path: Path, overrides: list[str], scale: Scale = Scale(), *, every_pixel: bool = False
+) -> dict[str, Any]:
     """The figures of each stage that can be read before the chain has run (later ones start from what it makes)."""
     from alignment.train import read_chain, stage_recipe
 
     chain = read_chain(path, overrides)
     return {
         "stages": [s.name for s in chain.stages],
-        chain.stages[0].name: plan(stage_recipe(chain, 0, path), scale),
+        chain.stages[0].name: plan(_with_whole_pictures(stage_recipe(chain, 0, path), every_pixel), scale),
     }
 
 
 def plan(recipe: Recipe, scale: Scale = Scale()) -> dict[str, Any]:
     """Rows, steps, tokens, parameters, memory of a rank (formula: ``memory.py``) and, with a rate, hours."""
+    check_config(recipe, here=False)
     places = kept_places(recipe)
     with made_once(recipe) as made:
         return _figures(made, places, scale)
@@ -139,15 +152,17 @@ def _processor(recipe: Recipe) -> Any:
 
 def mean_tokens(recipe: Recipe, processor: Any, sample: int = 32) -> float:
     """Mean tokens of a row (prompt with image tokens, and answers), over the first rows."""
-    from datasets import Dataset
+    from alignment.row_cache import few_rows
 
-    data = Dataset.from_parquet(str(parquet(recipe.data.train)))
-    rows = [data[i] for i in range(min(sample, len(data)))]
-    return round(sum(_tokens(processor, row) for row in rows) / len(rows), 1)
+    rows: Any = list(few_rows(parquet(recipe.data.train), 0, sample))
+    return round(sum(_tokens(processor, row, place) for place, row in enumerate(rows)) / len(rows), 1)
 
 
-def _tokens(processor: Any, row: dict[str, Any]) -> int:
+def _tokens(processor: Any, row: dict[str, Any], place: int) -> int:
+    from alignment.processor_checks import told_of_row
+
     answers = [m for key in ("completion", "chosen", "rejected") if row.get(key) for m in row[key]]
-    text = processor.apply_chat_template([*row["prompt"], *answers], tokenize=False)
     images = {"images": [row["images"]]} if row["images"] else {}
-    return int(processor(text=[text], **images, return_tensors="pt")["input_ids"].shape[1])
+    with told_of_row(row, place, row["images"] or []):
+        text = processor.apply_chat_template([*row["prompt"], *answers], tokenize=False)
+        return int(processor(text=[text], **images, return_tensors="pt")["input_ids"].shape[1])

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from alignment.combined_rewards import gathered, process_index
+from rewards.json_lines import read_json
 from rewards.strict_yaml import InputError
 
 MANIFEST = "complete.json"
@@ -62,10 +63,24 @@ def fault(folder: Path) -> str | None:
     manifest = folder / MANIFEST
     if not manifest.is_file():
         return f"was not finished (no {MANIFEST})"
-    files: dict[str, Digest] = json.loads(manifest.read_text(encoding="utf-8"))["files"]
+    try:
+        files = _listed(manifest)
+    except InputError as unreadable:  # by every process alike
+        return f"is damaged: {unreadable}"
     mine = list(files)[process_index() :: len(gathered(None))]
     faults = [f for part in gathered([_file_fault(folder / name, *files[name]) for name in mine]) for f in part if f]
     return faults[0] if faults else None
+
+
+def _listed(manifest: Path) -> dict[str, Digest]:
+    """The files of a checkpoint. Raises: InputError if the manifest is not one."""
+    content = read_json(manifest, "")
+    files = content.get("files")
+    if not isinstance(files, dict) or not isinstance(content.get("processes"), int):
+        raise InputError(f"{manifest.name} lists no files")
+    if not all(isinstance(digest, list) and len(digest) == 2 for digest in files.values()):
+        raise InputError(f"{manifest.name} lists no sizes")
+    return {name: (digest[0], digest[1]) for name, digest in files.items()}
 
 
 def _file_fault(file: Path, size: int, sha256: str) -> str | None:
@@ -98,6 +113,16 @@ def _checkpoints(folder: Path) -> list[Path]:
 def step_of(checkpoint: Path) -> int:
     """The optimizer step after which a checkpoint was written."""
     return int(checkpoint.name.split("-")[1])
+
+
+def goes_on_from(folder: Path) -> str:
+    """What stands of a run, in a sentence."""
+    if (folder / "model").is_dir():
+        return f"{folder} is finished."
+    sealed = [file.parent for file in (folder / "checkpoints").glob(f"checkpoint-*/{MANIFEST}")]
+    last = max(sealed, key=step_of, default=None)
+    whole = f"{last} (step {step_of(last)}) is whole" if last else f"{folder} has no checkpoint yet"
+    return f"{whole}. The same command goes on from {last.name if last else 'its start'}."
 
 
 def _check_processes(checkpoint: Path) -> None:

@@ -4,30 +4,36 @@ Each command does one step, says where its output went, and ends with one clear 
 """
 
 import json
+import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from alignment.cli_cache import cache
 from alignment.cli_cluster import launch, show_memory
+from alignment.cli_faults import Commands, console
 from alignment.cli_output import JsonFlag, Overrides, say
+from alignment.cli_release import verify
 from alignment.cli_reward_model import eval_reward_model
 from alignment.cli_rewards import audit, check_rules, eval_reader_command, list_rewards, read, score
 from alignment.cli_soak import ledger, soak
 from alignment.cli_splits import audit_splits_command
-from alignment.engine import share_cores
+from alignment.engine import is_main_process, leave_process_group, share_cores
+from data_builders.interruptions import Stopped, handled_by, stop
 from rewards.strict_yaml import InputError
 
 app = typer.Typer(
+    cls=Commands,
     help="Align medical vision-language models by preferences and verifiable rewards.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-console = Console(stderr=True)
 
 app.command()(cache)
 
@@ -37,18 +43,22 @@ def main() -> None:
     share_cores()
     if "--json" in sys.argv:  # libraries that log to standard output must not spoil the one JSON object on it
         sys.stdout = sys.stderr
-    try:
-        app()
-    except InputError as fault:
-        for line in str(fault).splitlines():
-            console.print(f"[red]error:[/red] {_plain(line)}", highlight=False, soft_wrap=True)
-        sys.exit(2)
+    with handled_by(stop):
+        try:
+            app()
+        except Stopped as stopped:
+            _end(stopped)
 
 
-def _plain(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
+def _end(stopped: Stopped) -> None:
+    """Says once what stands and which command goes on, and ends with 128 and the signal's number."""
+    if is_main_process():
+        own = shlex.join(["clinalign", *(word for word in sys.argv[1:] if word != "--fresh")])
+        again = "the same launch" if "RANK" in os.environ else own
+        told = f"stopped by {stopped.name}. {stopped.stands} Go on with: {again}".replace(".  ", ". ")
+        console.print(escape(told), highlight=False, soft_wrap=True)
+    leave_process_group(stopped.exit_code)
+    sys.exit(stopped.exit_code)
 
 
 def _local_backend(llm: Any) -> Any:
@@ -71,7 +81,7 @@ def build(
     from data_builders.build import build as build_data
     from data_builders.build_spec import read_spec
 
-    out = build_data(read_spec(spec, overrides or []), local=_local_backend)
+    out = build_data(read_spec(spec, overrides or []), local=_local_backend, inputs=[spec])
     card = json.loads((out / "card.json").read_text(encoding="utf-8"))
     told = {name: card[name] for name in ("counts", "preference") if card[name]}
     say({"built": str(out), "gallery": str(out / "gallery.html"), **told}, as_json)
@@ -125,6 +135,7 @@ def check(
     rate: Annotated[float | None, typer.Option(help="tokens a second on one rank, for the hours")] = None,
     measure: Annotated[bool, typer.Option("--measure", help="Measure the rate by a few real steps here.")] = False,
     tokens: Annotated[float | None, typer.Option(help="tokens of a row; counted from the data by default")] = None,
+    pixels: Annotated[bool, typer.Option("--pixels", help="Read the pixels of all rows, not of 32.")] = False,
     compatibility: Annotated[bool, typer.Option("--compatibility", help="Print what works with what.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -138,10 +149,13 @@ def check(
     if compatibility:
         Console().print(table(), highlight=False, markup=False, soft_wrap=True)
         return
+    for name, value in (("rate", rate), ("tokens", tokens)):
+        if value is not None and not 0 < value < float("inf"):
+            raise InputError(f"--{name} {value}: expected a number above 0.")
     if recipe is None:
         raise InputError("check: name a recipe, or give --compatibility.")
     checked = check_chain if _is_chain(recipe) else check_recipe
-    result = checked(recipe, overrides or [], Scale(nodes, gpus, rate, tokens, measure))
+    result = checked(recipe, overrides or [], Scale(nodes, gpus, rate, tokens, measure), every_pixel=pixels)
     plain = result if as_json else {k: v for k, v in result.items() if k != "memory_gb_per_rank"}
     say(plain, as_json)
     if "memory_gb_per_rank" in result and not as_json:
@@ -159,14 +173,13 @@ def train(
 
     Example: clinalign train recipes/sft/phantom_chest.yaml trainer.max_steps=100 output=runs/short
     """
-    from alignment.engine import leave_process_group
     from alignment.recipe import read_recipe
     from alignment.train import run, run_chain
 
     if _is_chain(recipe):
         folders = run_chain(recipe, overrides or [], fresh=fresh)
     else:
-        folders = [run(read_recipe(recipe, overrides or []), fresh=fresh)]
+        folders = [run(read_recipe(recipe, overrides or []), fresh=fresh, inputs=[recipe])]
     say({"trained": [str(folder) for folder in folders]}, as_json)
     leave_process_group()
 
@@ -181,7 +194,7 @@ def _is_chain(recipe: Path) -> bool:
 def evaluate_command(
     run: Annotated[str, typer.Argument(help="a run's folder, a model folder or a Hugging Face name")],
     data: Annotated[str, typer.Argument(help="prompt rows, such as data/phantom_chest/prompt/test")],
-    out: Annotated[Path | None, typer.Option(help="where to write; RUN/evaluation by default")] = None,
+    out: Annotated[Path | None, typer.Option(help="by default RUN/evaluation, or evaluations/NAME")] = None,
     limit: Annotated[int | None, typer.Option(help="only so many rows, drawn at random")] = None,
     probe: Annotated[bool, typer.Option(help="also: does the model look? Writes blindness.json")] = False,
     box_space: Annotated[
@@ -194,16 +207,23 @@ def evaluate_command(
 ) -> None:
     """Evaluate on held-out prompt rows: metrics with intervals, blind controls, an HTML report with pictures."""
     from alignment.box_units import known_space, written_space
-    from alignment.evaluate import evaluate
+    from alignment.evaluate import checked_file, evaluate
+    from alignment.kept_answers import check_out, evaluation_folder
     from alignment.models import load_for_inference
     from alignment.recipe import parquet
+    from alignment.weights_digest import model_sha256
+    from data_builders.locks import only_one
 
-    target = out or Path(run) / "evaluation"
-    model, processor = load_for_inference(run)
-    evaluation = evaluate(
-        model, processor, parquet(data), out=target, limit=limit, model_name=run, progress=True, probe=probe,
-        box_space=known_space(box_space) if box_space else written_space(run),
-    )  # fmt: skip
+    checked_file(Path(data))  # before a model is loaded
+    rows, target = parquet(data), out or evaluation_folder(run)
+    with only_one(target):
+        check_out(target)
+        weights = model_sha256(run)
+        model, processor = load_for_inference(run)
+        evaluation = evaluate(
+            model, processor, rows, out=target, limit=limit, model_name=run, progress=True, probe=probe,
+            weights_sha256=weights, box_space=known_space(box_space) if box_space else written_space(run),
+        )  # fmt: skip
     figures = {c: {n: m.value for n, m in found.items()} for c, found in evaluation.metrics.items()}
     looked = _looked(target / "blindness.json") if probe else {}
     if against is not None:
@@ -227,6 +247,9 @@ def release(run: Path, out: Path, as_json: JsonFlag = False) -> None:
     from alignment.release import release as release_run
 
     say({"released": str(release_run(run, out))}, as_json)
+
+
+app.command()(verify)
 
 
 @app.command()
@@ -341,3 +364,6 @@ app.command()(soak)
 app.command()(ledger)
 app.command("eval-reward-model")(eval_reward_model)
 app.command("audit-splits")(audit_splits_command)
+
+if __name__ == "__main__":
+    main()

@@ -1,27 +1,33 @@
 """``clinalign cache``: what lies in the cache, and how to be rid of it."""
 
 import shutil
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from alignment.cli_output import JsonFlag, say
+from rewards.strict_yaml import InputError
 
 
 def cache(
+    run: Annotated[Path | None, typer.Argument(help="a run's folder; without it the shared CLINALIGN_CACHE")] = None,
     clear: Annotated[bool, typer.Option("--clear", help="Remove everything in it.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show where reference log-probabilities and image features are kept (CLINALIGN_CACHE), and what they take.
+    """Show where a run (or CLINALIGN_CACHE) keeps reference log-probabilities and image features, and what they take.
 
-    Example: clinalign cache --clear
+    Example: clinalign cache runs/phantom_chest/dpo --clear
     """
     from alignment.image_features import cache_sizes
     from alignment.reference_cache import cache_folder
 
-    held: dict[str, Any] = {"cache": str(cache_folder()), **cache_sizes()}
+    if run is not None and not (run / "recipe.resolved.yaml").is_file():
+        raise InputError(f"{run}: no run's folder (it has no recipe.resolved.yaml). Name a run such as runs/x/dpo.")
+    sizes, folder = cache_sizes(run), cache_folder(run)
+    held: dict[str, Any] = {"cache": str(folder), **sizes}
     if clear:
-        for name in cache_sizes():
-            shutil.rmtree(cache_folder() / name)
+        for name in sizes:
+            shutil.rmtree(folder / name)
         held["cleared"] = True
     say(held, as_json)

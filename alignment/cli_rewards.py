@@ -82,7 +82,7 @@ def score(
     """
     from alignment.filters import score_lines
 
-    for line in score_lines(reward, knobs or [], sys.stdin):
+    for line in score_lines(reward, knobs or [], sys.stdin.buffer):
         sys.stdout.write(line + "\n")
 
 
@@ -93,7 +93,7 @@ def read(rule_set: Annotated[str, typer.Argument(help="a rule set's name or file
     """
     from alignment.filters import read_lines
 
-    for line in read_lines(rule_set, sys.stdin):
+    for line in read_lines(rule_set, sys.stdin.buffer):
         sys.stdout.write(line + "\n")
 
 

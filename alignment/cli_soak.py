@@ -8,7 +8,9 @@ from rich.console import Console
 from rich.table import Table
 
 from alignment.cli_output import JsonFlag, Overrides, say_json
-from rewards.strict_yaml import InputError
+from data_builders.locks import only_one
+from data_builders.output_folders import named_files, refuse_foreign, refuse_needed
+from rewards.strict_yaml import read_yaml
 
 EXACT = (
     "differing_losses", "differing_rows", "differing_log_entries", "rows_skipped", "rows_repeated",
@@ -31,11 +33,14 @@ def soak(
 
     Exit code 1 if anything differs. Example: clinalign soak recipes/sft/phantom_chest.yaml --steps 1000 --kills 5
     """
+    from alignment.recipe import read_recipe
     from alignment.soak import soak as run_soak
 
-    if out.exists() and not (out / "whole.log").exists() and any(out.iterdir()):
-        raise InputError(f"--out {out}: holds something that is no soak; name another folder.")
-    found = run_soak(recipe, overrides or [], folder=out, steps=steps, kills=kills, processes=processes, seed=seed)
+    read_recipe(recipe, overrides or [])  # its faults are told before a process is started
+    refuse_foreign(out, mark="whole.log", kind="a soak")
+    refuse_needed(out, [recipe, *named_files(read_yaml(recipe))])
+    with only_one(out):
+        found = run_soak(recipe, overrides or [], folder=out, steps=steps, kills=kills, processes=processes, seed=seed)
     _show(found, "whole run and killed run", as_json)
 
 

@@ -15,9 +15,11 @@ Applies = Callable[[Recipe], bool]
 
 
 def zero_settings(recipe: Recipe) -> dict[str, Any]:
-    """The ``zero_optimization`` section of the recipe's DeepSpeed file, empty without one."""
+    """The ``zero_optimization`` section of the recipe's DeepSpeed file, empty without one that can be read."""
+    from alignment.config_faults import package_faults
+
     file = recipe.trainer.get("deepspeed")
-    if isinstance(file, str) and Path(file).is_file():
+    if isinstance(file, str) and Path(file).is_file() and not package_faults({"deepspeed": file}):
         content = json.loads(Path(file).read_text(encoding="utf-8"))
         return dict(content.get("zero_optimization", {}))
     return {}

@@ -30,7 +30,9 @@ Answered = tuple[Sequence[Row], Sequence[Response]]
 
 def pixels(image: Any) -> Image.Image:
     """The picture of an ``images`` entry: as ``datasets`` decodes it, or as Parquet stores it."""
-    return image if isinstance(image, Image.Image) else Image.open(BytesIO(image["bytes"]))
+    if isinstance(image, Image.Image):
+        return image
+    return Image.open(BytesIO(image["bytes"]) if image["bytes"] else image["path"])
 
 
 def image_key(image: Image.Image) -> str:

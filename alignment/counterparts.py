@@ -7,32 +7,39 @@ kept by content beside the output as they come, so a killed run goes on and a se
 import asyncio
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, List, Value
+import pyarrow.parquet as pq
 from datasets import Image as ImageFeature
+from datasets import List, Value
 from rich.progress import track
 
+from alignment.engine import is_main_process, wait_for
 from alignment.generation import generate
 from alignment.models import load_for_inference, model_folder
-from alignment.recipe import Chain, Stage, parquet, with_overrides
+from alignment.recipe import Chain, Stage, columns_of, parquet
 from alignment.reward_functions import local_backend
+from alignment.row_cache import borrowed_rows
 from data_builders.digest import sha256
+from data_builders.locks import only_one
+from data_builders.output_folders import unfinished
+from data_builders.row_checks import Check, check_rows
 from rewards.cases import cases, image_bytes, prompt_text
 from rewards.judge_spec import JudgeSpec, open_judge
 from rewards.llm import Completion, LlmClient, ask
 from rewards.llm_cache import ReplyCache
 from rewards.llm_spec import LlmSpec, open_llm
+from rewards.overrides import with_overrides
 from rewards.strict_yaml import InputError, nearest, read_yaml, validated
 from rewards.tally import Tally
 from rewards.tournament import tournament
 
 COLUMN = List({"model": Value("string"), "text": Value("string")})
 CHUNK = 8
+DAY_S = 86_400
 
 
 def write_counterparts(
@@ -51,7 +58,20 @@ def write_counterparts(
     lacks that model's answer, and is counted. Raises: InputError if a model or the data are not there, or a model
     answered nothing.
     """
-    rows: Any = Dataset.from_parquet(str(parquet(data)))
+    file, target = parquet(data), Path(out) if out.endswith(".parquet") else Path(f"{out}.parquet")
+    _refuse_rows_of_others(target, file)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    check_rows(file, Check(("id", "images", "prompt", *(("task",) if tasks else ()))))
+    with only_one(target), borrowed_rows(file, target.with_suffix(".rows")) as every:
+        rows = _asked_rows(every, data, tasks, limit)
+        return _write_pool(data, rows, target, models, max_new_tokens, batch_size)
+
+
+def _asked_rows(rows: Any, data: str, tasks: list[str] | None, limit: int | None) -> Any:
+    """The rows of the wanted tasks, at most ``limit`` of them.
+
+    Raises: InputError if a task has none, or none are left.
+    """
     if unknown := sorted({*(tasks or ())} - {*rows["task"]}) if tasks else []:
         known = sorted({*rows["task"]})
         raise InputError(
@@ -62,8 +82,18 @@ def write_counterparts(
     rows = rows.select(range(min(limit, len(rows)))) if limit else rows
     if not len(rows):
         raise InputError(f"{data}: no rows to answer.")
-    target = Path(out) if out.endswith(".parquet") else Path(f"{out}.parquet")
-    target.parent.mkdir(parents=True, exist_ok=True)
+    return rows
+
+
+def _refuse_rows_of_others(target: Path, data: Path) -> None:
+    """Raises: InputError if what would be replaced is the data themselves, or no pool."""
+    if target.is_file() and (target.samefile(data) or "counterparts" not in columns_of(str(target))):
+        raise InputError(f"{target}: holds rows that are no pool of answers and is not replaced. Name another output.")
+
+
+def _write_pool(
+    data: str, rows: Any, target: Path, models: dict[str, str], max_new_tokens: int, batch_size: int
+) -> dict[str, Any]:
     cache = ReplyCache(target.with_suffix(".counterparts.jsonl"))
     pool: list[list[dict[str, str]]] = [[] for _ in range(len(rows))]
     card: dict[str, Any] = {"data": data, "rows": len(rows), "max_new_tokens": max_new_tokens, "models": {}}
@@ -85,7 +115,10 @@ def pool_of_stage(chain: Chain, stage: Stage, file: Path, wiring: list[str]) -> 
     """The data entry that holds the stage's training rows with the answers of its ``counterparts``; made once."""
     section = with_overrides(read_yaml(file), [*wiring, *stage.overrides])["data"]
     out = f"{chain.output}/{stage.name}_pool/align"
-    if not Path(f"{out}.counterparts.json").is_file():
+    card = Path(f"{out}.counterparts.json")
+    if not is_main_process():
+        wait_for(card, limit_s=DAY_S)
+    elif not card.is_file():
         models = {name: f"{chain.output}/{name}" for name in stage.counterparts}
         write_counterparts(section["train"], out, models, tasks=section.get("tasks"), limit=section.get("limit"))
     return out
@@ -96,7 +129,7 @@ def _write(rows: Any, pool: list[list[dict[str, str]]], target: Path) -> None:
     if "counterparts" in rows.column_names:
         rows = rows.remove_columns("counterparts")
     raw = rows.cast_column("images", List(ImageFeature(decode=False)))
-    scratch = target.with_suffix(f".{os.getpid()}.tmp")
+    scratch = unfinished(target)
     raw.add_column("counterparts", pool, feature=COLUMN).cast_column("images", List(ImageFeature())).to_parquet(scratch)
     scratch.replace(target)
 
@@ -172,12 +205,12 @@ def pool_tournament(
     the judge decided nothing.
     """
     columns = ["prompt", "counterparts", "facts" if judge == "facts" else "images"]
-    rows: Any = Dataset.from_parquet(str(parquet(pool)))
-    if lacking := [column for column in columns if column not in rows.column_names]:
+    check_rows(parquet(pool), Check(("prompt",)))
+    if lacking := [column for column in columns if column not in columns_of(pool)]:
         raise InputError(f"{pool}: no column {', '.join(lacking)}. A pool is written with: clinalign counterparts.")
     spec = "facts" if judge == "facts" else validated(JudgeSpec, read_yaml(Path(judge)), where=Path(judge))
     opened = open_judge(spec, local=local_backend)
-    content = rows.select_columns(columns).to_dict()
+    content = pq.read_table(parquet(pool), columns=columns).to_pydict()
     found = asyncio.run(
         tournament(
             opened, cases(content), content["counterparts"], models=models, trained_against=trained_against or []
@@ -190,7 +223,7 @@ def pool_tournament(
     tallies = {f"{a} against {b}": _figures(own) for (a, b), own in found.tallies.items()}
     elo = {name: [round(v, 1) for v in (r.value, r.low, r.high)] for name, r in found.elo.items()}
     return {
-        "rows": len(rows), "judge": judge, "tallies": tallies, "elo (95 % interval)": elo,
+        "rows": len(content["prompt"]), "judge": judge, "tallies": tallies, "elo (95 % interval)": elo,
         "position_bias": round(found.position_bias[0], 4), "intransitive_share": found.intransitive,
     }  # fmt: skip
 

@@ -11,6 +11,7 @@ from typing import Any
 from datasets import Dataset
 
 from alignment.dialogue_turns import rendered
+from alignment.foreign_code import pretrained
 from alignment.recipe import Recipe
 from alignment.shared_grpo import undecoded
 from data_builders.dialogues import transcript
@@ -24,7 +25,7 @@ def max_context(model: Any) -> int | None:
     """The most tokens that a model (or the checkpoint at a path) was made for, where it says so."""
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(model) if isinstance(model, str) else model.config
+    config = pretrained(AutoConfig, model) if isinstance(model, str) else model.config
     return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 

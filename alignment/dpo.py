@@ -10,6 +10,7 @@ import contextlib
 import logging
 from collections.abc import Generator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -231,7 +232,8 @@ class WeightedDPOTrainer(Resumable, DPOTrainer):
         """Computes what the cache lacks, gives it to the rows, and lets the reference model go."""
         collator: Any = self.data_collator
         data: Any = self.train_dataset
-        file = reference_file(self.ref_model or self.model, collator.processor, collator.max_length)
+        run = Path(str(self.args.output_dir)).parent  # checkpoints lie in the run's folder
+        file = reference_file(self.ref_model or self.model, collator.processor, collator.max_length, run=run)
         keys = [row_key(row) for row in data]
         known = read_references(file)
         missing = list({key: index for index, key in enumerate(keys) if key not in known}.values())

@@ -1,4 +1,4 @@
-"""DeepSpeed on whatever hardware there is, and nothing that leaves the machine.
+"""DeepSpeed on whatever hardware there is.
 
 accelerate ignores DeepSpeed in silence when ``use_cpu`` is set, and believes in one process when the state is not
 prepared before the first ``TrainingArguments``; both are settled here. Left out: launching (see ``launch.py``).
@@ -17,19 +17,14 @@ from typing import Any
 from rewards.strict_yaml import InputError
 
 
-def stay_offline() -> None:
-    """No usage pings and no trackers unless a recipe asks for one (``trainer.report_to``)."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("TRL_TELEMETRY_DISABLED", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-
-
 def share_cores() -> None:
-    """Lets waiting OpenMP threads sleep, where the environment does not say otherwise; called before torch is loaded.
+    """Lets waiting OpenMP threads sleep and texts be tokenized by one, unless the environment says otherwise.
 
-    By default they spin, so that two busy processes on the same cores slow each other down ten times and more.
+    Called before torch is loaded. By default OpenMP's threads spin, so that two busy processes on the same cores slow
+    each other down ten times and more.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 def prepare_deepspeed(trainer: dict[str, Any]) -> dict[str, Any]:
@@ -101,13 +96,15 @@ def loaded_objects_left_alone() -> Generator[None]:
         gc.unfreeze()
 
 
-def leave_process_group() -> None:
-    """Ends a process of several that has done its work, with exit code 0; does nothing where there is no group.
+def leave_process_group(code: int = 0) -> None:
+    """Ends a process of several that has done its work, with this exit code; does nothing where there is no group.
 
     What is registered with ``atexit`` still runs, but Python is not taken down: a thread of gloo that lets go of its
     last tensor meanwhile would abort the process ("terminate called without an active exception"), also where the
     group was destroyed before (3 of 100 pairs of processes; 0 of 200 this way).
     """
+    if "torch" not in sys.modules:  # what has not loaded it has no group
+        return
     import torch.distributed as dist
 
     if not (dist.is_available() and dist.is_initialized()):
@@ -117,7 +114,7 @@ def leave_process_group() -> None:
     for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):  # --json writes to the real one
         if stream is not None:
             stream.flush()
-    os._exit(0)
+    os._exit(code)
 
 
 def is_main_process() -> bool:

@@ -17,23 +17,27 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-from pydantic import ValidationError
 
 from alignment.box_units import UNIT_COLUMNS, with_units
 from alignment.controls import Answered, Blind, Response, Row, baselines, blinded, controls_for, image_key, pixels
+from alignment.data_summary import data_summary
 from alignment.dialogue_evaluation import dialogues_said
 from alignment.generation import generate
+from alignment.kept_answers import KeptAnswers, check_out, rows_digest, weights_stamp
 from alignment.metrics import Metric, Outcome, final_words, score_answers, summarise
 from alignment.processed_size import ProcessedSizes
+from alignment.processor_checks import check_processing
 from alignment.recipe import parquet
 from alignment.report import NUM_PICTURES, write_report
 from alignment.unjudged import unjudged_rows, why_unjudged
 from data_builders.digest import sha256
+from data_builders.interruptions import stands
+from data_builders.row_checks import Check, check_rows
 from data_builders.schema import message_text
 from data_builders.written_rows import UNKNOWN
 from rewards.box_space import BoxSpace
 from rewards.boxes import parse_boxes
-from rewards.facts import Facts
+from rewards.json_lines import read_json
 from rewards.reading import read
 from rewards.rule_set import RuleSet, load_rule_set
 from rewards.strict_yaml import InputError
@@ -51,7 +55,8 @@ PICTURE_PIXELS = 320
 class Evaluation:
     """What ``evaluation.json`` holds. ``metrics``: by condition (``clean``, ``noise``, ...), then by name.
 
-    ``unjudged``: how many rows no metric judges, by reason.
+    ``unjudged``: how many rows no metric judges, by reason. ``model_sha256``: of the weights that answered (None: not
+    known). ``data_card``: the counts, licence and hashes of the data set's card. ``rule_sets``: those of the rows.
     """
 
     model: str
@@ -66,6 +71,8 @@ class Evaluation:
     metrics: dict[str, dict[str, Metric]]
     box_space: BoxSpace = "grid"
     unjudged: dict[str, int] = field(default_factory=dict[str, int])
+    model_sha256: str | None = None
+    rule_sets: list[str] = field(default_factory=list[str])
 
     @classmethod
     def read(cls, folder: Path) -> "Evaluation":
@@ -74,12 +81,10 @@ class Evaluation:
         Raises: InputError if there is none, or it is not one.
         """
         path = folder / "evaluation.json"
-        if not path.is_file():
-            raise InputError(f"{path}: no such file. An evaluation is made with: clinalign eval.")
+        content: Any = read_json(path, "An evaluation is made with: clinalign eval.")
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
             return cls(**content | {"metrics": _metrics_from(content["metrics"])})
-        except (json.JSONDecodeError, KeyError, TypeError):
+        except (KeyError, TypeError, AttributeError):
             raise InputError(
                 f"{path}: not an evaluation of this version. Make it again with: clinalign eval."
             ) from None
@@ -98,6 +103,7 @@ def evaluate(
     *,
     out: Path,
     model_name: str | None = None,
+    weights_sha256: str | None = None,
     limit: int | None = None,
     blind_controls: bool = True,
     reference: Path | None = None,
@@ -113,19 +119,28 @@ def evaluate(
 ) -> Evaluation:
     """The model judged on prompt rows; ``evaluation.json``, ``answers.jsonl``, ``report.html`` go to ``out``.
 
-    ``data``: an entry such as ``data/x/prompt/test``. ``limit``: that many rows, drawn at random.
+    ``data``: an entry such as ``data/x/prompt/test``. ``weights_sha256``: by which the model is known
+    (``weights_digest.model_sha256``); without it the evaluation cannot go into a release. ``limit``: that many
+    rows, drawn at random.
     ``reference``: prompt or instruction rows of another split, whose habits the baselines take.
     ``box_space``: the units in which the model states boxes; the truth's are in the rows.
     ``probe``: also does the model look (``blindness.json``)? ``probe_limit``: on that many of the rows.
     Raises: InputError if the data are missing, empty, or not prompt rows, or no metric judges any of them.
     """
+    digest = sha256(parquet(str(data)))
     truth = limited(read_rows(data), limit=limit, seed=seed)
     unjudged = unjudged_rows(truth, rules=rules, where=data)
+    check_processing(processor, truth)
     rows = written_rows(truth, box_space, processor)
     budget = {**MAX_NEW_TOKENS, **(max_new_tokens or {})}
+    name = model_name or str(getattr(model.config, "name_or_path", "")) or "model"
+    check_out(out)
+    kept = KeptAnswers(out, _depends_on(model, name, data, rows, {
+        "batch_size": batch_size, "max_new_tokens": budget, "seed": seed, "box_space": box_space,
+    }))  # fmt: skip
     answer = partial(
         generate_answers, model, processor, rows,
-        batch_size=batch_size, max_new_tokens=budget, seed=seed, progress=progress,
+        batch_size=batch_size, max_new_tokens=budget, seed=seed, progress=progress, kept=kept,
     )  # fmt: skip
     blinds: Sequence[Blind] = controls_for(rows) if blind_controls else ()
     answered: dict[str, Answered] = {"clean": (rows, answer()), **{b: (rows, answer(blind=b)) for b in blinds}}
@@ -133,10 +148,11 @@ def evaluate(
         answered |= baselines(truth, read_reference(reference), rules=rules)
     outcomes = {condition: score_answers(*pair, rules=rules) for condition, pair in answered.items()}
     evaluation = Evaluation(
-        model=model_name or str(getattr(model.config, "name_or_path", "")) or "model",
+        model=name,
+        model_sha256=weights_sha256,
         data=str(data),
-        data_sha256=sha256(parquet(str(data))),
-        data_card=data_card(data),
+        data_sha256=digest,
+        data_card=data_summary(parquet(str(data)), digest),
         num_rows=len(rows),
         num_patients=len({row["patient"] for row in rows}),
         box_space=box_space,
@@ -145,14 +161,30 @@ def evaluate(
         versions={library: version(library) for library in LIBRARIES},
         metrics={c: summarise(o, num_resamples=num_resamples, seed=seed) for c, o in outcomes.items()},
         unjudged=unjudged,
+        rule_sets=sorted({row["rule_set"] for row in rows} - {""}),
     )
     _write(evaluation, answered, outcomes["clean"], out, rules=rules)
     if probe:
         from alignment.blindness import blindness
 
         probed = limited(rows, limit=probe_limit, seed=seed)
-        blindness(model, processor, probed, batch_size=batch_size, seed=seed).write(out)
+        with stands(lambda: f"{kept}; the same command goes on."):
+            blindness(model, processor, probed, batch_size=batch_size, seed=seed).write(out)
+    kept.remove()  # last: from here on the evaluation counts as finished
     return evaluation
+
+
+def _depends_on(model: Any, name: str, data: Path, rows: list[Row], settings: dict[str, Any]) -> dict[str, Any]:
+    """All that answers follow from, as JSON."""
+    origin = str(getattr(model.config, "name_or_path", ""))
+    return {
+        **settings,
+        "model": [name, origin, getattr(model.config, "_commit_hash", None), str(model.dtype)],
+        "weights": weights_stamp(name, origin),
+        "data_sha256": sha256(parquet(str(data))),
+        "rows": rows_digest(rows),
+        "versions": {library: version(library) for library in LIBRARIES},
+    }
 
 
 def _write(
@@ -169,20 +201,31 @@ def _write(
     write_report({evaluation.model: out}, out / "report.html")
 
 
-def read_rows(data: Path) -> list[Row]:
-    """The prompt rows of a data entry (``data/x/prompt/test``), images still encoded (see ``pixels``).
+def checked_file(data: Path) -> Path:
+    """The Parquet file of a data entry whose rows can be evaluated, all of them checked.
 
-    Raises: InputError if there are none, a column is missing, or a row's facts are not readable.
+    Raises: InputError if there are none, a column is missing, or a row holds what it cannot hold.
     """
     file = parquet(str(data))
     names = pq.read_schema(file).names
     if missing := [column for column in COLUMNS if column not in names]:
         raise InputError(f"{file}: not prompt rows: no column {', '.join(missing)} among {', '.join(names)}.")
+    if not pq.read_metadata(file).num_rows:
+        raise InputError(f"{file}: holds no rows to evaluate. Check the split's share in the spec.")
+    check_rows(file, Check(("images", "prompt", "task"), blocks=True))
+    return file
+
+
+def read_rows(data: Path) -> list[Row]:
+    """The prompt rows of a data entry (``data/x/prompt/test``), images still encoded (see ``pixels``).
+
+    Raises: InputError as ``checked_file`` does.
+    """
+    file = checked_file(data)
+    names = pq.read_schema(file).names
     more = [name for name in (*CURRICULUM_COLUMNS, *UNIT_COLUMNS, "box_images", "dialogue") if name in names]
     rows = pq.read_table(file, columns=[*COLUMNS, *more]).to_pylist()
-    if not rows:
-        raise InputError(f"{file}: holds no rows to evaluate. Check the split's share in the spec.")
-    return with_units([_with_known_facts(row, file) for row in rows], file)
+    return with_units([_with_known_facts(row) for row in rows], file)
 
 
 def written_rows(rows: list[Row], box_space: BoxSpace, processor: Any) -> list[Row]:
@@ -194,14 +237,9 @@ def written_rows(rows: list[Row], box_space: BoxSpace, processor: Any) -> list[R
     return [row | own | ({"processed_size": sizes.of(row["images"])} if sizes else {}) for row in rows]
 
 
-def _with_known_facts(row: Row, file: Path) -> Row:
+def _with_known_facts(row: Row) -> Row:
     """The row; where it has no facts or no rule set, what stands for "not known"."""
-    known = {"facts": row["facts"] or UNKNOWN.to_json(), "rule_set": row["rule_set"] or ""}
-    try:
-        Facts.told(known["facts"])
-    except ValidationError as fault:
-        raise InputError(f"{file}: row {row['id']}: its facts are not readable: {fault.errors()[0]['msg']}.") from None
-    return row | known
+    return row | {"facts": row["facts"] or UNKNOWN.to_json(), "rule_set": row["rule_set"] or ""}
 
 
 def read_reference(data: Path) -> list[Row]:
@@ -213,9 +251,12 @@ def read_reference(data: Path) -> list[Row]:
     names = pq.read_schema(file).names
     if "completion" not in names:
         return read_rows(data)
+    if lacking := [c for c in COLUMNS if c not in names and c not in ("images", "answer", "boxes")]:
+        raise InputError(f"{file}: no column {', '.join(lacking)} among {', '.join(names)}; build the set anew.")
+    check_rows(file, Check(("prompt", "completion", "task"), blocks=True))
     wanted = [c for c in (*COLUMNS, "completion") if c in names and c != "images"]  # habits need no image
     rows = pq.read_table(file, columns=wanted).to_pylist()
-    return [_with_known_facts(row, file) | _as_taught(row) for row in rows]
+    return [_with_known_facts(row) | _as_taught(row) for row in rows]
 
 
 def _as_taught(row: Row) -> Row:
@@ -243,13 +284,14 @@ def generate_answers(
     blind: Blind | None = None,
     seed: int = 0,
     progress: bool = False,
+    kept: KeptAnswers | None = None,
 ) -> list[Response]:
     """The greedy answer to each row (in a dialogue, the model's turns), in the order of the rows.
 
     One batch holds rows of one kind of task.
 
     ``blind``: each image replaced by ``noise`` of its size, or by another patient's with other facts
-    (``shuffled``).
+    (``shuffled``). ``kept``: where answers are kept as they come, and taken from.
     """
     from rich.progress import track
 
@@ -258,18 +300,26 @@ def generate_answers(
     batches = list(_batches(asked, batch_size))
     was_training = model.training
     model.eval()
-    for kind, places in track(batches, description=f"answers ({blind or 'clean'})", disable=not progress):
-        batch = [_decoded(asked[n]) for n in places]
-        if kind == "dialogue":
-            turns = dialogues_said(model, processor, batch, max_answer_tokens=max_new_tokens[kind])
-            for place, own in zip(places, turns, strict=True):
-                answers[place] = own
-            continue
-        said = generate(model, processor, batch, max_new_tokens=max_new_tokens[kind], batch_size=batch_size)
-        for place, (answer,) in zip(places, said, strict=True):
-            answers[place] = answer.strip()
+    condition = blind or "clean"
+    with stands(lambda: f"{kept or 'No answer is kept'}; the same command goes on."):
+        for kind, places in track(batches, description=f"answers ({condition})", disable=not progress):
+            said = kept.of(condition, places) if kept else None
+            if said is None:
+                batch = [_decoded(asked[n]) for n in places]
+                said = _said(model, processor, batch, kind, max_new_tokens[kind])
+                if kept:
+                    kept.keep(condition, places, said)
+            for place, answer in zip(places, said, strict=True):
+                answers[place] = answer
     model.train(was_training)
     return answers
+
+
+def _said(model: Any, processor: Any, batch: list[Row], kind: str, max_new_tokens: int) -> list[Response]:
+    if kind == "dialogue":
+        return [*dialogues_said(model, processor, batch, max_answer_tokens=max_new_tokens)]
+    said = generate(model, processor, batch, max_new_tokens=max_new_tokens, batch_size=len(batch))
+    return [answer.strip() for (answer,) in said]
 
 
 def _decoded(row: Row) -> Row:
@@ -290,13 +340,6 @@ def _batches(rows: Sequence[Row], batch_size: int) -> Iterator[tuple[str, list[i
 
 def _kind(task: str) -> str:
     return task if task in ("box", "report", "dialogue") else "closed"
-
-
-def data_card(data: Path) -> dict[str, Any] | None:
-    """The ``card.json`` that the build left beside the rows or one folder up, if any."""
-    folder = parquet(str(data)).resolve().parent
-    found = [place / "card.json" for place in (folder, folder.parent) if (place / "card.json").is_file()]
-    return json.loads(found[0].read_text(encoding="utf-8")) if found else None
 
 
 def write_answers(
@@ -348,7 +391,8 @@ def _write_pictures(rows: Sequence[Row], lines: Sequence[dict[str, Any]], folder
     """Small copies of the images that the report shows: the same ones for every model on the same rows."""
     folder.mkdir(exist_ok=True)
     for old in folder.glob("*.png"):
-        old.unlink()
+        if re.fullmatch(r"[0-9a-f]{16}", old.stem):  # as ``image_key`` names them; others are not ours
+            old.unlink()
     wanted = pictured(lines)
     for row, line in zip(rows, lines, strict=True):
         if line["image"] in wanted:

@@ -6,30 +6,33 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from rewards.json_lines import json_lines
 from rewards.loading import BatchReward, Reward, load_reward
+from rewards.overrides import knob_values
 from rewards.reading import read
+from rewards.row_types import as_columns, column_fault, response_fault, row_faults
 from rewards.rule_faults import label_faults
 from rewards.rule_set import RuleSet, load_rule_set
-from rewards.strict_yaml import InputError, nearest, nearest_file
+from rewards.strict_yaml import InputError, nearest, read_text
 from rewards.symbols import read_symbol
 from rewards.valid_sets import space_size
 
 
-def score_lines(name: str, knobs: list[str], lines: Iterable[str]) -> Iterator[str]:
+def score_lines(name: str, knobs: list[str], lines: Iterable[str | bytes]) -> Iterator[str]:
     """Each row with its ``score`` (null: cannot be judged) and ``components``.
 
-    Raises: InputError naming the line that is not JSON, or lacks ``response`` or a column of the reward.
+    ``facts`` and a ``dialogue`` may be objects (as ``read`` writes them) or their JSON text.
+
+    Raises: InputError naming the line that is not JSON, lacks ``response`` or a column of the reward, or holds in one
+    of them what it cannot hold (``rewards.row_types``).
     """
-    reward = load_reward(name, **_knobs(knobs))
+    reward = load_reward(name, **knob_values(knobs))
     rows = ((number, _complete(row, number, reward)) for number, row in json_lines(lines))
     if isinstance(reward, BatchReward):
         yield from _score_batch(reward, [row for _, row in rows])
         return
     for number, row in rows:
-        response, columns = row["response"], reward.read_of(row)
+        response, columns = row["response"], reward.read_of(as_columns(row))
         try:
             score, parts = reward(response, **columns), reward.components(response, **columns)
         except InputError as fault:
@@ -41,19 +44,24 @@ def _complete(row: dict[str, Any], number: int, reward: Reward | BatchReward) ->
     lacking = [c for c in ("response", *reward.columns) if c not in row]
     if lacking:
         raise InputError(f"line {number}: '{reward.name}' reads {', '.join(lacking)}, which this row lacks.")
+    fault = response_fault(row["response"], turns="dialogue" in reward.columns)
+    known = (*reward.columns, *reward.optional)
+    faults = row_faults(as_columns({name: row[name] for name in known if name in row}))
+    if fault := fault or next(faults, None):
+        raise InputError(f"line {number}: {fault}")
     return row
 
 
 def _score_batch(reward: BatchReward, rows: list[dict[str, Any]]) -> Iterator[str]:
     """All rows judged together, as groups and concurrent calls need."""
     read = [*reward.columns, *(c for c in reward.optional if any(c in row for row in rows))]
-    columns = {c: [row.get(c) for row in rows] for c in read}
+    columns = {c: [as_columns(row).get(c) for row in rows] for c in read}
     judged = asyncio.run(reward([row["response"] for row in rows], **columns))
     for row, value in zip(rows, judged.scores, strict=True):
         yield json.dumps({**row, "score": value, "components": {}})
 
 
-def read_lines(rule_set: str, lines: Iterable[str]) -> Iterator[str]:
+def read_lines(rule_set: str, lines: Iterable[str | bytes]) -> Iterator[str]:
     """Each row with the ``facts`` read from its ``text``, the evidence (words, and the cue that decided), the rest.
 
     A row with a ``node`` is an answer to that question of the decision: its ``symbol`` is read instead.
@@ -62,8 +70,11 @@ def read_lines(rule_set: str, lines: Iterable[str]) -> Iterator[str]:
     for number, row in json_lines(lines):
         if "text" not in row:
             raise InputError(f"line {number}: a row needs a 'text'.")
+        fault = column_fault("text", row["text"]) or column_fault("node", row.get("node"))
+        if fault or row["text"] is None:
+            raise InputError(f"line {number}: {fault or 'its text is null; expected a text.'}")
         if "node" in row or not rules.findings:
-            yield json.dumps({**row, **_symbol(row["text"], str(row.get("node", "")), rules, number)})
+            yield json.dumps({**row, **_symbol(row["text"], row.get("node") or "", rules, number)})
             continue
         reading = read(row["text"], rules)
         facts = reading.facts.model_dump(exclude_defaults=True)
@@ -108,21 +119,11 @@ def check_rule_set(name: str, data: Path | None) -> dict[str, Any]:
 def _checked_labels(rules: RuleSet, data: Path) -> int:
     if rules.decision is None:
         raise InputError(f"{rules.id} has no decision section, so it allows and forbids no labels.")
-    if not data.is_file():
-        raise InputError(f"{data}: no such file.{nearest_file(data)}")
-    with data.open(encoding="utf-8") as lines:
-        records = [(str(row.get("id", f"line {number}")), row) for number, row in json_lines(lines)]
+    lines = json_lines(read_text(data).splitlines(), place=f"{data}: line ")
+    records = [(str(row.get("id", f"line {number}")), row) for number, row in lines]
+    if not records:
+        raise InputError(f"{data}: holds no record. Write one object a line, with an `id` and label columns.")
     faults = label_faults(rules.decision, records)
     if faults:
         raise InputError("\n".join(f"{data}: {fault}" for fault in faults))
     return len(records)
-
-
-def _knobs(pairs: list[str]) -> dict[str, Any]:
-    knobs: dict[str, Any] = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals:
-            raise InputError(f"knob '{pair}': expected knob=value.")
-        knobs[name] = yaml.safe_load(value)
-    return knobs

@@ -15,6 +15,7 @@ from datasets import Dataset, concatenate_datasets
 
 from alignment.dialogue_checks import max_context
 from alignment.models import base_of
+from alignment.processor_checks import check_file
 from alignment.recipe import Recipe, kept_places, parquet
 from alignment.row_tokens import ANSWERS, Lengths, counted, lengths_of_file
 from rewards.strict_yaml import InputError
@@ -25,7 +26,9 @@ SHOWN = 10
 logger = logging.getLogger(__name__)
 
 
-def rows_to_train_on(recipe: Recipe, processor: Any, data: Dataset, path: str) -> tuple[Dataset, Lengths | None]:
+def rows_to_train_on(
+    recipe: Recipe, processor: Any, data: Dataset, path: str, *, run: Path | None = None
+) -> tuple[Dataset, Lengths | None]:
     """The rows of the recipe's data that fit the model at ``path``, and their lengths.
 
     No lengths for dialogues, which have limits of their own, and for methods whose answers are not known here.
@@ -33,8 +36,9 @@ def rows_to_train_on(recipe: Recipe, processor: Any, data: Dataset, path: str) -
     Raises: InputError that lists rows by id (see ``fitting_rows``).
     """
     if recipe.method not in ANSWERS or recipe.dialogue:
+        check_file(processor, parquet(recipe.data.train))
         return data, None
-    every = lengths_of_file(processor, parquet(recipe.data.train), ANSWERS[recipe.method])
+    every = lengths_of_file(processor, parquet(recipe.data.train), ANSWERS[recipe.method], run=run)
     return fitting_rows(recipe, processor, data, every.of(kept_places(recipe)), limit_of(recipe, base_of(path)))
 
 
@@ -47,7 +51,7 @@ def length_figures(recipe: Recipe, processor: Any, path: str, places: list[int])
         return {}
     file, limit = parquet(recipe.data.train), None if recipe.dialogue else limit_of(recipe, base_of(path))
     lengths = lengths_of_file(processor, file, ANSWERS[recipe.method]).of(places)
-    data = with_ids(Dataset.from_parquet(str(file)).select(places).select_columns(_id_columns(file)))
+    data = with_ids(Dataset(pq.read_table(file, columns=_id_columns(file))).select(places))
     tokens = lengths.longest()
     longest = sorted(range(len(tokens)), key=lambda k: -tokens[k])[:3]
     if recipe.data.too_long == "refuse":

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from alignment.image_rows import IMAGE_FIELDS, Fields
-from alignment.reference_cache import add_weights, cache_folder
+from alignment.reference_cache import KINDS, add_weights, cache_folder
 from alignment.shared_prefix import base_model
 from rewards.strict_yaml import InputError
 
@@ -29,17 +29,17 @@ Features = dict[str, torch.Tensor]
 logger = logging.getLogger(__name__)
 
 
-def cache_image_features(model: Any, *, reference: Any = None) -> Path:
+def cache_image_features(model: Any, *, reference: Any = None, run: Path | None = None) -> Path:
     """Lets the model, and its reference, ask the disk before their frozen tower; the folder of the features.
 
     Raises: InputError if anything beside the language model is trained or drops units at random.
     """
     if fault := _fault(base_model(model).base_model):
         raise InputError(f"model.cache_image_features: {fault}")
-    folder = features_folder(model)
+    folder = features_folder(model, run=run)
     _keep(model, folder)
     if reference is not None:
-        _keep(reference, features_folder(reference))
+        _keep(reference, features_folder(reference, run=run))
     logger.info("image features of the frozen tower are kept in %s", folder)
     return folder
 
@@ -63,13 +63,13 @@ def _beside_language(named: Any) -> list[tuple[str, Any]]:
     return [(name, part) for name, part in named if not any(p in name.split(".") for p in LANGUAGE_PARTS)]
 
 
-def features_folder(model: Any) -> Path:
+def features_folder(model: Any, *, run: Path | None = None) -> Path:
     """Where the features under this tower and projector lie."""
     backbone = base_model(model).base_model
     config = {k: v for k, v in backbone.config.to_dict().items() if k not in ("text_config", "_name_or_path")}
     digest = hashlib.sha256(repr(sorted(config.items(), key=str)).encode())
     add_weights(digest, _beside_language(backbone.state_dict(keep_vars=True).items()))
-    return cache_folder() / "image_features" / digest.hexdigest()[:32]
+    return cache_folder(run) / "image_features" / digest.hexdigest()[:32]
 
 
 def kept(compute: Callable[..., Any], folder: Path) -> Callable[..., Any]:
@@ -150,8 +150,8 @@ def _write(file: Path, values: Features) -> None:
     unfinished.replace(file)
 
 
-def cache_sizes() -> dict[str, dict[str, Any]]:
+def cache_sizes(run: Path | None = None) -> dict[str, dict[str, Any]]:
     """Files and MiB of each kind of content under ``cache_folder``."""
-    kinds = sorted(p for p in cache_folder().glob("*") if p.is_dir())
+    kinds = [cache_folder(run) / kind for kind in KINDS if (cache_folder(run) / kind).is_dir()]
     sizes = {kind.name: [f.stat().st_size for f in kind.rglob("*") if f.is_file()] for kind in kinds}
     return {name: {"files": len(found), "mib": round(sum(found) / 2**20, 1)} for name, found in sizes.items()}

@@ -4,10 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset
+import pyarrow.parquet as pq
 from PIL import Image
 
+from alignment.processor_checks import told_of_row
 from alignment.recipe import parquet
+from alignment.row_cache import few_rows
+from data_builders.row_checks import Check, check_rows
 from rewards.strict_yaml import InputError
 
 SHOWN_COLUMNS = ("id", "patient", "split", "task", "facts", "answer", "boxes", "relevance", "weight", "kind")
@@ -18,23 +21,30 @@ def inspect_row(data: str, index: int, model: str, out: Path) -> dict[str, Any]:
 
     In ``tokens`` a trained token stands in brackets. Raises: InputError if there is no such row.
     """
-    rows = Dataset.from_parquet(str(parquet(data)))
-    if not 0 <= index < len(rows):
-        raise InputError(f"--row {index}: {data} has rows 0 to {len(rows) - 1}.")
-    row: dict[str, Any] = rows[index]
+    file = parquet(data)
+    number = pq.read_metadata(file).num_rows
+    if not 0 <= index < number:
+        raise InputError(f"--row {index}: {data} has rows 0 to {number - 1}." if number else f"{data} holds no rows.")
+    if model and (lacking := [name for name in ("images", "prompt") if name not in pq.read_schema(file).names]):
+        raise InputError(f"{file}: has no column {' and '.join(lacking)}, so a model is given nothing of it.")
+    check_rows(file, Check(("images", "prompt") if model else (), row=index))
+    row: dict[str, Any] = few_rows(file, index, 1)[0]
     shown = {name: row[name] for name in SHOWN_COLUMNS if row.get(name) is not None}
-    return shown | (_as_processed(row, model, out) if model else {})
+    return shown | (_as_processed(row, index, model, out) if model else {})
 
 
-def _as_processed(row: dict[str, Any], model: str, out: Path) -> dict[str, Any]:
+def _as_processed(row: dict[str, Any], index: int, model: str, out: Path) -> dict[str, Any]:
+    from alignment.config_faults import check_model_name
     from alignment.models import load_processor
 
+    check_model_name(model)
     processor: Any = load_processor(model)
-    prompt = processor.apply_chat_template(row["prompt"], add_generation_prompt=True, tokenize=False)
     answer = row.get("completion") or row.get("chosen") or []
-    whole = processor.apply_chat_template([*row["prompt"], *answer], tokenize=False) if answer else prompt
     images = {"images": [row["images"]]} if row["images"] else {}
-    given = processor(text=[prompt], **images, return_tensors="pt")
+    with told_of_row(row, index, row["images"]):
+        prompt = processor.apply_chat_template(row["prompt"], add_generation_prompt=True, tokenize=False)
+        whole = processor.apply_chat_template([*row["prompt"], *answer], tokenize=False) if answer else prompt
+        given = processor(text=[prompt], **images, return_tensors="pt")
     ids = given["input_ids"][0].tolist()
     trained = processor.tokenizer(whole.removeprefix(prompt), add_special_tokens=False)["input_ids"]
     image_id = processor.tokenizer.convert_tokens_to_ids(processor.image_token)

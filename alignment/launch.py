@@ -6,12 +6,14 @@ alone. Left out: copying files to nodes, and choosing a partition (SLURM reads `
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from data_builders.interruptions import handled_by
 from rewards.strict_yaml import InputError
 
 PORT = 29500
@@ -137,7 +139,17 @@ def launch(run: Run, place: Place) -> int:
             f"launch: this node has {torch.cuda.device_count()} GPUs, not {place.gpus}. Lower --gpus, add --cpu, or "
             "look at the line only: --dry-run."
         )
-    return subprocess.run(command, env={**os.environ, **environment(place)}, check=False).returncode
+    settled = OFFLINE | dict(os.environ) | (CPU if place.cpu else {})  # what a user has said of the network stays
+    process = subprocess.Popen(command, env=settled)
+    with handled_by(lambda number, _: _pass_on(process, number)):
+        code = process.wait()
+    return code if code >= 0 else 128 - code
+
+
+def _pass_on(process: "subprocess.Popen[bytes]", number: int) -> None:
+    """The launcher ends its ranks by SIGTERM and waits for their checkpoint; a terminal's Ctrl-C it gets by itself."""
+    if number != signal.SIGINT:
+        process.send_signal(signal.SIGTERM)
 
 
 def submit(run: Run, place: Place, folder: Path) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from alignment.foreign_code import pretrained
 from alignment.models import model_folder
 from rewards.llm import Completion, LlmStop, Reply, Request
 from rewards.strict_yaml import InputError
@@ -44,21 +45,22 @@ class LocalModel:
 
         Raises: InputError if there is no such model, or it has no chat template.
         """
-        source: dict[str, Any] = {"pretrained_model_name_or_path": self.path}
+        source: dict[str, Any] = {}
         if self.path == "smollm2":
             from alignment.smollm2 import gguf_file
 
             file = gguf_file()
-            source = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
+            place, source = str(file.parent), {"gguf_file": file.name}
         else:
-            source["pretrained_model_name_or_path"] = model_folder(self.path)
-        tokenizer: Any = AutoTokenizer.from_pretrained(**source, padding_side="left")
+            place = model_folder(self.path)
+        tokenizer: Any = pretrained(AutoTokenizer, place, padding_side="left", **source)
         if not tokenizer.chat_template:
             raise InputError(f"model '{self.path}' has no chat template, so it cannot be asked.")
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
         device, dtype = ("cuda", "auto") if torch.cuda.is_available() else ("cpu", torch.float32)
-        model: Any = AutoModelForCausalLM.from_pretrained(**source, dtype=dtype).eval()
+        safe = {} if source else {"use_safetensors": True}
+        model: Any = pretrained(AutoModelForCausalLM, place, dtype=dtype, **safe, **source).eval()
         return model.to(device), tokenizer
 
     @asynccontextmanager

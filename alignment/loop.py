@@ -16,11 +16,14 @@ from rich.console import Console
 from rich.table import Table
 
 from alignment.controls import BASELINES
+from alignment.kept_answers import is_finished
 from alignment.loop_figures import figures, is_figure
 from alignment.loop_file import UNTRAINED, Comparison, Loop, read_loop
 from alignment.metrics import BY_FINDING, differences, ratios_in, score_answers, summarise
 from alignment.over_seeds import mean_over_seeds
 from alignment.train import run, stage_recipe
+from data_builders.interruptions import stands
+from data_builders.locks import only_one
 from data_builders.schema import user_turn
 from rewards.rule_set import load_rule_set
 from rewards.strict_yaml import InputError, nearest, read_yaml
@@ -53,7 +56,13 @@ def run_loop(path: Path, *, seeds: int = 1, fresh: bool = False, quiet: bool = F
     Returns the effects (over seeds where there are several), the folders of the runs, report and release.
     """
     loop = read_loop(path)
-    data = _built(loop, fresh=fresh)
+    done = f"What is finished in {loop.chain.output} stands, and is not done again."
+    with only_one(Path(loop.chain.output)), stands(lambda: done):
+        return _run_loop(loop, path, seeds=seeds, fresh=fresh, quiet=quiet)
+
+
+def _run_loop(loop: Loop, path: Path, *, seeds: int, fresh: bool, quiet: bool) -> dict[str, Any]:
+    data = _built(loop, path, fresh=fresh)
     base = _base_seed(loop, path)
     per_seed = [_one_seed(loop, path, data, base + k, single=seeds == 1, fresh=fresh) for k in range(seeds)]
     effects = per_seed[0] if seeds == 1 else over_seeds(per_seed)
@@ -69,14 +78,15 @@ def run_loop(path: Path, *, seeds: int = 1, fresh: bool = False, quiet: bool = F
     return {**result, "released": str(released)}
 
 
-def _built(loop: Loop, *, fresh: bool) -> Path:
+def _built(loop: Loop, path: Path, *, fresh: bool) -> Path:
     from data_builders.build import build
     from data_builders.build_spec import read_spec
 
     spec = read_spec(Path(loop.spec), [])
     card = Path(spec.output) / "card.json"
     as_built = json.loads(card.read_text(encoding="utf-8"))["spec"] if card.is_file() else None
-    return card.parent if as_built == spec.model_dump(mode="json") and not fresh else build(spec)
+    is_built = as_built == spec.model_dump(mode="json") and not fresh
+    return card.parent if is_built else build(spec, inputs=[path, Path(loop.spec)])
 
 
 def _base_seed(loop: Loop, path: Path) -> int:
@@ -97,7 +107,7 @@ def _one_seed(loop: Loop, path: Path, data: Path, seed: int, *, single: bool, fr
     for index, stage in enumerate(chain.stages):
         console.print(f"[bold]{stage.name}[/bold] (seed {seed})", highlight=False)
         recipe = stage_recipe(chain, index, path, seed=seed)
-        folder = run(recipe, fresh=fresh)
+        folder = run(recipe, fresh=fresh, inputs=[path, path.parent / stage.recipe, data])
         if index == 0 and any(UNTRAINED in c.stages for c in loop.compare):
             folders[UNTRAINED] = _evaluated(loop, data, folder / "init", folder / "init_evaluation", controls=False)
         if recipe.method != "pairs":
@@ -113,27 +123,37 @@ def _one_seed(loop: Loop, path: Path, data: Path, seed: int, *, single: bool, fr
 
 
 def _evaluated(loop: Loop, data: Path, run_folder: Path, out: Path, *, controls: bool) -> Path:
-    """The evaluation folder of a stage; made if it is not there."""
+    """The evaluation folder of a stage; made if it is not there, or is not of the weights that are there."""
     from alignment.box_units import written_space
     from alignment.evaluate import evaluate, limited, read_rows
     from alignment.models import load_for_inference
     from alignment.operating_points import biases_in, operating_points, write_points
+    from alignment.weights_digest import model_sha256
 
-    if not (out / "evaluation.json").is_file():
+    weights = model_sha256(str(run_folder))
+    anew = not (is_finished(out) and _is_of(out, weights))
+    if anew:
         model, processor = load_for_inference(str(run_folder))
         done = evaluate(
             model, processor, data / loop.test, out=out, model_name=str(run_folder), limit=loop.limit,
             reference=data / loop.reference if loop.reference and controls else None,
             blind_controls=controls, batch_size=128, progress=True, probe=loop.probe, probe_limit=loop.probe_limit,
-            box_space=written_space(str(run_folder)),
+            box_space=written_space(str(run_folder)), weights_sha256=weights,
         )  # fmt: skip
         for reason, number in done.unjudged.items():
             Console(stderr=True).print(f"{number} of {done.num_rows} rows: {reason}; not judged", highlight=False)
-    if loop.operating_points and biases_in(out) != loop.operating_points:
+    if loop.operating_points and (anew or biases_in(out) != loop.operating_points):
         model, processor = load_for_inference(str(run_folder))
         rows = limited(read_rows(data / loop.test), limit=loop.limit, seed=0)
         write_points(operating_points(model, processor, rows, loop.operating_points, batch_size=128), out)
     return out
+
+
+def _is_of(evaluation: Path, weights: str | None) -> bool:
+    """Whether the folder holds an evaluation of these weights."""
+    from alignment.evaluate import Evaluation
+
+    return (evaluation / "evaluation.json").is_file() and Evaluation.read(evaluation).model_sha256 == weights
 
 
 def effects_of(comparison: Comparison, folders: dict[str, Path]) -> list[Effect]:
@@ -234,10 +254,11 @@ def _mean_effect(effects: list[Effect]) -> Effect:
 
 def _released(loop: Loop, seed: int, *, single: bool) -> Path:
     from alignment.release import release
+    from alignment.weights_digest import model_sha256
 
-    home = _home(loop, seed, single)
+    run_folder = _home(loop, seed, single) / loop.release
     out = Path("released") / Path(loop.chain.output).name
-    return out if (out / "manifest.json").is_file() else release(home / loop.release, out)
+    return out if _is_of(out, model_sha256(str(run_folder))) else release(run_folder, out)
 
 
 def _print_table(effects: list[Effect], seeds: int) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from alignment.foreign_code import pretrained
 from alignment.memory import Layers
 from alignment.recipe import Recipe
 from rewards.strict_yaml import InputError
@@ -24,10 +25,10 @@ def known_config(path: str) -> Any:
 
     shipped = SHIPPED / path.rpartition("/")[2]
     try:
-        return AutoConfig.from_pretrained(path, local_files_only=True)
+        return pretrained(AutoConfig, path, local_files_only=True)
     except OSError:
         if (shipped / "config.json").is_file():
-            return AutoConfig.from_pretrained(shipped)
+            return pretrained(AutoConfig, shipped)
     raise InputError(
         f"model.path: '{path}' is not on this machine. Download it (hf download {path}), or put its config.json alone "
         f"into a folder and name that: model.path=FOLDER."
@@ -51,7 +52,7 @@ def meta_model(recipe: Recipe) -> Any:
 
     config = model_config(recipe)
     with torch.device("meta"):
-        model: Any = AutoModelForImageTextToText.from_config(config)
+        model: Any = AutoModelForImageTextToText.from_config(config, trust_remote_code=False)
         lora = lora_config(recipe.model.lora)
         model = get_peft_model(model, lora) if lora else model
     freeze(model, list(recipe.model.freeze))

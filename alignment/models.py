@@ -1,6 +1,6 @@
 """Models by name: a Hugging Face VLM, a folder, a run's folder, ``tiny`` or ``smollm2``; what of them is trained.
 
-Left out: remote code (``trust_remote_code`` is never set).
+Left out: code that comes with a model (``foreign_code.py``).
 """
 
 import contextlib
@@ -16,7 +16,10 @@ from peft import LoraConfig, PeftModel
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
 
 from alignment import kernels
+from alignment.config_faults import check_model_name
 from alignment.engine import is_main_process, wait_for
+from alignment.foreign_code import SAFE, pretrained, refuse_foreign_code
+from alignment.model_files import check_model_files, told_of_weights
 from alignment.recipe import Lora, ModelSection, Recipe, parquet
 from rewards.strict_yaml import InputError, nearest_file
 
@@ -30,11 +33,14 @@ SMALL_MODEL = 20_000_000
 def model_folder(path: str) -> str:
     """Where the weights lie: a run's ``model`` folder, the folder itself, or the hub name as it is.
 
-    Raises: InputError if ``path`` is a folder without a checkpoint, or looks like a path that does not exist.
+    Raises: InputError if ``path`` is a folder without a checkpoint, with a damaged one or with code, or looks like a
+    path that does not exist.
     """
     folder = Path(path)
     for place in (folder / "model", folder):
         if (place / "config.json").is_file() or (place / "adapter_config.json").is_file():
+            refuse_foreign_code(place)
+            check_model_files(place)
             return str(place)
     if folder.is_dir():
         raise InputError(
@@ -101,7 +107,7 @@ def built_texts(train: str) -> Iterator[str]:
 def load_processor(path: str, *, max_pixels: int | None = None) -> Any:
     """The processor, padding on the left (a setting that is lost on saving), within the pixel budget."""
     folder = model_folder(path)
-    processor = AutoProcessor.from_pretrained(base_of(folder) if not _has_processor(folder) else folder)
+    processor = pretrained(AutoProcessor, base_of(folder) if not _has_processor(folder) else folder)
     processor.tokenizer.padding_side = "left"
     if max_pixels is not None:
         limit_pixels(processor.image_processor, max_pixels)
@@ -132,7 +138,9 @@ def base_of(folder: str) -> str:
     """Where a model's base lies: for an adapter's folder what it was trained on, else ``folder`` itself."""
     from peft import PeftConfig
 
-    return str(PeftConfig.from_pretrained(folder).base_model_name_or_path) if _is_adapter(folder) else folder
+    base = str(PeftConfig.from_pretrained(folder).base_model_name_or_path) if _is_adapter(folder) else folder
+    refuse_foreign_code(base)
+    return base
 
 
 def _is_adapter(folder: str) -> bool:
@@ -150,16 +158,20 @@ def load_model(
     """The model at ``path``; an adapter folder gives its base with the adapter on it."""
     folder = model_folder(path)
     options: dict[str, Any] = dict(dtype=dtype, attn_implementation=kernels.attention(attention))
-    model = AutoModelForImageTextToText.from_pretrained(base_of(folder), revision=revision, **options)
+    base = base_of(folder)
+    with told_of_weights(base):
+        model = pretrained(AutoModelForImageTextToText, base, revision=revision, use_safetensors=True, **options)
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1 if model.num_parameters() < SMALL_MODEL else THREADS)
     if _is_adapter(folder):
-        return PeftModel.from_pretrained(model, folder, is_trainable=trainable)
+        with told_of_weights(folder):
+            return PeftModel.from_pretrained(model, folder, is_trainable=trainable)
     return model
 
 
 def load_for_inference(path: str, *, max_pixels: int | None = None) -> tuple[Any, Any]:
     """Model in eval mode, on the accelerator if there is one, and its processor (within the pixel budget)."""
+    check_model_name(path)
     model: Any = load_model(path).eval()
     return model.to("cuda" if torch.cuda.is_available() else "cpu"), load_processor(path, max_pixels=max_pixels)
 
@@ -207,5 +219,6 @@ def lora_config(lora: Lora | None) -> LoraConfig | None:
 def model_options(section: ModelSection) -> dict[str, Any]:
     """Keyword arguments with which TRL loads a model from its path."""
     options: dict[str, Any] = dict(dtype=section.dtype, attn_implementation=kernels.attention(section.attention))
+    options |= SAFE
     options |= kernels.quantization(section)
     return options | ({"revision": section.revision} if section.revision else {})

@@ -17,16 +17,19 @@ from datasets import Dataset, Features, List, Value
 from datasets import Image as ImageFeature
 from rich.progress import track
 
-from alignment.evaluate import data_card
+from alignment.data_summary import data_card
 from alignment.generation import generate
 from alignment.image_pairs import Degraded, degraded, look_alike_pairs, noised_pairs
 from alignment.models import load_for_inference
+from alignment.processor_checks import check_file
 from alignment.recipe import Recipe, Sampling, parquet
 from alignment.reward_functions import local_backend
+from alignment.row_cache import ROWS, stored_rows
 from data_builders.hallucination_checks import fault_of_rejected, invents
 from data_builders.lesion_noise import NoiseTally
 from data_builders.llm_hallucinations import Ask, Request, hallucinated
 from data_builders.llm_rows import LlmTally, asker, relevance_of
+from data_builders.output_folders import unfinished
 from data_builders.preference_set import figures, weighted
 from data_builders.render import report
 from data_builders.schema import assistant_turn, message_text
@@ -106,7 +109,7 @@ def write_pairs(recipe: Recipe, *, ask: Ask | None = None) -> Path:
 
     Raises: InputError if no pair can be built, or a kind lacks what it needs.
     """
-    data = Dataset.from_parquet(str(parquet(recipe.data.train)))
+    data = stored_rows(parquet(recipe.data.train), Path(recipe.output) / ROWS)
     data = data.select([k for k, task in enumerate(data["task"]) if task == "report"])
     if recipe.data.limit:
         data = data.select(range(min(recipe.data.limit, len(data))))
@@ -118,13 +121,14 @@ def write_pairs(recipe: Recipe, *, ask: Ask | None = None) -> Path:
     out = Path(recipe.output) / "preference" / "pairs.parquet"
     out.parent.mkdir(parents=True, exist_ok=True)
     made = _Maker(recipe, data, rows, tally, ask).pairs()
-    pairs = [*_weighted(made, recipe.sampling, out.parent.parent, tally), *_built(recipe.sampling)]
+    pairs = [*_weighted(made, recipe.sampling, out.parent.parent, tally), *_built(recipe)]
     if not pairs:
         raise InputError(
             f"{recipe.model.path} made no mistake on {len(data)} reports; there is nothing to prefer against."
         )
-    Dataset.from_list(pairs, features=FEATURES).to_parquet(str(out))
     (out.parent / "card.json").write_text(json.dumps(_card(pairs, tally), indent=2, sort_keys=True), encoding="utf-8")
+    Dataset.from_list(pairs, features=FEATURES).to_parquet(str(unfinished(out)))
+    unfinished(out).replace(out)  # last and at once: from here on the run counts as finished
     return out
 
 
@@ -135,14 +139,15 @@ def _weighted(pairs: list[Row], sampling: Sampling, folder: Path, tally: PairTal
     return [{**row, "weight": row["weight"] * (sampling.graded if row["kind"] == "graded" else 1)} for row in rows]
 
 
-def _built(sampling: Sampling) -> list[Row]:
+def _built(recipe: Recipe) -> list[Row]:
     """The rows of a built set that ``sampling`` adds, their images as files.
 
     Raises: InputError if it has none of the wanted kinds.
     """
+    sampling = recipe.sampling
     if sampling.built is None:
         return []
-    data = Dataset.from_parquet(str(parquet(sampling.built)))
+    data = stored_rows(parquet(sampling.built), Path(recipe.output) / ROWS)
     places = [k for k, kind in enumerate(data["kind"]) if kind in sampling.built_kinds]
     if not places:
         raise InputError(f"sampling.built: {sampling.built} has no row of kind {', '.join(sampling.built_kinds)}.")
@@ -200,6 +205,7 @@ class _Maker:
     def _sampled(self, rows: Any) -> list[list[str]]:
         """Several answers to each row; its images are decoded a few batches at a time."""
         model, processor = load_for_inference(self.recipe.model.path, max_pixels=self.recipe.model.max_pixels)
+        check_file(processor, parquet(self.recipe.data.train))
         options, size = self.recipe.sampling, 16 * self.recipe.sampling.batch_size
         torch.manual_seed(options.seed)
         responses: list[list[str]] = []

@@ -6,7 +6,6 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from alignment.curriculum_section import CurriculumSection
@@ -15,6 +14,7 @@ from data_builders.build_spec import Relevance
 from data_builders.lesion_noise import NoiseSettings
 from rewards.box_space import BoxSpace
 from rewards.llm_spec import LlmSpec
+from rewards.overrides import with_overrides
 from rewards.strict_yaml import InputError, fault_lines, nearest, read_yaml
 
 PairKind = Literal["own_error", "degraded", "lesion_noise", "look_alike", "llm"]
@@ -294,36 +294,19 @@ def read_recipe(path: Path, overrides: list[str] = ()) -> Recipe:  # type: ignor
     return recipe
 
 
-def with_overrides(content: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
-    """The content with dotted keys replaced.
-
-    >>> with_overrides({"trainer": {"seed": 1}}, ["trainer.seed=2", "output=runs/x"])
-    {'trainer': {'seed': 2}, 'output': 'runs/x'}
-    """
-    for override in overrides:
-        key, equals, value = override.partition("=")
-        if not equals:
-            raise InputError(f"override '{override}': expected key=value, such as trainer.seed=1.")
-        *parents, last = key.split(".")
-        place = content
-        for parent in parents:
-            place = place.setdefault(parent, {})
-            if not isinstance(place, dict):
-                raise InputError(f"override '{override}': '{parent}' holds no keys.")
-        place[last] = yaml.safe_load(value)
-    return content
-
-
 def parquet(path: str) -> Path:
     """The Parquet file that a ``data`` entry names.
 
-    Raises: InputError if there is none.
+    Raises: InputError if there is none, or its footer is damaged.
     """
+    from data_builders.row_checks import open_parquet
+
     file = Path(path) if path.endswith(".parquet") else Path(f"{path}.parquet")
     if not file.is_file():
         near = sorted(str(p.with_suffix("")) for p in file.parent.parent.glob("*/*.parquet"))
         have = f" There: {', '.join(near)}." if near else " Build it first: clinalign build SPEC.yaml."
         raise InputError(f"data: no file {file}.{have}")
+    open_parquet(file).close()
     return file
 
 

@@ -10,9 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+from alignment.config_faults import package_faults
 from alignment.curriculum_section import curriculum_faults
+from alignment.engine import is_main_process
+from alignment.foreign_code import SAFE
 from alignment.recipe import Recipe, RewardEntry, columns_of, kept_places, parquet
 from alignment.reward_functions import pays_for
+from data_builders.row_checks import Check, file_faults
 from rewards.loading import load_reward
 from rewards.strict_yaml import InputError, nearest, number_trap
 from rewards.tasks import KNOWN
@@ -26,6 +30,8 @@ NEEDED_COLUMNS: dict[str, tuple[str, ...]] = {
     "pairs": ("images", "prompt", "facts", "task"),
     "reward_model": ("images", "prompt", "chosen", "rejected"),
 }
+MAY_BE_NULL = ("images", "task", "weight", "mirror_images")
+"""Of the needed columns, those that a row may leave open, and that are judged elsewhere (``weight_faults``)."""
 
 
 def config_class(method: str) -> type:
@@ -42,20 +48,38 @@ def trainer_faults(content: dict[str, Any]) -> list[str]:
     if method not in ("sft", "dpo", "grpo", "reward_model") or not isinstance(section, dict):
         return []
     kinds = {f.name: f.type for f in dataclasses.fields(config_class(method))}
-    faults = [f"trainer.{key}: unknown key.{nearest(key, list(kinds))}" for key in section if key not in kinds]
+    faults = [f"trainer.{key}: unknown key.{nearest(str(key), list(kinds))}" for key in section if key not in kinds]
     return (
         faults
+        + package_faults(section)
         + [
             f"trainer.{key}: got the string '{value}', expected a number{number_trap(value)}."
             for key, value in section.items()
             if isinstance(value, str) and _numeric_only(kinds.get(key))
         ]
         + [
+            f"trainer.{key}: got {str(value)[:80]}, expected a number."
+            for key, value in section.items()
+            if isinstance(value, list | dict) and _numeric_only(kinds.get(key))
+        ]
+        + [
             f"trainer.{key}: got {value}, expected a finite number."
             for key, value in section.items()
             if _is_void(value)
         ]
+        + _foreign_code(section)
     )
+
+
+def _foreign_code(section: dict[str, Any]) -> list[str]:
+    """Settings that would run code, or open pickles, that come with a model."""
+    inner = section.get("model_init_kwargs")
+    given = {f"model_init_kwargs.{k}": v for k, v in inner.items()} if isinstance(inner, dict) else {}
+    return [
+        f"trainer.{key}: got {value}; clinalign runs no code that comes with a model. Leave it out."
+        for key, value in {**section, **given}.items()
+        if SAFE.get(key.removeprefix("model_init_kwargs."), value) != value
+    ]
 
 
 def _is_void(value: Any) -> bool:
@@ -92,10 +116,20 @@ def data_faults(recipe: Recipe) -> list[str]:
     lacking = [column for column in needed if column not in names]
     if lacking:
         faults.append(f"data.train: {recipe.method} reads {', '.join(lacking)}, but {file} has: {', '.join(names)}.")
+    elif wrong := row_faults(recipe, needed):
+        return faults + wrong  # what follows counts on columns of the right types
     elif "weight" in needed:
         faults += weight_faults(recipe)
     faults += curriculum_faults(recipe.data.curriculum, recipe.trainer, names, batch_tokens=recipe.data.batch_tokens)
     return faults + kind_faults(recipe, names)
+
+
+def row_faults(recipe: Recipe, needed: Sequence[str]) -> list[str]:
+    """The first rows that cannot be trained on, each with its cure. Of several processes one reads them."""
+    if not is_main_process():
+        return []
+    never_null = tuple(name for name in needed if name not in MAY_BE_NULL)
+    return [f"data.train: {fault}" for fault in file_faults(parquet(recipe.data.train), Check(never_null))]
 
 
 def sampling_faults(recipe: Recipe) -> list[str]:
@@ -180,7 +214,9 @@ def kept_tasks(recipe: Recipe) -> Counter[str | None]:
 
 def _task_faults(recipe: Recipe, tasks: Sequence[str] | None, index: int) -> list[str]:
     """A reward that no row is of, and tasks that neither a row nor this program knows."""
-    if tasks is None or recipe.method != "grpo" or kind_faults(recipe, columns_of(recipe.data.train)):
+    if tasks is None or recipe.method != "grpo" or row_faults(recipe, NEEDED_COLUMNS["grpo"]):
+        return []
+    if kind_faults(recipe, columns_of(recipe.data.train)):
         return []
     there = kept_tasks(recipe)
     known = sorted({*KNOWN, *filter(None, there)})

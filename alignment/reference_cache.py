@@ -16,23 +16,34 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from alignment.shared_prefix import base_model
+from rewards.strict_yaml import InputError
 
 Logps = dict[str, list[float]]
 
 
-def cache_folder() -> Path:
-    """``CLINALIGN_CACHE``, or ``~/.cache/clinalign``."""
-    return Path(os.environ.get("CLINALIGN_CACHE", Path.home() / ".cache" / "clinalign"))
+KINDS = ("image_features", "reference_logps", "row_lengths")
+"""The folders in it; what else lies there is not ours."""
 
 
-def reference_file(model: Any, processor: Any, max_length: int | None = None) -> Path:
+def cache_folder(run: Path | None = None) -> Path:
+    """``CLINALIGN_CACHE``, which runs share, or ``.cache`` in the run's folder, which goes with it.
+
+    Raises: InputError where there is neither.
+    """
+    shared = os.environ.get("CLINALIGN_CACHE")
+    if not shared and run is None:
+        raise InputError("cache: every run keeps its own; name its folder, or one for all of them in CLINALIGN_CACHE.")
+    return Path(shared) if shared else Path(str(run)) / ".cache"
+
+
+def reference_file(model: Any, processor: Any, max_length: int | None = None, *, run: Path | None = None) -> Path:
     """Where the log-probabilities under this reference lie. A fresh adapter, which is switched off, does not count."""
     digest = hashlib.sha256(f"{base_model(model).config.model_type} {max_length}".encode())
     weights = model.state_dict(keep_vars=True).items()
     add_weights(digest, [(name, w) for name, w in weights if "lora_" not in name or ".ref." in name])
     for text in processor_settings(processor):
         digest.update(text.encode())
-    return cache_folder() / "reference_logps" / f"{digest.hexdigest()[:32]}.safetensors"
+    return cache_folder(run) / "reference_logps" / f"{digest.hexdigest()[:32]}.safetensors"
 
 
 def add_weights(digest: Any, weights: Iterable[tuple[str, torch.Tensor]]) -> None:

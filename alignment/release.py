@@ -1,21 +1,29 @@
 """Release: one folder that plain transformers loads, with its card, its evaluation and a manifest.
 
-Left out: uploading anywhere. A folder that verifies can be copied by whatever means its readers have.
+What is written of data, runs and evaluations is named field by field (``released_fields.py``): a release holds counts
+and figures, and no patient. Left out: uploading anywhere. A folder that verifies can be copied by whatever means its
+readers have.
 """
 
 import json
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from alignment.data_summary import data_name, data_sentence
+from alignment.lineage import Step, base_name, steps_of
+from alignment.manifest import MANIFEST, make_readable, verify, write_manifest
+from alignment.released_fields import PROVENANCE, RECIPE, evaluation_form, known_words
+from alignment.released_model import save_merged
 from alignment.report import CONDITIONS, metric_names
-from data_builders.digest import sha256
+from alignment.vocabulary import check_vocabulary
+from alignment.weights_digest import model_sha256
+from data_builders.locks import only_one
+from data_builders.output_folders import new_folder
 from rewards.strict_yaml import InputError
 
-MANIFEST = "manifest.json"
+__all__ = ["MANIFEST", "model_card", "release", "verify"]
 Json = dict[str, Any]
 
 
@@ -23,26 +31,24 @@ def release(run: Path, out: Path, *, evaluation: Path | None = None) -> Path:
     """The run's model, adapter merged, in ``out`` with processor, card, evaluation and manifest.
 
     ``evaluation``: the folder or file of its evaluation, by default ``run/evaluation``. ``out`` appears whole
-    or not at all. Raises: InputError if the run or its evaluation is missing, the latter holds no figure, or ``out`` is
-    not empty.
+    or not at all. Raises: InputError if the run or its evaluation is missing, the latter holds no figure or is of other
+    weights, the vocabulary holds words of reports, or ``out`` is not empty.
     """
     judged = _evaluation_file(run, evaluation)
-    figures = json.loads(judged.read_text(encoding="utf-8"))
-    if not figures["metrics"].get("clean"):
-        raise InputError(f"{judged}: holds no figure. Evaluate on rows that can be judged: clinalign eval {run} DATA.")
-    recipe, provenance = _run_records(run)
+    figures = _figures(judged, run)
+    _check_is_finished(run)
+    _check_is_of(figures, judged, run)
+    steps = steps_of(run)
+    told = _evaluation_told(figures, steps)
+    _check_vocabulary(run, steps)
     _refuse_occupied(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
-        folder = Path(scratch) / "release"
-        num_parameters = save_merged(run / "model", folder)
-        shutil.copyfile(judged, folder / "evaluation.json")
-        card = model_card(out.name, recipe, provenance, figures, num_parameters)
+    with only_one(out), new_folder(out) as folder:
+        num_parameters, architecture = save_merged(run / "model", folder)
+        (folder / "evaluation.json").write_text(json.dumps(told, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        card = model_card(told, steps, num_parameters=num_parameters, architecture=architecture)
         (folder / "README.md").write_text(card, encoding="utf-8")
-        _write_manifest(folder)
-        if out.is_dir():
-            out.rmdir()
-        folder.rename(out)
+        write_manifest(folder)
+        make_readable(folder)
     return out
 
 
@@ -57,8 +63,19 @@ def _evaluation_file(run: Path, evaluation: Path | None) -> Path:
     return file
 
 
-def _run_records(run: Path) -> tuple[Json, Json]:
-    """The resolved recipe and the provenance of a finished run."""
+def _figures(judged: Path, run: Path) -> Json:
+    try:
+        figures: Any = json.loads(judged.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        figures = None
+    if not isinstance(figures, dict) or not isinstance(figures.get("metrics"), dict):
+        raise InputError(f"{judged}: not an evaluation. Make it again: clinalign eval {run} DATA.")
+    if not figures["metrics"].get("clean"):
+        raise InputError(f"{judged}: holds no figure. Evaluate on rows that can be judged: clinalign eval {run} DATA.")
+    return figures
+
+
+def _check_is_finished(run: Path) -> None:
     missing = [name for name in ("recipe.resolved.yaml", "provenance.json") if not (run / name).is_file()]
     if not any((run / "model" / name).is_file() for name in ("config.json", "adapter_config.json")):
         missing.append("model/config.json (or model/adapter_config.json)")
@@ -66,8 +83,34 @@ def _run_records(run: Path) -> tuple[Json, Json]:
         raise InputError(
             f"{run}: not a finished run: no {', '.join(missing)}. Make one with: clinalign train RECIPE.yaml."
         )
-    recipe = yaml.safe_load((run / "recipe.resolved.yaml").read_text(encoding="utf-8"))
-    return recipe, json.loads((run / "provenance.json").read_text(encoding="utf-8"))
+
+
+def _check_is_of(figures: Json, judged: Path, run: Path) -> None:
+    """Raises InputError unless the evaluation is of the very weights of the run."""
+    evaluated, own = figures.get("model_sha256"), model_sha256(str(run))
+    if evaluated == own is not None:
+        return
+    fault = "says not which weights it judged" if evaluated is None else "is of other weights than the run holds"
+    raise InputError(f"{judged}: {fault}. Evaluate these again: clinalign eval {run} DATA.")
+
+
+def _evaluation_told(figures: Json, steps: list[Step]) -> Json:
+    """What is released of an evaluation; the model and the data by public names."""
+    rule_sets = [name for name in figures.get("rule_sets") or [] if isinstance(name, str)]
+    told = evaluation_form(known_words(rule_sets))(figures)
+    lacking = [name for name in ("model_sha256", "data_sha256", "num_rows", "num_patients", "seed") if name not in told]
+    if lacking or not told["metrics"].get("clean"):
+        fault = ", ".join(lacking) or "figures of known names"
+        raise InputError(f"the evaluation lacks {fault}. Make it again with: clinalign eval.")
+    summary = told.get("data_card") or {}
+    named = {"model": f"{base_name(steps)}, after {steps[-1].recipe['method']}", "data": data_name(summary)}
+    return {"max_new_tokens": {}, "versions": {}, "data_card": None, **told, **named}
+
+
+def _check_vocabulary(run: Path, steps: list[Step]) -> None:
+    from alignment.models import load_processor
+
+    check_vocabulary(load_processor(str(run)).tokenizer, steps, run)
 
 
 def _refuse_occupied(out: Path) -> None:
@@ -75,38 +118,29 @@ def _refuse_occupied(out: Path) -> None:
         raise InputError(f"{out}: is there already and not empty. Name another folder, or remove it first.")
 
 
-def save_merged(model_folder: Path, out: Path) -> int:
-    """Weights (adapter merged, precision as it was) and processor in ``out``; counts the parameters."""
-    from peft import PeftModel
-
-    from alignment.models import load_model, load_processor
-
-    model = load_model(str(model_folder), dtype="auto")
-    whole: Any = model.merge_and_unload() if isinstance(model, PeftModel) else model
-    whole.save_pretrained(out)
-    load_processor(str(model_folder)).save_pretrained(out)
-    return sum(parameter.numel() for parameter in whole.parameters())
-
-
-def model_card(name: str, recipe: Json, provenance: Json, evaluation: Json, num_parameters: int) -> str:
+def model_card(evaluation: Json, steps: list[Step], *, num_parameters: int, architecture: str) -> str:
     """README.md of a release: data, recipe, evaluation beside its controls, limits, intended use."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
         loader=PackageLoader("alignment", "."),
-        autoescape=False,  # Markdown, shown by tools that escape HTML themselves
+        autoescape=False,  # Markdown, of released fields only
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     conditions = [c for c in CONDITIONS if c in evaluation["metrics"]]
+    recipe = RECIPE(steps[-1].recipe)
     return environment.get_template("model_card.md.j2").render(
-        name=name,
-        recipe=recipe,
+        architecture=architecture,
+        base=base_name(steps),
+        method=recipe.get("method", "training"),
+        trained_on=[step.told for step in steps],
+        tested_on=evaluation["data_card"] or {"sha256": evaluation["data_sha256"]},
+        sentence=data_sentence,
         recipe_yaml=yaml.safe_dump(recipe, sort_keys=False).strip(),
-        provenance=provenance,
+        provenance=PROVENANCE(steps[-1].provenance),
         evaluation=evaluation,
-        data_card=evaluation.get("data_card"),
         conditions={c: CONDITIONS[c] for c in conditions},
         rows=_table_rows(evaluation["metrics"], conditions),
         num_parameters=num_parameters,
@@ -119,42 +153,8 @@ def _table_rows(metrics: Json, conditions: list[str]) -> list[list[str]]:
 
 
 def _figure(metric: Json | None) -> str:
-    if metric is None:
+    if not metric or metric.get("value") is None:
         return "–"
-    interval = "" if metric["low"] is None else f" [{metric['low']:.3f}, {metric['high']:.3f}]"
+    low, high = metric.get("low"), metric.get("high")
+    interval = "" if low is None or high is None else f" [{low:.3f}, {high:.3f}]"
     return f"{metric['value']:.3f}{interval}"
-
-
-def _write_manifest(folder: Path) -> None:
-    manifest = {"files": {path.relative_to(folder).as_posix(): _fingerprint(path) for path in _files(folder)}}
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / MANIFEST)
-
-
-def _fingerprint(path: Path) -> Json:
-    return {"sha256": sha256(path), "bytes": path.stat().st_size}
-
-
-def verify(out: Path) -> int:
-    """How many files the release holds, all of them as they were when it was made.
-
-    Raises: InputError naming every file that is missing, changed or not listed.
-    """
-    manifest = out / MANIFEST
-    if not manifest.is_file():
-        raise InputError(f"{manifest}: no such file, so no release. Make one with: clinalign release RUN OUT.")
-    listed: Json = json.loads(manifest.read_text(encoding="utf-8"))["files"]
-    present = {path.relative_to(out).as_posix(): _fingerprint(path) for path in _files(out)}
-    faults = [_fault(name, listed.get(name), present.get(name)) for name in sorted(listed | present)]
-    if told := [fault for fault in faults if fault]:
-        raise InputError(f"{out}: not as it was released: {'; '.join(told)}. Release it again from its run.")
-    return len(present)
-
-
-def _fault(name: str, listed: Json | None, present: Json | None) -> str | None:
-    if listed is None or present is None:
-        return f"{name} is {'not in the manifest' if listed is None else 'missing'}"
-    return None if listed == present else f"{name} has changed"

@@ -10,8 +10,6 @@ Left out: random draws in collators of the main process (there are none), the sa
 import contextlib
 import logging
 import shutil
-import signal
-import threading
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any, cast
@@ -20,7 +18,8 @@ import torch
 from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint, rotate_checkpoints
 
-from alignment.checkpoints import MANIFEST, last_whole, seal, step_of
+from alignment.checkpoints import goes_on_from, last_whole, seal, step_of
+from alignment.ending import AskedToEnd
 from alignment.finite import FiniteTraining, check_weights
 from alignment.kept_state import read_state, write_state
 from alignment.ledger import Ledger, Plan
@@ -28,6 +27,7 @@ from alignment.recipe import DataSection
 from alignment.row_order import EpochSampler, Order, by_length, redrawn, shuffled, unshuffled
 from alignment.row_tokens import Lengths
 from alignment.token_batches import TokenBatches, longest_first
+from data_builders.interruptions import handled_by
 from rewards.strict_yaml import InputError
 
 ROW_IDS = "row_ids"
@@ -68,6 +68,7 @@ class Resumable(FiniteTraining):
     largest_first: bool = False
     ledger: Ledger | None = None
     resumed_from: Path | None = None
+    asked_to_end: AskedToEnd
     _sampler: EpochSampler | TokenBatches | None = None
 
     @property
@@ -284,41 +285,25 @@ def train_from_last_checkpoint(trainer: Any, folder: Path) -> None:
         ledger.plan(trainer.plan())
         if last or again:
             logger.warning("%s: goes on from %s; %d steps after it are done again.", folder, last or "the start", again)
-    trainer.ledger, trainer.resumed_from = ledger, last
+    trainer.ledger, trainer.resumed_from, trainer.asked_to_end = ledger, last, AskedToEnd()
     trainer.add_callback(Resuming(trainer))
-    with told_where_it_stopped(folder):
+    trainer.add_callback(trainer.asked_to_end)  # behind it: the step's line of the ledger is closed first
+    with told_where_it_stopped(folder), handled_by(trainer.asked_to_end.note):
         trainer.train(resume_from_checkpoint=str(last) if last else None)
 
 
 @contextlib.contextmanager
 def told_where_it_stopped(folder: Path) -> Generator[None]:
-    """One sentence where another process of the run has died, or this one is asked to end, as torchrun then asks.
+    """One sentence where another process of the run has died.
 
-    Raises: InputError instead of the traceback of a broken connection; SystemExit (143) on SIGTERM.
+    Raises: InputError instead of the traceback of a broken connection.
     """
-
-    def end(_signal: int, _frame: Any) -> None:
-        raise SystemExit(128 + signal.SIGTERM)
-
-    before = signal.signal(signal.SIGTERM, end) if threading.current_thread() is threading.main_thread() else None
     try:
         yield
-    except SystemExit:
-        logger.warning("%s: stopped by SIGTERM. %s", folder, _goes_on_from(folder))
-        raise
     except RuntimeError as broken:
         if not any(sign in str(broken) for sign in PEER_IS_GONE):
             raise
         raise InputError(
             f"{folder}: another process of this run has died (which, and by which signal, the launcher says; SIGKILL "
-            f"is mostly the kernel's, out of memory). {_goes_on_from(folder)}"
+            f"is mostly the kernel's, out of memory). {goes_on_from(folder)}"
         ) from broken
-    finally:
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)
-
-
-def _goes_on_from(folder: Path) -> str:
-    sealed = [file.parent for file in (folder / "checkpoints").glob(f"checkpoint-*/{MANIFEST}")]
-    place = max(sealed, key=step_of).name if sealed else "its start"
-    return f"The same command goes on from {place}."

@@ -23,6 +23,7 @@ from alignment.generation import generate
 from alignment.recipe import parquet
 from alignment.reward_model import scores_of
 from data_builders.digest import sha256
+from data_builders.row_checks import Check, check_rows
 from data_builders.schema import message_text
 from rewards.loading import Reward, load_reward
 from rewards.preference_metrics import Bin, best_of_n, calibration, length_bias, pairwise_accuracy, reliability
@@ -107,6 +108,7 @@ def pair_rows(data: str, *, limit: int | None = None, seed: int = 0) -> list[Row
     names = pq.read_schema(file).names
     if missing := [c for c in ("images", "prompt", "chosen", "rejected", "patient") if c not in names]:
         raise InputError(f"{file}: not preference rows: no column {', '.join(missing)} among {', '.join(names)}.")
+    check_rows(file, Check(("images", "prompt", "chosen", "rejected"), blocks=True))
     rows = pq.read_table(file).to_pylist()
     if not rows:
         raise InputError(f"{file}: holds no pairs.")
@@ -342,6 +344,7 @@ def _prompt_rows(prompts: str, task: str, reward: Reward) -> list[Row]:
     names = pq.read_schema(file).names
     if missing := [c for c in ("images", "prompt", "task", "patient", *reward.columns) if c not in names]:
         raise InputError(f"{file}: no column {', '.join(missing)}, which best of n by '{reward.name}' reads.")
+    check_rows(file, Check(("images", "prompt", "task"), blocks=True))
     rows = pq.read_table(file).to_pylist()
     asked = [row for row in rows if row["task"] == task]
     if not asked:

@@ -15,6 +15,7 @@ from transformers import ProcessorMixin
 from trl import RewardConfig, RewardTrainer
 
 from alignment.dpo import PreferenceCollator
+from alignment.foreign_code import SAFE
 from alignment.losses import weighted_mean
 from alignment.mixed_batches import dummy_image, run_vision_always
 from alignment.models import load_model
@@ -131,4 +132,6 @@ def reward_trainer(
 
 
 def _load_options(options: dict[str, Any]) -> dict[str, Any]:
-    return {"attention" if name == "attn_implementation" else name: value for name, value in options.items()}
+    """TRL's options as ``load_model`` names them; the safe ones are its own."""
+    named = {"attention" if name == "attn_implementation" else name: value for name, value in options.items()}
+    return {name: value for name, value in named.items() if name not in SAFE}

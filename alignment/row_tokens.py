@@ -6,20 +6,23 @@ read. What is done with the counts stands in ``fitting_rows.py`` (rows too long)
 
 import hashlib
 import io
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import torch
-from datasets import Dataset, Image, List
 from filelock import FileLock
 from PIL import Image as PilImage
 from PIL import ImageOps
 from safetensors.torch import load_file, save_file
 
+from alignment.processor_checks import told_of_row
 from alignment.prompt_groups import group
 from alignment.reference_cache import cache_folder, processor_settings
+from alignment.row_cache import read_once
 
 ORIENTATION = 274
 """The tag of a picture's orientation in its EXIF data."""
@@ -57,17 +60,21 @@ class Lengths:
 
 
 def counted(processor: Any, rows: Iterable[Any], answers: Sequence[str]) -> Lengths:
-    """The lengths of rows, whose images are decoded or not (``Image(decode=False)``)."""
+    """The lengths of rows, whose images are decoded or not (``Image(decode=False)``).
+
+    Raises: InputError naming the row that the model's chat template or image processor refuses.
+    """
     of_images: dict[tuple[tuple[int, int], ...], int] = {}
     found = Lengths([], [], [])
-    for row in rows:
+    for place, row in enumerate(rows):
         images = [_opened(image) for image in row["images"] or []]
-        made = group(processor, images, row["prompt"], [row[name] for name in answers] or [_nothing()])
-        plain = _num_tokens(processor, made.prompt)
-        sizes = tuple(image.size for image in images)
-        if sizes not in of_images:
-            given = {"images": [images]} if sizes else {}
-            of_images[sizes] = len(processor(text=[made.prompt], **given)["input_ids"][0]) - plain
+        with told_of_row(row, place, images):
+            made = group(processor, images, row["prompt"], [row[name] for name in answers] or [_nothing()])
+            plain = _num_tokens(processor, made.prompt)
+            sizes = tuple(image.size for image in images)
+            if sizes not in of_images:
+                given = {"images": [images]} if sizes else {}
+                of_images[sizes] = len(processor(text=[made.prompt], **given)["input_ids"][0]) - plain
         found.text.append(plain)
         found.images.append(of_images[sizes])
         found.answers.append([_num_tokens(processor, text) for text in made.answers] if answers else [])
@@ -92,15 +99,20 @@ def _opened(image: Any) -> PilImage.Image:
     return ImageOps.exif_transpose(opened) if opened.getexif().get(ORIENTATION, 1) > 1 else opened
 
 
-def lengths_of_file(processor: Any, file: Path, answers: Sequence[str]) -> Lengths:
-    """The lengths of every row of a Parquet file; counted by the first process that asks, read by all others."""
-    kept = cache_folder() / "row_lengths" / f"{_key(processor, file, answers)}.safetensors"
+def lengths_of_file(processor: Any, file: Path, answers: Sequence[str], *, run: Path | None = None) -> Lengths:
+    """The lengths of every row of a Parquet file; counted by the first process that asks, read by all others.
+
+    Without a run's folder, as in a check, they are not kept, unless ``CLINALIGN_CACHE`` says where.
+    """
+    columns = ["images", "prompt", *answers]
+    if run is None and not os.environ.get("CLINALIGN_CACHE"):
+        return counted(processor, read_once(file, columns), answers)
+    kept = cache_folder(run) / "row_lengths" / f"{_key(processor, file, answers)}.safetensors"
     kept.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{kept}.lock"):
         if not kept.is_file():
-            data = Dataset.from_parquet(str(file))
-            rows = data.select_columns(["images", "prompt", *answers]).cast_column("images", List(Image(decode=False)))
-            _write(kept, counted(processor, rows, answers))
+            known = columns + ["id"] * ("id" in pq.read_schema(file).names)
+            _write(kept, counted(processor, read_once(file, known), answers))
     content = load_file(kept)
     return Lengths(content["text"].tolist(), content["images"].tolist(), content["answers"].tolist())
 

@@ -18,6 +18,7 @@ from transformers import (
     Idefics3Processor,
 )
 
+from alignment.foreign_code import pretrained
 from alignment.tiny import CHAT_TEMPLATE, EXTRA_TOKENS
 from rewards.strict_yaml import InputError
 
@@ -39,10 +40,11 @@ def gguf_file() -> Path:
 def build_smollm2(folder: Path, *, seed: int = 0) -> Path:
     """A folder with the grafted model and its processor (138 M parameters, 555 MB in float32)."""
     file = gguf_file()
-    source: dict[str, Any] = dict(pretrained_model_name_or_path=str(file.parent), gguf_file=file.name)
-    language: Any = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+    language: Any = pretrained(AutoModelForCausalLM, file.parent, gguf_file=file.name, dtype=torch.float32)
     extra = EXTRA_TOKENS["idefics3"]
-    tokenizer = AutoTokenizer.from_pretrained(**source, padding_side="left", extra_special_tokens=extra)
+    tokenizer = pretrained(
+        AutoTokenizer, file.parent, gguf_file=file.name, padding_side="left", extra_special_tokens=extra
+    )
     tokenizer.add_special_tokens({"additional_special_tokens": list(extra.values())})
     torch.manual_seed(seed)
     model = Idefics3ForConditionalGeneration(_config(language.config, tokenizer))

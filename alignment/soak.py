@@ -10,7 +10,6 @@ import json
 import os
 import random
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +24,7 @@ import psutil
 from alignment.checkpoints import MANIFEST, step_of
 from alignment.ledger import proof, read_lines
 from alignment.resident_memory import memory
+from data_builders.output_folders import recover, remove
 from rewards.strict_yaml import InputError
 
 POLL_S = 0.05
@@ -102,7 +102,8 @@ def soak(
     save = max(1, steps // 10)
     settings = [f"trainer.max_steps={steps}", f"trainer.save_steps={save}", "trainer.save_strategy=steps"]
     settings += ["trainer.logging_steps=1", "trainer.disable_tqdm=true", *overrides]
-    shutil.rmtree(folder, ignore_errors=True)
+    recover(folder)
+    remove(folder)
     folder.mkdir(parents=True)
     whole = Run(recipe, settings, folder / "whole", processes)
     broken = Run(recipe, settings, folder / "broken", processes)

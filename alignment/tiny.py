@@ -107,7 +107,7 @@ def build_tiny(
     for part in (config, config.get_text_config(), config.vision_config):
         part.initializer_range = init_std
     torch.manual_seed(seed)
-    model = AutoModelForImageTextToText.from_config(config, dtype=torch.float32)
+    model = AutoModelForImageTextToText.from_config(config, dtype=torch.float32, trust_remote_code=False)
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.save_pretrained(folder)

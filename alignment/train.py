@@ -3,44 +3,98 @@
 A run's folder: ``recipe.resolved.yaml``, ``provenance.json``, ``checkpoints/``, ``log.jsonl``, ``model/`` (once done).
 """
 
+import contextlib
 import json
-import shutil
 import subprocess
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from alignment.engine import is_main_process, loaded_objects_left_alone, prepare_deepspeed, stay_offline
+from alignment.config_faults import check_config, check_model_name
+from alignment.engine import is_main_process, loaded_objects_left_alone, prepare_deepspeed
 from alignment.recipe import Chain, Recipe, Stage, kept_places, parquet, read_recipe
 from data_builders.digest import sha256
+from data_builders.interruptions import stands
+from data_builders.locks import only_one
+from data_builders.output_folders import (
+    named_files,
+    recover,
+    refuse_foreign,
+    refuse_needed,
+    refuse_nested,
+    remove,
+)
+from rewards.overrides import with_overrides
 from rewards.strict_yaml import InputError, read_yaml, validated
 
 PACKAGES = ("clinalign", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "deepspeed")
 
 
-def run(recipe: Recipe, *, fresh: bool = False) -> Path:
+def run(recipe: Recipe, *, fresh: bool = False, inputs: Iterable[Path] = ()) -> Path:
     """Trains and returns the run's folder. A finished run of the same recipe is left as it is.
 
-    Raises: InputError if the folder holds a run of another recipe.
-    """
-    stay_offline()
-    folder = Path(recipe.output)
-    if fresh and folder.exists() and is_main_process():
-        shutil.rmtree(folder)
-    if _is_finished(recipe, folder):
-        return folder
-    folder.mkdir(parents=True, exist_ok=True)
-    if is_main_process():
-        _write_provenance(recipe, folder)
-    if recipe.method == "pairs":
-        from alignment.pairs import write_pairs
+    ``fresh`` replaces the run that is there. ``inputs``: files that are read beside those that the recipe names, such
+    as its own.
 
-        write_pairs(recipe)
-    else:
-        _train(recipe, folder)
+    Raises: InputError if the folder holds a run of another recipe, something that is no run, or (with ``fresh``)
+    something that is needed; and if another process trains there.
+    """
+    folder = Path(recipe.output)
+    if not fresh and _is_finished(recipe, folder):
+        _forget_rows(folder)
+        return folder
+    with _alone_at(folder):
+        if is_main_process():
+            _clear(folder, recipe, fresh=fresh, inputs=inputs)
+        if not fresh and _is_finished(recipe, folder):
+            _forget_rows(folder)
+            return folder
+        check_config(recipe, here=True)
+        check_model_name(recipe.model.path)
+        folder.mkdir(parents=True, exist_ok=True)
+        if is_main_process():
+            _write_provenance(recipe, folder)
+        with stands(lambda: _what_stands(folder)):
+            if recipe.method == "pairs":
+                from alignment.pairs import write_pairs
+
+                write_pairs(recipe)
+            else:
+                _train(recipe, folder)
+        _forget_rows(folder)
     return folder
+
+
+def _forget_rows(folder: Path) -> None:
+    from alignment.row_cache import ROWS, forget_rows
+
+    if is_main_process():
+        forget_rows(folder / ROWS)
+
+
+def _what_stands(folder: Path) -> str:
+    from alignment.checkpoints import goes_on_from
+
+    return goes_on_from(folder)
+
+
+def _alone_at(folder: Path) -> contextlib.AbstractContextManager[None]:
+    """The lock of an output, held by rank 0 for all ranks of a launch."""
+    return only_one(folder) if is_main_process() else contextlib.nullcontext()
+
+
+def _clear(folder: Path, recipe: Recipe, *, fresh: bool, inputs: Iterable[Path]) -> None:
+    """Sets right what a killed run left, refuses what is no run, and removes the run that is there if asked to."""
+    recover(folder)
+    refuse_foreign(folder, mark="recipe.resolved.yaml", kind="a run", besides=["launch.sbatch"])
+    if fresh:
+        named = [Path(recipe.model.path), parquet(recipe.data.train), *named_files(recipe.model_dump(mode="json"))]
+        refuse_needed(folder, [*named, *inputs])
+        refuse_nested(folder)
+        remove(folder)
 
 
 def run_chain(
@@ -48,13 +102,16 @@ def run_chain(
 ) -> list[Path]:
     """Every stage of a chain in order; finished stages are left as they are."""
     chain = read_chain(path, overrides or [])
-    return [run(stage_recipe(chain, index, path, seed=seed), fresh=fresh) for index in range(len(chain.stages))]
+    inputs = [path, *(path.parent / stage.recipe for stage in chain.stages)]
+    with _alone_at(Path(chain.output)):
+        return [
+            run(stage_recipe(chain, index, path, seed=seed), fresh=fresh, inputs=inputs)
+            for index in range(len(chain.stages))
+        ]
 
 
 def read_chain(path: Path, overrides: list[str]) -> Chain:
     """The chain in a ``stages:`` file, after overrides."""
-    from alignment.recipe import with_overrides
-
     return validated(Chain, with_overrides(read_yaml(path), overrides), where=str(path))
 
 
@@ -157,13 +214,14 @@ def _train(recipe: Recipe, folder: Path) -> None:
     if trainer.is_world_process_zero():
         trainer.processing_class.save_pretrained(unfinished)
         unfinished.replace(folder / "model")  # from here on the run counts as finished
+    if asked := getattr(trainer, "asked_to_end", None):
+        asked.end_if_asked(trainer.args)
 
 
 def make_trainer(recipe: Recipe, folder: Path) -> Any:
     """TRL's trainer for a recipe, model loaded and frozen as asked, ready to train."""
-    from datasets import Dataset
-
     from alignment.fitting_rows import rows_to_train_on, with_ids
+    from alignment.model_files import told_of_weights
     from alignment.models import (
         freeze,
         load_model,
@@ -174,12 +232,13 @@ def make_trainer(recipe: Recipe, folder: Path) -> Any:
     )
     from alignment.module_settings import set_modules
     from alignment.resuming import note_rows
+    from alignment.row_cache import ROWS, stored_rows
 
     arguments = trainer_arguments(recipe, folder)
     path = prepared_model(recipe)
-    data = Dataset.from_parquet(str(parquet(recipe.data.train))).select(kept_places(recipe))
+    data = stored_rows(parquet(recipe.data.train), folder / ROWS).select(kept_places(recipe))
     processor = load_processor(path, max_pixels=recipe.model.max_pixels)
-    data, lengths = rows_to_train_on(recipe, processor, with_ids(data), path)
+    data, lengths = rows_to_train_on(recipe, processor, with_ids(data), path, run=folder)
     if recipe.method == "sft" and recipe.data.too_long != "cut":
         arguments.pop("max_length", None)  # every row fits, and nothing is cut
     is_adapter = (Path(path) / "adapter_config.json").is_file()
@@ -193,15 +252,16 @@ def make_trainer(recipe: Recipe, folder: Path) -> Any:
             **model_options(recipe.model),
             **arguments.get("model_init_kwargs", {}),
         }
-    trainer = _maker(recipe.method)(
-        recipe, model, processor, data,
-        arguments=arguments, peft_config=None if is_adapter else lora_config(recipe.model.lora),
-    )  # fmt: skip
+    with told_of_weights(path):
+        trainer = _maker(recipe.method)(
+            recipe, model, processor, data,
+            arguments=arguments, peft_config=None if is_adapter else lora_config(recipe.model.lora),
+        )  # fmt: skip
     freeze(trainer.model, list(recipe.model.freeze))
     if recipe.model.cache_image_features:
         from alignment.image_features import cache_image_features
 
-        cache_image_features(trainer.model, reference=getattr(trainer, "ref_model", None))
+        cache_image_features(trainer.model, reference=getattr(trainer, "ref_model", None), run=folder)
     set_modules(trainer, recipe.model)
     note_rows(trainer, recipe.data, lengths)
     return trainer

@@ -5,7 +5,6 @@ come, so memory does not grow with the data set. Left out: streaming from object
 """
 
 import json
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -15,6 +14,8 @@ from data_builders.curriculum_rows import open_curriculum
 from data_builders.dialogues import Paraphraser, dialogue_fault
 from data_builders.gallery import write_gallery
 from data_builders.images import ImageError, decoded
+from data_builders.locks import only_one
+from data_builders.output_folders import named_files, new_folder, refuse_foreign, refuse_needed, refuse_nested
 from data_builders.paraphrases import LlmParaphraser
 from data_builders.preference_set import finished
 from data_builders.row_files import RowFiles
@@ -27,7 +28,6 @@ from rewards.boxes import is_valid
 from rewards.facts import Facts
 from rewards.llm_spec import LocalBackend
 from rewards.rule_set import RuleSet, load_rule_set
-from rewards.strict_yaml import InputError
 
 HALF_A_PIXEL = 0.5
 """By how much a scaled box may stand out of its image."""
@@ -40,44 +40,30 @@ def build(
     progress: Callable[[Records], Records] | None = None,
     paraphrase: Paraphraser | None = None,
     local: LocalBackend | None = None,
+    inputs: Iterable[Path] = (),
 ) -> Path:
     """Builds the data set into ``spec.output``, replacing the one that was there, and returns the folder.
 
-    Until all is written, the old data set stays as it is. ``progress`` wraps the source's records; by default a
-    bar is drawn on standard error. ``paraphrase`` rewords the answers of dialogues; what changes an answer's meaning
-    is refused and counted in the card; by default it is the spec's. ``local`` makes the backend of a local language
-    model, for dialogues and curricula.
+    Until all is written, the old data set stays as it is; a killed build leaves nothing that the next one does not
+    set right. ``progress`` wraps the source's records; by default a bar is drawn on standard error. ``paraphrase``
+    rewords the answers of dialogues; what changes an answer's meaning is refused and counted in the card; by default
+    it is the spec's. ``local`` makes the backend of a local language model, for dialogues and curricula. ``inputs``:
+    files that are read beside those that the spec names, such as its own.
 
     Raises: InputError if the source yields nothing, more than ``max_quarantined`` of it cannot be used, or the
-    output folder holds something else than a built data set.
+    output folder holds something else than a built data set, something that is needed, or another build at work.
     """
     out = Path(spec.output)
-    _check_replaceable(out)
+    refuse_foreign(out, mark="card.json", kind="a built data set")
+    refuse_needed(out, [*named_files(spec.model_dump(mode="json")), *inputs])
+    refuse_nested(out)
     if paraphrase is None and spec.dialogues and spec.dialogues.paraphrase:
         paraphrase = LlmParaphraser.of(spec.dialogues.paraphrase, local=local)
-    out.parent.mkdir(parents=True, exist_ok=True)
     records = (progress or _bar(f"building {spec.source.name}"))(spec.source.samples())
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
-        fresh = Path(scratch) / out.name
-        fresh.mkdir()
+    with only_one(out), new_folder(out) as fresh:
         curriculum = spec.curriculum and open_curriculum(spec.curriculum, seed=spec.seed, output=str(out), local=local)
         _build_into(fresh, spec, records, paraphrase, Tally(curriculum=curriculum, assign=placements(spec, out)))
-        if out.exists():
-            out.rename(Path(scratch) / "replaced")
-        fresh.rename(out)
     return out
-
-
-def _check_replaceable(out: Path) -> None:
-    if out.name in ("", ".."):
-        raise InputError(f"output: '{out}' names no folder of its own; write one such as data/phantom_chest.")
-    if out.exists() and not out.is_dir():
-        raise InputError(f"output: {out} is a file; name a folder.")
-    if out.is_dir() and any(out.iterdir()) and not (out / "card.json").is_file():
-        raise InputError(
-            f"output: {out} holds files but no card.json, so it is not a built data set and is not replaced. "
-            "Name another folder, or empty this one."
-        )
 
 
 def _bar(description: str) -> Callable[[Records], Records]:

@@ -4,9 +4,8 @@ import inspect
 from collections.abc import Callable, Collection, Iterator
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, Literal, Optional, cast, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Optional, get_args, get_origin, get_type_hints
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, create_model, model_validator
 
 from data_builders.curriculum_rows import CurriculumUse
@@ -17,7 +16,8 @@ from data_builders.relevance import IMAGE_SIDE, Missing, Normalisation, ScoredKi
 from data_builders.schema import Quarantined, RowKind, Sample, Task, Written
 from rewards.dialogue import Scenario
 from rewards.llm_spec import LlmSpec
-from rewards.strict_yaml import InputError, fault_lines, nearest, read_yaml, validated
+from rewards.overrides import with_overrides
+from rewards.strict_yaml import fault_lines, nearest, read_yaml, validated
 
 SOURCES = (
     "phantom_chest", "phantom_marrow", "phantom_oct", "lidc_ct", "bccd", "labelled", "table",
@@ -285,23 +285,4 @@ def read_spec(path: Path, overrides: list[str]) -> BuildSpec:
 
     Raises: InputError with every fault of the file.
     """
-    content = read_yaml(path)
-    for override in overrides:
-        _override(content, override)
-    return validated(BuildSpec, content, where=str(path))
-
-
-def _override(content: dict[str, Any], override: str) -> None:
-    key, equals, value = override.partition("=")
-    if not equals:
-        raise InputError(f"override '{override}': expected key=value, such as seed=1.")
-    *parents, last = key.split(".")
-    place: Any = content
-    for parent in parents:
-        place = cast(dict[str, Any], place).setdefault(parent, {})
-        if not isinstance(place, dict):
-            raise InputError(f"override '{override}': '{parent}' holds a value, not further keys.")
-    try:
-        place[last] = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise InputError(f"override '{override}': '{value}' is not readable as a YAML value.") from None
+    return validated(BuildSpec, with_overrides(read_yaml(path), overrides), where=str(path))

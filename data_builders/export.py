@@ -8,9 +8,10 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
+from data_builders.locks import only_one
+from data_builders.output_folders import new_folder
 from data_builders.preference_formats import FORMATS, Format, Pair, survey, write_pairs
+from data_builders.row_checks import Check, check_rows, open_parquet
 from data_builders.schema import Message, message_text
 from rewards.strict_yaml import InputError, nearest
 
@@ -29,16 +30,20 @@ def export(data: Path, shape: str, out: Path) -> dict[str, Any]:
         raise InputError(f"export: no format '{shape}'.{nearest(shape, list(FORMATS))} Known: {', '.join(FORMATS)}.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"export: {out} is there already; name a new folder.")
-    rows = pq.ParquetFile(data)
+    rows = open_parquet(data)
     missing = [name for name in COLUMNS if name not in (*rows.schema_arrow.names, *OPTIONAL)]
     if missing:
         raise InputError(f"export: {data} holds no preference rows: no column {', '.join(missing)}.")
-    (out / "images").mkdir(parents=True)
+    check_rows(data, Check(("id", "images", "prompt", "chosen", "rejected"), blocks=True))
     wanted = [name for name in COLUMNS if name in rows.schema_arrow.names]
-    pairs = [_pair(row, out / "images") for batch in rows.iter_batches(64, columns=wanted) for row in batch.to_pylist()]
     kept: Format = next(known for known in FORMATS if known == shape)
-    file = write_pairs(pairs, out / ("pairs.json" if kept in ("mmedpo", "llava") else "pairs.jsonl"), kept)
-    return {"exported": str(file), "images": str(out / "images"), "survey": survey(pairs)}
+    name = "pairs.json" if kept in ("mmedpo", "llava") else "pairs.jsonl"
+    with only_one(out), new_folder(out) as grown:
+        images = grown / "images"
+        images.mkdir()
+        pairs = [_pair(row, images) for batch in rows.iter_batches(64, columns=wanted) for row in batch.to_pylist()]
+        write_pairs(pairs, grown / name, kept)
+    return {"exported": str(out / name), "images": str(out / "images"), "survey": survey(pairs)}
 
 
 def _pair(row: dict[str, Any], folder: Path) -> Pair:
@@ -64,8 +69,9 @@ def _saved(images: list[dict[str, Any]], folder: Path) -> tuple[str, ...]:
     """Names of the images, each written once: equal pixels have one file."""
     names: list[str] = []
     for image in images:
-        name = f"{hashlib.sha256(image['bytes']).hexdigest()[:20]}.png"
+        content = image["bytes"] or Path(image["path"]).read_bytes()
+        name = f"{hashlib.sha256(content).hexdigest()[:20]}.png"
         if not (folder / name).exists():
-            (folder / name).write_bytes(image["bytes"])
+            (folder / name).write_bytes(content)
         names.append(name)
     return tuple(names)

@@ -22,6 +22,8 @@ from PIL import Image
 
 from data_builders.digest import sha256
 from data_builders.images import png_bytes
+from data_builders.locks import only_one
+from data_builders.output_folders import new_folder
 from data_builders.render import box_answer
 from data_builders.row_files import schema_of
 from data_builders.schema import assistant_turn, box_units, on_grid, user_turn
@@ -208,7 +210,9 @@ def build_grounding(
         rows.setdefault(seq.split, []).extend(row_of(seq, t, grid=grid, seed=seed, source=source) for t in TASKS)
     if not rows:
         raise InputError(f"grounding: {source} yields no sequence. Take more patients.")
-    _write(out, rows, {"source": source, "patients": patients, "size": size, "seed": seed, "box_grid": grid})
+    spec = {"source": source, "patients": patients, "size": size, "seed": seed, "box_grid": grid}
+    with only_one(out), new_folder(out) as grown:
+        _write(grown, rows, spec)
     return out
 
 

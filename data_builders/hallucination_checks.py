@@ -69,8 +69,7 @@ def _words(text: str) -> list[str]:
 
 
 def _contains(words: list[str], part: list[str]) -> bool:
-    n = len(part)
-    return bool(part) and any(words[k : k + n] == part for k in range(len(words) - n + 1))
+    return bool(part) and f" {' '.join(part)} " in f" {' '.join(words)} "
 
 
 def _too_unlike(a: int, b: int, limit: LengthLimit) -> bool:

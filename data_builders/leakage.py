@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from data_builders.near_images import MAX_DISTANCE, dhash, near_pairs
+from data_builders.row_checks import open_parquet
 from data_builders.schema import message_text
 from rewards.strict_yaml import InputError
 
@@ -108,7 +109,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _rows(file: Path) -> Iterator[dict[str, Any]]:
-    reader = pq.ParquetFile(file)
+    reader = open_parquet(file)
     columns = [name for name in COLUMNS if name in reader.schema_arrow.names]
     if "split" not in columns or "patient" not in columns:
         raise InputError(f"{file}: no columns 'patient' and 'split'; these are not the rows of a build.")
@@ -203,11 +204,23 @@ def _split_file(file: Path, folder: Path, out: Path, ids: set[str], splits: set[
     ]
     if not any(leaves):
         return 0
-    mask = pa.array(leaves)
     target = out / file.relative_to(folder)
     target.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table.filter(mask), target, compression="zstd")
-    fresh = file.with_suffix(".fresh")
-    pq.write_table(table.filter(pa.array([not leaving for leaving in leaves])), fresh, compression="zstd")
-    fresh.replace(file)
+    _replace(target, _with_earlier(target, table.filter(pa.array(leaves))))
+    _replace(file, table.filter(pa.array([not leaving for leaving in leaves])))
     return sum(leaves)
+
+
+def _with_earlier(target: Path, table: pa.Table) -> pa.Table:
+    """The rows behind those that an earlier quarantine took out of the same split."""
+    if not target.is_file():
+        return table
+    earlier, ids = pq.read_table(target), set(table["id"].to_pylist())
+    kept = earlier.filter(pa.array([row not in ids for row in earlier["id"].to_pylist()]))
+    return pa.concat_tables([kept, table], promote_options="default")
+
+
+def _replace(file: Path, table: pa.Table) -> None:
+    fresh = file.with_suffix(".fresh")
+    pq.write_table(table, fresh, compression="zstd")
+    fresh.replace(file)

@@ -6,7 +6,6 @@ says is checked by ``hallucination_checks`` and, where facts are known, read aga
 """
 
 import json
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -15,7 +14,6 @@ from rewards.facts import Facts
 
 Ask = Callable[[list[str]], list[str]]
 """Replies to prompts, in their order; an empty reply where there is none."""
-OBJECT = re.compile(r"\{.*\}", re.DOTALL)
 
 CHOOSE = """You check answers about a medical image against the true answer.
 Question: {question}
@@ -126,9 +124,9 @@ def written(request: Request, reply: str, limit: LengthLimit | None = USUAL_LIMI
 
 def _field(reply: str, name: str) -> object:
     """A field of the JSON object in a reply; None where there is none."""
-    found = OBJECT.search(reply)
+    start, end = reply.find("{"), reply.rfind("}")
     try:
-        content = json.loads(found.group()) if found else None
-    except json.JSONDecodeError:
+        content = json.loads(reply[start : end + 1]) if 0 <= start < end else None
+    except (ValueError, RecursionError):  # a ValueError also of an integer of 5,000 digits
         return None
     return content.get(name) if isinstance(content, dict) else None

@@ -58,7 +58,7 @@ _CUES: dict[str, str] = {
     r"|(?:now|since|interval(?:ly)?) (?:resolved|cleared|gone|absent)|none (?:seen|present|identified|visible)"
     r"|ruled out"
     r"|: (?:none|absent|negative(?! for)|no(?= *(?:[.,;)]|$)))|(?:absent|negative|resolved)(?= *(?:[.,;)]|$))",
-    "not_asserted": r"(?:past |prior |previous |known |remote |clinical |medical )*(?:history|hx) (?:of|for)|h/o|hx"
+    "not_asserted": r"(?:past |prior |previous |known |remote |clinical |medical ){0,6}(?:history|hx) (?:of|for)|h/o|hx"
     r"|(?:to |please )?(?:evaluate|assess|evaluation|assessment|look|looking|check|screen|screening) for"
     r"|(?:clinical|any|strong) (?:concern|suspicion) (?:for|of)|risk (?:of|for)|if (?:there|clinical\w*|symptoms)"
     r"|(?:treated|treatment|therapy) for|negative predictive",

@@ -17,7 +17,7 @@ DENIED = re.compile(
     r"|rather than|instead of|maybe|perhaps|possibly|might be|could be|either)\b[^.!?;\n]*|or(?: the)?\s*)\Z",
     re.IGNORECASE,
 )
-LETTERED = re.compile(r"[(\[]?([A-Za-z])[)\].:]*(?:\s*[-:]?\s+(.{1,400}?))?[.\s]*", re.DOTALL)
+LETTERED = re.compile(r"[(\[]?([A-Za-z])[)\].:]*+(?:(?:\s*+[-:]\s++|\s++)(\S.{0,399}?))?[.\s]*+", re.DOTALL)
 MAX_LENGTH = 2000
 LONGEST_CLAUSE = 200
 SENTENCE_END = re.compile(r"[.;\n]")

@@ -131,7 +131,7 @@ def read_verdict(text: str, mark: str, dimensions: Sequence[Dimension]) -> dict[
 def _verdict(line: str, dimensions: Sequence[Dimension]) -> dict[str, float] | None:
     try:
         said = json.loads(line)
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # a ValueError also of an integer of 5,000 digits
         return None
     choices = {name: said.get(name) for name in dimensions}
     if not all(isinstance(choice, str) and choice in OUTCOMES for choice in choices.values()):

@@ -62,7 +62,7 @@ class Request:
     @property
     def prompt_bytes(self) -> int:
         """Length of all texts in UTF-8: no tokenizer in use makes more tokens than this of them."""
-        return sum(len(message.text.encode()) for message in self.messages)
+        return sum(len(message.text.encode("utf-8", "surrogatepass")) for message in self.messages)
 
     @property
     def num_images(self) -> int:

@@ -4,6 +4,7 @@ A call is first written to the ledger at the most it can cost, then settled at w
 however many calls run at once, in one process or several, and a call whose process was killed counts as made.
 """
 
+import math
 import time
 import uuid
 from dataclasses import dataclass, field
@@ -25,15 +26,15 @@ class Caps(_Strict):
 
     calls: int | None = Field(default=None, ge=0)
     tokens: int | None = Field(default=None, ge=0)
-    cost: float | None = Field(default=None, ge=0)
-    seconds: float | None = Field(default=None, gt=0)
+    cost: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    seconds: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
 
 class Price(_Strict):
     """Money for a million tokens, in any one currency, and what an image is counted as at most."""
 
-    prompt: float = Field(default=0.0, ge=0)
-    completion: float = Field(default=0.0, ge=0)
+    prompt: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    completion: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     image_tokens: int = Field(default=4096, ge=0)
 
     def of(self, prompt_tokens: int, completion_tokens: int) -> float:
@@ -94,8 +95,8 @@ class Budget:
         return call
 
     def settle(self, call: str, tokens: tuple[int, int] | None) -> None:
-        """Replaces a call's booking by its (prompt, completion) tokens; None leaves it at its most."""
-        if tokens is None:
+        """Replaces a call's booking by its (prompt, completion) tokens; None, or a negative count, leaves it."""
+        if tokens is None or min(tokens) < 0:
             return
         entry = {"call": call, "tokens": sum(tokens), "cost": self.price.of(*tokens)}
         if self._log is None:
@@ -120,6 +121,8 @@ class Budget:
             self._enter(entry)
 
     def _enter(self, entry: dict[str, Any]) -> None:
+        if not (entry["tokens"] >= 0 and 0 <= entry["cost"] < math.inf):
+            return  # a ledger of an older version may hold one, and would give back what was never there
         before = self._calls.get(entry["call"], {"tokens": 0, "cost": 0.0})
         self._calls[entry["call"]] = entry
         tokens = self._total.tokens + entry["tokens"] - before["tokens"]

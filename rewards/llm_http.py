@@ -7,21 +7,24 @@ environment, and the key, read from the variable named in the recipe, goes into 
 import asyncio
 import base64
 import json
-import os
 import warnings
+import zlib
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 
 from rewards.llm import Completion, Declined, LlmStop, Message, Reply, Request, Transient
+from rewards.llm_keys import PIECE_IN_ERRORS, PIECE_IN_REPLIES, key_from, without_key
+from rewards.llm_reply import as_text, completion_from, retry_after_s, tokens_at_least
+from rewards.printable import printable
 from rewards.strict_yaml import InputError
 
 MAX_REPLY_BYTES = 20_000_000
+"""Of a reply as it is read, unpacked."""
 TRANSIENT_STATUS = {408, 409, 425, 429}
 # anyio 4.16 wraps a connection's coroutine and drops it where it is cancelled before it begins; nothing is lost.
 warnings.filterwarnings("ignore", "coroutine 'connect_tcp", RuntimeWarning)
@@ -41,13 +44,16 @@ class Endpoint:
     timeout_s: float = 120.0
     extra: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
+    def __post_init__(self) -> None:
+        checked_url(self.url)
+
     @asynccontextmanager
     async def session(self) -> AsyncGenerator[Reply, None]:
         """Calls to the endpoint over kept connections.
 
-        Raises: InputError if the key's variable is not set.
+        Raises: InputError if the key's variable is not set, or its value can be no key.
         """
-        key = self._key()
+        key = key_from(self.key_env, url=self.url)
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         limits = httpx2.Limits(max_connections=None)
         async with httpx2.AsyncClient(headers=headers, timeout=None, trust_env=False, limits=limits) as http:
@@ -57,15 +63,19 @@ class Endpoint:
 
             yield reply
 
-    def _key(self) -> str | None:
-        if self.key_env is None:
-            return None
-        key = os.environ.get(self.key_env)
-        if not key:
-            raise InputError(f"{self.url}: the environment variable {self.key_env}, named as key_env, is not set.")
-        return key
-
     async def _call(self, http: httpx2.AsyncClient, request: Request, key: str | None) -> Completion:
+        """One reply; whatever the endpoint sent, no fault of it shows the key or steers a terminal."""
+        try:
+            completion = await self._completion(http, request)
+        except Transient as fault:
+            raise Transient(fault.kind, _safe(fault, key), fault.retry_after_s) from None
+        except (Declined, LlmStop) as fault:
+            raise type(fault)(_safe(fault, key)) from None
+        prompt, written = tokens_at_least(completion, request)
+        text = without_key(completion.text, key, piece=PIECE_IN_REPLIES)
+        return Completion(text, prompt, written, completion.truncated)
+
+    async def _completion(self, http: httpx2.AsyncClient, request: Request) -> Completion:
         try:
             async with asyncio.timeout(self.timeout_s):
                 status, headers, body = await self._post(http, request)
@@ -73,34 +83,84 @@ class Endpoint:
             raise Transient("connection", f"{self.url}: {fault or 'cannot connect'}") from None
         except (TimeoutError, httpx2.TimeoutException):
             raise Transient("timeout", f"{self.url}: no whole reply within {self.timeout_s:g} s") from None
-        except (httpx2.TransportError, httpx2.DecodingError) as fault:
+        except (httpx2.TransportError, zlib.error) as fault:
             raise Transient("malformed", f"{self.url}: {fault or type(fault).__name__}") from None
-        if key:  # an endpoint may echo it
-            body = body.replace(key.encode(), b"***")
+        except (httpx2.InvalidURL, UnicodeError, OverflowError) as fault:
+            raise LlmStop(f"{self.url}: no address that can be reached ({fault}). Mend the endpoint's URL.") from None
         if status != 200:
             raise self._refusal(status, headers, body)
         return completion_from(body)
 
     async def _post(self, http: httpx2.AsyncClient, request: Request) -> tuple[int, httpx2.Headers, bytes]:
         content = json.dumps(request_body(request, self.model) | dict(self.extra))
-        headers = {"Content-Type": "application/json"}
+        headers = {"Content-Type": "application/json", "Accept-Encoding": "gzip"}
         url = f"{self.url.rstrip('/')}/chat/completions"
         async with http.stream("POST", url, content=content, headers=headers) as response:
             body = bytearray()
-            async for chunk in response.aiter_bytes():
+            async for chunk in _unpacked(response):
                 body += chunk
                 if len(body) > MAX_REPLY_BYTES:
                     raise Transient("malformed", f"{self.url}: a reply of more than {MAX_REPLY_BYTES} bytes")
             return response.status_code, response.headers, bytes(body)
 
     def _refusal(self, status: int, headers: httpx2.Headers, body: bytes) -> Exception:
-        said = " ".join(body[:300].decode("utf-8", "replace").split())
+        said = printable(as_text(body))
         reason = f"{self.url} answered {status}: {said or 'nothing'}"
         if (status in TRANSIENT_STATUS or status >= 500) and "insufficient_quota" not in said:
             kind = "rate_limit" if status == 429 else "timeout" if status == 408 else "server"
             return Transient(kind, reason, retry_after_s(headers.get("retry-after")))
         cure = f" Check the key in {self.key_env or 'key_env'}." if status in (401, 403) else ""
         return LlmStop(f"{reason}.{cure} Another attempt would not help; replies so far are kept.")
+
+
+def _safe(fault: Exception, key: str | None) -> str:
+    return printable(without_key(str(fault), key, piece=PIECE_IN_ERRORS), limit=600)
+
+
+async def _unpacked(response: httpx2.Response) -> AsyncGenerator[bytes, None]:
+    """The body piece by piece, unpacked by no more than what is still allowed: a small one may unpack to gigabytes."""
+    packing = response.headers.get("content-encoding", "").strip().casefold()
+    if packing not in ("", "identity", "gzip"):
+        raise Transient("malformed", f"a reply packed as '{packing}', which was not asked for")
+    unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS + 16) if packing == "gzip" else None
+    async for chunk in response.aiter_raw():
+        yield unpacker.decompress(chunk, MAX_REPLY_BYTES + 1) if unpacker else chunk
+
+
+def checked_url(url: str) -> str:
+    """A URL that a chat endpoint can have.
+
+    Raises: InputError that says what is wrong with it, without what may be a password in it.
+
+    >>> checked_url("http://localhost:8000/v1")
+    'http://localhost:8000/v1'
+    """
+    fault = _fault_of(url)
+    if fault:
+        secret = any(mark in url for mark in "@?#")
+        shown = "the endpoint's URL" if secret else f"endpoint '{printable(url, limit=120)}'"
+        raise InputError(f"{shown} {fault}. Write it as http://HOST:PORT/v1 or https://HOST/v1.")
+    return url
+
+
+def _fault_of(url: str) -> str | None:
+    """What is wrong with a URL, or None."""
+    if not url.startswith(("http://", "https://")):
+        return "must begin with http:// or https://"
+    if not url.isascii() or not url.isprintable() or " " in url:
+        return "holds a blank or a character beyond ASCII"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+        httpx2.URL(url)
+    except (ValueError, httpx2.InvalidURL):
+        return "is no URL, or its port is not one of 1 to 65535"
+    labels = (parts.hostname or "").removesuffix(".").split(".")
+    if port == 0 or any(not 0 < len(label) < 64 for label in labels):
+        return "names no host, or no port of 1 to 65535"
+    if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
+        return "must hold no user, password, query or fragment (name the variable of a key as key_env)"
+    return None
 
 
 def request_body(request: Request, model: str) -> dict[str, Any]:
@@ -133,41 +193,3 @@ def data_url(image: bytes) -> str:
     if kind is None:
         raise InputError(f"an image for the endpoint begins with {image[:8]!r}; it must be PNG, JPEG, WebP or GIF.")
     return f"data:{kind};base64,{base64.b64encode(image).decode()}"
-
-
-def completion_from(body: bytes) -> Completion:
-    """The first choice of a reply's body.
-
-    Raises: Transient if the body is not a chat completion; Declined if the model or its filter refused.
-    """
-    try:
-        reply = json.loads(body)
-        choice = reply["choices"][0]
-        message, finish = choice["message"], choice.get("finish_reason")
-        text, refusal, usage = message.get("content"), message.get("refusal"), reply.get("usage") or {}
-        counts = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-        raise Transient("malformed", f"not a chat completion: {body[:120]!r}") from None
-    if refusal or finish == "content_filter":
-        raise Declined(str(refusal or "stopped by the content filter"))
-    if not isinstance(text, str) or not all(n is None or isinstance(n, int) for n in counts):
-        raise Transient("malformed", f"not a chat completion: {body[:120]!r}")
-    return Completion(text, *counts, truncated=finish == "length")
-
-
-def retry_after_s(header: str | None) -> float | None:
-    """Seconds that a Retry-After header asks for, as a number or a date; None where it says nothing readable.
-
-    >>> retry_after_s("1.5"), retry_after_s("soon"), retry_after_s(None)
-    (1.5, None, None)
-    """
-    if not header:
-        return None
-    try:
-        return max(0.0, float(header))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, (parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError):
-        return None

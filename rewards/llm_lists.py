@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from rewards.llm import Failure, LlmClient, Request
+from rewards.yaml_nodes import bounded_yaml
 
 _MARKS = r"[ \t>#*_`\-•]{0,12}"
 _NUMBER = r"(?:\(?\d{1,3}[.):\]](?!\d)[ \t*_]{0,8})?"
@@ -30,6 +31,8 @@ REFUSAL = re.compile(
     re.IGNORECASE,
 )
 INNERMOST = re.compile(r"\{[^{}]{0,20000}\}")
+LAST_RULE = re.compile(r"(?<=\n)[^\S\n]*+(?:```\w*+|-{3,}+|\*{3,}+)\s*+\Z")
+"""A fence or a rule as the last line."""
 MAX_BROKEN = 200
 QUESTION_KEYS, ANSWER_KEYS = ("question", "q", "user", "instruction"), ("answer", "a", "assistant", "response")
 QUESTION_WORDS = ("q", "question", "user")
@@ -110,7 +113,7 @@ def _objects(text: str) -> Iterator[dict[str, Any] | str]:
     while (start := text.find("{", place)) >= 0 and failed < MAX_BROKEN:
         try:
             value, place = decoder.raw_decode(text, start)
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):  # also an integer of 5,000 digits
             value, place = _loose(text, start)
             failed += value is None
             if value is None and start == last:
@@ -124,21 +127,22 @@ def _loose(text: str, start: int) -> tuple[Any, int]:
     if chunk is None:
         return None, start + 1
     try:
-        return yaml.safe_load(chunk.group()), chunk.end()
-    except (yaml.YAMLError, ValueError):
+        return bounded_yaml(chunk.group()), chunk.end()
+    except yaml.YAMLError:
         return None, start + 1
 
 
 def _leaves(value: Any) -> Iterator[dict[str, Any]]:
-    if isinstance(value, list):
-        for entry in value:
-            yield from _leaves(entry)
-    elif isinstance(value, dict):
-        nested = [v for v in value.values() if isinstance(v, list | dict)]
-        if not nested:
-            yield value
-        for entry in nested:
-            yield from _leaves(entry)
+    """The objects that hold no further ones, in order, however deep they stand."""
+    waiting = [value]
+    while waiting:
+        entry = waiting.pop()
+        nested: list[Any] = entry if isinstance(entry, list) else []
+        if isinstance(entry, dict):
+            nested = [v for v in entry.values() if isinstance(v, list | dict)]
+            if not nested:
+                yield entry
+        waiting += reversed(nested)
 
 
 def _value(entry: dict[str, Any], keys: tuple[str, ...]) -> str | None:
@@ -197,8 +201,8 @@ def _keep(parsed: Parsed, question: str | None, answer: str | None) -> None:
 def _clean(text: str) -> str:
     """Without markdown emphasis around it, fences, or the number of the next item on its last line."""
     text = re.sub(r"\n[ \t>#*_]*\(?\d{1,3}[.)\]][ \t*_]*\Z", "", text.strip())
-    text = re.sub(r"\n\s*(?:```\w*|-{3,}|\*{3,})\s*\Z", "", text)
-    return re.sub(r"^[ \t*_`#]+|[ \t*_`#]+$", "", text.strip()).strip()
+    text = LAST_RULE.sub("", text)
+    return text.strip().strip(" \t*_`#").strip()
 
 
 Check = Callable[[Item, list[Item]], str | None]

@@ -1,5 +1,6 @@
 """Which language model, where, and within which caps: the section that recipes write, and the client made of it."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from rewards.llm import Backend, LlmClient
 from rewards.llm_budget import Budget, Caps, Price
 from rewards.llm_cache import ReplyCache
-from rewards.llm_http import Endpoint
+from rewards.llm_http import Endpoint, checked_url
+from rewards.llm_keys import is_environment_name
 from rewards.strict_yaml import InputError
 
 
@@ -28,26 +30,35 @@ class LlmSpec(BaseModel):
     key_env: str | None = None
     cache: str | None = None
     concurrency: int = Field(default=8, ge=1)
-    timeout_s: float = Field(default=120.0, gt=0)
+    timeout_s: float = Field(default=120.0, gt=0, allow_inf_nan=False)
     max_attempts: int = Field(default=5, ge=1)
-    max_wait_s: float = Field(default=60.0, ge=0)
+    max_wait_s: float = Field(default=60.0, ge=0, allow_inf_nan=False)
     caps: Caps = Caps()
     price: Price = Price()
     extra: dict[str, Any] = {}
 
-    @field_validator("endpoint")
+    @field_validator("endpoint", mode="before")
     @classmethod
-    def _is_a_url(cls, endpoint: str | None) -> str | None:
-        if endpoint is not None and not endpoint.startswith(("http://", "https://")):
-            raise ValueError(f"endpoint '{endpoint}' must begin with http:// or https://.")
-        return endpoint
+    def _is_a_url(cls, endpoint: object) -> object:
+        if endpoint is not None and not isinstance(endpoint, str):
+            raise ValueError("endpoint must be a URL, written as text.")
+        return endpoint if endpoint is None else checked_url(endpoint)
 
-    @field_validator("key_env")
+    @field_validator("key_env", mode="before")
     @classmethod
-    def _is_a_name(cls, key_env: str | None) -> str | None:
-        if key_env is not None and not key_env.isidentifier():
-            raise ValueError("key_env must be the name of an environment variable, never the key itself.")
+    def _is_a_name(cls, key_env: object) -> object:
+        if key_env is not None and not is_environment_name(key_env):
+            raise ValueError("key_env must be the name of an environment variable in capitals, never the key itself.")
         return key_env
+
+    @field_validator("extra")
+    @classmethod
+    def _is_json(cls, extra: dict[str, Any]) -> dict[str, Any]:
+        try:
+            json.dumps(extra, allow_nan=False)
+        except (TypeError, ValueError, RecursionError):
+            raise ValueError("extra must hold what JSON can: text, finite numbers, true, false, null, lists.") from None
+        return extra
 
 
 LocalBackend = Callable[[LlmSpec], Backend]

@@ -38,7 +38,7 @@ _FACTORS: dict[str, dict[str, float]] = {
 CONVERTIBLE = {unit: (kind, factor) for kind, units in _FACTORS.items() for unit, factor in units.items()}
 """Kind of a unit and its size in the kind's own, for units that stand behind a number."""
 LONG_NAMES = {"millimet": "mm", "centimet": "cm", "millilit": "ml", "milligram": "mg", "kilogram": "kg"}
-ONE_NUMBER = re.compile(r"\s*(-?\d[\d.,]*)\s*([^\W\d_]+\d?(?:/[^\W\d_]+\d?)?|%|\u00b0\s?[CF])?\s*\.?\s*")
+ONE_NUMBER = re.compile(r"\s*+(-?\d[\d.,]*+)\s*+([^\W\d_]++\d?(?:/[^\W\d_]++\d?)?|%|\u00b0\s?[CF])?+\s*+\.?\s*+")
 NUMBER_WITH_UNIT = re.compile(
     r"(?<![\w.])(-?\d{1,9}(?:[.,]\d{1,9})?)(?!\d)\s{0,3}([^\W\d_]+\d?(?:/[^\W\d_]+\d?)?|%|\u00b0\s?[CF])?"
 )

@@ -34,6 +34,8 @@ NUMBER_WORDS = {
         ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
     )
 }
+NOTHING = r"(?!)"
+"""Matches nowhere: the lexicon of a rule set without findings."""
 BRACKET = re.compile(r"[\[(<]|x1|xmin")
 """Without one of these no box is written; looking for it first keeps reading fast."""
 
@@ -148,7 +150,7 @@ def _lexicon(key: RulesKey) -> _Lexicon:
         for letter, found in by_letter.items()
     )
     owners = tuple(name for found in by_letter.values() for _, name in found)
-    pattern = rf"(?:{pattern})(?!\w)"
+    pattern = rf"(?:{pattern})(?!\w)" if owners else NOTHING
     return _Lexicon(re.compile(pattern), re.compile(pattern, re.IGNORECASE), owners)
 
 

@@ -17,9 +17,7 @@ SILENT = (
     r"|comparisons?|comparison studies|techniques?|procedures?|exam(?:ination)?(?: type| date)?|study|views?|priors?"
     r"|symptoms?|referral|reason|signs and symptoms|recommendations?"
 )
-HEADING = re.compile(
-    rf"(?:^|(?<=[\n.;!?])[ \t]*)[ \t*#]*(?:(?P<silent>{SILENT})|(?:{ASSERTING}))[ \t*]*:", re.IGNORECASE
-)
+HEADING = re.compile(rf"(?:^|(?<=[\n.;!?]))[ \t*#]*+(?:(?P<silent>{SILENT})|(?:{ASSERTING}))[ \t*]*+:", re.IGNORECASE)
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 OPEN_END = re.compile(
     r"(?:(\b(?:of|or|and|no|the|a|an|in|for|with|without|to|is|are|any|from|by|at|on|nor)|,)[ \t]*\n[ \t]*(?=\w)"

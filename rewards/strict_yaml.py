@@ -4,6 +4,7 @@ Used for rule sets, build specs and recipes. Left out: inheritance between files
 """
 
 import difflib
+import re
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from rewards.yaml_lines import line_of
+from rewards.yaml_loader import loaded
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -23,22 +25,54 @@ class InputError(ValueError):
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file.
 
-    Raises: InputError if the file is missing, is not YAML, or does not hold a mapping.
+    Raises: InputError if the file cannot be read, is not YAML, says a key twice, or does not hold a mapping.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file.{nearest_file(path)}")
+    text = read_text(path)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as fault:
+        content = loaded(text)
+    except yaml.YAMLError as fault:
         raise InputError(f"{path}: not readable as YAML: {' '.join(str(fault).split())}") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected keys and values, got {type(content).__name__}.")
     return cast(dict[str, Any], content)
 
 
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8, with or without a byte order mark.
+
+    Raises: InputError naming the file that is missing, is a folder, may not be read, or is in another encoding.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as fault:
+        raise InputError(
+            f"{path}: not a text in UTF-8 (byte {fault.start} is {fault.object[fault.start]:#04x}). "
+            "Save it as UTF-8, if it is a text at all."
+        ) from None
+    except (OSError, ValueError) as fault:  # ValueError: a null character in the path
+        raise InputError(unreadable(path, fault)) from None
+
+
+def unreadable(path: Path, fault: OSError | ValueError) -> str:
+    """Why a file cannot be opened, and what to do, in one sentence."""
+    if isinstance(fault, FileNotFoundError):
+        if path.is_symlink():
+            return f"{path}: no such file; it is a link to {path.readlink()}, which is not there."
+        return f"{path}: no such file.{nearest_file(path)}"
+    if isinstance(fault, IsADirectoryError):
+        return f"{path}: no such file; it is a folder. Name a file in it."
+    if isinstance(fault, PermissionError):
+        return f"{path}: may not be read. Ask its owner for the right to read it."
+    reason = (fault.strerror or "cannot be read") if isinstance(fault, OSError) else str(fault)
+    return f"{path}: {reason[:1].lower()}{reason[1:]}. Name a file that can be read."
+
+
 def nearest_file(path: Path) -> str:
     """A hint that names the most similar file beside ``path``, or an empty string."""
-    names = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    try:
+        names = [entry.name for entry in path.parent.iterdir()]
+    except (OSError, ValueError):
+        return ""
     return nearest(path.name, names)
 
 
@@ -92,15 +126,17 @@ def _shown(value: Any) -> str:
 
 
 def number_trap(value: str) -> str:
-    """How to write a number that YAML took for a string, or an empty string.
+    """How to write a number that YAML 1.1 took for a string, or an empty string.
 
-    >>> number_trap("1e-6")
-    ' (YAML needs a dot to see a number: 1.0e-6)'
+    >>> number_trap("1e-6"), number_trap("1.0e3")
+    (' (YAML needs a dot and a sign: 1.0e-6)', ' (YAML needs a dot and a sign: 1.0e+3)')
     """
-    mantissa, e, exponent = value.lower().partition("e")
-    if e and mantissa.lstrip("+-").isdigit() and exponent.lstrip("+-").isdigit():
-        return f" (YAML needs a dot to see a number: {mantissa}.0e{exponent})"
-    return ""
+    found = re.fullmatch(r"([-+]?)([0-9]*)(?:\.([0-9]*))?[eE]([-+]?)([0-9]+)", value)
+    if found is None or not (found[2] or found[3]):
+        return ""
+    sign, whole, decimals, power_sign, power = found.groups()
+    number = f"{sign}{whole or 0}.{decimals or 0}e{power_sign or '+'}{power}"
+    return f" (YAML needs a dot and a sign: {number})"
 
 
 def _keys_at(model: type[BaseModel], place: tuple[int | str, ...]) -> list[str]:

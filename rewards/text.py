@@ -9,7 +9,7 @@ INVISIBLE = re.compile(
     "\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e0fff]"
 )
 """What takes no ink: Unicode's default ignorables, blanks that count as letters, and control characters."""
-WORD = re.compile(r"\S*\w\S*")
+LETTER = re.compile(r"\w")
 LONGEST_WORD = 40
 """Letters that one word may have; what is written without spaces counts as a word for each so many."""
 
@@ -29,7 +29,7 @@ def num_words(text: str) -> int:
     >>> num_words("a small nodule . - ."), num_words("x" * 200)
     (3, 5)
     """
-    return sum(-(-len(word) // LONGEST_WORD) for word in WORD.findall(visible(text)))
+    return sum(-(-len(word) // LONGEST_WORD) for word in visible(text).split() if LETTER.search(word))
 
 
 def final_answer(response: str) -> str | None:

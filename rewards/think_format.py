@@ -24,9 +24,9 @@ def think_format(response: str) -> float:
     0.0
     """
     text = visible(response)
-    match = WHOLE.match(text)
     once = all(text.casefold().count(tag) == 1 for tag in TAGS)
-    return float(bool(match and once and has_thought(match.group(1)) and says_something(match.group(2))))
+    match = WHOLE.match(text) if once else None  # of many tags it would try each pair
+    return float(bool(match and has_thought(match.group(1)) and says_something(match.group(2))))
 
 
 def has_thought(text: str) -> bool:

@@ -1,5 +1,6 @@
 """On which line of a YAML file something stands, so that a fault can be pointed at."""
 
+from functools import lru_cache
 from pathlib import Path
 
 import yaml
@@ -9,7 +10,7 @@ Place = tuple[str | int, ...]
 
 def line_of(path: Path, place: Place) -> int:
     """The line (from 1) of the key or item at ``place``, or of the nearest one above it that the file has."""
-    node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    node = _composed(path.read_text(encoding="utf-8-sig"))
     line = 1
     for part in place:
         found = _step(node, part)
@@ -17,6 +18,12 @@ def line_of(path: Path, place: Place) -> int:
             return line
         line, node = found
     return line
+
+
+@lru_cache(maxsize=1)
+def _composed(text: str) -> yaml.Node | None:
+    """The nodes of a text, composed once for all faults of one file."""
+    return yaml.compose(text, Loader=yaml.SafeLoader)
 
 
 def _step(node: yaml.Node | None, part: str | int) -> tuple[int, yaml.Node] | None:

@@ -16,6 +16,7 @@ from alignment import resuming
 from alignment.engine import leave_process_group
 from alignment.recipe import read_recipe
 from alignment.train import run
+from data_builders.interruptions import Stopped
 from rewards.strict_yaml import InputError
 
 
@@ -25,7 +26,7 @@ class Killed(TrainerCallback):
 
     def on_pre_optimizer_step(self, args, state, control, **_):
         if state.global_step == self.step:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), signal.Signals[os.environ.get("KILL_WITH", "SIGKILL")])
 
     on_train_end = on_pre_optimizer_step
 
@@ -56,6 +57,11 @@ def child(recipe, step, log, env):
         except InputError as fault:
             opened.write(str(fault))
             sys.exit(1)
+        except Stopped as stopped:
+            opened.write(stopped.stands)
+            opened.flush()
+            leave_process_group(stopped.exit_code)
+            sys.exit(stopped.exit_code)
         except Exception:
             logging.exception("not an error of ours")
             sys.exit(1)

@@ -101,7 +101,7 @@ def test_rewards_prints_one_json_object():
         (("check-rules", "chest_xray", "--data", "none.jsonl"), "", "has no decision section"),
         (("train", "recipes/sft/none.yaml"), "", "no such file"),
         (("build", "recipes/data/phantom_chset.yaml"), "", "Did you mean 'phantom_chest.yaml'?"),
-        (("eval", "runs/none", "data/none/prompt/test"), "", "no folder runs/none"),
+        (("eval", "runs/none", "data/none/prompt/test"), "", "no file data/none/prompt/test.parquet"),
     ],
 )
 def test_bad_input_is_refused_in_one_sentence(arguments, stdin, says):

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 import subprocess
 import sys
 
@@ -14,6 +15,7 @@ from alignment.filters import score_lines
 from alignment.recipe import RewardEntry, read_recipe
 from alignment.reward_functions import TrlBatchReward, trl_rewards
 from alignment.train import run
+from data_builders.locks import only_one
 from rewards.llm_cache import ReplyCache
 from rewards.strict_yaml import InputError
 
@@ -104,6 +106,20 @@ def test_missing_rows_and_models_are_one_clear_error(data, models, tmp_path):
         write_counterparts(str(data / "prompt/align"), str(tmp_path / "x"), models, tasks=["presence", "reprot"])
     with pytest.raises(InputError, match="no folder runs/none"):
         written(data, tmp_path / "x", {"a": "runs/none"})
+
+
+def test_rows_that_are_no_pool_are_never_replaced(data, tmp_path):
+    shutil.copy(data / "prompt/align.parquet", tmp_path / "mine.parquet")
+    before = (tmp_path / "mine.parquet").read_bytes()
+    for source in (data / "prompt/align", tmp_path / "mine"):
+        with pytest.raises(InputError, match="no pool of answers and is not replaced"):
+            write_counterparts(str(source), str(tmp_path / "mine"), {"a": "runs/none"})
+    assert (tmp_path / "mine.parquet").read_bytes() == before
+
+
+def test_a_second_process_at_one_pool_is_told_at_once(data, tmp_path):
+    with only_one(tmp_path / "align.parquet"), pytest.raises(InputError, match="is writing there now"):
+        written(data, tmp_path / "align", {"a": "runs/none"})
 
 
 def test_a_model_that_answers_nothing_is_an_error(data, tmp_path, server):

@@ -9,10 +9,10 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText
 
 from alignment.controls import baselines, blinded, controls_for, image_key, pixels
+from alignment.data_summary import data_card, data_summary
 from alignment.evaluate import (
     COLUMNS,
     Evaluation,
-    data_card,
     evaluate,
     generate_answers,
     limited,
@@ -22,8 +22,10 @@ from alignment.evaluate import (
 )
 from alignment.loop import outcomes_of
 from alignment.models import load_processor
+from alignment.recipe import parquet
 from alignment.tiny import build_tiny
 from alignment.unjudged import unjudged_rows
+from data_builders.digest import sha256
 from data_builders.schema import assistant_turn, user_turn
 from rewards.facts import Facts, Finding
 from rewards.strict_yaml import InputError
@@ -76,11 +78,18 @@ def tiny(tmp_path_factory):
 
 def test_an_evaluation_leaves_figures_answers_pictures_and_a_page(tiny, tmp_path):
     data = save(some_rows(), tmp_path / "data" / "prompt")
-    (tmp_path / "data" / "card.json").write_text('{"source": "drawn"}')
-    made = evaluate(*tiny, data, out=tmp_path / "out", reference=data, num_resamples=50)
+    card = {
+        "sha256": {"prompt/test.parquet": sha256(parquet(str(data)))},
+        "patients": {"test": 4},
+        "assign": {"p0": "a"},
+    }
+    (tmp_path / "data" / "card.json").write_text(json.dumps(card))
+    made = evaluate(*tiny, data, out=tmp_path / "out", reference=data, num_resamples=50, weights_sha256="a" * 64)
     assert Evaluation.read(tmp_path / "out") == made
     assert list(made.metrics) == ["clean", "noise", "shuffled", "habit", "mean_box_true_side"]
-    assert (made.num_rows, made.num_patients, made.data_card) == (12, 4, {"source": "drawn"})
+    assert (made.num_rows, made.num_patients, made.model_sha256) == (12, 4, "a" * 64)
+    assert made.data_card == data_summary(parquet(str(data)), made.data_sha256)
+    assert (made.data_card["patients"], made.rule_sets) == (4, ["chest_xray@1"])
     lines = [json.loads(line) for line in (tmp_path / "out" / "answers.jsonl").read_text().splitlines()]
     assert [line["id"] for line in lines] == [row["id"] for row in some_rows()]
     assert set(lines[0]["responses"]) == {"clean", "noise", "shuffled", "habit"}
@@ -253,7 +262,7 @@ def test_unknown_facts_may_be_null_or_empty(tmp_path):
 
 
 def test_unreadable_facts_are_named_by_their_row(tmp_path):
-    with pytest.raises(InputError, match="row p0-presence: its facts are not readable"):
+    with pytest.raises(InputError, match="row p0-presence: 'facts': not readable"):
         read_rows(save([rows_of("p0", 1)[0] | {"facts": "{"}], tmp_path))
 
 

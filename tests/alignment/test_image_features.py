@@ -146,8 +146,10 @@ def test_the_cache_is_shown_and_cleared(monkeypatch, capsys):
     folder = cache_folder() / "image_features" / "tower"
     folder.mkdir(parents=True)
     (folder / "x.safetensors").write_bytes(bytes(2**20))
+    (cache_folder() / "thesis").mkdir()
     monkeypatch.setattr("sys.argv", ["clinalign", "cache", "--clear"])
     with pytest.raises(SystemExit):
         main()
     assert "'files': 1, 'mib': 1.0" in capsys.readouterr().out
     assert cache_sizes() == {}
+    assert [p.name for p in cache_folder().iterdir()] == ["thesis"]

@@ -74,7 +74,7 @@ def half_text(source, target, pattern):
     content = pq.read_table(source).slice(0, len(pattern)).to_pylist()
     for row, letter in zip(content, pattern, strict=True):
         if letter == "t":
-            row["images"] = []
+            row["images"] = row["image_size"] = []
             for message in row["prompt"]:
                 message["content"] = [part for part in message["content"] if part["type"] != "image"]
     schema = pq.read_schema(source)

@@ -1,5 +1,6 @@
 import json
 import shutil
+from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
@@ -249,6 +250,10 @@ def test_an_llm_that_no_kind_asks_is_refused():
         Sampling(llm={"model": "m", "endpoint": "http://127.0.0.1:1/v1"})
 
 
+def with_sampling(folder, **sampling):
+    return SimpleNamespace(sampling=Sampling(**sampling), output=str(folder / "run"))
+
+
 def test_rows_of_a_built_set_are_added_as_they_were_built(data, tmp_path):
     shutil.copytree(data / "preference", tmp_path / "preference")
     file = tmp_path / "preference" / "align.parquet"
@@ -256,17 +261,17 @@ def test_rows_of_a_built_set_are_added_as_they_were_built(data, tmp_path):
     content = table.to_pylist()
     content[1] |= {"kind": "lesion_noise", "rejected_images": content[1]["images"]}
     pq.write_table(type(table).from_pylist(content, schema=table.schema), file)
-    (added,) = _built(Sampling(built=str(file)))
+    (added,) = _built(with_sampling(tmp_path, built=str(file)))
     assert set(added) == set(FEATURES)
     assert all(added[name] == value for name, value in content[1].items() if name in FEATURES)
     assert {"relevance", "weight"} <= content[1].keys()
-    assert len(_built(Sampling(built=str(file), built_kinds=["hallucination"]))) == len(content) - 1
+    assert len(_built(with_sampling(tmp_path, built=str(file), built_kinds=["hallucination"]))) == len(content) - 1
     with pytest.raises(InputError, match="no row of kind look_alike"):
-        _built(Sampling(built=str(file), built_kinds=["look_alike"]))
+        _built(with_sampling(tmp_path, built=str(file), built_kinds=["look_alike"]))
 
 
-def test_nothing_is_added_unasked():
-    assert _built(Sampling()) == []
+def test_nothing_is_added_unasked(tmp_path):
+    assert _built(with_sampling(tmp_path)) == []
 
 
 @pytest.mark.filterwarnings("default")

@@ -24,7 +24,7 @@ def test_a_misspelt_trainer_key_is_refused_with_the_nearest_name(write_recipe):
 
 
 def test_a_number_without_a_dot_is_named_as_yamls_trap(write_recipe):
-    assert "YAML needs a dot to see a number: 1.0e-6" in fault_of(write_recipe(), "trainer.learning_rate='1e-6'")
+    assert "YAML needs a dot and a sign: 1.0e-6" in fault_of(write_recipe(), "trainer.learning_rate='1e-6'")
     path = write_recipe()
     path.write_text(path.read_text().replace("learning_rate: 0.001", "learning_rate: 1e-6"))
     assert "got the string '1e-6'" in fault_of(path)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -40,6 +41,7 @@ def test_two_ranks_under_zero_train_like_one_process_and_save_a_whole_model(writ
         *("-m", "alignment", "train", str(both)),
     ]
     env = {**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    shutil.rmtree(tmp_path / "both")  # the worker's, which is no run
     done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     one = run(

@@ -1,7 +1,6 @@
 """Trainer and sampler before the first step: transformers' own generate stands in for vLLM, with eyes of its own."""
 
 import copy
-from pathlib import Path
 
 import pytest
 import torch
@@ -171,7 +170,6 @@ def test_a_colocated_engine_is_started_with_the_budget(monkeypatch, start):
     assert backend.LLM is dict
 
 
-def test_without_vllm_trl_says_so_itself(write_recipe, start):
-    recipe = read_recipe(write_recipe("grpo", model={"path": start}, trainer={"use_vllm": True}))
-    with pytest.raises(ImportError, match="vLLM is not available"):
-        make_trainer(recipe, Path(recipe.output))
+def test_without_vllm_the_recipe_says_so(write_recipe, start):
+    with pytest.raises(InputError, match=r"trainer\.use_vllm: needs the package 'vllm'"):
+        read_recipe(write_recipe("grpo", model={"path": start}, trainer={"use_vllm": True}))

@@ -108,7 +108,8 @@ def test_a_folder_that_is_no_soak_is_left_alone(tmp_path, write_recipe):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.txt").write_text("x")
     done = CliRunner().invoke(app, ["soak", str(write_recipe()), "--out", str(tmp_path / "mine")])
-    assert isinstance(done.exception, InputError)
+    assert done.exit_code == 2
+    assert "not a soak" in " ".join(done.stderr.split())
     assert (tmp_path / "mine/thesis.txt").exists()
 
 

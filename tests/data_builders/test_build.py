@@ -397,7 +397,11 @@ def test_a_fault_of_a_spec_is_told_before_anything_is_drawn(tmp_path, changes, t
 
 @pytest.mark.parametrize(
     ("override", "told"),
-    [("seed", "expected key=value"), ("output.x=1", "holds a value"), ("seed=[", "not readable as a YAML value")],
+    [
+        ("seed", "expected key=value"),
+        ("output.x=1", "'output' holds 'x'"),
+        ("seed=[", "not readable as a YAML value"),
+    ],
 )
 def test_an_override_that_cannot_be_is_told(tmp_path, override, told):
     path = tmp_path / "spec.yaml"

@@ -103,6 +103,16 @@ def test_quarantine_takes_the_training_rows_out_and_keeps_them_beside(tmp_path):
     assert [json.loads(line)["id"] for line in reasons] == ["r0", "r3"]
 
 
+def test_a_second_quarantine_keeps_what_the_first_took_out(tmp_path):
+    folder = written(tmp_path, [*clean(), row(20, "test", patient="p0")])
+    quarantine(folder, audit_splits(folder).leaks)
+    train = pq.read_table(folder / "prompt" / "train.parquet").to_pylist()
+    written(tmp_path, [*train, row(40, "train", patient="p20"), row(41, "test", patient="p20")])
+    assert quarantine(folder, audit_splits(folder).leaks) == 1
+    kept = pq.read_table(folder / "quarantine" / "prompt" / "train.parquet")["id"].to_pylist()
+    assert kept == ["r0", "r40"]
+
+
 def test_nothing_is_quarantined_where_nothing_leaks(tmp_path):
     folder = written(tmp_path, clean())
     assert quarantine(folder, []) == 0
@@ -128,8 +138,8 @@ def test_a_built_data_set_passes(tmp_path):
 def test_the_command_fails_with_a_sentence_and_passes_once_quarantined(tmp_path):
     folder = written(tmp_path, [*clean(), row(20, "test", patient="p0")])
     failed = CliRunner().invoke(app, ["audit-splits", str(folder)])
-    assert isinstance(failed.exception, InputError)
-    assert "patient p0 is in test and train" in str(failed.exception)
+    assert failed.exit_code == 2
+    assert "patient p0 is in test and train" in failed.stderr
     assert CliRunner().invoke(app, ["audit-splits", str(folder), "--quarantine"]).exit_code == 0
     assert CliRunner().invoke(app, ["audit-splits", str(folder)]).exit_code == 0
 

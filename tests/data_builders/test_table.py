@@ -139,10 +139,13 @@ def test_a_table_that_says_nothing_of_the_findings_is_refused(tmp_path):
 
 
 def test_json_lines_are_read_with_their_own_types(tmp_path):
-    lines = [{**ROW, "drusen": True, "age": float("nan")}, {**ROW, "id": "b", "drusen": None}]
+    lines = [{**ROW, "drusen": True, "age": None}, {**ROW, "id": "b", "drusen": None}]
     (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
     first, second = table(root=tmp_path, rule_set="retina_amd", table="t.jsonl")
     assert (polarities(first)["drusen"], first.facts.values, second.facts.findings) == ("present", {}, {})
+    (tmp_path / "t.jsonl").write_text('{"id": "a", "age": NaN}', encoding="utf-8")
+    with pytest.raises(InputError, match=r"t.jsonl:1: not JSON .NaN is no number of JSON, write null"):
+        list(table(root=tmp_path, rule_set="retina_amd", table="t.jsonl"))
     (tmp_path / "t.jsonl").write_text("{", encoding="utf-8")
     with pytest.raises(InputError, match=r"t.jsonl:1: not JSON"):
         list(table(root=tmp_path, rule_set="retina_amd", table="t.jsonl"))

@@ -38,3 +38,21 @@ def test_a_file_can_be_named_as_the_place():
 def test_lines_before_a_fault_are_read_already():
     lines = json_lines(["{}", "x"])
     assert next(lines) == (1, {})
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("[" * 100_000, "line 1: not JSON that can be read .nested too deeply"),
+        ('{"a": ' + "9" * 5000 + "}", "line 1: not JSON .Exceeds the limit"),
+        ('{"a": "\\ud800"}', "line 1: holds half a character"),
+        ('{"\\uDFFF": 1}', "line 1: holds half a character"),
+    ],
+)
+def test_what_cannot_be_read_or_written_again_is_told_with_its_line(line, why):
+    with pytest.raises(InputError, match=why):
+        list(json_lines([line]))
+
+
+def test_a_whole_character_written_as_two_halves_is_read():
+    assert list(json_lines(['{"a": "\\ud83d\\ude00"}'])) == [(1, {"a": "\U0001f600"})]

@@ -11,7 +11,7 @@ from email.utils import format_datetime
 import pytest
 
 from rewards.llm import Completion, Failure, LlmStop, Message, Request, ask
-from rewards.llm_http import retry_after_s
+from rewards.llm_reply import retry_after_s
 from rewards.llm_spec import LlmSpec, open_llm
 from rewards.strict_yaml import InputError, validated
 

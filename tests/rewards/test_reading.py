@@ -63,3 +63,8 @@ def test_counts_are_read():
     assert facts.findings["red_cells"].count == 12
     assert facts.findings["platelets"].polarity == "absent"
     assert facts.findings["white_cells"].count == 1
+
+
+def test_a_rule_set_without_findings_reads_none():
+    reading = read("A nodule. Blasts.", load_rule_set("bone_marrow"))
+    assert (reading.facts.findings, reading.unread) == ({}, ("A nodule.", "Blasts."))

@@ -1,0 +1,109 @@
+"""Answers of an evaluation, kept as they come: an interrupted one goes on, and its figures are those of a whole one.
+
+They lie in ``answers.unfinished.jsonl`` beside the results until these are written, under what they depend on: model,
+data and settings. Others are begun anew. Left out: the probe of ``blindness.py``, which is asked again.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from alignment.controls import Response, Row
+from data_builders.output_folders import check_writable
+from rewards.llm_cache import AppendLog
+from rewards.strict_yaml import InputError
+
+FILE = "answers.unfinished.jsonl"
+RESULTS = ("answers.jsonl", "report.html", "pictures", "blindness.json")
+Places = Sequence[int]
+logger = logging.getLogger(__name__)
+
+
+class KeptAnswers:
+    """The answers of one evaluation by condition and place of the row."""
+
+    def __init__(self, out: Path, settings: Mapping[str, Any]) -> None:
+        self.file, self._answers = out / FILE, dict[str, dict[int, Response]]()
+        content = [*AppendLog(self.file).unread()]
+        if content and content[0].get("settings") != settings:
+            logger.warning("%s: of another model, data or settings; all rows are asked anew.", self.file)
+            self.file.unlink()
+            content = []
+        self._log = AppendLog(self.file)
+        if not content:
+            self._log.append({"settings": dict(settings)})
+        for line in content[1:]:
+            self._enter(line["condition"], line["places"], line["answers"])
+        if self._answers:
+            logger.warning("%s: goes on; %s.", out, self)
+
+    def _enter(self, condition: str, places: Places, answers: Sequence[Response]) -> None:
+        self._answers.setdefault(condition, {}).update(zip(places, answers, strict=True))
+
+    def of(self, condition: str, places: Places) -> list[Response] | None:
+        """The answers of a batch; None if it has not been answered."""
+        own = self._answers.get(condition, {})
+        return [own[place] for place in places] if own.keys() >= set(places) else None
+
+    def keep(self, condition: str, places: Places, answers: Sequence[Response]) -> None:
+        """Writes the answers of a batch; they are on the disk after this."""
+        self._log.append({"condition": condition, "places": list(places), "answers": list(answers)})
+        self._enter(condition, places, answers)
+
+    def remove(self) -> None:
+        """To be called once the results are written."""
+        for file in (self.file, Path(f"{self.file}.lock")):
+            file.unlink(missing_ok=True)
+
+    def __str__(self) -> str:
+        """What is kept, in a sentence.
+
+        Empty conditions are not named.
+        """
+        counts = ", ".join(f"{len(own)} {condition}" for condition, own in self._answers.items())
+        return f"answers kept in {self.file}: {counts or 'none'}"
+
+
+def check_out(out: Path) -> None:
+    """Checks the folder of an evaluation before anything is asked.
+
+    Raises: InputError if it cannot be, or holds results that are no evaluation's.
+    """
+    others = [name for name in RESULTS if (out / name).exists()]
+    if others and not any((out / name).is_file() for name in ("evaluation.json", FILE)):
+        raise InputError(
+            f"{out}: holds {others[0]} but no evaluation.json, so it is no evaluation and is not replaced. "
+            "Name another --out."
+        )
+    check_writable(out)
+
+
+def evaluation_folder(run: str) -> Path:
+    """Where a run's evaluation goes by default; that of a hub name not into a folder of that name, which would hide it.
+
+    Raises: InputError if there is no such run.
+    """
+    from alignment.models import model_folder
+
+    model_folder(run)
+    return Path(run) / "evaluation" if Path(run).is_dir() else Path("evaluations") / run.replace("/", "--")
+
+
+def is_finished(out: Path) -> bool:
+    """Whether an evaluation was made there to its end."""
+    return (out / "evaluation.json").is_file() and not (out / FILE).exists()
+
+
+def weights_stamp(*places: str) -> list[list[Any]]:
+    """Name, size and time of every file of weights and settings in these folders (or in a run's ``model``)."""
+    folders = [folder for place in dict.fromkeys(places) for folder in (Path(place) / "model", Path(place))]
+    files = [file for folder in folders for kind in ("*.safetensors", "*.json") for file in sorted(folder.glob(kind))]
+    return [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+
+
+def rows_digest(rows: Sequence[Row]) -> str:
+    """SHA-256 of the rows' ids in their order."""
+    return hashlib.sha256(json.dumps([row["id"] for row in rows]).encode()).hexdigest()

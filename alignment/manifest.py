@@ -1,0 +1,95 @@
+"""A release's manifest: every file with its size and SHA-256, and whether a folder is still what it says.
+
+Left out: signatures. Whoever can change a file can change the manifest too; keep its SHA-256 elsewhere.
+"""
+
+import json
+import os
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from data_builders.digest import sha256
+from rewards.strict_yaml import InputError
+
+MANIFEST = "manifest.json"
+Json = dict[str, Any]
+
+
+def write_manifest(folder: Path) -> None:
+    """``manifest.json`` of all files in the folder."""
+    listed = {name: _fingerprint(path) for name, path in _files(folder).items()}
+    (folder / MANIFEST).write_text(_as_text(listed), encoding="utf-8")
+
+
+def faults_of(folder: Path) -> dict[str, str]:
+    """What is not as it was released, by file: ``is missing``, ``has changed``, ``is not in the manifest``.
+
+    Raises: InputError if the folder holds no manifest, or one that names files outside of it or is not readable.
+    """
+    manifest = folder / MANIFEST
+    listed, present = _listed(manifest), _files(folder)
+    faults = {name: fault for name in sorted({*listed, *present}) if (fault := _fault(name, listed, present))}
+    as_written = manifest.read_text(encoding="utf-8") == _as_text(listed)
+    return faults if as_written else {**faults, MANIFEST: "has changed"}
+
+
+def verify(folder: Path) -> int:
+    """How many files the release holds, all of them as they were when it was made.
+
+    Raises: InputError naming every file that is missing, changed or not listed.
+    """
+    if faults := faults_of(folder):
+        told = "; ".join(f"{name} {fault}" for name, fault in faults.items())
+        raise InputError(f"{folder}: not as it was released: {told}. Release it again from its run.")
+    return len(_files(folder))
+
+
+def make_readable(folder: Path) -> None:
+    """Files and folders for whom the user's umask lets read; safetensors and tempfile keep theirs to the owner."""
+    umask = os.umask(0)
+    os.umask(umask)
+    for path in (folder, *folder.rglob("*")):
+        path.chmod((0o777 if path.is_dir() else 0o666) & ~umask)
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    found = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    return {path.relative_to(folder).as_posix(): path for path in found if path != folder / MANIFEST}
+
+
+def _fingerprint(path: Path) -> Json:
+    return {"sha256": sha256(path), "bytes": path.stat().st_size}
+
+
+def _fault(name: str, listed: Json, present: dict[str, Path]) -> str | None:
+    if name not in listed:
+        return "is not in the manifest"
+    path = present.get(name)
+    if path is None:
+        return "is missing"
+    is_same = path.is_file() and not path.is_symlink() and _fingerprint(path) == listed[name]
+    return None if is_same else "has changed"
+
+
+def _listed(manifest: Path) -> Json:
+    if not manifest.is_file():
+        raise InputError(f"{manifest}: no such file, so no release. Make one with: clinalign release RUN OUT.")
+    try:
+        files = json.loads(manifest.read_text(encoding="utf-8"))["files"]
+        outside = [name for name in files if not _is_inside(name)]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise InputError(f"{manifest}: not the manifest of a release. Release it again from its run.") from None
+    if outside or not isinstance(files, dict):
+        told = ascii(outside[0]) if outside else "something else"
+        raise InputError(f"{manifest}: expected files of this folder, got {told}. Release it again from its run.")
+    return files
+
+
+def _is_inside(name: str) -> bool:
+    parts = PurePosixPath(name).parts
+    plain = bool(parts) and not {"..", "/", ""} & {*parts} and "\\" not in name and "\0" not in name
+    return plain and str(PurePosixPath(name)) == name and not PurePosixPath(name).is_absolute()
+
+
+def _as_text(listed: Json) -> str:
+    return json.dumps({"files": listed}, indent=2, sort_keys=True) + "\n"

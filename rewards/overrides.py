@@ -1,0 +1,92 @@
+"""``key=value`` of a command line: the one parser of overrides of recipes and specs, and of a reward's knobs.
+
+The key is dotted; the value is YAML. Left out: adding to a list, and reaching into one (``rewards.0.weight=1``).
+"""
+
+from collections.abc import Iterable
+from typing import Any, cast
+
+import yaml
+
+from rewards.strict_yaml import InputError
+from rewards.yaml_loader import cut_off, loaded
+
+SHOWN = 80
+
+
+def with_overrides(content: dict[str, Any], overrides: Iterable[str], *, example: str = "seed=1") -> dict[str, Any]:
+    """The content with dotted keys replaced; mappings that lie on the way are made.
+
+    Raises: InputError naming the override that is no ``key=value``, or whose key or value cannot be.
+
+    >>> with_overrides({"trainer": {"seed": 1}}, ["trainer.seed=2", "output=runs/x"])
+    {'trainer': {'seed': 2}, 'output': 'runs/x'}
+    """
+    for override in overrides:
+        key, value = key_and_value(override, example=example)
+        *parents, last = key.split(".")
+        place = content
+        for parent in parents:
+            # `trainer:` with nothing behind it is null, and holds no key yet
+            inner = {} if place.get(parent) is None else place[parent]
+            if not isinstance(inner, dict):
+                held = "a list, which is written whole" if isinstance(inner, list) else f"'{_short(str(inner))}'"
+                raise InputError(f"override '{_short(override)}': '{parent}' holds {held}, and no further keys.")
+            place[parent] = inner
+            place = cast(dict[str, Any], inner)
+        place[last] = value
+    return content
+
+
+def knob_values(pairs: Iterable[str]) -> dict[str, Any]:
+    """The knobs of a reward.
+
+    Raises: InputError naming the pair that is no ``knob=value``, or a knob that is given twice.
+
+    >>> knob_values(["space=0-1000", "tolerance=0.5"])
+    {'space': '0-1000', 'tolerance': 0.5}
+    """
+    knobs = dict[str, Any]()
+    for pair in pairs:
+        name, value = key_and_value(pair, example="tolerance=0.5")
+        if name in knobs:
+            raise InputError(f"override '{_short(pair)}': '{name}' is given twice. Keep one of them.")
+        knobs[name] = value
+    return knobs
+
+
+def key_and_value(override: str, *, example: str = "seed=1") -> tuple[str, Any]:
+    """The two sides of one override, the value read as YAML.
+
+    Raises: InputError naming the override.
+
+    >>> key_and_value("trainer.learning_rate=1.0e-6")
+    ('trainer.learning_rate', 1e-06)
+    """
+    key, equals, value = override.partition("=")
+    where = f"override '{_short(override)}'"
+    if not equals:
+        raise InputError(f"{where}: expected key=value, such as {example}.")
+    if not all(part.strip() == part and part.isprintable() and part for part in key.split(".")):
+        raise InputError(f"{where}: expected a key before '=', such as {example}.")
+    try:
+        content, comment = loaded(value), cut_off(value)
+    except yaml.YAMLError as fault:
+        raise InputError(
+            f"{where}: '{_short(value)}' is not readable as a YAML value ({_short(_reason(fault))}). "
+            f"Quote it if it is a text: {_short(key)}='\"...\"'."
+        ) from None
+    if comment:
+        raise InputError(
+            f"{where}: YAML takes '{_short(comment)}' for a comment. Quote the value: {_short(key)}='\"...\"'."
+        )
+    return key, content
+
+
+def _reason(fault: yaml.YAMLError) -> str:
+    return str(getattr(fault, "problem", None) or fault)
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= SHOWN else f"{line[: SHOWN - 3]}..."

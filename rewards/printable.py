@@ -1,0 +1,23 @@
+"""Text of others (a server, a model, a file) made fit for one line of an error or a log."""
+
+
+def printable(text: str, *, limit: int = 300) -> str:
+    r"""The text on one line, at most ``limit`` characters of it, with what is not printed as itself escaped.
+
+    Escaped are control characters (also those of terminals), marks that turn the direction of writing, and lone
+    surrogates.
+
+    >>> printable("red \x1b[31m\nand \u202eback")
+    'red \\x1b[31m and \\u202eback'
+    """
+    line = " ".join(text[: 4 * limit].split())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)[:limit]
+
+
+def without_surrogates(text: str) -> str:
+    r"""The text with each half of a character replaced by U+FFFD: no file could be written with it.
+
+    >>> without_surrogates("a\ud800b") == "a\ufffdb"
+    True
+    """
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
