@@ -12,12 +12,12 @@ from typing import Any
 import yaml
 
 from alignment.data_summary import data_name, data_sentence
-from alignment.lineage import Step, base_name, steps_of
+from alignment.lineage import Step, base_name, public_name, steps_of
 from alignment.manifest import MANIFEST, make_readable, verify, write_manifest
 from alignment.released_fields import PROVENANCE, RECIPE, evaluation_form, known_words
 from alignment.released_model import save_merged
 from alignment.report import CONDITIONS, metric_names
-from alignment.vocabulary import check_vocabulary
+from alignment.vocabulary import check_texts, check_vocabulary
 from alignment.weights_digest import model_sha256
 from data_builders.locks import only_one
 from data_builders.output_folders import new_folder
@@ -103,14 +103,16 @@ def _evaluation_told(figures: Json, steps: list[Step]) -> Json:
         fault = ", ".join(lacking) or "figures of known names"
         raise InputError(f"the evaluation lacks {fault}. Make it again with: clinalign eval.")
     summary = told.get("data_card") or {}
-    named = {"model": f"{base_name(steps)}, after {steps[-1].recipe['method']}", "data": data_name(summary)}
+    named = {"model": f"{base_name(steps)}, after {steps[-1].told['method']}", "data": data_name(summary)}
     return {"max_new_tokens": {}, "versions": {}, "data_card": None, **told, **named}
 
 
 def _check_vocabulary(run: Path, steps: list[Step]) -> None:
     from alignment.models import load_processor
 
-    check_vocabulary(load_processor(str(run)).tokenizer, steps, run)
+    processor, name = load_processor(str(run)), public_name(steps)
+    check_vocabulary(processor.tokenizer, steps, run)
+    check_texts(processor, run, published=load_processor(name) if name else None)
 
 
 def _refuse_occupied(out: Path) -> None:

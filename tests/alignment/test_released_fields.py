@@ -64,7 +64,12 @@ SUMMARY = {
     "source": "table", "kind": "prompt", "split": "test", "licence": LICENCES["table"], "rows": {"box": 1},
     "rule_sets": ["chest_xray@1"], "patients": 1, "sha256": "c" * 64,
 }  # fmt: skip
-PROVENANCE_AS_RUN = {"packages": {"torch": "2.14.1"}, "git_commit": "abc123", "seed": 1, "data_sha256": {"x": "y"}}
+PROVENANCE_AS_RUN = {
+    "packages": {"torch": "2.14.1"},
+    "git_commit": "a" * 40,
+    "seed": 1,
+    "data_sha256": {"x": "y"},
+}
 
 
 @pytest.mark.parametrize(
