@@ -27,12 +27,12 @@ __all__ = ["MANIFEST", "model_card", "release", "verify"]
 Json = dict[str, Any]
 
 
-def release(run: Path, out: Path, *, evaluation: Path | None = None) -> Path:
+def release(run: Path, out: Path, *, evaluation: Path | None = None, replace: bool = False) -> Path:
     """The run's model, adapter merged, in ``out`` with processor, card, evaluation and manifest.
 
     ``evaluation``: the folder or file of its evaluation, by default ``run/evaluation``. ``out`` appears whole
-    or not at all. Raises: InputError if the run or its evaluation is missing, the latter holds no figure or is of other
-    weights, the vocabulary holds words of reports, or ``out`` is not empty.
+    or not at all; ``replace``: in place of what is there. Raises: InputError if the run or its evaluation is missing,
+    the latter holds no figure or is of other weights, the vocabulary holds words of reports, or ``out`` is not empty.
     """
     judged = _evaluation_file(run, evaluation)
     figures = _figures(judged, run)
@@ -41,7 +41,8 @@ def release(run: Path, out: Path, *, evaluation: Path | None = None) -> Path:
     steps = steps_of(run)
     told = _evaluation_told(figures, steps)
     _check_vocabulary(run, steps)
-    _refuse_occupied(out)
+    if not replace:
+        _refuse_occupied(out)
     with only_one(out), new_folder(out) as folder:
         num_parameters, architecture = save_merged(run / "model", folder)
         (folder / "evaluation.json").write_text(json.dumps(told, indent=2, sort_keys=True) + "\n", encoding="utf-8")
