@@ -214,8 +214,10 @@ def evaluate_command(
     from alignment.weights_digest import model_sha256
     from data_builders.locks import only_one
 
+    target = out or evaluation_folder(run)
+    check_out(target)
     checked_file(Path(data))  # before a model is loaded
-    rows, target = parquet(data), out or evaluation_folder(run)
+    rows = parquet(data)
     with only_one(target):
         check_out(target)
         weights = model_sha256(run)

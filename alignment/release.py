@@ -20,7 +20,7 @@ from alignment.report import CONDITIONS, metric_names
 from alignment.vocabulary import check_texts, check_vocabulary
 from alignment.weights_digest import model_sha256
 from data_builders.locks import only_one
-from data_builders.output_folders import new_folder
+from data_builders.output_folders import check_writable, new_folder
 from rewards.strict_yaml import InputError
 
 __all__ = ["MANIFEST", "model_card", "release", "verify"]
@@ -34,6 +34,9 @@ def release(run: Path, out: Path, *, evaluation: Path | None = None, replace: bo
     or not at all; ``replace``: in place of what is there. Raises: InputError if the run or its evaluation is missing,
     the latter holds no figure or is of other weights, the vocabulary holds words of reports, or ``out`` is not empty.
     """
+    if not replace:
+        _refuse_occupied(out)
+    check_writable(out)
     judged = _evaluation_file(run, evaluation)
     figures = _figures(judged, run)
     _check_is_finished(run)
@@ -41,8 +44,6 @@ def release(run: Path, out: Path, *, evaluation: Path | None = None, replace: bo
     steps = steps_of(run)
     told = _evaluation_told(figures, steps)
     _check_vocabulary(run, steps)
-    if not replace:
-        _refuse_occupied(out)
     with only_one(out), new_folder(out) as folder:
         num_parameters, architecture = save_merged(run / "model", folder)
         (folder / "evaluation.json").write_text(json.dumps(told, indent=2, sort_keys=True) + "\n", encoding="utf-8")
