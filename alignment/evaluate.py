@@ -137,6 +137,7 @@ def evaluate(
     check_out(out)
     kept = KeptAnswers(out, _depends_on(model, name, data, rows, {
         "batch_size": batch_size, "max_new_tokens": budget, "seed": seed, "box_space": box_space,
+        "probe_limit": probe_limit,
     }))  # fmt: skip
     answer = partial(
         generate_answers, model, processor, rows,
@@ -169,7 +170,7 @@ def evaluate(
 
         probed = limited(rows, limit=probe_limit, seed=seed)
         with stands(lambda: f"{kept}; the same command goes on."):
-            blindness(model, processor, probed, batch_size=batch_size, seed=seed).write(out)
+            blindness(model, processor, probed, batch_size=batch_size, seed=seed, kept=kept).write(out)
     kept.remove()  # last: from here on the evaluation counts as finished
     return evaluation
 
