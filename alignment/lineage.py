@@ -45,6 +45,17 @@ def steps_of(run: Path) -> list[Step]:
     return _steps(run, frozenset())
 
 
+def trained_on(model: str) -> list[str] | None:
+    """SHA-256 of all data that led to a run's model; None where it is no run, or its records are not readable."""
+    try:
+        steps = steps_of(Path(model)) if _is_run(Path(model)) else None
+    except InputError:
+        return None
+    if steps is None:
+        return None
+    return sorted({data["sha256"] for step in steps for data in step.data if "sha256" in data})
+
+
 def _steps(run: Path, seen: frozenset[Path]) -> list[Step]:
     step = Step(*run_records(run))
     start = Path(str(step.recipe["model"]["path"]))

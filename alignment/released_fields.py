@@ -132,6 +132,8 @@ def evaluation_form(words: Collection[str]) -> Form:
         metrics=table(one_of(*CONDITIONS), table(metric(words), METRIC)),
         box_space=one_of(*get_args(BoxSpace)),
         unjudged=counts(REASON),
+        protocol=one_of("clinalign"),
+        trained_on=each(DIGEST),
     )
 
 

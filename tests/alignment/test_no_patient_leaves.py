@@ -181,6 +181,8 @@ def test_no_planted_name_is_in_any_byte_of_a_release(trained, tmp_path):
     told = json.loads((out / "evaluation.json").read_text(encoding="utf-8"))
     assert told["metrics"]["clean"]["balanced_accuracy"]["num_rows"] == 12
     assert told["data"] == "table, prompt rows, split test"
+    [trained_on] = tmp_path.rglob("instruction/train.parquet")
+    assert (told["protocol"], told["trained_on"]) == ("clinalign", [sha256(trained_on)])
     assert (told["data_card"]["patients"], told["data_card"]["quarantined"]) == (6, 2)
     card = (out / "README.md").read_text(encoding="utf-8")
     trained_on, tested_on = card.split("## Trained on")[1].split("## Tested on")
