@@ -214,10 +214,10 @@ def evaluate_command(
     from alignment.weights_digest import model_sha256
     from data_builders.locks import only_one
 
-    target = out or evaluation_folder(run)
-    check_out(target)
+    if out is not None:
+        check_out(out)
     checked_file(Path(data))  # before a model is loaded
-    rows = parquet(data)
+    rows, target = parquet(data), out or evaluation_folder(run)
     with only_one(target):
         check_out(target)
         weights = model_sha256(run)
