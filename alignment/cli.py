@@ -214,6 +214,8 @@ def evaluate_command(
     from alignment.weights_digest import model_sha256
     from data_builders.locks import only_one
 
+    if out is not None:
+        check_out(out)
     checked_file(Path(data))  # before a model is loaded
     rows, target = parquet(data), out or evaluation_folder(run)
     with only_one(target):

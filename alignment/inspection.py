@@ -10,6 +10,7 @@ from PIL import Image
 from alignment.processor_checks import told_of_row
 from alignment.recipe import parquet
 from alignment.row_cache import few_rows
+from data_builders.output_folders import check_file
 from data_builders.row_checks import Check, check_rows
 from rewards.strict_yaml import InputError
 
@@ -19,8 +20,10 @@ SHOWN_COLUMNS = ("id", "patient", "split", "task", "facts", "answer", "boxes", "
 def inspect_row(data: str, index: int, model: str, out: Path) -> dict[str, Any]:
     """The row's columns and, with a model's processor, its tokens; writes the processed image to ``out``.
 
-    In ``tokens`` a trained token stands in brackets. Raises: InputError if there is no such row.
+    In ``tokens`` a trained token stands in brackets. Raises: InputError if there is no such row, or ``out`` cannot be.
     """
+    if model:
+        check_file(out, kinds=(".png", ".jpg", ".jpeg"), inputs=[Path(data), Path(f"{data}.parquet")])
     file = parquet(data)
     number = pq.read_metadata(file).num_rows
     if not 0 <= index < number:
@@ -55,6 +58,7 @@ def _as_processed(row: dict[str, Any], index: int, model: str, out: Path) -> dic
         "tokens": _shown_tokens(processor.tokenizer, [i for i in ids if i != image_id], trained),
     }
     if row["images"]:
+        out.parent.mkdir(parents=True, exist_ok=True)
         processed_image(given["pixel_values"].numpy()).save(out)
         result["image_as_processed"] = str(out)
     return result
