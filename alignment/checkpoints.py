@@ -126,7 +126,7 @@ def goes_on_from(folder: Path) -> str:
 
 
 def _check_processes(checkpoint: Path) -> None:
-    written = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))["processes"]
+    written = read_json(checkpoint / MANIFEST, "")["processes"]
     if written != (now := len(gathered(None))):
         raise InputError(
             f"{checkpoint}: written by {written} processes, and this run has {now}: it cannot go on exactly. "

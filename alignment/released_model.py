@@ -13,6 +13,8 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
+from rewards.json_lines import read_json
+
 FILES = re.compile(
     r"(config|generation_config|processor_config|preprocessor_config|video_preprocessor_config|tokenizer_config"
     r"|tokenizer|special_tokens_map|added_tokens|vocab|model\.safetensors\.index)\.json"
@@ -80,7 +82,7 @@ def _keep_known(folder: Path, model: Any, processor: Any) -> None:
 
 def _rewrite(file: Path, change: Callable[[Any], Any]) -> None:
     if file.is_file():
-        content = change(json.loads(file.read_text(encoding="utf-8")))
+        content = change(read_json(file, "Copy or train the model anew."))
         file.write_text(json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

@@ -5,7 +5,6 @@
 # pyright: reportUnknownArgumentType=false
 
 import base64
-import json
 from collections.abc import Iterator
 from difflib import SequenceMatcher
 from itertools import groupby, islice
@@ -16,10 +15,11 @@ import pyarrow.parquet as pq
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from data_builders.dialogues import transcript
-from data_builders.schema import message_text
+from data_builders.schema import message_text, provenance_of
 from rewards.boxes import parse_boxes
 from rewards.dialogue import read_dialogue
 from rewards.facts import Box, Facts
+from rewards.json_lines import read_json
 
 NUM_IMAGES = 24
 ROWS_AN_IMAGE = 12
@@ -30,7 +30,7 @@ Row = dict[str, Any]
 
 def write_gallery(folder: Path) -> Path:
     """Writes ``gallery.html`` of a built data set from its Parquet files and ``card.json``."""
-    card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+    card = read_json(folder / "card.json", "Build the set anew.")
     files = sorted(folder.glob("*/*.parquet"))
     num_images = max(2, NUM_IMAGES // max(1, len(files)))
     sections = [_section(file, num_images, card["spec"]["box_grid"]) for file in files]
@@ -86,8 +86,7 @@ def _shape(name: str, box: Box, colour: str) -> dict[str, Any]:
 
 
 def _flaw(row: Row) -> str:
-    provenance = json.loads(row["provenance"])
-    return provenance.get("flaw", "")
+    return str(provenance_of(row).get("flaw", ""))
 
 
 def _written(row: Row) -> list[Box]:
@@ -96,7 +95,7 @@ def _written(row: Row) -> list[Box]:
 
 def _shown(row: Row) -> dict[str, Any]:
     chosen, rejected = (message_text(row[key]) if row.get(key) else "" for key in ("chosen", "rejected"))
-    notes = json.loads(row["provenance"])
+    notes = provenance_of(row)
     return {
         "id": row["id"],
         "task": row["task"],
