@@ -145,4 +145,5 @@ def without_comments(template: str) -> str:
     >>> without_comments("a {#- of Jane -#} b")
     'a {#--#} b'
     """
-    return re.sub(r"(\{#-?).*?(-?#\})", r"\1\2", template, flags=re.DOTALL)
+    end = template.rfind("#}") + 2  # no comment ends behind it, and each mark there would be searched for its end
+    return re.sub(r"(\{#-?).*?(-?#\})", r"\1\2", template[:end], flags=re.DOTALL) + template[end:]

@@ -25,6 +25,7 @@ NUM_IMAGES = 24
 ROWS_AN_IMAGE = 12
 COLOURS = ("#2fbf71", "#ff9f43", "#5aa9ff", "#f06ac0", "#e6d03a", "#4cd3d9")
 """One a finding, in the order of the rows' facts; all stand out on grey."""
+COMPARED = 300
 Row = dict[str, Any]
 
 
@@ -101,8 +102,8 @@ def _shown(row: Row) -> dict[str, Any]:
         "task": row["task"],
         "question": message_text(row["prompt"]),
         "answer": _answer(row),
-        "chosen": _marked(chosen, rejected),
-        "rejected": _marked(rejected, chosen),
+        "chosen": marked(chosen, rejected),
+        "rejected": marked(rejected, chosen),
         "noised": [base64.b64encode(image["bytes"]).decode() for image in row.get("rejected_images") or []],
         "weight": row.get("weight"),
         "kind": row.get("kind"),
@@ -121,9 +122,10 @@ def _answer(row: Row) -> str:
     return row.get("answer") or ""
 
 
-def _marked(text: str, other: str) -> list[tuple[str, bool]]:
-    """The words of ``text``, each with whether it differs from ``other``."""
+def marked(text: str, other: str) -> list[tuple[str, bool]]:
+    """The words of ``text``, each with whether it differs from ``other``; only the first ``COMPARED`` are marked."""
     words, others = text.split(), other.split()
-    blocks = SequenceMatcher(None, words, others, autojunk=False).get_matching_blocks()
+    first = words[:COMPARED]  # ``SequenceMatcher`` takes the product of both lengths, and more where words recur
+    blocks = SequenceMatcher(None, first, others[:COMPARED], autojunk=False).get_matching_blocks()
     same = {k for block in blocks for k in range(block.a, block.a + block.size)}
-    return [(word, k not in same) for k, word in enumerate(words)]
+    return [(word, k < COMPARED and k not in same) for k, word in enumerate(words)]

@@ -7,6 +7,8 @@ import ast
 import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from alignment.checkpoints import MANIFEST as SEAL
@@ -135,7 +137,7 @@ def seal_of_checkpoint(path, content):
 
 def data_cards(path, content):
     (path / "card.json").write_bytes(content)
-    (path / "x.parquet").touch()
+    pq.write_table(pa.table({"id": ["a"]}), path / "x.parquet")
     return data_card(path / "x.parquet")
 
 
@@ -271,7 +273,7 @@ def test_what_a_row_tells_of_itself_is_judged_before_it_is_read(value):
     row = {"id": "p1", "provenance": in_object(value).decode("utf-8", "replace"), "capability": "yes_no"}
     if b"\xff" in value:
         return  # a text is never that
-    with pytest.raises(InputError, match="^row p1: 'provenance': "):
+    with pytest.raises(InputError, match=r"^row p1: 'provenance': "):
         provenance_of(row)
     assert any("'provenance'" in told for told in row_faults(row))
     assert not list(row_faults(row | {"capability": None}))
