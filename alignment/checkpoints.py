@@ -2,7 +2,8 @@
 
 A checkpoint without its manifest was killed half way; one whose files differ from it was damaged later. Both are
 named in one line and passed over for the one before. With several processes each hashes its share, and all decide
-alike. Left out: folders that each node keeps for itself; the checkpoints of all ranks lie in one shared folder.
+alike. A seal shows damage, not who wrote a file; that no file of another's runs anything is ``plain_pickles.py``'s.
+Left out: folders that each node keeps for itself; the checkpoints of all ranks lie in one shared folder.
 """
 
 import hashlib

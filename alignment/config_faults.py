@@ -67,7 +67,9 @@ def check_config(recipe: Recipe, *, here: bool) -> None:
 
     if recipe.method == "pairs" or int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return
-    if here and recipe.trainer.get("deepspeed") and "RANK" not in os.environ:
+    if here and recipe.trainer.get("deepspeed"):
+        if "RANK" in os.environ:  # a config made here without DeepSpeed would set up accelerate without it, for good
+            return
         raise InputError(
             "trainer.deepspeed: DeepSpeed needs a launcher. Start it with `clinalign launch RECIPE --gpus N` "
             "(on the CPU: --cpu), or leave the key out: trainer.deepspeed=null."
