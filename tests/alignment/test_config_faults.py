@@ -67,5 +67,6 @@ def test_one_process_of_a_launcher_makes_no_config_without_deepspeed(write_recip
     """One made here would set up accelerate without DeepSpeed, and TRL's own would be refused."""
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "1")
+    recipe = read_recipe(write_recipe(trainer={"deepspeed": "recipes/deepspeed/zero2.json"}))
     monkeypatch.setattr("alignment.recipe_faults.config_class", lambda method: pytest.fail("a config was made"))
-    check_config(read_recipe(write_recipe(trainer={"deepspeed": "recipes/deepspeed/zero2.json"})), here=True)
+    check_config(recipe, here=True)
