@@ -24,9 +24,10 @@ from data_builders.hallucination_checks import fault_of_rejected
 from data_builders.iu_xray import iu_xray
 from data_builders.labelled import labelled
 from data_builders.open_i import open_i
-from data_builders.path_vqa import path_vqa
+from data_builders.path_vqa import SPLITS, path_vqa
 from data_builders.preference_formats import FORMATS, read_pairs, survey
 from data_builders.report_facts import report_facts
+from data_builders.schema import Written
 from data_builders.slake import slake
 from data_builders.table import column_map, table
 from data_builders.vqa_rad import vqa_rad
@@ -171,7 +172,9 @@ def from_iu_xray(folder, text):
     (folder / "ecgen-radiology" / "1.xml").write_text(
         f'<a><AbstractText Label="FINDINGS">{from_xml(text)}.</AbstractText><parentImage id="a"/></a>'
     )
-    return list(iu_xray(root=folder))
+    (row,) = iu_xray(root=folder)
+    assert isinstance(row, Written)
+    return row
 
 
 def from_bccd(folder, text):
@@ -186,16 +189,20 @@ def from_bccd(folder, text):
 
 
 def from_questions(folder, text):
-    for name in ("VQA_RAD Image Folder", "imgs", "images", "qas/train", "qas/val", "qas/test"):
-        (folder / name).mkdir(exist_ok=True, parents=True)
-    record = {"image_name": "a.png", "img_name": "a.png", "image": text, "question": text, "answer": text}
+    pictures = ("VQA_RAD Image Folder/a.png", "imgs/a.png", *(f"images/{split}/a.jpg" for split in SPLITS))
+    for name in (*pictures, *(f"qas/{split}/x" for split in SPLITS)):
+        (folder / name).parent.mkdir(exist_ok=True, parents=True)
+        (folder / name).write_bytes((folder / "a.png").read_bytes())
+    record = {"image_name": "a.png", "img_name": "a.png", "image": "a", "question": text, "answer": text}
     record |= {"q_lang": "en", "answer_type": text, "phrase_type": text}
     content = json.dumps([record])
     for name in ("VQA_RAD Dataset Public", "train", "validate", "test"):
         (folder / f"{name}.json").write_text(content)
-    for split in ("train", "val", "test"):
+    for split in SPLITS:
         (folder / "qas" / split / f"{split}_qa.json").write_text(content)
-    return [list(reader(root=folder)) for reader in (vqa_rad, slake, path_vqa)]
+    found = [row for reader in (vqa_rad, slake, path_vqa) for row in reader(root=folder)]
+    assert [type(row) for row in found] == [Written] * 7  # a row set aside would be read half
+    return found
 
 
 def from_consultations(folder, text):
