@@ -3,7 +3,6 @@
 Each command does one step, says where its output went, and ends with one clear sentence and exit code 2 on bad input.
 """
 
-import json
 import os
 import shlex
 import sys
@@ -25,6 +24,7 @@ from alignment.cli_soak import ledger, soak
 from alignment.cli_splits import audit_splits_command
 from alignment.engine import is_main_process, leave_process_group, share_cores
 from data_builders.interruptions import Stopped, handled_by, stop
+from rewards.json_lines import read_json
 from rewards.strict_yaml import InputError
 
 app = typer.Typer(
@@ -82,7 +82,7 @@ def build(
     from data_builders.build_spec import read_spec
 
     out = build_data(read_spec(spec, overrides or []), local=_local_backend, inputs=[spec])
-    card = json.loads((out / "card.json").read_text(encoding="utf-8"))
+    card = read_json(out / "card.json", "Build the set anew.")
     told = {name: card[name] for name in ("counts", "preference") if card[name]}
     say({"built": str(out), "gallery": str(out / "gallery.html"), **told}, as_json)
 
@@ -119,7 +119,7 @@ def grounding(
     if source not in ("phantom_chest", "lidc_ct"):
         raise InputError(f"grounding: no source named '{source}'. Known: phantom_chest, lidc_ct.")
     built = build_grounding(out, source=source, patients=patients, size=size, seed=seed)
-    card = json.loads((built / "card.json").read_text(encoding="utf-8"))
+    card = read_json(built / "card.json", "Build the set anew.")
     say({"built": str(built), "counts": card["counts"]}, as_json)
 
 
@@ -238,7 +238,7 @@ def evaluate_command(
 
 def _looked(file: Path) -> dict[str, Any]:
     """By how much each metric of the blindness probe changes when the image shows less, and on how many rows."""
-    content = json.loads(file.read_text(encoding="utf-8"))
+    content = read_json(file, "Evaluate again.")
     drops = {c: {name: m["value"] for name, m in found.items()} for c, found in content["drops"].items()}
     return {"probed": {name: content[name] for name in ("num_rows", "without_lesion")}, "blindness": drops}
 

@@ -3,7 +3,6 @@
 Left out: what a launched process meets (``launch`` has read the recipe before it starts any).
 """
 
-import json
 import os
 import warnings
 from importlib.util import find_spec
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from alignment.recipe import Recipe
+from rewards.json_lines import json_value
 from rewards.strict_yaml import InputError, nearest, read_text
 
 SWITCHES = {"use_vllm": "vllm", "use_liger_kernel": "liger_kernel", "deepspeed": "deepspeed"}
@@ -50,11 +50,9 @@ def _deepspeed_faults(file: Any) -> list[str]:
     if not isinstance(file, str) or not file:
         return []
     try:
-        content = json.loads(read_text(Path(file)))
+        content = json_value(read_text(Path(file)), file, "See recipes/deepspeed/zero2.json.")
     except InputError as fault:
         return [f"trainer.deepspeed: {fault}"]
-    except (ValueError, RecursionError) as fault:
-        return [f"trainer.deepspeed: {file}: not JSON ({fault}). See recipes/deepspeed/zero2.json."]
     if not isinstance(content, dict) or not isinstance(content.get("zero_optimization", {}), dict):
         return [f"trainer.deepspeed: {file}: expected an object of settings. See recipes/deepspeed/zero2.json."]
     return []
@@ -69,7 +67,9 @@ def check_config(recipe: Recipe, *, here: bool) -> None:
 
     if recipe.method == "pairs" or int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return
-    if here and recipe.trainer.get("deepspeed") and "RANK" not in os.environ:
+    if here and recipe.trainer.get("deepspeed"):
+        if "RANK" in os.environ:  # a config made here without DeepSpeed would set up accelerate without it, for good
+            return
         raise InputError(
             "trainer.deepspeed: DeepSpeed needs a launcher. Start it with `clinalign launch RECIPE --gpus N` "
             "(on the CPU: --cpu), or leave the key out: trainer.deepspeed=null."

@@ -38,7 +38,7 @@ from data_builders.schema import message_text
 from data_builders.written_rows import UNKNOWN
 from rewards.box_space import BoxSpace
 from rewards.boxes import parse_boxes
-from rewards.json_lines import read_json
+from rewards.json_lines import json_value, read_json
 from rewards.reading import read
 from rewards.rule_set import RuleSet, load_rule_set
 from rewards.strict_yaml import InputError
@@ -378,7 +378,7 @@ def _answer_line(
         "question": message_text(row["prompt"]),
         "answer": row["answer"],
         "true_boxes": row["boxes"],
-        "facts": json.loads(row["facts"]),
+        "facts": json_value(row["facts"], f"row {row['id']}: 'facts'", "Build the set anew.", strict=False),
         "image": image_key(pixels(row["images"][0])) if row["images"] else None,
         "responses": {name: answers[row["id"]] for name, answers in said.items() if row["id"] in answers},
         "counts": outcome.counts,

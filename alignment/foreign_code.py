@@ -4,11 +4,11 @@ Unless it is told otherwise, transformers asks on standard input whether it may 
 is an error before anything of it is loaded. Left out: asking. Whoever trusts the code makes a checkpoint without it.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from rewards.json_lines import read_json
 from rewards.strict_yaml import InputError
 
 PICKLES = ("pytorch_model*.bin", "adapter_model*.bin")
@@ -59,11 +59,7 @@ def refuse_foreign_code(path: str | Path) -> None:
 def _code(folder: Path) -> Iterator[str]:
     """Where the folder names or holds code."""
     for file in sorted(folder.glob("*config.json")):
-        try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-        except (ValueError, OSError):  # damaged: its reader says so
-            continue
-        if _has_auto_map(content):
+        if _has_auto_map(read_json(file, "Copy the model anew.")):
             yield f"{file.name} names custom code ('auto_map')"
     for pattern in CODE:
         found = [file for file in sorted(folder.glob(pattern)) if file.name not in OF_ENGINES]

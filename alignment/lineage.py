@@ -3,7 +3,6 @@
 Left out: whether an earlier run was trained anew since; a run notes which model it starts from, not its hash.
 """
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import yaml
 from alignment.data_summary import Json, data_summary
 from alignment.released_fields import DATA, RECIPE
 from alignment.weights_digest import files_sha256, folder_of, weight_files
+from rewards.json_lines import read_json
 from rewards.strict_yaml import InputError
 
 
@@ -81,7 +81,7 @@ def run_records(run: Path) -> tuple[Json, Json]:
     """
     try:
         recipe: Any = yaml.safe_load((run / "recipe.resolved.yaml").read_text(encoding="utf-8"))
-        provenance: Any = json.loads((run / "provenance.json").read_text(encoding="utf-8"))
+        provenance = read_json(run / "provenance.json", "")
         known = isinstance(recipe["method"], str) and isinstance(recipe["model"]["path"], str)
     except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
         recipe, provenance, known = None, None, False

@@ -26,6 +26,7 @@ from alignment.train import run, stage_recipe
 from data_builders.interruptions import stands
 from data_builders.locks import only_one
 from data_builders.schema import user_turn
+from rewards.json_lines import read_json, read_json_lines
 from rewards.rule_set import load_rule_set
 from rewards.strict_yaml import InputError, nearest, read_yaml
 
@@ -86,7 +87,7 @@ def _built(loop: Loop, path: Path, *, fresh: bool) -> Path:
 
     spec = read_spec(Path(loop.spec), [])
     card = Path(spec.output) / "card.json"
-    as_built = json.loads(card.read_text(encoding="utf-8"))["spec"] if card.is_file() else None
+    as_built = read_json(card, "Build the set anew.").get("spec") if card.is_file() else None
     is_built = as_built == spec.model_dump(mode="json") and not fresh
     return card.parent if is_built else build(spec, inputs=[path, Path(loop.spec)])
 
@@ -235,7 +236,7 @@ def outcomes_of(folder: Path, condition: str) -> list[Any]:
 
 
 def _lines(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
+    return read_json_lines(folder / "answers.jsonl", "Remove the folder and evaluate again.")
 
 
 def _as_row(line: dict[str, Any]) -> dict[str, Any]:

@@ -4,12 +4,11 @@ Tensors of a wrong size are known only where they are loaded (``told_of_weights`
 """
 
 import contextlib
-import json
 from collections.abc import Generator, Iterator
 from functools import lru_cache
 from pathlib import Path
 
-from rewards.json_lines import read_json
+from rewards.json_lines import json_value, read_json
 from rewards.strict_yaml import InputError
 
 CURE = "Copy or train the model anew."
@@ -50,7 +49,7 @@ def _faults(file: Path) -> Iterator[str]:
             yield f"is truncated ({size} bytes)"
             return
         try:
-            header = json.loads(opened.read(length))
+            header = json_value(opened.read(length), file.name, "")
             ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
         except (ValueError, KeyError, TypeError, AttributeError, IndexError):
             yield "is no safetensors file (its header is not readable)"

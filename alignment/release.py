@@ -21,6 +21,7 @@ from alignment.vocabulary import check_texts, check_vocabulary
 from alignment.weights_digest import model_sha256
 from data_builders.locks import only_one
 from data_builders.output_folders import check_writable, new_folder
+from rewards.json_lines import read_json
 from rewards.strict_yaml import InputError
 
 __all__ = ["MANIFEST", "model_card", "release", "verify"]
@@ -67,10 +68,10 @@ def _evaluation_file(run: Path, evaluation: Path | None) -> Path:
 
 def _figures(judged: Path, run: Path) -> Json:
     try:
-        figures: Any = json.loads(judged.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
-        figures = None
-    if not isinstance(figures, dict) or not isinstance(figures.get("metrics"), dict):
+        figures = read_json(judged, "")
+    except InputError:
+        figures = Json()
+    if not isinstance(figures.get("metrics"), dict):
         raise InputError(f"{judged}: not an evaluation. Make it again: clinalign eval {run} DATA.")
     if not figures["metrics"].get("clean"):
         raise InputError(f"{judged}: holds no figure. Evaluate on rows that can be judged: clinalign eval {run} DATA.")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from alignment.transformers_words import is_field, is_quoted
+from rewards.json_lines import read_json
 
 FILES = re.compile(
     r"(config|generation_config|processor_config|preprocessor_config|video_preprocessor_config|tokenizer_config"
@@ -86,7 +87,7 @@ def _keep_known(folder: Path, model: Any, processor: Any) -> None:
 
 def _rewrite(file: Path, change: Callable[[Any], Any]) -> None:
     if file.is_file():
-        content = change(json.loads(file.read_text(encoding="utf-8")))
+        content = change(read_json(file, "Copy or train the model anew."))
         file.write_text(json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -149,4 +150,5 @@ def without_comments(template: str) -> str:
     >>> without_comments("a {#- of Jane -#} b")
     'a {#--#} b'
     """
-    return re.sub(r"(\{#-?).*?(-?#\})", r"\1\2", template, flags=re.DOTALL)
+    end = template.rfind("#}") + 2  # no comment ends behind it, and each mark there would be searched for its end
+    return re.sub(r"(\{#-?).*?(-?#\})", r"\1\2", template[:end], flags=re.DOTALL) + template[end:]

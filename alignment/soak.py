@@ -6,7 +6,6 @@ checkpoint. Left out: machines that vanish from the network; torchrun ends such 
 """
 
 import contextlib
-import json
 import os
 import random
 import re
@@ -25,6 +24,7 @@ from alignment.checkpoints import MANIFEST, step_of
 from alignment.ledger import proof, read_lines
 from alignment.resident_memory import memory
 from data_builders.output_folders import recover, remove
+from rewards.json_lines import read_json_lines
 from rewards.strict_yaml import InputError
 
 POLL_S = 0.05
@@ -205,7 +205,7 @@ def differing(one: list[Line], other: list[Line], key: str) -> int:
 def differing_logs(whole: Path, broken: Path) -> int:
     """Lines of ``log.jsonl`` that differ in anything but time."""
     one, other = (
-        [{k: v for k, v in json.loads(line).items() if k not in TIMED} for line in log.read_text().splitlines()]
+        [{k: v for k, v in line.items() if k not in TIMED} for line in read_json_lines(log, "Soak again.")]
         for log in (whole / "log.jsonl", broken / "log.jsonl")
     )
     return sum(a != b for a, b in zip(one, other, strict=False)) + abs(len(one) - len(other))

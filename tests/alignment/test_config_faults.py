@@ -3,7 +3,7 @@
 import pytest
 
 from alignment.check import check_recipe
-from alignment.config_faults import check_model_name
+from alignment.config_faults import check_config, check_model_name
 from alignment.recipe import read_recipe
 from alignment.train import run
 from rewards.strict_yaml import InputError
@@ -61,3 +61,12 @@ def test_names_that_are_here_pass(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     for name in ("tiny", "smollm2", str(tmp_path)):
         check_model_name(name)
+
+
+def test_one_process_of_a_launcher_makes_no_config_without_deepspeed(write_recipe, monkeypatch):
+    """One made here would set up accelerate without DeepSpeed, and TRL's own would be refused."""
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    recipe = read_recipe(write_recipe(trainer={"deepspeed": "recipes/deepspeed/zero2.json"}))
+    monkeypatch.setattr("alignment.recipe_faults.config_class", lambda method: pytest.fail("a config was made"))
+    check_config(recipe, here=True)
