@@ -9,6 +9,7 @@ from typing import Any
 
 from alignment.manifest import MANIFEST, faults_of
 from data_builders.digest import sha256
+from rewards.json_lines import read_json
 from rewards.strict_yaml import InputError
 
 NOTE = "released.json"
@@ -77,7 +78,6 @@ def _is_of(out: Path, run: Path) -> bool:
 def _content(file: Path) -> dict[str, Any]:
     """What stands in a JSON file; nothing where there is none, or none that is readable."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return read_json(file, "")
+    except InputError:
         return {}
-    return content if isinstance(content, dict) else {}

@@ -6,7 +6,6 @@ names that are words of clinalign's or transformers' own, and patterns by which 
 """
 
 import ast
-import json
 import re
 from collections.abc import Iterator
 from functools import cache
@@ -17,6 +16,7 @@ from typing import Any
 from alignment.lineage import Step
 from alignment.released_model import without_comments
 from alignment.transformers_words import words
+from rewards.json_lines import json_value
 from rewards.strict_yaml import InputError
 
 NO_PERSONS_WORDS = frozenset(
@@ -70,7 +70,7 @@ def _texts(processor: Any) -> Iterator[tuple[str, str]]:
     special = [*tokenizer.all_special_tokens, *tokenizer.get_added_vocab(), *_leaves(own)]
     yield "special tokens", "\n".join(special)
     if backend := getattr(tokenizer, "backend_tokenizer", None):
-        content = json.loads(backend.to_str())
+        content = json_value(backend.to_str(), "tokenizer", "Save the tokenizer anew.")
         for large in ("vocab", "merges"):
             content["model"].pop(large, None)
         yield "tokenizer", "\n".join(_leaves(content))
