@@ -17,6 +17,9 @@ SWITCHES = {"use_vllm": "vllm", "use_liger_kernel": "liger_kernel", "deepspeed":
 """Keys of the trainer that need a package."""
 OF_A_GPU = ("bf16", "fp16", "tf32", "bf16_full_eval", "fp16_full_eval", "use_liger_kernel", "use_vllm")
 """Keys that a machine without a GPU may refuse, on which a recipe is checked all the same."""
+MADE = ("tiny", "smollm2")
+"""Models that a recipe makes; no folder and no hub name."""
+ADAPTER = "adapter_config.json"
 
 
 def package_faults(section: dict[Any, Any]) -> list[str]:
@@ -87,12 +90,22 @@ def check_config(recipe: Recipe, *, here: bool) -> None:
 
 
 def check_model_name(path: str) -> None:
-    """Raises InputError for a hub name that is not on this machine, where nothing is fetched (``HF_HUB_OFFLINE``)."""
+    """What is known of a model's name before anything is loaded; of an adapter's folder, its base's name.
+
+    Raises: InputError for a hub name that is not on this machine, where nothing is fetched (``HF_HUB_OFFLINE``), and
+    for ``smollm2`` without the package that carries it.
+    """
     from huggingface_hub import constants, try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
-    if not constants.HF_HUB_OFFLINE or Path(path).exists() or path in ("tiny", "smollm2"):
-        return
+    if path == "smollm2":
+        from alignment.smollm2 import gguf_file
+
+        gguf_file()
+    if Path(path).exists():
+        return _check_base(Path(path))
+    if not constants.HF_HUB_OFFLINE or path in MADE:
+        return None
     try:
         files = [try_to_load_from_cache(path, name) for name in ("config.json", "adapter_config.json")]
     except HFValidationError:
@@ -102,3 +115,17 @@ def check_model_name(path: str) -> None:
             f"model.path: '{path}' is not in the local cache, and nothing is fetched (HF_HUB_OFFLINE). Download it "
             f"first: HF_HUB_OFFLINE=0 hf download {path}; or name a folder."
         )
+
+
+def _check_base(folder: Path) -> None:
+    """The name of what the adapter in a folder, or in a run's, was trained on."""
+    from rewards.json_lines import read_json
+
+    for file in (folder / "model" / ADAPTER, folder / ADAPTER):
+        if file.is_file():
+            base = read_json(file, "Train the adapter anew.").get("base_model_name_or_path")
+            if not isinstance(base, str) or not base:
+                raise InputError(f"{file}: names no base_model_name_or_path. Train the adapter anew.")
+            if base != str(folder):
+                check_model_name(base)
+            return

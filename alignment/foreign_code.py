@@ -23,10 +23,15 @@ CURE = (
 )
 
 
+class NotLoaded(InputError):
+    """What a model needs is neither in its folder nor to be had from the hub."""
+
+
 def pretrained(kind: Any, path: str | Path, **options: Any) -> Any:
     """``kind.from_pretrained(path, **options)`` without any code of the model's own.
 
-    Raises: InputError if the model at ``path``, a folder or a hub name, brings code or pickled weights.
+    Raises: InputError if the model at ``path``, a folder or a hub name, brings code or pickled weights; NotLoaded if
+    it is not there, or lacks a file.
     """
     if "gguf_file" not in options:  # which a package carries, beside its own Python
         refuse_foreign_code(path)
@@ -36,6 +41,22 @@ def pretrained(kind: Any, path: str | Path, **options: Any) -> Any:
         if "trust_remote_code" not in str(fault):
             raise
         raise InputError(f"{path}: it is made of custom code. {CURE}") from None
+    except OSError as fault:
+        if fault.errno is not None:  # the operating system's own
+            raise
+        raise not_loaded(path, fault) from fault
+
+
+def not_loaded(path: str | Path, fault: OSError) -> NotLoaded:
+    """One sentence for what transformers says of files that it does not find.
+
+    >>> str(not_loaded("a/b", OSError("no such model. See the docs")))
+    "a/b: could not be loaded (no such model). Name a model's folder, or download it first: hf download a/b."
+    """
+    said = " ".join(str(fault).split())
+    elsewhere = f"Name a model's folder, or download it first: hf download {path}."
+    cure = "Copy or train the model anew." if Path(path).is_dir() else elsewhere
+    return NotLoaded(f"{path}: could not be loaded ({said.partition('. ')[0].rstrip('.')[:200]}). {cure}")
 
 
 def refuse_foreign_code(path: str | Path) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alignment.foreign_code import pretrained
+from alignment.foreign_code import NotLoaded, pretrained
 from alignment.memory import Layers
 from alignment.recipe import Recipe
 from rewards.strict_yaml import InputError
@@ -26,7 +26,7 @@ def known_config(path: str) -> Any:
     shipped = SHIPPED / path.rpartition("/")[2]
     try:
         return pretrained(AutoConfig, path, local_files_only=True)
-    except OSError:
+    except NotLoaded:
         if (shipped / "config.json").is_file():
             return pretrained(AutoConfig, shipped)
     raise InputError(

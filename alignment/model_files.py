@@ -9,6 +9,7 @@ from collections.abc import Generator, Iterator
 from functools import lru_cache
 from pathlib import Path
 
+from alignment.foreign_code import not_loaded
 from rewards.json_lines import read_json
 from rewards.strict_yaml import InputError
 
@@ -63,7 +64,8 @@ def _faults(file: Path) -> Iterator[str]:
 def told_of_weights(path: str) -> Generator[None]:
     """One sentence where the folder holds no weights, or they do not fit the model that its config describes.
 
-    Raises: InputError, also instead of the ``RuntimeError`` of transformers or torch about tensors of a wrong size.
+    Raises: InputError, also instead of the ``RuntimeError`` of transformers or torch about tensors of a wrong size, and
+    of the ``OSError`` of transformers about a file that neither folder nor hub has.
     """
     folder = Path(path)
     if folder.is_dir():
@@ -72,6 +74,10 @@ def told_of_weights(path: str) -> Generator[None]:
             raise InputError(f"{folder}: holds no weights (no *.safetensors). {CURE}")
     try:
         yield
+    except OSError as fault:  # trl loads some models itself
+        if fault.errno is not None or "huggingface.co" not in str(fault):
+            raise
+        raise not_loaded(path, fault) from fault
     except RuntimeError as fault:
         if not any(sign in str(fault) for sign in MISMATCH):
             raise

