@@ -173,13 +173,15 @@ def train(
 
     Example: clinalign train recipes/sft/phantom_chest.yaml trainer.max_steps=100 output=runs/short
     """
+    from alignment.ranks import agreed
     from alignment.recipe import read_recipe
     from alignment.train import run, run_chain
 
-    if _is_chain(recipe):
+    if agreed(lambda: _is_chain(recipe)):
         folders = run_chain(recipe, overrides or [], fresh=fresh)
     else:
-        folders = [run(read_recipe(recipe, overrides or []), fresh=fresh, inputs=[recipe])]
+        read = agreed(lambda: read_recipe(recipe, overrides or []))
+        folders = [run(read, fresh=fresh, inputs=[recipe])]
     say({"trained": [str(folder) for folder in folders]}, as_json)
     leave_process_group()
 

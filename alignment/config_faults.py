@@ -1,18 +1,20 @@
 """What of a recipe's ``trainer`` section this machine or TRL's own config refuses, told before the first step.
 
-Left out: what a launched process meets (``launch`` has read the recipe before it starts any).
+Left out: keys that only a GPU can take, on a machine without one.
 """
 
 import json
 import os
 import warnings
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from alignment.recipe import Recipe
 from rewards.strict_yaml import InputError, nearest, read_text
 
+Config = TypeVar("Config")
 SWITCHES = {"use_vllm": "vllm", "use_liger_kernel": "liger_kernel", "deepspeed": "deepspeed"}
 """Keys of the trainer that need a package."""
 OF_A_GPU = ("bf16", "fp16", "tf32", "bf16_full_eval", "fp16_full_eval", "use_liger_kernel", "use_vllm")
@@ -63,8 +65,11 @@ def _deepspeed_faults(file: Any) -> list[str]:
     return []
 
 
-def check_config(recipe: Recipe, *, here: bool) -> None:
+def check_config(recipe: Recipe, *, here: bool, ranks: int = 1, launched: bool = False) -> None:
     """Makes TRL's config of the recipe, once. ``here``: as it will train on this machine, and not on one with GPUs.
+
+    ``ranks``: on how many processes it will train, which are not these; ``launched``: this process starts them. Within
+    them the config is made once, where it is needed, since they meet by it.
 
     Raises: InputError with what TRL refuses: values that are none, and settings that do not go together.
     """
@@ -81,10 +86,17 @@ def check_config(recipe: Recipe, *, here: bool) -> None:
     given = {"report_to": "none", **precision, **recipe.trainer, "output_dir": recipe.output, "deepspeed": None}
     if not here:
         given = {key: value for key, value in given.items() if key not in OF_A_GPU} | {"bf16": False}
+    if ranks > 1 and recipe.method == "grpo":  # TRL counts answers over all processes
+        given["per_device_train_batch_size"] = given.get("per_device_train_batch_size", 8) * ranks
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        made_config(config_class(recipe.method), given | ({"use_cpu": True} if launched else {}))
+
+
+def made_config(kind: Callable[..., Config], settings: Mapping[str, Any]) -> Config:
+    """TRL's config of these settings. Raises: InputError with what TRL refuses."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            config_class(recipe.method)(**given)
+        return kind(**settings)
     except (TypeError, ValueError, ImportError) as fault:
         raise InputError(f"trainer: {' '.join(str(fault).split())[:400]}") from None
 

@@ -7,6 +7,7 @@ import contextlib
 import json
 import subprocess
 from collections.abc import Iterable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import yaml
 
 from alignment.config_faults import check_config, check_model_name
 from alignment.engine import is_main_process, loaded_objects_left_alone, prepare_deepspeed
+from alignment.ranks import agreed
 from alignment.recipe import Chain, Recipe, Stage, kept_places, parquet, read_recipe
 from data_builders.digest import sha256
 from data_builders.interruptions import stands
@@ -43,20 +45,10 @@ def run(recipe: Recipe, *, fresh: bool = False, inputs: Iterable[Path] = ()) -> 
     something that is needed; and if another process trains there.
     """
     folder = Path(recipe.output)
-    if not fresh and _is_finished(recipe, folder):
-        _forget_rows(folder)
-        return folder
-    with _alone_at(folder):
-        if is_main_process():
-            _clear(folder, recipe, fresh=fresh, inputs=inputs)
-        if not fresh and _is_finished(recipe, folder):
+    with contextlib.ExitStack() as held:
+        if agreed(lambda: _is_done(recipe, folder, held, fresh=fresh, inputs=inputs)):
             _forget_rows(folder)
             return folder
-        check_config(recipe, here=True)
-        check_model_name(recipe.model.path)
-        folder.mkdir(parents=True, exist_ok=True)
-        if is_main_process():
-            _write_provenance(recipe, folder)
         with stands(lambda: _what_stands(folder)):
             if recipe.method == "pairs":
                 from alignment.pairs import write_pairs
@@ -66,6 +58,26 @@ def run(recipe: Recipe, *, fresh: bool = False, inputs: Iterable[Path] = ()) -> 
                 _train(recipe, folder)
         _forget_rows(folder)
     return folder
+
+
+def _is_done(recipe: Recipe, folder: Path, held: contextlib.ExitStack, *, fresh: bool, inputs: Iterable[Path]) -> bool:
+    """Whether nothing is left to do; else the folder is ours (``held``) and ready, and nothing speaks against the run.
+
+    Raises: InputError as ``run`` does.
+    """
+    if not fresh and _is_finished(recipe, folder):
+        return True
+    held.enter_context(_alone_at(folder))
+    if is_main_process():
+        _clear(folder, recipe, fresh=fresh, inputs=inputs)
+    if not fresh and _is_finished(recipe, folder):
+        return True
+    check_config(recipe, here=True)
+    check_model_name(recipe.model.path)
+    folder.mkdir(parents=True, exist_ok=True)
+    if is_main_process():
+        _write_provenance(recipe, folder)
+    return False
 
 
 def _forget_rows(folder: Path) -> None:
@@ -101,11 +113,12 @@ def run_chain(
     path: Path, overrides: list[str] | None = None, *, fresh: bool = False, seed: int | None = None
 ) -> list[Path]:
     """Every stage of a chain in order; finished stages are left as they are."""
-    chain = read_chain(path, overrides or [])
+    chain = agreed(lambda: read_chain(path, overrides or []))
     inputs = [path, *(path.parent / stage.recipe for stage in chain.stages)]
-    with _alone_at(Path(chain.output)):
+    with contextlib.ExitStack() as held:
+        agreed(lambda: held.enter_context(_alone_at(Path(chain.output))))
         return [
-            run(stage_recipe(chain, index, path, seed=seed), fresh=fresh, inputs=inputs)
+            run(agreed(partial(stage_recipe, chain, index, path, seed=seed)), fresh=fresh, inputs=inputs)
             for index in range(len(chain.stages))
         ]
 

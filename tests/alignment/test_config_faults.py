@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from alignment.check import check_recipe
 from alignment.cli import app
-from alignment.config_faults import check_model_name
+from alignment.config_faults import check_config, check_model_name
 from alignment.recipe import read_recipe
 from alignment.train import run
 from rewards.strict_yaml import InputError
@@ -99,7 +99,8 @@ def test_every_command_tells_a_name_that_is_not_here_in_one_sentence(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     adapter = str(adapter_on("nobody/base", tmp_path / "adapter"))
     places = {
-        "ADAPTER": adapter, "PAIRS": data / "preference/align", "PROMPTS": data / "prompt/test", "OUT": tmp_path / "out",
+        "ADAPTER": adapter, "PAIRS": data / "preference/align", "PROMPTS": data / "prompt/test",
+        "OUT": tmp_path / "out",
         "REWARDED": write_recipe("grpo", rewards=[{"name": "reward_model", "path": adapter}]),
         "ADAPTED": write_recipe("sft", model={"path": adapter}),
     }  # fmt: skip
@@ -145,3 +146,10 @@ def test_smollm2_without_its_packages_is_told_before_a_run_has_a_folder(package,
     )
     assert "make smollm2" in fault_of(run, read_recipe(write_recipe(model={"path": "smollm2"})))
     assert not (tmp_path / "sft").exists()
+
+
+def test_answers_of_a_group_are_counted_over_all_ranks(write_recipe):
+    path = write_recipe("grpo", trainer={"num_generations": 4, "per_device_train_batch_size": 2})
+    recipe = read_recipe(path)
+    assert "divisible" in fault_of(lambda: check_config(recipe, here=False))
+    check_config(recipe, here=False, ranks=2)
