@@ -25,6 +25,7 @@ from alignment.checkpoints import MANIFEST, step_of
 from alignment.ledger import proof, read_lines
 from alignment.resident_memory import memory
 from data_builders.output_folders import recover, remove
+from rewards.overrides import written
 from rewards.strict_yaml import InputError
 
 POLL_S = 0.05
@@ -60,7 +61,7 @@ class Run:
         env = {"OMP_NUM_THREADS": "1", **GIVES_BACK, **os.environ}
         with self.log.open("a", encoding="utf-8") as log:
             return subprocess.Popen(
-                [*command, str(self.recipe), *self.overrides, f"output={self.folder}"],
+                [*command, str(self.recipe), *self.overrides, written("output", str(self.folder))],
                 env=env, stdout=log, stderr=subprocess.STDOUT, text=True, start_new_session=True,
             )  # fmt: skip
 

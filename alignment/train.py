@@ -29,7 +29,7 @@ from data_builders.output_folders import (
     refuse_nested,
     remove,
 )
-from rewards.overrides import with_overrides
+from rewards.overrides import Override, with_overrides
 from rewards.strict_yaml import InputError, read_yaml, validated
 
 PACKAGES = ("clinalign", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "deepspeed")
@@ -135,27 +135,32 @@ def stage_recipe(chain: Chain, index: int, path: Path, *, seed: int | None = Non
     """
     stage = chain.stages[index]
     file = path.parent / stage.recipe
-    wiring = [f"output={chain.output}/{stage.name}"]
+    wiring: list[Override] = [("output", f"{chain.output}/{stage.name}")]
     start = stage.model or _last_trained(chain, index, path)
     if start:
-        wiring.append(f"model.path={chain.output}/{start}")
+        wiring.append(("model.path", f"{chain.output}/{start}"))
     if stage.train:
-        wiring.append(f"data.train={chain.output}/{stage.train}/preference/pairs")
+        wiring.append(("data.train", f"{chain.output}/{stage.train}/preference/pairs"))
     elif chain.data:
-        original = str(read_yaml(file).get("data", {}).get("train", ""))
-        wiring.append(f"data.train={chain.data}/{'/'.join(original.split('/')[-2:])}")
+        wiring.append(("data.train", f"{chain.data}/{'/'.join(_train_of(file).split('/')[-2:])}"))
     if stage.counterparts:
         from alignment.counterparts import pool_of_stage
 
-        wiring.append(f"data.train={pool_of_stage(chain, stage, file, wiring)}")
+        wiring.append(("data.train", pool_of_stage(chain, stage, file, wiring)))
     return read_recipe(file, [*wiring, *stage.overrides, *_seeds(file, seed)])
 
 
-def _seeds(file: Path, seed: int | None) -> list[str]:
+def _train_of(file: Path) -> str:
+    """The data that a stage's own recipe names; nothing where it names none, which its reader says."""
+    section = read_yaml(file).get("data")
+    return str(section.get("train", "")) if isinstance(section, dict) else ""
+
+
+def _seeds(file: Path, seed: int | None) -> list[Override]:
     if seed is None:
         return []
     method = read_yaml(file).get("method")
-    return [f"sampling.seed={seed}"] if method == "pairs" else [f"trainer.seed={seed}", f"model.seed={seed}"]
+    return [("sampling.seed", seed)] if method == "pairs" else [("trainer.seed", seed), ("model.seed", seed)]
 
 
 def _last_trained(chain: Chain, index: int, path: Path) -> str | None:
