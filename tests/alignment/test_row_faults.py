@@ -17,6 +17,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from alignment.cli import app
+from alignment.controls import pixels
 from data_builders.row_checks import Check, check_rows, file_faults
 from data_builders.row_files import schema_of
 from rewards.strict_yaml import InputError
@@ -194,6 +195,7 @@ FAULTS = {
     "box of three numbers": ({"boxes": [[50, 0, 10]]}, "'boxes': got list"),
     "sizes of a wrong shape": ({"image_size": [[64]]}, "'image_size': got list"),
     "too many sizes": ({"image_size": [[64, 64], [64, 64]]}, "holds 2 sizes for 1 pictures"),
+    "size of another picture": ({"image_size": [[32, 64]]}, "[32, 64] for images[0], which is 64 wide and 64 high"),
     "id null": ({"id": None}, "'id': null"),
     "prompt null": ({"prompt": None}, "'prompt': null"),
     "prompt empty": ({"prompt": []}, "'prompt': got list []; expected messages"),
@@ -335,6 +337,32 @@ def test_every_header_is_read_once_and_pixels_of_a_few(tmp_path, monkeypatch):
     assert (len(opened), len(loaded)) == (number, 32)
     check_rows(file)  # asked again of the same file, nothing is read again
     assert len(opened) == number
+
+
+def turned(kind, orientation):
+    """A picture of 40 x 30 pixels whose EXIF tag says how it stands; orientations of 5 and more lay it on its side."""
+    buffer, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = orientation
+    Image.effect_noise((40, 30), 50).save(buffer, format=kind, exif=exif)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_declared_size_is_that_of_the_picture_as_it_stands(kind, orientation, tmp_path):
+    """As ``datasets`` decodes it, and so as a model is shown it."""
+    from datasets import Image as Feature
+
+    content = turned(kind, orientation)
+    shown = Feature().decode_example({"bytes": content, "path": None}).size
+    assert pixels({"bytes": content, "path": None}).size == shown
+    row = {"id": "a", "images": picture(content), "prompt": said(PICTURE, WORDS)}
+    for number, size in enumerate([shown, shown[::-1]]):
+        file = tmp_path / f"{number}.parquet"
+        pq.write_table(pa.Table.from_pylist([row | {"image_size": [list(size)]}], schema=schema_of("prompt")), file)
+    assert file_faults(tmp_path / "0.parquet") == ()
+    [told] = file_faults(tmp_path / "1.parquet")
+    assert f"row a: 'image_size': [{shown[1]}, {shown[0]}] for images[0], which is {shown[0]} wide" in told
 
 
 @pytest.mark.parametrize("entry", ["prompt/align", "prompt/test", "instruction/sft", "preference/align"])
