@@ -3,10 +3,12 @@
 Left out: keys that only a GPU can take, on a machine without one.
 """
 
+import contextlib
 import json
 import os
+import traceback
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
@@ -99,6 +101,21 @@ def made_config(kind: Callable[..., Config], settings: Mapping[str, Any]) -> Con
         return kind(**settings)
     except (TypeError, ValueError, ImportError) as fault:
         raise InputError(f"trainer: {' '.join(str(fault).split())[:400]}") from None
+
+
+@contextlib.contextmanager
+def told_of_trl() -> Generator[None]:
+    """One sentence where TRL's trainer refuses settings that do not go together.
+
+    Raises: InputError in place of a ValueError that TRL's own code raises; others are ours, and pass.
+    """
+    try:
+        yield
+    except ValueError as fault:
+        frames = list(traceback.walk_tb(fault.__traceback__))
+        if isinstance(fault, InputError) or not frames[-1][0].f_globals.get("__name__", "").startswith("trl."):
+            raise
+        raise InputError(f"trainer: {' '.join(str(fault).split())[:400]}") from fault
 
 
 def check_model_name(path: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from alignment.config_faults import check_config, check_model_name
+from alignment.config_faults import check_config, check_model_name, told_of_trl
 from alignment.engine import is_main_process, loaded_objects_left_alone, prepare_deepspeed
 from alignment.ranks import agreed
 from alignment.recipe import Chain, Recipe, Stage, kept_places, parquet, read_recipe
@@ -270,7 +270,7 @@ def make_trainer(recipe: Recipe, folder: Path) -> Any:
             **model_options(recipe.model),
             **arguments.get("model_init_kwargs", {}),
         }
-    with told_of_weights(path):
+    with told_of_weights(path), told_of_trl():
         trainer = _maker(recipe.method)(
             recipe, model, processor, data,
             arguments=arguments, peft_config=None if is_adapter else lora_config(recipe.model.lora),

@@ -2,15 +2,18 @@
 
 import importlib.util
 import json
+from datetime import date
 
 import pytest
 from typer.testing import CliRunner
 
 from alignment.check import check_recipe
 from alignment.cli import app
-from alignment.config_faults import check_config, check_model_name
+from alignment.config_faults import check_config, check_model_name, told_of_trl
 from alignment.recipe import read_recipe
+from alignment.recipe_faults import config_class
 from alignment.train import run
+from alignment.trainer_values import OURS, value_faults
 from rewards.strict_yaml import InputError
 
 
@@ -153,3 +156,79 @@ def test_answers_of_a_group_are_counted_over_all_ranks(write_recipe):
     recipe = read_recipe(path)
     assert "divisible" in fault_of(lambda: check_config(recipe, here=False))
     check_config(recipe, here=False, ranks=2)
+
+
+WRONG = {
+    "seed": ("1", -1, 2**32, 1.0, None, True, [1], "1e3"),
+    "data_seed": (-1, 2**32),
+    "max_steps": (0, -5, 1.5, None, "1e3"),
+    "num_train_epochs": (0, -1, "2"),
+    "learning_rate": (-1.0, True, float("nan"), "0.1", {}),
+    "per_device_train_batch_size": (0, -1, 1.5, None),
+    "gradient_accumulation_steps": (0, 1.5),
+    "logging_steps": (0, -1), "save_steps": (0, -0.5), "save_total_limit": (0, -1, 1.5),
+    "dataloader_num_workers": (-1, 1.5),
+    "max_grad_norm": (-1.0,), "weight_decay": (-0.1,), "warmup_steps": (-1, "x"), "adam_beta1": (2.0, -0.1),
+    "num_generations": (0, 1, 2.5), "max_completion_length": (0, -1), "temperature": (0.0, -1.0), "top_p": (2.0,),
+    "beta": (-0.1, "0.1", None), "num_iterations": (0,), "steps_per_generation": (0,), "epsilon": (-1.0,),
+    "bf16": ("yes", "false", 1, 0.0), "gradient_checkpointing": ("false", 0, None), "disable_tqdm": ("no",),
+    "gradient_checkpointing_kwargs": (5, [1], True), "lr_scheduler_kwargs": (3,), "model_init_kwargs": (5, [1]),
+    "output_dir": ("x",), "resume_from_checkpoint": ("x", True), "eval_strategy": ("steps", "epoch"),
+    "run_name": (date(2026, 1, 1),), "loss_type": ("grp", ["grpo"]), "scale_rewards": ("x", None),
+    "reward_weights": ([1.0],), "hub_token": ("hf_x",),
+}  # fmt: skip
+SOUND = {
+    "seed": (0, 2**32 - 1), "max_steps": (-1, 1), "num_train_epochs": (0.5, 3), "learning_rate": (0.0, 1, 1e-6),
+    "logging_steps": (0.1, 1), "warmup_steps": (0, 0.1, 10), "dataloader_num_workers": (0, 4), "beta": (0.0, 1),
+    "bf16": (True, False), "num_generations": (2,), "deepspeed": (None, "x.json", {}), "data_seed": (None, 3),
+    "gradient_checkpointing_kwargs": (None, {"use_reentrant": False}), "eval_strategy": ("no",), "top_k": (0, -1),
+    "loss_type": ("grpo", "dapo"),
+    "scale_rewards": ("batch", False), "save_total_limit": (None, 1), "disable_tqdm": (None, True),
+    "report_to": ("none", ["none"], None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("key", "value"), [(k, v) for k, values in WRONG.items() for v in values])
+def test_a_value_that_trl_would_fail_on_later_or_misread_is_told(key, value):
+    import trl
+
+    [told] = value_faults(trl.GRPOConfig, {key: value})
+    assert told.startswith(f"trainer.{key}: ")
+    assert told.endswith(".") or told.endswith("(YAML needs a dot and a sign: 1.0e+3).")
+
+
+@pytest.mark.parametrize(("key", "value"), [(k, v) for k, values in SOUND.items() for v in values])
+def test_a_value_that_trl_takes_passes(key, value):
+    import trl
+
+    assert value_faults(trl.GRPOConfig, {key: value}) == []
+
+
+def test_a_beta_by_which_dpo_learns_nothing_is_told():
+    import trl
+
+    assert "trainer.beta: got 0.0, by which every pair weighs nothing" in value_faults(trl.DPOConfig, {"beta": 0.0})[0]
+
+
+def test_what_trls_trainer_refuses_is_one_sentence(write_recipe):
+    """Of two of its settings that do not go together it says so only where it is made."""
+    assert fault_of(run, read_recipe(write_recipe(trainer={"packing": True}))).startswith("trainer: Packing is not")
+
+
+def test_an_error_of_our_own_within_trl_is_none_of_the_users(write_recipe):
+    def broken():
+        raise ValueError("ours")
+
+    with pytest.raises(ValueError, match="ours") as fault, told_of_trl():
+        broken()
+    assert not isinstance(fault.value, InputError)
+
+
+@pytest.mark.parametrize("method", ["sft", "dpo", "grpo", "reward_model"])
+def test_trls_own_defaults_pass(method, tmp_path):
+    from dataclasses import MISSING, fields
+
+    kind = config_class(method)
+    given = {f.name: f.default for f in fields(kind) if f.default is not MISSING and f.name not in OURS}
+    plain = {key: value for key, value in given.items() if isinstance(value, str | int | float | bool | None)}
+    assert value_faults(kind, plain) == []
