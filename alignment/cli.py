@@ -105,8 +105,8 @@ def export(
 def grounding(
     out: Annotated[Path, typer.Argument(help="an empty or new folder, such as data/grounding")],
     source: Annotated[str, typer.Option(help="phantom_chest, or lidc_ct after `make real-data`")] = "phantom_chest",
-    patients: Annotated[int, typer.Option(help="how many phantom patients")] = 200,
-    size: Annotated[int, typer.Option(help="width and height of the images")] = 128,
+    patients: Annotated[int, typer.Option(min=1, help="how many phantom patients")] = 200,
+    size: Annotated[int, typer.Option(min=32, help="width and height of the images")] = 128,
     seed: int = 0,
     as_json: JsonFlag = False,
 ) -> None:
@@ -313,13 +313,13 @@ def winrate(
 @app.command()
 def bench(
     kind: Annotated[str, typer.Argument(help="dpo, grpo, reward or build")],
-    image_tokens: Annotated[int, typer.Option(help="image tokens of a prompt, a square number")] = 256,
-    answer_tokens: Annotated[int, typer.Option(help="tokens of an answer")] = 20,
-    answers: Annotated[int, typer.Option(help="answers to a prompt; DPO has two")] = 8,
-    prompts: Annotated[int, typer.Option(help="prompts of a step")] = 2,
-    hidden_size: Annotated[int, typer.Option(help="width of the language model")] = 256,
-    layers: Annotated[int, typer.Option(help="layers of the language model and of the eyes")] = 4,
-    runs: Annotated[int, typer.Option(help="measured steps of each method, in turn")] = 5,
+    image_tokens: Annotated[int, typer.Option(min=1, help="image tokens of a prompt, a square number")] = 256,
+    answer_tokens: Annotated[int, typer.Option(min=1, help="tokens of an answer")] = 20,
+    answers: Annotated[int, typer.Option(min=2, help="answers to a prompt; DPO has two")] = 8,
+    prompts: Annotated[int, typer.Option(min=1, help="prompts of a step")] = 2,
+    hidden_size: Annotated[int, typer.Option(min=8, help="width of the language model")] = 256,
+    layers: Annotated[int, typer.Option(min=1, help="layers of the language model and of the eyes")] = 4,
+    runs: Annotated[int, typer.Option(min=1, help="measured steps of each method, in turn")] = 5,
     as_json: JsonFlag = False,
 ) -> None:
     """Set clinalign beside stock trl: same model, data and seed; time, peak memory, ratios with spread, both losses.
@@ -333,6 +333,8 @@ def bench(
 
     if kind not in METHODS:
         raise InputError(f"bench: no kind '{kind}'; there are {', '.join(METHODS)}.")
+    if hidden_size % 8:
+        raise InputError(f"--hidden-size {hidden_size}: expected a multiple of 8, which its heads can share.")
     shape = Shape(image_tokens, answer_tokens, 2 if kind == "dpo" else answers, prompts, hidden_size, layers)
     with tempfile.TemporaryDirectory() as folder:
         result = run_bench(kind, shape, runs=runs, folder=Path(folder))  # pyright: ignore[reportArgumentType]

@@ -83,7 +83,7 @@ def upright(image: Image.Image) -> Image.Image:
 def upright_size(image: Image.Image) -> tuple[int, int]:
     """Width and height of ``upright``, by the header alone."""
     lies = is_turned(image) and image.getexif()[ExifTags.Base.Orientation] in LYING
-    return image.size[::-1] if lies else image.size
+    return (image.height, image.width) if lies else (image.width, image.height)
 
 
 def png_bytes(image: Image.Image) -> bytes:
