@@ -275,8 +275,8 @@ def counterparts(
     out: Annotated[str, typer.Argument(help="where to write them with the column `counterparts`")],
     model: Annotated[list[str], typer.Option(help="NAME=a run's folder, a hub name, or a YAML file of an endpoint")],
     task: Annotated[list[str] | None, typer.Option(help="only rows of this task")] = None,
-    limit: Annotated[int | None, typer.Option(help="only the first rows")] = None,
-    max_new_tokens: int = 96,
+    limit: Annotated[int | None, typer.Option(min=1, help="only the first rows")] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1)] = 96,
     as_json: JsonFlag = False,
 ) -> None:
     """Ask named models once for their answers: the pool that the reward `crpo` compares with. Resumes where it was.

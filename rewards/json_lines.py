@@ -55,7 +55,7 @@ def _text(line: str | bytes, place: str) -> str:
 
 def _object(text: str, place: str, cure: str, *, strict: bool = True) -> dict[str, Any]:
     try:
-        row = json.loads(text, parse_constant=_no_constant, parse_float=_finite) if strict else json.loads(text)
+        row = json.loads(text, **STRICT) if strict else json.loads(text)
     except json.JSONDecodeError as fault:
         raise InputError(f"{place}: not JSON ({fault.msg}). {cure}") from None
     except RecursionError:
@@ -78,6 +78,19 @@ def _finite(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"{text[:40]} is too large a number")
     return value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of these keys and values, none of which stands there twice: one of the two would be lost."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key '{twice[:40]}' stands there twice")
+    return found
+
+
+STRICT: dict[str, Any] = {"parse_constant": _no_constant, "parse_float": _finite, "object_pairs_hook": _once}
 
 
 def _is_halved(text: str) -> bool:

@@ -215,6 +215,7 @@ def test_faults_go_to_standard_error_beside_json():
         "bench grpo --answers 1", "bench dpo --prompts 0", "bench dpo --layers 0", "bench dpo --image-tokens -4",
         "bench dpo --answer-tokens 0", "bench dpo --hidden-size 12", "inspect PROMPTS --model tiny --out x.xyz",
         "inspect PROMPTS --model tiny --out x.png/y", "inspect PROMPTS --model tiny --out dir.png", "demo --seeds 0",
+        "counterparts PROMPTS OUT --model a=x --limit 0", "counterparts PROMPTS OUT --model a=x --max-new-tokens 0",
         "soak RECIPE --steps 1", "soak RECIPE --kills -1", "launch RECIPE --nodes 0",
     ],
 )  # fmt: skip
