@@ -27,6 +27,8 @@ def known_config(path: str) -> Any:
     try:
         return pretrained(AutoConfig, path, local_files_only=True)
     except NotLoaded:
+        if Path(path).is_dir():  # it is here, and damaged
+            raise
         if (shipped / "config.json").is_file():
             return pretrained(AutoConfig, shipped)
     raise InputError(
@@ -48,9 +50,10 @@ def meta_model(recipe: Recipe) -> Any:
     from peft import get_peft_model
     from transformers import AutoModelForImageTextToText
 
-    from alignment.models import freeze, lora_config
+    from alignment.models import check_sees, freeze, lora_config
 
     config = model_config(recipe)
+    check_sees(config, recipe.model.path)
     with torch.device("meta"):
         model: Any = AutoModelForImageTextToText.from_config(config, trust_remote_code=False)
         lora = lora_config(recipe.model.lora)

@@ -14,7 +14,10 @@ from rewards.json_lines import read_json
 from rewards.strict_yaml import InputError
 
 CURE = "Copy or train the model anew."
-CONFIGS = ("config.json", "adapter_config.json", "processor_config.json", "preprocessor_config.json", "tokenizer.json")
+CONFIGS = (
+    "config.json", "adapter_config.json", "processor_config.json", "preprocessor_config.json", "tokenizer.json",
+    "tokenizer_config.json", "generation_config.json",
+)  # fmt: skip
 WEIGHTS = ("safetensors", "bin")
 MISMATCH = ("ignore_mismatched_sizes", "size mismatch")
 """What transformers and torch say of a tensor whose size is not the model's."""
@@ -28,7 +31,9 @@ def check_model_files(folder: Path) -> None:
         if file.name == "config.json" and "model_type" not in keys:
             raise InputError(f"{file}: names no model_type, so no model is known for it. {CURE}")
     for index in sorted(folder.glob("*.index.json")):
-        shards = read_json(index, CURE).get("weight_map", {})
+        shards = read_json(index, CURE).get("weight_map")
+        if not isinstance(shards, dict):
+            raise InputError(f"{index}: names no weights (weight_map). {CURE}")
         lacking = sorted({str(shard) for shard in shards.values() if not (folder / str(shard)).is_file()})
         if lacking:
             raise InputError(f"{folder}: lacks {', '.join(lacking)}, which {index.name} names. {CURE}")

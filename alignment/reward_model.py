@@ -20,6 +20,7 @@ from transformers.utils import logging as transformers_logging
 
 from alignment.config_faults import check_model_name
 from alignment.controls import pixels
+from alignment.foreign_code import told_of_files
 from alignment.models import load_model, load_processor, model_folder
 from alignment.prompt_groups import Group, collated, group
 from alignment.shared_prefix import Batch, Setting, model_inputs, resolved
@@ -119,7 +120,8 @@ def _whole(folder: str) -> RewardModel:
 
 def _with_adapter(folder: str) -> PeftModel:
     base = json.loads((Path(folder) / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
-    return PeftModel.from_pretrained(reward_model_on(load_model(base, dtype="auto")), folder)
+    with told_of_files(folder):
+        return PeftModel.from_pretrained(reward_model_on(load_model(base, dtype="auto")), folder)
 
 
 def _head(folder: Path) -> torch.Tensor:

@@ -238,9 +238,14 @@ def _train(recipe: Recipe, folder: Path) -> None:
 
 def make_trainer(recipe: Recipe, folder: Path) -> Any:
     """TRL's trainer for a recipe, model loaded and frozen as asked, ready to train."""
+    from transformers import AutoConfig
+
     from alignment.fitting_rows import rows_to_train_on, with_ids
+    from alignment.foreign_code import pretrained
     from alignment.model_files import told_of_weights
     from alignment.models import (
+        base_of,
+        check_sees,
         freeze,
         load_model,
         load_processor,
@@ -255,6 +260,7 @@ def make_trainer(recipe: Recipe, folder: Path) -> Any:
     arguments = trainer_arguments(recipe, folder)
     path = prepared_model(recipe)
     data = stored_rows(parquet(recipe.data.train), folder / ROWS).select(kept_places(recipe))
+    check_sees(pretrained(AutoConfig, base_of(path)), path)
     processor = load_processor(path, max_pixels=recipe.model.max_pixels)
     data, lengths = rows_to_train_on(recipe, processor, with_ids(data), path, run=folder)
     if recipe.method == "sft" and recipe.data.too_long != "cut":

@@ -441,6 +441,16 @@ def other_size(folder):
     (folder / "config.json").write_text(json.dumps(config))
 
 
+def changed(folder, **settings):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | settings))
+
+
+def adapted(folder, **settings):
+    given = {"base_model_name_or_path": str(folder.parent / "model"), **settings}
+    (folder / "adapter_config.json").write_text(json.dumps(given))
+
+
 MODEL_DAMAGE = {
     "no config": (lambda folder: (folder / "config.json").unlink(), "holds no checkpoint"),
     "config of no JSON": (lambda folder: (folder / "config.json").write_text("{"), "config.json: not JSON"),
@@ -450,6 +460,22 @@ MODEL_DAMAGE = {
     "empty weights": (lambda folder: (folder / "model.safetensors").write_bytes(b""), "is truncated (0 bytes)"),
     "no safetensors": (lambda folder: (folder / "model.safetensors").write_bytes(b"PK\x03\x04" * 9), "is truncated"),
     "shard gone": (shard_gone, "lacks model-00001-of-00002.safetensors"),
+    "no tokenizer": (lambda folder: [f.unlink() for f in folder.glob("tokenizer*.json")], "could not be loaded"),
+    "tokenizer of nothing": (lambda folder: (folder / "tokenizer.json").write_text("{}"), "could not be loaded"),
+    "settings in a list": (lambda folder: (folder / "tokenizer_config.json").write_text("[]"), "expected an object"),
+    "generation in a list": (lambda folder: (folder / "generation_config.json").write_text("[]"), "expected an object"),
+    "generation unreadable": (lambda folder: (folder / "generation_config.json").write_text("{"), "not JSON"),
+    "index of nothing": (lambda folder: (folder / "model.safetensors.index.json").write_text("{}"), "names no weights"),
+    "index in a list": (
+        lambda folder: (folder / "model.safetensors.index.json").write_text('{"weight_map": [1]}'),
+        "names no weights",
+    ),
+    "no heads": (lambda folder: changed(folder, text_config={"num_attention_heads": 0}), "not as expected"),
+    "words of the wrong type": (lambda folder: changed(folder, text_config="x"), "not as expected"),
+    "adapter of an unknown kind": (lambda folder: adapted(folder, peft_type="X"), "not as expected"),
+    "adapter without weights": (lambda folder: adapted(folder, peft_type="LORA"), "could not be loaded"),
+    "type unknown": (lambda folder: changed(folder, model_type="evil9"), "could not be loaded"),
+    "type without eyes": (lambda folder: changed(folder, model_type="llama"), "llama"),
     "other size": (other_size, "its tensors have other sizes than its config.json says"),
 }
 
