@@ -21,6 +21,8 @@ SWITCHES = {"use_vllm": "vllm", "use_liger_kernel": "liger_kernel", "deepspeed":
 """Keys of the trainer that need a package."""
 OF_A_GPU = ("bf16", "fp16", "tf32", "bf16_full_eval", "fp16_full_eval", "use_liger_kernel", "use_vllm")
 """Keys that a machine without a GPU may refuse, on which a recipe is checked all the same."""
+SECTIONS = {"trl": "trainer", "peft": "model.lora"}
+"""By whose code refuses it, the section of a recipe that is at fault."""
 MADE = ("tiny", "smollm2")
 """Models that a recipe makes; no folder and no hub name."""
 ADAPTER = "adapter_config.json"
@@ -105,17 +107,18 @@ def made_config(kind: Callable[..., Config], settings: Mapping[str, Any]) -> Con
 
 @contextlib.contextmanager
 def told_of_trl() -> Generator[None]:
-    """One sentence where TRL's trainer refuses settings that do not go together.
+    """One sentence where TRL's trainer, or PEFT, refuses settings that do not go together.
 
-    Raises: InputError in place of a ValueError that TRL's own code raises; others are ours, and pass.
+    Raises: InputError in place of a ValueError that their own code raises; others are ours, and pass.
     """
     try:
         yield
     except ValueError as fault:
         frames = list(traceback.walk_tb(fault.__traceback__))
-        if isinstance(fault, InputError) or not frames[-1][0].f_globals.get("__name__", "").startswith("trl."):
+        package = frames[-1][0].f_globals.get("__name__", "").partition(".")[0]
+        if isinstance(fault, InputError) or package not in SECTIONS:
             raise
-        raise InputError(f"trainer: {' '.join(str(fault).split())[:400]}") from fault
+        raise InputError(f"{SECTIONS[package]}: {' '.join(str(fault).split())[:400]}") from fault
 
 
 def check_model_name(path: str) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from alignment.config_faults import told_of_trl
 from alignment.foreign_code import NotLoaded, pretrained
 from alignment.memory import Layers
 from alignment.recipe import Recipe
@@ -57,7 +58,8 @@ def meta_model(recipe: Recipe) -> Any:
     with torch.device("meta"):
         model: Any = AutoModelForImageTextToText.from_config(config, trust_remote_code=False)
         lora = lora_config(recipe.model.lora)
-        model = get_peft_model(model, lora) if lora else model
+        with told_of_trl():
+            model = get_peft_model(model, lora) if lora else model
     freeze(model, list(recipe.model.freeze))
     return model
 

@@ -215,6 +215,13 @@ def test_what_trls_trainer_refuses_is_one_sentence(write_recipe):
     assert fault_of(run, read_recipe(write_recipe(trainer={"packing": True}))).startswith("trainer: Packing is not")
 
 
+@pytest.mark.parametrize("command", ["check", "train"])
+def test_lora_on_modules_that_are_none_is_one_sentence(command, write_recipe):
+    path = write_recipe(model={"lora": {"targets": ["nothing"]}})
+    told = fault_of(check_recipe, path, []) if command == "check" else fault_of(run, read_recipe(path))
+    assert told.startswith("model.lora: Target modules")
+
+
 def test_an_error_of_our_own_within_trl_is_none_of_the_users(write_recipe):
     def broken():
         raise ValueError("ours")
