@@ -105,8 +105,8 @@ def export(
 def grounding(
     out: Annotated[Path, typer.Argument(help="an empty or new folder, such as data/grounding")],
     source: Annotated[str, typer.Option(help="phantom_chest, or lidc_ct after `make real-data`")] = "phantom_chest",
-    patients: Annotated[int, typer.Option(help="how many phantom patients")] = 200,
-    size: Annotated[int, typer.Option(help="width and height of the images")] = 128,
+    patients: Annotated[int, typer.Option(min=1, help="how many phantom patients")] = 200,
+    size: Annotated[int, typer.Option(min=32, help="width and height of the images")] = 128,
     seed: int = 0,
     as_json: JsonFlag = False,
 ) -> None:
@@ -173,13 +173,15 @@ def train(
 
     Example: clinalign train recipes/sft/phantom_chest.yaml trainer.max_steps=100 output=runs/short
     """
+    from alignment.ranks import agreed
     from alignment.recipe import read_recipe
     from alignment.train import run, run_chain
 
-    if _is_chain(recipe):
+    if agreed(lambda: _is_chain(recipe)):
         folders = run_chain(recipe, overrides or [], fresh=fresh)
     else:
-        folders = [run(read_recipe(recipe, overrides or []), fresh=fresh, inputs=[recipe])]
+        read = agreed(lambda: read_recipe(recipe, overrides or []))
+        folders = [run(read, fresh=fresh, inputs=[recipe])]
     say({"trained": [str(folder) for folder in folders]}, as_json)
     leave_process_group()
 
@@ -275,8 +277,8 @@ def counterparts(
     out: Annotated[str, typer.Argument(help="where to write them with the column `counterparts`")],
     model: Annotated[list[str], typer.Option(help="NAME=a run's folder, a hub name, or a YAML file of an endpoint")],
     task: Annotated[list[str] | None, typer.Option(help="only rows of this task")] = None,
-    limit: Annotated[int | None, typer.Option(help="only the first rows")] = None,
-    max_new_tokens: int = 96,
+    limit: Annotated[int | None, typer.Option(min=1, help="only the first rows")] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1)] = 96,
     as_json: JsonFlag = False,
 ) -> None:
     """Ask named models once for their answers: the pool that the reward `crpo` compares with. Resumes where it was.
@@ -313,13 +315,13 @@ def winrate(
 @app.command()
 def bench(
     kind: Annotated[str, typer.Argument(help="dpo, grpo, reward or build")],
-    image_tokens: Annotated[int, typer.Option(help="image tokens of a prompt, a square number")] = 256,
-    answer_tokens: Annotated[int, typer.Option(help="tokens of an answer")] = 20,
-    answers: Annotated[int, typer.Option(help="answers to a prompt; DPO has two")] = 8,
-    prompts: Annotated[int, typer.Option(help="prompts of a step")] = 2,
-    hidden_size: Annotated[int, typer.Option(help="width of the language model")] = 256,
-    layers: Annotated[int, typer.Option(help="layers of the language model and of the eyes")] = 4,
-    runs: Annotated[int, typer.Option(help="measured steps of each method, in turn")] = 5,
+    image_tokens: Annotated[int, typer.Option(min=1, help="image tokens of a prompt, a square number")] = 256,
+    answer_tokens: Annotated[int, typer.Option(min=1, help="tokens of an answer")] = 20,
+    answers: Annotated[int, typer.Option(min=2, help="answers to a prompt; DPO has two")] = 8,
+    prompts: Annotated[int, typer.Option(min=1, help="prompts of a step")] = 2,
+    hidden_size: Annotated[int, typer.Option(min=8, help="width of the language model")] = 256,
+    layers: Annotated[int, typer.Option(min=1, help="layers of the language model and of the eyes")] = 4,
+    runs: Annotated[int, typer.Option(min=1, help="measured steps of each method, in turn")] = 5,
     as_json: JsonFlag = False,
 ) -> None:
     """Set clinalign beside stock trl: same model, data and seed; time, peak memory, ratios with spread, both losses.
@@ -333,6 +335,8 @@ def bench(
 
     if kind not in METHODS:
         raise InputError(f"bench: no kind '{kind}'; there are {', '.join(METHODS)}.")
+    if hidden_size % 8:
+        raise InputError(f"--hidden-size {hidden_size}: expected a multiple of 8, which its heads can share.")
     shape = Shape(image_tokens, answer_tokens, 2 if kind == "dpo" else answers, prompts, hidden_size, layers)
     with tempfile.TemporaryDirectory() as folder:
         result = run_bench(kind, shape, runs=runs, folder=Path(folder))  # pyright: ignore[reportArgumentType]

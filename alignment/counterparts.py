@@ -32,7 +32,7 @@ from rewards.judge_spec import JudgeSpec, open_judge
 from rewards.llm import Completion, LlmClient, ask
 from rewards.llm_cache import ReplyCache
 from rewards.llm_spec import LlmSpec, open_llm
-from rewards.overrides import with_overrides
+from rewards.overrides import Override, with_overrides
 from rewards.strict_yaml import InputError, nearest, read_yaml, validated
 from rewards.tally import Tally
 from rewards.tournament import tournament
@@ -112,7 +112,7 @@ def _write_pool(
     return {"written": str(target), **card}
 
 
-def pool_of_stage(chain: Chain, stage: Stage, file: Path, wiring: list[str]) -> str:
+def pool_of_stage(chain: Chain, stage: Stage, file: Path, wiring: list[Override]) -> str:
     """The data entry that holds the stage's training rows with the answers of its ``counterparts``; made once."""
     section = with_overrides(read_yaml(file), [*wiring, *stage.overrides])["data"]
     out = f"{chain.output}/{stage.name}_pool/align"

@@ -10,7 +10,7 @@ from PIL import Image
 from alignment.processor_checks import told_of_row
 from alignment.recipe import parquet
 from alignment.row_cache import few_rows
-from data_builders.output_folders import check_file
+from data_builders.output_folders import check_file, check_writable
 from data_builders.row_checks import Check, check_rows
 from rewards.strict_yaml import InputError
 
@@ -33,7 +33,18 @@ def inspect_row(data: str, index: int, model: str, out: Path) -> dict[str, Any]:
     check_rows(file, Check(("images", "prompt") if model else (), row=index))
     row: dict[str, Any] = few_rows(file, index, 1)[0]
     shown = {name: row[name] for name in SHOWN_COLUMNS if row.get(name) is not None}
+    if model:
+        _check_picture(out)
     return shown | (_as_processed(row, index, model, out) if model else {})
+
+
+def _check_picture(out: Path) -> None:
+    """Raises InputError if no picture can be written there, by its name or its folder."""
+    if out.suffix.lower() not in Image.registered_extensions():
+        raise InputError(f"--out {out}: no kind of picture by its name. Name a file such as inspect.png.")
+    if out.is_dir():
+        raise InputError(f"--out {out}: is a folder. Name a file in it, such as {out / 'inspect.png'}.")
+    check_writable(out.parent)
 
 
 def _as_processed(row: dict[str, Any], index: int, model: str, out: Path) -> dict[str, Any]:

@@ -17,11 +17,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
+from alignment.config_faults import check_model_name
 from alignment.controls import blinded, pixels
 from alignment.evaluate import limited
 from alignment.generation import generate
+from alignment.models import model_folder
 from alignment.recipe import parquet
-from alignment.reward_model import scores_of
+from alignment.reward_model import reward_model_folder, scores_of
 from data_builders.digest import sha256
 from data_builders.locks import only_one
 from data_builders.output_folders import check_writable, refuse_foreign
@@ -301,10 +303,15 @@ def evaluate_reward_models(
         raise InputError("eval-reward-model: best of n needs both --prompts and --policy.")
     candidates = None
     if prompts is not None and policy is not None:
+        check_model_name(policy)
+        model_folder(policy)
         options = {"num_samples": num_samples, "metric": metric, "task": task, "limit": limit, "seed": seed}
         candidates = cache(partial(_candidates, prompts, policy, max_new_tokens=max_new_tokens, **options))
     rows = pair_rows(data, limit=limit, seed=seed)
     found: list[dict[str, Any]] = []
+    for run, out in runs.items():
+        reward_model_folder(run)
+        check_writable(out)
     for run, out in runs.items():
         with only_one(out):
             found.append(_evaluated(run, out, data, rows, candidates, seed))

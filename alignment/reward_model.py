@@ -17,7 +17,9 @@ from transformers import PreTrainedModel
 from transformers.integrations.deepspeed import HfDeepSpeedConfig, set_hf_deepspeed_config, unset_hf_deepspeed_config
 from transformers.utils import logging as transformers_logging
 
+from alignment.config_faults import check_model_name
 from alignment.controls import pixels
+from alignment.foreign_code import told_of_files
 from alignment.model_files import CURE
 from alignment.models import load_model, load_processor, model_folder
 from alignment.prompt_groups import Group, collated, group
@@ -95,6 +97,7 @@ def reward_model_folder(path: str) -> str:
         trained = config.is_file() and ARCHITECTURE in (read_json(config, CURE).get("architectures") or [])
     if not trained:
         raise InputError(f"{path}: no reward model. Train one with `method: reward_model` and name its output folder.")
+    check_model_name(str(folder))  # an adapter's base
     return str(folder)
 
 
@@ -120,7 +123,8 @@ def _with_adapter(folder: str) -> PeftModel:
     base = read_json(Path(folder) / "adapter_config.json", CURE).get("base_model_name_or_path")
     if not isinstance(base, str):
         raise InputError(f"{folder}/adapter_config.json: names no base model. {CURE}")
-    return PeftModel.from_pretrained(reward_model_on(load_model(base, dtype="auto")), folder)
+    with told_of_files(folder):
+        return PeftModel.from_pretrained(reward_model_on(load_model(base, dtype="auto")), folder)
 
 
 def _head(folder: Path) -> torch.Tensor:

@@ -8,6 +8,7 @@ Left out: records that are set aside instead of refused (``data_builders/labelle
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -74,7 +75,7 @@ def json_value(text: str | bytes, place: str, cure: str, *, strict: bool = True)
     """
     said = _text(text, place).removeprefix("\ufeff")
     try:
-        value = json.loads(said, parse_constant=_no_constant, parse_float=_finite) if strict else json.loads(said)
+        value = json.loads(said, **STRICT) if strict else json.loads(said)
     except json.JSONDecodeError as fault:
         where = f", line {fault.lineno}" if "\n" in said.strip() else ""
         raise InputError(f"{place}: not JSON ({fault.msg}{where}). {cure}") from None
@@ -151,6 +152,18 @@ def _parts(value: Any) -> Iterable[Any]:
     if isinstance(value, dict):
         return cast(dict[str, Any], value).values()
     return cast(list[Any], value) if isinstance(value, list) else ()
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of these keys and values, none of which stands there twice: one of the two would be lost."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"the key '{twice[:40]}' stands there twice")
+    return found
+
+
+STRICT: dict[str, Any] = {"parse_constant": _no_constant, "parse_float": _finite, "object_pairs_hook": _once}
 
 
 def _is_halved(text: str) -> bool:
