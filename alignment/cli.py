@@ -246,11 +246,18 @@ def _looked(file: Path) -> dict[str, Any]:
 
 
 @app.command()
-def release(run: Path, out: Path, as_json: JsonFlag = False) -> None:
+def release(
+    run: Path,
+    out: Path,
+    not_a_name: Annotated[
+        list[str] | None, typer.Option(help="a word of the base model's template or tokens that is nobody's name")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
     """Release a run: merged weights, processor, model card, evaluation, and a manifest with SHA-256 of every file."""
     from alignment.release import release as release_run
 
-    say({"released": str(release_run(run, out))}, as_json)
+    say({"released": str(release_run(run, out, not_names=not_a_name or ()))}, as_json)
 
 
 app.command()(verify)

@@ -6,6 +6,7 @@ readers have.
 """
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,14 @@ __all__ = ["MANIFEST", "model_card", "release", "verify"]
 Json = dict[str, Any]
 
 
-def release(run: Path, out: Path, *, evaluation: Path | None = None, replace: bool = False) -> Path:
+def release(
+    run: Path, out: Path, *, evaluation: Path | None = None, replace: bool = False, not_names: Collection[str] = ()
+) -> Path:
     """The run's model, adapter merged, in ``out`` with processor, card, evaluation and manifest.
 
     ``evaluation``: the folder or file of its evaluation, by default ``run/evaluation``. ``out`` appears whole
-    or not at all; ``replace``: in place of what is there. Raises: InputError if the run or its evaluation is missing,
+    or not at all; ``replace``: in place of what is there; ``not_names``: words of templates and special tokens that are
+    nobody's name. Raises: InputError if the run or its evaluation is missing,
     the latter holds no figure or is of other weights, the vocabulary holds words of reports, or ``out`` is not empty.
     """
     if not replace:
@@ -44,7 +48,7 @@ def release(run: Path, out: Path, *, evaluation: Path | None = None, replace: bo
     _check_is_of(figures, judged, run)
     steps = steps_of(run)
     told = _evaluation_told(figures, steps)
-    _check_vocabulary(run, steps)
+    _check_vocabulary(run, steps, not_names)
     with only_one(out), new_folder(out) as folder:
         num_parameters, architecture = save_merged(run / "model", folder)
         (folder / "evaluation.json").write_text(json.dumps(told, indent=2, sort_keys=True) + "\n", encoding="utf-8")
@@ -110,12 +114,12 @@ def _evaluation_told(figures: Json, steps: list[Step]) -> Json:
     return {"max_new_tokens": {}, "versions": {}, "data_card": None, **told, **named}
 
 
-def _check_vocabulary(run: Path, steps: list[Step]) -> None:
+def _check_vocabulary(run: Path, steps: list[Step], not_names: Collection[str]) -> None:
     from alignment.models import load_processor
 
     processor, name = load_processor(str(run)), public_name(steps)
     check_vocabulary(processor.tokenizer, steps, run)
-    check_texts(processor, run, published=load_processor(name) if name else None)
+    check_texts(processor, run, published=load_processor(name) if name else None, not_names=not_names)
 
 
 def _refuse_occupied(out: Path) -> None:

@@ -7,7 +7,7 @@ names that are words of clinalign's or transformers' own, and patterns by which 
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -46,18 +46,21 @@ def check_vocabulary(tokenizer: Any, steps: list[Step], where: Path) -> None:
         )
 
 
-def check_texts(processor: Any, where: Path, *, published: Any = None) -> None:
+def check_texts(processor: Any, where: Path, *, published: Any = None, not_names: Collection[str] = ()) -> None:
     """Raises InputError if the processor's special tokens or chat template hold words that nobody is known to write.
 
-    ``published``: the processor of a published model that this one comes from, whose words may stay.
+    ``published``: the processor of a published model that this one comes from, whose words may stay; ``not_names``:
+    words of which a person says that they are nobody's name.
     """
     may_stay = {word for _, text in _texts(published) for word in _told(text)} if published else set[str]()
+    may_stay |= set(not_names)
     for place, text in _texts(processor):
         if foreign := sorted(word for word in _told(text) - may_stay if not _is_known(word)):
             raise InputError(
                 f"{where}: its {place} holds words that neither clinalign nor transformers writes "
-                f"({', '.join(foreign[:5])}): a patient's name could be among them. Take them out of the model that "
-                "the first step starts from, and train anew; or start from a published one (model.path)."
+                f"({', '.join(foreign[:20])}{', ...' * (len(foreign) > 20)}): a patient's name could be among them. If you have "
+                f"looked and none is: clinalign release ... --not-a-name {foreign[0]}, and so on. Else take them out "
+                "of the model that the first step starts from, and train anew."
             )
 
 

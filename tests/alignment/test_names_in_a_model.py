@@ -143,7 +143,10 @@ def test_names_in_every_field_that_is_no_part_of_a_model_are_left_out(run, base,
 def test_a_name_that_is_a_token_is_refused(run, tmp_path, at):
     change(run / "model", at[0], at[1:], NAME)
     judged(run)
-    with pytest.raises(InputError, match=r"run: its (special tokens|tokenizer) holds words .*\(Qvortrup\).* anew"):
+    with pytest.raises(
+        InputError,
+        match=r"run: its (special tokens|tokenizer) holds words .*\(Qvortrup\).*--not-a-name Qvortrup.* anew",
+    ):
         release(run, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -160,6 +163,7 @@ def test_what_a_published_template_says_may_stay(base):
     own, published = AutoProcessor.from_pretrained(base), AutoProcessor.from_pretrained(base)
     own.chat_template = published.chat_template = "You are Qwortium, a helpful assistant. Today Date: 26 Jul 2024"
     check_texts(own, base, published=published)
+    check_texts(own, base, not_names=["Qwortium"])
     with pytest.raises(InputError, match=r"\(Qwortium\)"):
         check_texts(own, base)
 
