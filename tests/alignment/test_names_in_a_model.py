@@ -143,9 +143,8 @@ def test_names_in_every_field_that_is_no_part_of_a_model_are_left_out(run, base,
 def test_a_name_that_is_a_token_is_refused(run, tmp_path, at):
     change(run / "model", at[0], at[1:], NAME)
     judged(run)
-    with pytest.raises(
-        InputError,
-        match=r"run: its (special tokens|tokenizer) holds words .*\(Qvortrup\).*--not-a-name Qvortrup.* anew",
+    told = r"run: its (special tokens|tokenizer) holds words .*\(Qvortrup\).*--not-a-name Qvortrup.* anew"
+    with pytest.raises(InputError, match=told):
     ):
         release(run, tmp_path / "out")
     assert not (tmp_path / "out").exists()
