@@ -58,9 +58,9 @@ def check_texts(processor: Any, where: Path, *, published: Any = None, not_names
         if foreign := sorted(word for word in _told(text) - may_stay if not _is_known(word)):
             raise InputError(
                 f"{where}: its {place} holds words that neither clinalign nor transformers writes "
-                f"({', '.join(foreign[:20])}{', ...' * (len(foreign) > 20)}): a patient's name could be among them. If you "
-                f"have looked and none is: clinalign release ... --not-a-name {foreign[0]}, and so on. Else take them "
-                "out of the model that the first step starts from, and train anew."
+                f"({', '.join(foreign[:20])}{', ...' * (len(foreign) > 20)}): a patient's name could be among them. "
+                f"If you have looked and none is: clinalign release ... --not-a-name {foreign[0]}, and so on. Else take "
+                "them out of the model that the first step starts from, and train anew."
             )
 
 

@@ -145,7 +145,6 @@ def test_a_name_that_is_a_token_is_refused(run, tmp_path, at):
     judged(run)
     told = r"run: its (special tokens|tokenizer) holds words .*\(Qvortrup\).*--not-a-name Qvortrup.* anew"
     with pytest.raises(InputError, match=told):
-    ):
         release(run, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
