@@ -59,8 +59,8 @@ def check_texts(processor: Any, where: Path, *, published: Any = None, not_names
             raise InputError(
                 f"{where}: its {place} holds words that neither clinalign nor transformers writes "
                 f"({', '.join(foreign[:20])}{', ...' * (len(foreign) > 20)}): a patient's name could be among them. "
-                f"If you have looked and none is: clinalign release ... --not-a-name {foreign[0]}, and so on. Else take "
-                "them out of the model that the first step starts from, and train anew."
+                f"If you have looked and none is: clinalign release ... --not-a-name {foreign[0]}, and so on. Else "
+                "take them out of the model that the first step starts from, and train anew."
             )
 
 
