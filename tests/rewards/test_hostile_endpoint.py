@@ -77,6 +77,7 @@ def test_the_type_that_a_reply_calls_itself_decides_nothing(server, kind):
         ("br", b"x", "packed as 'br'"),
         ("identity", b" " * (MAX_REPLY_BYTES + 1), "more than 20000000 bytes"),
     ],
+    ids=["too large", "not packed", "cut", "packed twice", "unknown", "too large unpacked"],
 )
 def test_a_reply_is_unpacked_within_bounds(server, packing, body, why):
     failure = outcome(server, body, headers={"Content-Encoding": packing})
