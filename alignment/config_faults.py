@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from alignment.library_names import installed_keys
 from alignment.recipe import Recipe
 from rewards.strict_yaml import InputError, nearest, read_text
 
@@ -75,7 +76,7 @@ def check_config(recipe: Recipe, *, here: bool) -> None:
             "(on the CPU: --cpu), or leave the key out: trainer.deepspeed=null."
         )
     precision = {"bf16": recipe.model.dtype == "bfloat16"}
-    given = {"report_to": "none", **precision, **recipe.trainer, "output_dir": recipe.output, "deepspeed": None}
+    given = {"report_to": "none", **precision, **installed_keys(recipe.trainer), "output_dir": recipe.output, "deepspeed": None}
     if not here:
         given = {key: value for key, value in given.items() if key not in OF_A_GPU} | {"bf16": False}
     try:

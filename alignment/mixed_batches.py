@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from alignment.image_rows import IMAGE_FIELDS, Fields
+from alignment.library_names import cache_in
 from alignment.shared_prefix import base_model
 
 DUMMY_EDGE = 56
@@ -63,7 +64,7 @@ def dummy_image(processor: Any) -> Fields:
 
 
 def _is_filled(kwargs: dict[str, Any]) -> bool:
-    cache = kwargs.get("past_key_values")
+    cache = cache_in(kwargs)
     return cache is not None and cache.get_seq_length() > 0
 
 

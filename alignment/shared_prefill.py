@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from alignment.image_rows import IMAGE_FIELDS, Fields, joined
+from alignment.library_names import cache_in
 
 ENCODE = "_prepare_multimodal_encoder_kwargs_for_generation"
 
@@ -46,7 +47,7 @@ def shared_prefill(model: Any, groups: Sequence[Sequence[int]] | None, rows: Seq
         ours = model_kwargs | _tokens_once(model_kwargs, first.to(input_ids.device), len(copy))
         outputs = prefill(input_ids[first.to(input_ids.device)], generation_config, ours, **more)
         outputs.logits = outputs.logits[copy.to(outputs.logits.device)]
-        outputs.past_key_values.batch_select_indices(copy.to(input_ids.device))
+        cache_in(outputs).batch_select_indices(copy.to(input_ids.device))
         return outputs
 
     setattr(model, ENCODE, encode_once)
