@@ -75,8 +75,8 @@ def check_config(recipe: Recipe, *, here: bool) -> None:
             "trainer.deepspeed: DeepSpeed needs a launcher. Start it with `clinalign launch RECIPE --gpus N` "
             "(on the CPU: --cpu), or leave the key out: trainer.deepspeed=null."
         )
-    precision = {"bf16": recipe.model.dtype == "bfloat16"}
-    given = {"report_to": "none", **precision, **installed_keys(recipe.trainer), "output_dir": recipe.output, "deepspeed": None}
+    defaults = {"report_to": "none", "bf16": recipe.model.dtype == "bfloat16"}
+    given = defaults | installed_keys(recipe.trainer) | {"output_dir": recipe.output, "deepspeed": None}
     if not here:
         given = {key: value for key, value in given.items() if key not in OF_A_GPU} | {"bf16": False}
     try:
