@@ -127,10 +127,10 @@ def _split(output: Any, count: int) -> list[Features]:
 
     They are (1, tokens, hidden) where the family makes one table of all images, else (tokens, hidden).
     """
-    layers = {"pooled": output.pooler_output}
+    layers: dict[str, Any] = {"pooled": output.pooler_output}
     sizes = [len(image) for image in output.pooler_output]
-    for k, layer in enumerate(getattr(output, "deepstack_features", None) or ()):
-        layers[f"deep{k}"] = layer.split(sizes) if isinstance(layer, torch.Tensor) else layer
+    deep: Sequence[Any] = getattr(output, "deepstack_features", None) or ()
+    layers |= {f"deep{k}": d.split(sizes) if isinstance(d, torch.Tensor) else d for k, d in enumerate(deep)}
     assert all(len(layer) == count for layer in layers.values())
     return [
         {name: layer[k : k + 1] if isinstance(layer, torch.Tensor) else layer[k] for name, layer in layers.items()}
