@@ -1,5 +1,7 @@
 """Each part moves by its own learning rate; the tower is checkpointed by its own switch; kernels by what there is."""
 
+import logging
+
 import pytest
 import torch
 
@@ -91,6 +93,14 @@ def test_without_a_gpu_attention_is_sdpa_and_liger_is_off():
     assert kernels.attention("auto") == "sdpa"
     assert kernels.liger(ModelSection(path="x", liger=True)) == {}
     assert model_options(ModelSection(path="x", attention="auto"))["attn_implementation"] == "sdpa"
+
+
+@without_gpu
+def test_the_log_says_which_attention_was_taken_and_why(caplog):
+    with caplog.at_level(logging.WARNING, "alignment.kernels"):
+        kernels.attention("auto")
+        kernels.attention("eager")
+    assert caplog.messages == ["model.attention: auto takes sdpa: there is no GPU."]
 
 
 @without_gpu
