@@ -13,7 +13,7 @@ from rewards.strict_yaml import InputError
 
 PICKLES = ("pytorch_model*.bin", "adapter_model*.bin")
 CODE = ("*.py", "custom_generate/*.py")
-OF_ENGINES = ("zero_to_fp32.py",)
+OF_ENGINES = ("zero_to_fp32.py", "zero_to_torch.py")
 """What DeepSpeed puts beside its checkpoints for people to run; nothing here loads it."""
 SAFE = {"trust_remote_code": False, "use_safetensors": True}
 """How trl, which loads models itself, must load them."""

@@ -9,6 +9,7 @@ import json
 import shutil
 from pathlib import Path
 
+import deepspeed
 import pytest
 from typer.testing import CliRunner
 
@@ -102,6 +103,14 @@ def test_a_folder_of_data_a_vocabulary_that_has_the_word_and_a_hub_name_pass(tmp
     (tmp_path / "training_args.bin").touch()
     refuse_foreign_code(tmp_path)
     refuse_foreign_code("some/hub-name")
+
+
+def test_the_scripts_that_deepspeed_puts_beside_a_checkpoint_are_no_code_of_the_models(tmp_path):
+    scripts = list((Path(deepspeed.__file__).parent / "utils").glob("zero_to_*.py"))
+    for script in scripts:
+        shutil.copy(script, tmp_path)
+    refuse_foreign_code(tmp_path)
+    assert len(scripts) > 1
 
 
 def test_a_hub_model_of_custom_code_is_one_sentence():
