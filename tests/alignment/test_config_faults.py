@@ -1,5 +1,7 @@
 """What a machine or TRL's config refuses is told by `check` and `train` before the first step."""
 
+from importlib.util import find_spec
+
 import pytest
 
 from alignment.check import check_recipe
@@ -7,6 +9,8 @@ from alignment.config_faults import check_model_name
 from alignment.recipe import read_recipe
 from alignment.train import run
 from rewards.strict_yaml import InputError
+
+without_vllm = pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed")
 
 
 def fault_of(call, *arguments):
@@ -21,7 +25,7 @@ def fault_of(call, *arguments):
         ("trainer.report_to=wandbb", "trainer.report_to: no tracker 'wandbb'. Did you mean 'wandb'?"),
         ("trainer.report_to=[none, wandb]", "trainer.report_to: 'wandb' is not installed here."),
         ("trainer.report_to=3", "trainer.report_to: no tracker '3'."),
-        ("trainer.use_vllm=true", "trainer.use_vllm: needs the package 'vllm'"),
+        pytest.param("trainer.use_vllm=true", "trainer.use_vllm: needs the package 'vllm'", marks=without_vllm),
         ("trainer.deepspeed=gone.json", "trainer.deepspeed: gone.json: no such file."),
         ("trainer.{1: 2}=3", "unknown key"),
         ("trainer.optim=adamm", "trainer: adamm is not a valid OptimizerNames"),
