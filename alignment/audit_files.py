@@ -12,9 +12,11 @@ from typing import Any
 from alignment.audit import Audit, audit
 from alignment.recipe import Chain, Recipe, read_recipe
 from alignment.train import stage_recipe
+from data_builders.output_folders import check_file, check_writable
 from rewards.overrides import with_overrides
 from rewards.strict_yaml import InputError, read_yaml, validated
 
+PAGES = (".html", ".htm")
 LISTED = re.compile(r"#\s*Beaten by(?: \((?P<stage>[^)]+)\))?:\s*(?P<names>.+)")
 
 
@@ -30,10 +32,15 @@ def audits(path: Path, overrides: list[str], *, limit: int, out: Path | None) ->
     """The audit of a recipe, or of each stage that has rewards, with the page that was written."""
     chain = _chain(path, overrides)
     if chain is None:
+        if out is not None:
+            check_file(out, kinds=PAGES, inputs=[path])
         recipe = read_recipe(path, overrides)
         page = out or Path(recipe.output) / "audit.html"
+        check_writable(page.parent)
         yield audit(recipe, name=str(path), limit=limit, page=page, listed=beaten_by(path)), page
         return
+    if out is not None:
+        check_writable(out)
     for index, stage in enumerate(chain.stages):
         if stage.counterparts or "rewards" not in read_yaml(path.parent / stage.recipe):
             continue  # counterparts are answers of models that the chain has yet to train

@@ -19,6 +19,7 @@ from PIL import Image
 from alignment.controls import Row, blinded, pixels
 from alignment.evaluate import generate_answers
 from alignment.generation import model_inputs
+from alignment.kept_answers import KeptAnswers
 from alignment.metrics import Metric, Outcome, asked_finding, differences, score_answers, summarise
 from data_builders.lesion_heat import GivenBoxes
 from data_builders.lesion_noise import NoiseSettings, elsewhere, mask_of, noised_under
@@ -63,8 +64,11 @@ def blindness(
     batch_size: int = 32,
     num_resamples: int = 1000,
     seed: int = 0,
+    kept: KeptAnswers | None = None,
 ) -> Blindness:
     """The probe on prompt rows.
+
+    ``kept``: where answers are kept as they come, and taken from.
 
     Raises: InputError if no row shows a lesion with a box in known units.
     """
@@ -75,7 +79,12 @@ def blindness(
             f"blindness: none of {len(rows)} rows asks about a finding that is there and has a box.{UNKNOWN}"
         )
     conditions = {name: shown(seen, name, noise=noise, seed=seed) for name in CONDITIONS}
-    outcomes = {name: _outcomes(model, processor, asked, batch_size=batch_size) for name, asked in conditions.items()}
+    outcomes = {
+        name: _outcomes(
+            model, processor, asked, batch_size=batch_size, kept=kept.under(f"probe: {name}") if kept else None
+        )
+        for name, asked in conditions.items()
+    }
     options = {"num_resamples": num_resamples, "seed": seed}
     return Blindness(
         num_rows=len(seen),
@@ -126,11 +135,13 @@ def _image(
     return noised_under(image, where, noise, rng).image
 
 
-def _outcomes(model: Any, processor: Any, rows: list[Row], *, batch_size: int) -> list[Outcome]:
+def _outcomes(
+    model: Any, processor: Any, rows: list[Row], *, batch_size: int, kept: KeptAnswers | None
+) -> list[Outcome]:
     """The judged answers, with the log-probability of the truth among their counts."""
-    answers = generate_answers(model, processor, rows, batch_size=batch_size)
+    answers = generate_answers(model, processor, rows, batch_size=batch_size, kept=kept)
     judged = score_answers(rows, answers)
-    logps = truth_logps(model, processor, rows, batch_size=batch_size)
+    logps = truth_logps(model, processor, rows, batch_size=batch_size, kept=kept)
     return [
         replace(outcome, counts={**outcome.counts, "truth_logp": logp, "truth_tokens": float(num_tokens)})
         for outcome, (logp, num_tokens) in zip(judged, logps, strict=True)
@@ -138,7 +149,9 @@ def _outcomes(model: Any, processor: Any, rows: list[Row], *, batch_size: int) -
 
 
 @torch.inference_mode()
-def truth_logps(model: Any, processor: Any, rows: Sequence[Row], *, batch_size: int = 32) -> list[tuple[float, int]]:
+def truth_logps(
+    model: Any, processor: Any, rows: Sequence[Row], *, batch_size: int = 32, kept: KeptAnswers | None = None
+) -> list[tuple[float, int]]:
     """For each row the summed log-probability of its ``answer`` and of the end of the turn, and how many tokens.
 
     Raises: InputError naming a row whose answer is not tokenised the same behind its prompt.
@@ -147,7 +160,14 @@ def truth_logps(model: Any, processor: Any, rows: Sequence[Row], *, batch_size: 
     model.eval()
     found: list[tuple[float, int]] = []
     for start in range(0, len(rows), batch_size):
-        found += _batch_logps(model, processor, rows[start : start + batch_size])
+        batch = rows[start : start + batch_size]
+        places = range(start, start + len(batch))
+        own = kept.of("truth", places) if kept else None
+        if own is None:
+            own = _batch_logps(model, processor, batch)
+            if kept:
+                kept.keep("truth", places, own)
+        found += [(logp, num_tokens) for logp, num_tokens in own]
     model.train(was_training)
     return found
 

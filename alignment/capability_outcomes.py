@@ -6,7 +6,6 @@ Micro and macro F1, kappa and under-referral all come from that confusion, so th
 difference and a test hold for each. Left out: partial credit, and a judge of style.
 """
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import numpy as np
 from scipy import stats
 
 from data_builders.curriculum_checks import opinion
+from data_builders.schema import provenance_of
 from rewards.closed_options import chosen, level_options
 from rewards.compare import Comparison
 from rewards.facts import Facts
@@ -58,7 +58,7 @@ def judged(row: Mapping[str, Any], words: str) -> Closed | None:
 
     The truth of a level is derived from the row's facts by its guidelines, not read from the reference.
     """
-    asked = json.loads(row["provenance"]) if row.get("provenance") else {}
+    asked = provenance_of(row)
     kind, about = asked.get("kind"), asked.get("about", "")
     if kind in ("presence", "check"):
         truth, said = (None if (yes := opinion(text)[0]) is None else YES_NO[yes] for text in (row["answer"], words))

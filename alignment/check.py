@@ -66,7 +66,7 @@ def check_chain(
 
 def plan(recipe: Recipe, scale: Scale = Scale()) -> dict[str, Any]:
     """Rows, steps, tokens, parameters, memory of a rank (formula: ``memory.py``) and, with a rate, hours."""
-    check_config(recipe, here=False)
+    check_config(recipe, here=False, ranks=scale.ranks)
     places = kept_places(recipe)
     with made_once(recipe) as made:
         return _figures(made, places, scale)

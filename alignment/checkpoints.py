@@ -2,7 +2,8 @@
 
 A checkpoint without its manifest was killed half way; one whose files differ from it was damaged later. Both are
 named in one line and passed over for the one before. With several processes each hashes its share, and all decide
-alike. Left out: folders that each node keeps for itself; the checkpoints of all ranks lie in one shared folder.
+alike. A seal shows damage, not who wrote a file; that no file of another's runs anything is ``plain_pickles.py``'s.
+Left out: folders that each node keeps for itself; the checkpoints of all ranks lie in one shared folder.
 """
 
 import hashlib
@@ -126,7 +127,7 @@ def goes_on_from(folder: Path) -> str:
 
 
 def _check_processes(checkpoint: Path) -> None:
-    written = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))["processes"]
+    written = read_json(checkpoint / MANIFEST, "")["processes"]
     if written != (now := len(gathered(None))):
         raise InputError(
             f"{checkpoint}: written by {written} processes, and this run has {now}: it cannot go on exactly. "

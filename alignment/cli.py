@@ -3,7 +3,6 @@
 Each command does one step, says where its output went, and ends with one clear sentence and exit code 2 on bad input.
 """
 
-import json
 import os
 import shlex
 import sys
@@ -25,6 +24,7 @@ from alignment.cli_soak import ledger, soak
 from alignment.cli_splits import audit_splits_command
 from alignment.engine import is_main_process, leave_process_group, share_cores
 from data_builders.interruptions import Stopped, handled_by, stop
+from rewards.json_lines import read_json
 from rewards.strict_yaml import InputError
 
 app = typer.Typer(
@@ -82,7 +82,7 @@ def build(
     from data_builders.build_spec import read_spec
 
     out = build_data(read_spec(spec, overrides or []), local=_local_backend, inputs=[spec])
-    card = json.loads((out / "card.json").read_text(encoding="utf-8"))
+    card = read_json(out / "card.json", "Build the set anew.")
     told = {name: card[name] for name in ("counts", "preference") if card[name]}
     say({"built": str(out), "gallery": str(out / "gallery.html"), **told}, as_json)
 
@@ -105,8 +105,8 @@ def export(
 def grounding(
     out: Annotated[Path, typer.Argument(help="an empty or new folder, such as data/grounding")],
     source: Annotated[str, typer.Option(help="phantom_chest, or lidc_ct after `make real-data`")] = "phantom_chest",
-    patients: Annotated[int, typer.Option(help="how many phantom patients")] = 200,
-    size: Annotated[int, typer.Option(help="width and height of the images")] = 128,
+    patients: Annotated[int, typer.Option(min=1, help="how many phantom patients")] = 200,
+    size: Annotated[int, typer.Option(min=32, help="width and height of the images")] = 128,
     seed: int = 0,
     as_json: JsonFlag = False,
 ) -> None:
@@ -119,7 +119,7 @@ def grounding(
     if source not in ("phantom_chest", "lidc_ct"):
         raise InputError(f"grounding: no source named '{source}'. Known: phantom_chest, lidc_ct.")
     built = build_grounding(out, source=source, patients=patients, size=size, seed=seed)
-    card = json.loads((built / "card.json").read_text(encoding="utf-8"))
+    card = read_json(built / "card.json", "Build the set anew.")
     say({"built": str(built), "counts": card["counts"]}, as_json)
 
 
@@ -173,13 +173,15 @@ def train(
 
     Example: clinalign train recipes/sft/phantom_chest.yaml trainer.max_steps=100 output=runs/short
     """
+    from alignment.ranks import agreed
     from alignment.recipe import read_recipe
     from alignment.train import run, run_chain
 
-    if _is_chain(recipe):
+    if agreed(lambda: _is_chain(recipe)):
         folders = run_chain(recipe, overrides or [], fresh=fresh)
     else:
-        folders = [run(read_recipe(recipe, overrides or []), fresh=fresh, inputs=[recipe])]
+        read = agreed(lambda: read_recipe(recipe, overrides or []))
+        folders = [run(read, fresh=fresh, inputs=[recipe])]
     say({"trained": [str(folder) for folder in folders]}, as_json)
     leave_process_group()
 
@@ -214,6 +216,8 @@ def evaluate_command(
     from alignment.weights_digest import model_sha256
     from data_builders.locks import only_one
 
+    if out is not None:
+        check_out(out)
     checked_file(Path(data))  # before a model is loaded
     rows, target = parquet(data), out or evaluation_folder(run)
     with only_one(target):
@@ -236,17 +240,24 @@ def evaluate_command(
 
 def _looked(file: Path) -> dict[str, Any]:
     """By how much each metric of the blindness probe changes when the image shows less, and on how many rows."""
-    content = json.loads(file.read_text(encoding="utf-8"))
+    content = read_json(file, "Evaluate again.")
     drops = {c: {name: m["value"] for name, m in found.items()} for c, found in content["drops"].items()}
     return {"probed": {name: content[name] for name in ("num_rows", "without_lesion")}, "blindness": drops}
 
 
 @app.command()
-def release(run: Path, out: Path, as_json: JsonFlag = False) -> None:
+def release(
+    run: Path,
+    out: Path,
+    not_a_name: Annotated[
+        list[str] | None, typer.Option(help="a word of the base model's template or tokens that is nobody's name")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
     """Release a run: merged weights, processor, model card, evaluation, and a manifest with SHA-256 of every file."""
     from alignment.release import release as release_run
 
-    say({"released": str(release_run(run, out))}, as_json)
+    say({"released": str(release_run(run, out, not_names=not_a_name or ()))}, as_json)
 
 
 app.command()(verify)
@@ -273,8 +284,8 @@ def counterparts(
     out: Annotated[str, typer.Argument(help="where to write them with the column `counterparts`")],
     model: Annotated[list[str], typer.Option(help="NAME=a run's folder, a hub name, or a YAML file of an endpoint")],
     task: Annotated[list[str] | None, typer.Option(help="only rows of this task")] = None,
-    limit: Annotated[int | None, typer.Option(help="only the first rows")] = None,
-    max_new_tokens: int = 96,
+    limit: Annotated[int | None, typer.Option(min=1, help="only the first rows")] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1)] = 96,
     as_json: JsonFlag = False,
 ) -> None:
     """Ask named models once for their answers: the pool that the reward `crpo` compares with. Resumes where it was.
@@ -311,13 +322,13 @@ def winrate(
 @app.command()
 def bench(
     kind: Annotated[str, typer.Argument(help="dpo, grpo, reward or build")],
-    image_tokens: Annotated[int, typer.Option(help="image tokens of a prompt, a square number")] = 256,
-    answer_tokens: Annotated[int, typer.Option(help="tokens of an answer")] = 20,
-    answers: Annotated[int, typer.Option(help="answers to a prompt; DPO has two")] = 8,
-    prompts: Annotated[int, typer.Option(help="prompts of a step")] = 2,
-    hidden_size: Annotated[int, typer.Option(help="width of the language model")] = 256,
-    layers: Annotated[int, typer.Option(help="layers of the language model and of the eyes")] = 4,
-    runs: Annotated[int, typer.Option(help="measured steps of each method, in turn")] = 5,
+    image_tokens: Annotated[int, typer.Option(min=1, help="image tokens of a prompt, a square number")] = 256,
+    answer_tokens: Annotated[int, typer.Option(min=1, help="tokens of an answer")] = 20,
+    answers: Annotated[int, typer.Option(min=2, help="answers to a prompt; DPO has two")] = 8,
+    prompts: Annotated[int, typer.Option(min=1, help="prompts of a step")] = 2,
+    hidden_size: Annotated[int, typer.Option(min=8, help="width of the language model")] = 256,
+    layers: Annotated[int, typer.Option(min=1, help="layers of the language model and of the eyes")] = 4,
+    runs: Annotated[int, typer.Option(min=1, help="measured steps of each method, in turn")] = 5,
     as_json: JsonFlag = False,
 ) -> None:
     """Set clinalign beside stock trl: same model, data and seed; time, peak memory, ratios with spread, both losses.
@@ -331,6 +342,8 @@ def bench(
 
     if kind not in METHODS:
         raise InputError(f"bench: no kind '{kind}'; there are {', '.join(METHODS)}.")
+    if hidden_size % 8:
+        raise InputError(f"--hidden-size {hidden_size}: expected a multiple of 8, which its heads can share.")
     shape = Shape(image_tokens, answer_tokens, 2 if kind == "dpo" else answers, prompts, hidden_size, layers)
     with tempfile.TemporaryDirectory() as folder:
         result = run_bench(kind, shape, runs=runs, folder=Path(folder))  # pyright: ignore[reportArgumentType]

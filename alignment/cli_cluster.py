@@ -36,7 +36,7 @@ def launch(
         raise InputError("launch: --slurm starts torchrun on GPUs; leave out --cpu and --by.")
     launcher: Literal["torchrun", "accelerate"] = "accelerate" if by == "accelerate" else "torchrun"
     run, place = Run(recipe, overrides or []), Place(nodes, gpus, cpu, head, node, launcher)
-    output = _output_of(recipe, run.overrides)
+    output = _output_of(recipe, run.overrides, ranks=nodes * gpus, starts=not (dry_run or slurm))
     if dry_run:
         sys.stdout.write(sbatch_script(run, place) if slurm else shell_line(run, place) + "\n")
     elif slurm:
@@ -45,13 +45,21 @@ def launch(
         raise typer.Exit(code)
 
 
-def _output_of(recipe: Path, overrides: list[str]) -> Path:
-    """The run's folder, once the recipe (or chain) has been read as ``train`` would."""
-    from alignment.recipe import read_recipe
-    from alignment.train import read_chain
+def _output_of(recipe: Path, overrides: list[str], *, ranks: int, starts: bool) -> Path:
+    """The run's folder, once the recipe (or chain) has been read as ``train`` would.
 
-    is_chain = "stages" in read_yaml(recipe)
-    return Path((read_chain if is_chain else read_recipe)(recipe, overrides).output)
+    ``starts``: it will run on this machine, where its first model must be.
+    """
+    from alignment.config_faults import check_config, check_model_name
+    from alignment.recipe import read_recipe
+    from alignment.train import read_chain, stage_recipe
+
+    chain = read_chain(recipe, overrides) if "stages" in read_yaml(recipe) else None
+    first = stage_recipe(chain, 0, recipe) if chain else read_recipe(recipe, overrides)
+    check_config(first, here=False, ranks=ranks, launched=True)
+    if starts:
+        check_model_name(first.model.path)
+    return Path(chain.output if chain else first.output)
 
 
 def show_memory(result: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from typer.core import TyperGroup
 
+from alignment.ranks import end_with_the_others, tells
 from rewards.strict_yaml import InputError
 
 console = Console(stderr=True)
@@ -40,12 +41,13 @@ class Commands(TyperGroup):
             if fault.errno is None:  # no word of the operating system: a library's own, and so ours to translate
                 raise
             tell(sentence(fault))
+        end_with_the_others(2)
         raise typer.Exit(2)
 
 
 def tell(faults: str) -> None:
-    """Each line of the faults as an error of its own."""
-    for line in faults.splitlines():
+    """Each line of the faults as an error of its own; once, where several processes have found them."""
+    for line in faults.splitlines() if tells(faults) else ():
         console.print(f"[red]error:[/red] {escape(printable(line))}", highlight=False, soft_wrap=True)
 
 

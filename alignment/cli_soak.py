@@ -9,7 +9,7 @@ from rich.table import Table
 
 from alignment.cli_output import JsonFlag, Overrides, say_json
 from data_builders.locks import only_one
-from data_builders.output_folders import named_files, refuse_foreign, refuse_needed
+from data_builders.output_folders import check_writable, named_files, refuse_foreign, refuse_needed
 from rewards.strict_yaml import read_yaml
 
 EXACT = (
@@ -36,9 +36,10 @@ def soak(
     from alignment.recipe import read_recipe
     from alignment.soak import soak as run_soak
 
-    read_recipe(recipe, overrides or [])  # its faults are told before a process is started
     refuse_foreign(out, mark="whole.log", kind="a soak")
+    check_writable(out)
     refuse_needed(out, [recipe, *named_files(read_yaml(recipe))])
+    read_recipe(recipe, overrides or [])  # its faults are told before a process is started
     with only_one(out):
         found = run_soak(recipe, overrides or [], folder=out, steps=steps, kills=kills, processes=processes, seed=seed)
     _show(found, "whole run and killed run", as_json)

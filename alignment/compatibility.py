@@ -3,13 +3,13 @@
 Left out: what only data or a machine can show (columns, lengths, missing GPUs); those have checks of their own.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from alignment.recipe import Recipe
+from rewards.json_lines import read_json
 
 Applies = Callable[[Recipe], bool]
 
@@ -20,7 +20,7 @@ def zero_settings(recipe: Recipe) -> dict[str, Any]:
 
     file = recipe.trainer.get("deepspeed")
     if isinstance(file, str) and Path(file).is_file() and not package_faults({"deepspeed": file}):
-        content = json.loads(Path(file).read_text(encoding="utf-8"))
+        content = read_json(Path(file), "See recipes/deepspeed/zero2.json.")
         return dict(content.get("zero_optimization", {}))
     return {}
 

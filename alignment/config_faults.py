@@ -1,23 +1,32 @@
 """What of a recipe's ``trainer`` section this machine or TRL's own config refuses, told before the first step.
 
-Left out: what a launched process meets (``launch`` has read the recipe before it starts any).
+Left out: keys that only a GPU can take, on a machine without one.
 """
 
-import json
+import contextlib
 import os
+import traceback
 import warnings
+from collections.abc import Callable, Generator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from alignment.library_names import installed_keys
 from alignment.recipe import Recipe
+from rewards.json_lines import json_value
 from rewards.strict_yaml import InputError, nearest, read_text
 
+Config = TypeVar("Config")
 SWITCHES = {"use_vllm": "vllm", "use_liger_kernel": "liger_kernel", "deepspeed": "deepspeed"}
 """Keys of the trainer that need a package."""
 OF_A_GPU = ("bf16", "fp16", "tf32", "bf16_full_eval", "fp16_full_eval", "use_liger_kernel", "use_vllm")
 """Keys that a machine without a GPU may refuse, on which a recipe is checked all the same."""
+SECTIONS = {"trl": "trainer", "peft": "model.lora"}
+"""By whose code refuses it, the section of a recipe that is at fault."""
+MADE = ("tiny", "smollm2")
+"""Models that a recipe makes; no folder and no hub name."""
+ADAPTER = "adapter_config.json"
 
 
 def package_faults(section: dict[Any, Any]) -> list[str]:
@@ -51,18 +60,19 @@ def _deepspeed_faults(file: Any) -> list[str]:
     if not isinstance(file, str) or not file:
         return []
     try:
-        content = json.loads(read_text(Path(file)))
+        content = json_value(read_text(Path(file)), file, "See recipes/deepspeed/zero2.json.")
     except InputError as fault:
         return [f"trainer.deepspeed: {fault}"]
-    except (ValueError, RecursionError) as fault:
-        return [f"trainer.deepspeed: {file}: not JSON ({fault}). See recipes/deepspeed/zero2.json."]
     if not isinstance(content, dict) or not isinstance(content.get("zero_optimization", {}), dict):
         return [f"trainer.deepspeed: {file}: expected an object of settings. See recipes/deepspeed/zero2.json."]
     return []
 
 
-def check_config(recipe: Recipe, *, here: bool) -> None:
+def check_config(recipe: Recipe, *, here: bool, ranks: int = 1, launched: bool = False) -> None:
     """Makes TRL's config of the recipe, once. ``here``: as it will train on this machine, and not on one with GPUs.
+
+    ``ranks``: on how many processes it will train, which are not these; ``launched``: this process starts them. Within
+    them the config is made once, where it is needed, since they meet by it.
 
     Raises: InputError with what TRL refuses: values that are none, and settings that do not go together.
     """
@@ -70,7 +80,9 @@ def check_config(recipe: Recipe, *, here: bool) -> None:
 
     if recipe.method == "pairs" or int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return
-    if here and recipe.trainer.get("deepspeed") and "RANK" not in os.environ:
+    if here and recipe.trainer.get("deepspeed"):
+        if "RANK" in os.environ:  # a config made here without DeepSpeed would set up accelerate without it, for good
+            return
         raise InputError(
             "trainer.deepspeed: DeepSpeed needs a launcher. Start it with `clinalign launch RECIPE --gpus N` "
             "(on the CPU: --cpu), or leave the key out: trainer.deepspeed=null."
@@ -79,21 +91,54 @@ def check_config(recipe: Recipe, *, here: bool) -> None:
     given = defaults | installed_keys(recipe.trainer) | {"output_dir": recipe.output, "deepspeed": None}
     if not here:
         given = {key: value for key, value in given.items() if key not in OF_A_GPU} | {"bf16": False}
+    if ranks > 1 and recipe.method == "grpo":  # TRL counts answers over all processes
+        given["per_device_train_batch_size"] = given.get("per_device_train_batch_size", 8) * ranks
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        made_config(config_class(recipe.method), given | ({"use_cpu": True} if launched else {}))
+
+
+def made_config(kind: Callable[..., Config], settings: Mapping[str, Any]) -> Config:
+    """TRL's config of these settings. Raises: InputError with what TRL refuses."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            config_class(recipe.method)(**given)
+        return kind(**settings)
     except (TypeError, ValueError, ImportError) as fault:
         raise InputError(f"trainer: {' '.join(str(fault).split())[:400]}") from None
 
 
+@contextlib.contextmanager
+def told_of_trl() -> Generator[None]:
+    """One sentence where TRL's trainer, or PEFT, refuses settings that do not go together.
+
+    Raises: InputError in place of a ValueError that their own code raises; others are ours, and pass.
+    """
+    try:
+        yield
+    except ValueError as fault:
+        frames = list(traceback.walk_tb(fault.__traceback__))
+        package = frames[-1][0].f_globals.get("__name__", "").partition(".")[0]
+        if isinstance(fault, InputError) or package not in SECTIONS:
+            raise
+        raise InputError(f"{SECTIONS[package]}: {' '.join(str(fault).split())[:400]}") from fault
+
+
 def check_model_name(path: str) -> None:
-    """Raises InputError for a hub name that is not on this machine, where nothing is fetched (``HF_HUB_OFFLINE``)."""
+    """What is known of a model's name before anything is loaded; of an adapter's folder, its base's name.
+
+    Raises: InputError for a hub name that is not on this machine, where nothing is fetched (``HF_HUB_OFFLINE``), and
+    for ``smollm2`` without the package that carries it.
+    """
     from huggingface_hub import constants, try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
-    if not constants.HF_HUB_OFFLINE or Path(path).exists() or path in ("tiny", "smollm2"):
-        return
+    if path == "smollm2":
+        from alignment.smollm2 import gguf_file
+
+        gguf_file()
+    if Path(path).exists():
+        return _check_base(Path(path))
+    if not constants.HF_HUB_OFFLINE or path in MADE:
+        return None
     try:
         files = [try_to_load_from_cache(path, name) for name in ("config.json", "adapter_config.json")]
     except HFValidationError:
@@ -103,3 +148,17 @@ def check_model_name(path: str) -> None:
             f"model.path: '{path}' is not in the local cache, and nothing is fetched (HF_HUB_OFFLINE). Download it "
             f"first: HF_HUB_OFFLINE=0 hf download {path}; or name a folder."
         )
+
+
+def _check_base(folder: Path) -> None:
+    """The name of what the adapter in a folder, or in a run's, was trained on."""
+    from rewards.json_lines import read_json
+
+    for file in (folder / "model" / ADAPTER, folder / ADAPTER):
+        if file.is_file():
+            base = read_json(file, "Train the adapter anew.").get("base_model_name_or_path")
+            if not isinstance(base, str) or not base:
+                raise InputError(f"{file}: names no base_model_name_or_path. Train the adapter anew.")
+            if base != str(folder):
+                check_model_name(base)
+            return

@@ -11,6 +11,7 @@ from typing import Any
 
 from alignment.metrics import Outcome
 from rewards.facts_judge import FactsJudge
+from rewards.json_lines import read_json_lines
 from rewards.judging import Case, Pair
 
 Place = tuple[Path, str]
@@ -41,7 +42,7 @@ def contests(own: Place, opponents: Sequence[Place]) -> list[Outcome]:
 
 def _reports(folder: Path) -> dict[str, dict[str, Any]]:
     """The lines of report rows in ``answers.jsonl``, by id."""
-    lines = [json.loads(line) for line in (folder / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = read_json_lines(folder / "answers.jsonl", "Evaluate again.")
     return {line["id"]: line for line in lines if line["task"] == "report"}
 
 

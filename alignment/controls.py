@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from alignment.metrics import asked_finding
+from data_builders.images import upright
 from rewards.facts import Facts
 from rewards.rule_set import RuleSet, load_rule_set
 from rewards.strict_yaml import InputError
@@ -32,7 +33,7 @@ def pixels(image: Any) -> Image.Image:
     """The picture of an ``images`` entry: as ``datasets`` decodes it, or as Parquet stores it."""
     if isinstance(image, Image.Image):
         return image
-    return Image.open(BytesIO(image["bytes"]) if image["bytes"] else image["path"])
+    return upright(Image.open(BytesIO(image["bytes"]) if image["bytes"] else image["path"]))
 
 
 def image_key(image: Image.Image) -> str:

@@ -25,14 +25,14 @@ from alignment.reward_functions import local_backend
 from alignment.row_cache import borrowed_rows
 from data_builders.digest import sha256
 from data_builders.locks import only_one
-from data_builders.output_folders import unfinished
+from data_builders.output_folders import check_file, unfinished
 from data_builders.row_checks import Check, check_rows
 from rewards.cases import cases, image_bytes, prompt_text
 from rewards.judge_spec import JudgeSpec, open_judge
 from rewards.llm import Completion, LlmClient, ask
 from rewards.llm_cache import ReplyCache
 from rewards.llm_spec import LlmSpec, open_llm
-from rewards.overrides import with_overrides
+from rewards.overrides import Override, with_overrides
 from rewards.strict_yaml import InputError, nearest, read_yaml, validated
 from rewards.tally import Tally
 from rewards.tournament import tournament
@@ -59,7 +59,8 @@ def write_counterparts(
     answered nothing.
     """
     file, target = parquet(data), Path(out) if out.endswith(".parquet") else Path(f"{out}.parquet")
-    _refuse_rows_of_others(target, file)
+    check_file(target, kinds=(".parquet",), inputs=[file])
+    _refuse_rows_of_others(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     check_rows(file, Check(("id", "images", "prompt", *(("task",) if tasks else ()))))
     with only_one(target), borrowed_rows(file, target.with_suffix(".rows")) as every:
@@ -85,9 +86,9 @@ def _asked_rows(rows: Any, data: str, tasks: list[str] | None, limit: int | None
     return rows
 
 
-def _refuse_rows_of_others(target: Path, data: Path) -> None:
-    """Raises: InputError if what would be replaced is the data themselves, or no pool."""
-    if target.is_file() and (target.samefile(data) or "counterparts" not in columns_of(str(target))):
+def _refuse_rows_of_others(target: Path) -> None:
+    """Raises: InputError if what would be replaced is no pool."""
+    if target.is_file() and "counterparts" not in columns_of(str(target)):
         raise InputError(f"{target}: holds rows that are no pool of answers and is not replaced. Name another output.")
 
 
@@ -111,7 +112,7 @@ def _write_pool(
     return {"written": str(target), **card}
 
 
-def pool_of_stage(chain: Chain, stage: Stage, file: Path, wiring: list[str]) -> str:
+def pool_of_stage(chain: Chain, stage: Stage, file: Path, wiring: list[Override]) -> str:
     """The data entry that holds the stage's training rows with the answers of its ``counterparts``; made once."""
     section = with_overrides(read_yaml(file), [*wiring, *stage.overrides])["data"]
     out = f"{chain.output}/{stage.name}_pool/align"

@@ -22,6 +22,7 @@ from trl import DPOConfig, DPOTrainer
 from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import use_adapter
 
+from alignment.config_faults import made_config
 from alignment.dpo_terms import anchor_loss, changed_tokens, span_logps, symmetric_loss, token_kl, token_kl_margin
 from alignment.losses import preference_margin, weighted_dpo_loss
 from alignment.mixed_batches import dummy_image, run_vision_always
@@ -314,7 +315,7 @@ def dpo_trainer(
     kept = [c for c in COLUMNS if c in data.column_names and (mirror or c != "mirror_images")]
     settings = {"max_length": None, **common["arguments"]}
     precompute = settings.pop("precompute_ref_log_probs", None)
-    arguments = DPOConfig(**settings)
+    arguments = made_config(DPOConfig, settings)
     if list(arguments.loss_type) != ["sigmoid"]:
         raise InputError(f"trainer.loss_type: weighted DPO knows 'sigmoid', got {arguments.loss_type}.")
     marks = recipe.weighting.counts_tokens

@@ -73,10 +73,13 @@ def _on_several_cpus(trainer: dict[str, Any]) -> dict[str, Any]:
 def wait_for(file: Path, *, limit_s: float = 600) -> None:
     """Returns once another process of the run has made ``file``.
 
-    Raises: InputError if it is not there in time.
+    Raises: InputError if it is not there in time, or another process has found a fault.
     """
+    from alignment.ranks import raise_fault_of_another
+
     last = time.monotonic() + limit_s
     while not file.is_file():
+        raise_fault_of_another()
         if time.monotonic() > last:
             raise InputError(f"{file}: not there after {limit_s:g} s. Rank 0 makes it, on a disk that all ranks share.")
         time.sleep(0.05)
@@ -96,8 +99,10 @@ def loaded_objects_left_alone() -> Generator[None]:
         gc.unfreeze()
 
 
-def leave_process_group(code: int = 0) -> None:
+def leave_process_group(code: int = 0, *, always: bool = False) -> None:
     """Ends a process of several that has done its work, with this exit code; does nothing where there is no group.
+
+    ``always``: also a process that is not in a group yet.
 
     What is registered with ``atexit`` still runs, but Python is not taken down: a thread of gloo that lets go of its
     last tensor meanwhile would abort the process ("terminate called without an active exception"), also where the
@@ -107,9 +112,10 @@ def leave_process_group(code: int = 0) -> None:
         return
     import torch.distributed as dist
 
-    if not (dist.is_available() and dist.is_initialized()):
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+    elif not always:
         return
-    dist.destroy_process_group()
     atexit._run_exitfuncs()  # pyright: ignore[reportPrivateUsage]
     for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):  # --json writes to the real one
         if stream is not None:

@@ -24,6 +24,7 @@ from alignment.data_summary import data_summary
 from alignment.dialogue_evaluation import dialogues_said
 from alignment.generation import generate
 from alignment.kept_answers import KeptAnswers, check_out, rows_digest, weights_stamp
+from alignment.lineage import trained_on
 from alignment.metrics import Metric, Outcome, final_words, score_answers, summarise
 from alignment.processed_size import ProcessedSizes
 from alignment.processor_checks import check_processing
@@ -37,7 +38,7 @@ from data_builders.schema import message_text
 from data_builders.written_rows import UNKNOWN
 from rewards.box_space import BoxSpace
 from rewards.boxes import parse_boxes
-from rewards.json_lines import read_json
+from rewards.json_lines import json_value, read_json
 from rewards.reading import read
 from rewards.rule_set import RuleSet, load_rule_set
 from rewards.strict_yaml import InputError
@@ -47,6 +48,8 @@ MAX_NEW_TOKENS = {"closed": 8, "box": 32, "report": 96, "dialogue": 32}
 COLUMNS = ("images", "prompt", "answer", "boxes", "facts", "rule_set", "task", "patient", "id")
 CURRICULUM_COLUMNS = ("stage", "capability", "guidelines", "provenance")
 LINE_COLUMNS = (*UNIT_COLUMNS, "box_images", "box_space", "processed_size")
+PROTOCOL = "clinalign"
+"""Answers are read and judged by clinalign's own rules, not by those of a published benchmark."""
 LIBRARIES = ("clinalign", "torch", "transformers", "numpy", "pillow")
 PICTURE_PIXELS = 320
 
@@ -57,6 +60,8 @@ class Evaluation:
 
     ``unjudged``: how many rows no metric judges, by reason. ``model_sha256``: of the weights that answered (None: not
     known). ``data_card``: the counts, licence and hashes of the data set's card. ``rule_sets``: those of the rows.
+    ``protocol``: by whose rules answers are read and judged. ``trained_on``: SHA-256 of the data that led to the model
+    (None: not known).
     """
 
     model: str
@@ -73,6 +78,8 @@ class Evaluation:
     unjudged: dict[str, int] = field(default_factory=dict[str, int])
     model_sha256: str | None = None
     rule_sets: list[str] = field(default_factory=list[str])
+    protocol: str = PROTOCOL
+    trained_on: list[str] | None = None
 
     @classmethod
     def read(cls, folder: Path) -> "Evaluation":
@@ -137,6 +144,7 @@ def evaluate(
     check_out(out)
     kept = KeptAnswers(out, _depends_on(model, name, data, rows, {
         "batch_size": batch_size, "max_new_tokens": budget, "seed": seed, "box_space": box_space,
+        "probe_limit": probe_limit,
     }))  # fmt: skip
     answer = partial(
         generate_answers, model, processor, rows,
@@ -162,6 +170,7 @@ def evaluate(
         metrics={c: summarise(o, num_resamples=num_resamples, seed=seed) for c, o in outcomes.items()},
         unjudged=unjudged,
         rule_sets=sorted({row["rule_set"] for row in rows} - {""}),
+        trained_on=trained_on(name),
     )
     _write(evaluation, answered, outcomes["clean"], out, rules=rules)
     if probe:
@@ -169,7 +178,7 @@ def evaluate(
 
         probed = limited(rows, limit=probe_limit, seed=seed)
         with stands(lambda: f"{kept}; the same command goes on."):
-            blindness(model, processor, probed, batch_size=batch_size, seed=seed).write(out)
+            blindness(model, processor, probed, batch_size=batch_size, seed=seed, kept=kept).write(out)
     kept.remove()  # last: from here on the evaluation counts as finished
     return evaluation
 
@@ -369,7 +378,7 @@ def _answer_line(
         "question": message_text(row["prompt"]),
         "answer": row["answer"],
         "true_boxes": row["boxes"],
-        "facts": json.loads(row["facts"]),
+        "facts": json_value(row["facts"], f"row {row['id']}: 'facts'", "Build the set anew.", strict=False),
         "image": image_key(pixels(row["images"][0])) if row["images"] else None,
         "responses": {name: answers[row["id"]] for name, answers in said.items() if row["id"] in answers},
         "counts": outcome.counts,

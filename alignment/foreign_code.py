@@ -4,15 +4,21 @@ Unless it is told otherwise, transformers asks on standard input whether it may 
 is an error before anything of it is loaded. Left out: asking. Whoever trusts the code makes a checkpoint without it.
 """
 
-import json
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
+
+from rewards.json_lines import read_json
 from rewards.strict_yaml import InputError
 
 PICKLES = ("pytorch_model*.bin", "adapter_model*.bin")
 CODE = ("*.py", "custom_generate/*.py")
+NOT_AS_EXPECTED = (KeyError, AttributeError, TypeError, IndexError, ArithmeticError, StrictDataclassError)
+UNREADABLE = (OSError, ValueError, ImportError, *NOT_AS_EXPECTED)
+"""What transformers raises for files that are damaged, or of a model that it does not know."""
 OF_ENGINES = ("zero_to_fp32.py", "zero_to_torch.py")
 """What DeepSpeed puts beside its checkpoints for people to run; nothing here loads it."""
 SAFE = {"trust_remote_code": False, "use_safetensors": True}
@@ -23,19 +29,52 @@ CURE = (
 )
 
 
+class NotLoaded(InputError):
+    """What a model needs is neither in its folder nor to be had from the hub."""
+
+
 def pretrained(kind: Any, path: str | Path, **options: Any) -> Any:
     """``kind.from_pretrained(path, **options)`` without any code of the model's own.
 
-    Raises: InputError if the model at ``path``, a folder or a hub name, brings code or pickled weights.
+    Raises: InputError if the model at ``path``, a folder or a hub name, brings code or pickled weights; NotLoaded if
+    it is not there, or lacks a file.
     """
     if "gguf_file" not in options:  # which a package carries, beside its own Python
         refuse_foreign_code(path)
-    try:
+    with told_of_files(path):
         return kind.from_pretrained(path, **options, trust_remote_code=False)
-    except ValueError as fault:
-        if "trust_remote_code" not in str(fault):
+
+
+@contextlib.contextmanager
+def told_of_files(path: str | Path) -> Generator[None]:
+    """Whatever transformers says of a model whose files it does not find or cannot read is one sentence.
+
+    Raises: InputError; the operating system's own errors pass.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except UNREADABLE as fault:
+        if isinstance(fault, OSError) and fault.errno is not None:
             raise
-        raise InputError(f"{path}: it is made of custom code. {CURE}") from None
+        if isinstance(fault, ValueError) and "trust_remote_code" in str(fault):
+            raise InputError(f"{path}: it is made of custom code. {CURE}") from None
+        raise not_loaded(path, fault) from fault
+
+
+def not_loaded(path: str | Path, fault: Exception) -> NotLoaded:
+    """One sentence for what transformers says of files that it does not find or cannot read.
+
+    >>> str(not_loaded("a/b", OSError("no such model. See the docs")))
+    "a/b: could not be loaded (no such model). Name a model's folder, or download it first: hf download a/b."
+    """
+    said = " ".join(str(fault).split())
+    if isinstance(fault, NOT_AS_EXPECTED):  # of a file that holds something else
+        said = f"a file of it is not as expected, {type(fault).__name__} {said}"
+    elsewhere = f"Name a model's folder, or download it first: hf download {path}."
+    cure = "Copy or train the model anew." if Path(path).is_dir() else elsewhere
+    return NotLoaded(f"{path}: could not be loaded ({said.partition('. ')[0].rstrip('.')[:200]}). {cure}")
 
 
 def refuse_foreign_code(path: str | Path) -> None:
@@ -59,11 +98,7 @@ def refuse_foreign_code(path: str | Path) -> None:
 def _code(folder: Path) -> Iterator[str]:
     """Where the folder names or holds code."""
     for file in sorted(folder.glob("*config.json")):
-        try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-        except (ValueError, OSError):  # damaged: its reader says so
-            continue
-        if _has_auto_map(content):
+        if _has_auto_map(read_json(file, "Copy the model anew.")):
             yield f"{file.name} names custom code ('auto_map')"
     for pattern in CODE:
         found = [file for file in sorted(folder.glob(pattern)) if file.name not in OF_ENGINES]

@@ -13,6 +13,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from alignment.box_units import card_grid
 from alignment.combined_rewards import combined_rewards
+from alignment.config_faults import made_config
 from alignment.dialogue_checks import dialogues_that_fit, max_context
 from alignment.dialogue_grpo import DialogueTrainer
 from alignment.generation import unsampled_tokens
@@ -53,7 +54,7 @@ def grpo_trainer(recipe: Recipe, model: Any, processor: ProcessorMixin, data: Da
     settings: dict[str, Any] = dict(
         model=model,
         reward_funcs=combined.functions,
-        args=GRPOConfig(**arguments),
+        args=made_config(GRPOConfig, arguments),
         processing_class=processor,
         peft_config=common["peft_config"],
         callbacks=combined.callbacks,

@@ -10,6 +10,7 @@ from PIL import Image
 from alignment.processor_checks import told_of_row
 from alignment.recipe import parquet
 from alignment.row_cache import few_rows
+from data_builders.output_folders import check_file, check_writable
 from data_builders.row_checks import Check, check_rows
 from rewards.strict_yaml import InputError
 
@@ -19,8 +20,10 @@ SHOWN_COLUMNS = ("id", "patient", "split", "task", "facts", "answer", "boxes", "
 def inspect_row(data: str, index: int, model: str, out: Path) -> dict[str, Any]:
     """The row's columns and, with a model's processor, its tokens; writes the processed image to ``out``.
 
-    In ``tokens`` a trained token stands in brackets. Raises: InputError if there is no such row.
+    In ``tokens`` a trained token stands in brackets. Raises: InputError if there is no such row, or ``out`` cannot be.
     """
+    if model:
+        check_file(out, kinds=(".png", ".jpg", ".jpeg"), inputs=[Path(data), Path(f"{data}.parquet")])
     file = parquet(data)
     number = pq.read_metadata(file).num_rows
     if not 0 <= index < number:
@@ -30,7 +33,18 @@ def inspect_row(data: str, index: int, model: str, out: Path) -> dict[str, Any]:
     check_rows(file, Check(("images", "prompt") if model else (), row=index))
     row: dict[str, Any] = few_rows(file, index, 1)[0]
     shown = {name: row[name] for name in SHOWN_COLUMNS if row.get(name) is not None}
+    if model:
+        _check_picture(out)
     return shown | (_as_processed(row, index, model, out) if model else {})
+
+
+def _check_picture(out: Path) -> None:
+    """Raises InputError if no picture can be written there, by its name or its folder."""
+    if out.suffix.lower() not in Image.registered_extensions():
+        raise InputError(f"--out {out}: no kind of picture by its name. Name a file such as inspect.png.")
+    if out.is_dir():
+        raise InputError(f"--out {out}: is a folder. Name a file in it, such as {out / 'inspect.png'}.")
+    check_writable(out.parent)
 
 
 def _as_processed(row: dict[str, Any], index: int, model: str, out: Path) -> dict[str, Any]:
@@ -55,6 +69,7 @@ def _as_processed(row: dict[str, Any], index: int, model: str, out: Path) -> dic
         "tokens": _shown_tokens(processor.tokenizer, [i for i in ids if i != image_id], trained),
     }
     if row["images"]:
+        out.parent.mkdir(parents=True, exist_ok=True)
         processed_image(given["pixel_values"].numpy()).save(out)
         result["image_as_processed"] = str(out)
     return result

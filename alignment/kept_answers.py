@@ -1,9 +1,10 @@
 """Answers of an evaluation, kept as they come: an interrupted one goes on, and its figures are those of a whole one.
 
 They lie in ``answers.unfinished.jsonl`` beside the results until these are written, under what they depend on: model,
-data and settings. Others are begun anew. Left out: the probe of ``blindness.py``, which is asked again.
+data and settings. Others are begun anew. The probe of ``blindness.py`` keeps its own there too.
 """
 
+import copy
 import hashlib
 import json
 import logging
@@ -26,7 +27,7 @@ class KeptAnswers:
     """The answers of one evaluation by condition and place of the row."""
 
     def __init__(self, out: Path, settings: Mapping[str, Any]) -> None:
-        self.file, self._answers = out / FILE, dict[str, dict[int, Response]]()
+        self.file, self._answers, self._of = out / FILE, dict[str, dict[int, Any]](), ""
         content = [*AppendLog(self.file).unread()]
         if content and content[0].get("settings") != settings:
             logger.warning("%s: of another model, data or settings; all rows are asked anew.", self.file)
@@ -40,18 +41,25 @@ class KeptAnswers:
         if self._answers:
             logger.warning("%s: goes on; %s.", out, self)
 
-    def _enter(self, condition: str, places: Places, answers: Sequence[Response]) -> None:
+    def under(self, name: str) -> "KeptAnswers":
+        """The same file for other questions, told apart by this name."""
+        others = copy.copy(self)
+        others._of = f" ({name})"
+        return others
+
+    def _enter(self, condition: str, places: Places, answers: Sequence[Any]) -> None:
         self._answers.setdefault(condition, {}).update(zip(places, answers, strict=True))
 
-    def of(self, condition: str, places: Places) -> list[Response] | None:
-        """The answers of a batch; None if it has not been answered."""
-        own = self._answers.get(condition, {})
+    def of(self, condition: str, places: Places) -> list[Any] | None:
+        """The answers of a batch, as JSON has them; None if it has not been answered."""
+        own = self._answers.get(condition + self._of, {})
         return [own[place] for place in places] if own.keys() >= set(places) else None
 
-    def keep(self, condition: str, places: Places, answers: Sequence[Response]) -> None:
+    def keep(self, condition: str, places: Places, answers: Sequence[Response] | Sequence[tuple[float, int]]) -> None:
         """Writes the answers of a batch; they are on the disk after this."""
-        self._log.append({"condition": condition, "places": list(places), "answers": list(answers)})
-        self._enter(condition, places, answers)
+        name = condition + self._of
+        self._log.append({"condition": name, "places": list(places), "answers": list(answers)})
+        self._enter(name, places, answers)
 
     def remove(self) -> None:
         """To be called once the results are written."""

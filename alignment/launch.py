@@ -1,5 +1,7 @@
 """The line that starts a recipe on many processes, and nothing more: torchrun, accelerate or sbatch.
 
+torchrun is ours (``torchrun.py``), which hands a cluster's warning on to the ranks.
+
 Every node runs the same line; torchrun's rendezvous numbers them. What is trained, DeepSpeed among it, is the recipe's
 alone. Left out: copying files to nodes, and choosing a partition (SLURM reads ``SBATCH_PARTITION`` and the like).
 """
@@ -17,6 +19,8 @@ from data_builders.interruptions import handled_by
 from rewards.strict_yaml import InputError
 
 PORT = 29500
+WARNED_S = 300
+"""How long before the end of its time Slurm warns a job (all steps, not the batch script); ranks write a checkpoint."""
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
 CPU = {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
 
@@ -75,7 +79,7 @@ def line(run: Run, place: Place) -> list[str]:
 
 
 def _torchrun(run: Run, place: Place) -> list[str]:
-    start = [sys.executable, "-m", "torch.distributed.run"]
+    start = [sys.executable, "-m", "alignment.torchrun"]
     if place.nodes == 1:
         meet = ["--standalone"]
     else:
@@ -113,6 +117,9 @@ def sbatch_script(run: Run, place: Place) -> str:
 #SBATCH --ntasks-per-node=1
 #SBATCH --gpus-per-node={place.gpus}
 #SBATCH --output=clinalign-%j.log
+#SBATCH --open-mode=append
+#SBATCH --requeue
+#SBATCH --signal=USR1@{WARNED_S}
 set -euo pipefail
 {exports}
 HEAD="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)"
@@ -141,15 +148,16 @@ def launch(run: Run, place: Place) -> int:
         )
     settled = OFFLINE | dict(os.environ) | (CPU if place.cpu else {})  # what a user has said of the network stays
     process = subprocess.Popen(command, env=settled)
-    with handled_by(lambda number, _: _pass_on(process, number)):
+    warned = signal.SIGUSR1 if place.by == "torchrun" else signal.SIGTERM  # of which accelerate would die
+    with handled_by(lambda number, _: _pass_on(process, warned if number == signal.SIGUSR1 else number)):
         code = process.wait()
     return code if code >= 0 else 128 - code
 
 
 def _pass_on(process: "subprocess.Popen[bytes]", number: int) -> None:
-    """The launcher ends its ranks by SIGTERM and waits for their checkpoint; a terminal's Ctrl-C it gets by itself."""
+    """To the launcher, whose ranks write a checkpoint; a terminal's Ctrl-C it gets by itself."""
     if number != signal.SIGINT:
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(number)
 
 
 def submit(run: Run, place: Place, folder: Path) -> str:

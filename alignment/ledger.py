@@ -16,7 +16,10 @@ from typing import Any
 
 from alignment.checkpoints import write_whole
 from alignment.resident_memory import resident_mib
+from rewards.json_lines import json_value, read_json, read_json_lines, read_json_list
 from rewards.strict_yaml import InputError
+
+DAMAGED = "Add --fresh to train anew."
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Ledger:
         """Drops what comes after this step, a half-written last line among it; how many steps that were."""
         kept, dropped = [], 0
         for line in self.file.read_text(encoding="utf-8").splitlines(keepends=True) if self.file.is_file() else []:
-            if line.endswith("\n") and json.loads(line)["step"] <= step:
+            if line.endswith("\n") and json_value(line, str(self.file), DAMAGED, strict=False)["step"] <= step:
                 kept.append(line)
             else:
                 dropped += 1
@@ -77,7 +80,7 @@ class Ledger:
         Raises: InputError if the epoch was begun in another order: data or settings are not what they were.
         """
         file = self.folder / f"epoch{epoch}.json"
-        if file.is_file() and json.loads(file.read_text(encoding="utf-8")) != list(rows):
+        if file.is_file() and read_json_list(file, DAMAGED) != list(rows):
             raise InputError(
                 f"{file}: this epoch was begun with other rows or another order. Put the data back as they were, "
                 "or add --fresh to begin anew."
@@ -93,7 +96,7 @@ def read_lines(folder: Path) -> list[list[dict[str, Any]]]:
     files = sorted(folder.glob("rank*.jsonl"), key=lambda file: int(file.stem[4:]))
     if not files or not (folder / "plan.json").is_file():
         raise InputError(f"{folder}: holds no ledger. `clinalign train` writes one for sft, dpo and grpo.")
-    return [[json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] for file in files]
+    return [read_json_lines(file, DAMAGED) for file in files]
 
 
 def proof(run: Path) -> dict[str, int]:
@@ -103,7 +106,7 @@ def proof(run: Path) -> dict[str, int]:
     """
     folder = run / "ledger"
     ranks = read_lines(folder)
-    plan = Plan(**json.loads((folder / "plan.json").read_text(encoding="utf-8")))
+    plan = Plan(**read_json(folder / "plan.json", DAMAGED))
     steps = [[line["step"] for line in lines] for lines in ranks]
     last = max(found[-1] for found in steps if found) if any(steps) else 0
     counts = Counter(step for found in steps for step in found)
@@ -111,7 +114,7 @@ def proof(run: Path) -> dict[str, int]:
     result = {"steps": last, "processes": len(ranks), "steps_missing_or_twice": wrong}
     skipped = repeated = filled = rows = 0
     for epoch, seen in _seen_by_epoch(ranks).items():
-        planned = json.loads((folder / f"epoch{epoch}.json").read_text(encoding="utf-8"))
+        planned = read_json_list(folder / f"epoch{epoch}.json", DAMAGED)
         found = _differences(seen, planned, plan)
         skipped, repeated, filled, rows = skipped + found[0], repeated + found[1], filled + found[2], rows + len(seen)
     return {**result, "rows_seen": rows, "rows_skipped": skipped, "rows_repeated": repeated, "filled_up": filled}

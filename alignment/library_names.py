@@ -3,6 +3,7 @@
 Left out: comparing versions. What is there says so itself.
 """
 
+from dataclasses import fields
 from typing import Any
 
 TRAINER_KEYS = {
@@ -12,6 +13,12 @@ TRAINER_KEYS = {
 """A trainer's keys since transformers 5.23, each with its name before."""
 CACHES = ("cache", "past_key_values")
 """The key-value cache among a forward's arguments and in its output: since transformers 5.24, and before."""
+
+
+def trainer_keys(config: type) -> dict[str, Any]:
+    """Types by name of what a recipe's trainer section may hold: the config's fields, and newer names of them."""
+    kinds = {field.name: field.type for field in fields(config)}
+    return {new: kinds[old] for new, old in TRAINER_KEYS.items()} | kinds
 
 
 def installed_keys(trainer: dict[str, Any], known: set[str] | None = None) -> dict[str, Any]:
@@ -30,8 +37,6 @@ def installed_keys(trainer: dict[str, Any], known: set[str] | None = None) -> di
 
 
 def _training_arguments() -> set[str]:
-    from dataclasses import fields
-
     from transformers import TrainingArguments
 
     return {field.name for field in fields(TrainingArguments)}

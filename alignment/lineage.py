@@ -3,7 +3,6 @@
 Left out: whether an earlier run was trained anew since; a run notes which model it starts from, not its hash.
 """
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,9 @@ from typing import Any
 import yaml
 
 from alignment.data_summary import Json, data_summary
-from alignment.released_fields import DATA
+from alignment.released_fields import DATA, RECIPE
 from alignment.weights_digest import files_sha256, folder_of, weight_files
+from rewards.json_lines import read_json
 from rewards.strict_yaml import InputError
 
 
@@ -34,7 +34,7 @@ class Step:
     @property
     def told(self) -> Json:
         """Its method and its data."""
-        return {"method": self.recipe["method"], "data": [DATA(one) for one in self.data]}
+        return {"method": RECIPE(self.recipe).get("method", "training"), "data": [DATA(one) for one in self.data]}
 
 
 def steps_of(run: Path) -> list[Step]:
@@ -43,6 +43,17 @@ def steps_of(run: Path) -> list[Step]:
     Raises: InputError if the run has no recipe or provenance.
     """
     return _steps(run, frozenset())
+
+
+def trained_on(model: str) -> list[str] | None:
+    """SHA-256 of all data that led to a run's model; None where it is no run, or its records are not readable."""
+    try:
+        steps = steps_of(Path(model)) if _is_run(Path(model)) else None
+    except InputError:
+        return None
+    if steps is None:
+        return None
+    return sorted({data["sha256"] for step in steps for data in step.data if "sha256" in data})
 
 
 def _steps(run: Path, seen: frozenset[Path]) -> list[Step]:
@@ -70,7 +81,7 @@ def run_records(run: Path) -> tuple[Json, Json]:
     """
     try:
         recipe: Any = yaml.safe_load((run / "recipe.resolved.yaml").read_text(encoding="utf-8"))
-        provenance: Any = json.loads((run / "provenance.json").read_text(encoding="utf-8"))
+        provenance = read_json(run / "provenance.json", "")
         known = isinstance(recipe["method"], str) and isinstance(recipe["model"]["path"], str)
     except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
         recipe, provenance, known = None, None, False
@@ -90,5 +101,11 @@ def base_name(steps: list[Step]) -> str:
     if Path(path).exists():
         files = weight_files(Path(path)) or weight_files(Path(path) / "model")
         return f"a model without a public name, SHA-256 {files_sha256(files)}" if files else "a model that is not named"
-    is_public = re.fullmatch(r"[\w.-]+/[\w.-]+", path, re.ASCII) and folder_of(path)
-    return path if is_public else "a model that is not named"
+    return public_name(steps) or "a model that is not named"
+
+
+def public_name(steps: list[Step]) -> str | None:
+    """The name of the cached model of the hub that the first run started from; None if it was another."""
+    path = str(steps[0].recipe["model"]["path"])
+    is_name = re.fullmatch(r"[\w.-]+/[\w.-]+", path, re.ASCII) and not Path(path).exists()
+    return path if is_name and folder_of(path) else None

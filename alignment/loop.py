@@ -19,12 +19,14 @@ from alignment.controls import BASELINES
 from alignment.kept_answers import is_finished
 from alignment.loop_figures import figures, is_figure
 from alignment.loop_file import UNTRAINED, Comparison, Loop, read_loop
+from alignment.loop_release import check_release, loop_release
 from alignment.metrics import BY_FINDING, differences, ratios_in, score_answers, summarise
 from alignment.over_seeds import mean_over_seeds
 from alignment.train import run, stage_recipe
 from data_builders.interruptions import stands
 from data_builders.locks import only_one
 from data_builders.schema import user_turn
+from rewards.json_lines import read_json, read_json_lines
 from rewards.rule_set import load_rule_set
 from rewards.strict_yaml import InputError, nearest, read_yaml
 
@@ -58,6 +60,7 @@ def run_loop(path: Path, *, seeds: int = 1, fresh: bool = False, quiet: bool = F
     loop = read_loop(path)
     done = f"What is finished in {loop.chain.output} stands, and is not done again."
     with only_one(Path(loop.chain.output)), stands(lambda: done):
+        check_release(loop.chain.output, _run_to_release(loop, path, single=seeds == 1), fresh=fresh)
         return _run_loop(loop, path, seeds=seeds, fresh=fresh, quiet=quiet)
 
 
@@ -69,7 +72,7 @@ def _run_loop(loop: Loop, path: Path, *, seeds: int, fresh: bool, quiet: bool) -
     out = Path(loop.chain.output) / (f"effects_{seeds}_seeds.json" if seeds > 1 else "effects.json")
     result = {"seeds": seeds, "effects": [effect.to_json() for effect in effects], "output": loop.chain.output}
     out.write_text(json.dumps(result, indent=2), encoding="utf-8")
-    released = _released(loop, base, single=seeds == 1)
+    released = loop_release(loop.chain.output, _run_to_release(loop, path, single=seeds == 1), fresh=fresh)
     if not quiet:
         _print_table(effects, seeds)
         Console().print(
@@ -84,7 +87,7 @@ def _built(loop: Loop, path: Path, *, fresh: bool) -> Path:
 
     spec = read_spec(Path(loop.spec), [])
     card = Path(spec.output) / "card.json"
-    as_built = json.loads(card.read_text(encoding="utf-8"))["spec"] if card.is_file() else None
+    as_built = read_json(card, "Build the set anew.").get("spec") if card.is_file() else None
     is_built = as_built == spec.model_dump(mode="json") and not fresh
     return card.parent if is_built else build(spec, inputs=[path, Path(loop.spec)])
 
@@ -92,6 +95,10 @@ def _built(loop: Loop, path: Path, *, fresh: bool) -> Path:
 def _base_seed(loop: Loop, path: Path) -> int:
     first = read_yaml(path.parent / loop.chain.stages[0].recipe)
     return int(first.get("trainer", {}).get("seed", 42))
+
+
+def _run_to_release(loop: Loop, path: Path, *, single: bool) -> Path:
+    return _home(loop, _base_seed(loop, path), single) / loop.release
 
 
 def _home(loop: Loop, seed: int, single: bool) -> Path:
@@ -123,7 +130,16 @@ def _one_seed(loop: Loop, path: Path, data: Path, seed: int, *, single: bool, fr
 
 
 def _evaluated(loop: Loop, data: Path, run_folder: Path, out: Path, *, controls: bool) -> Path:
-    """The evaluation folder of a stage; made if it is not there, or is not of the weights that are there."""
+    """The evaluation folder of a stage; made if it is not there, or is not of the weights that are there.
+
+    Raises: InputError if another process evaluates into it.
+    """
+    with only_one(out):
+        _evaluate(loop, data, run_folder, out, controls=controls)
+    return out
+
+
+def _evaluate(loop: Loop, data: Path, run_folder: Path, out: Path, *, controls: bool) -> None:
     from alignment.box_units import written_space
     from alignment.evaluate import evaluate, limited, read_rows
     from alignment.models import load_for_inference
@@ -146,7 +162,6 @@ def _evaluated(loop: Loop, data: Path, run_folder: Path, out: Path, *, controls:
         model, processor = load_for_inference(str(run_folder))
         rows = limited(read_rows(data / loop.test), limit=loop.limit, seed=0)
         write_points(operating_points(model, processor, rows, loop.operating_points, batch_size=128), out)
-    return out
 
 
 def _is_of(evaluation: Path, weights: str | None) -> bool:
@@ -221,7 +236,7 @@ def outcomes_of(folder: Path, condition: str) -> list[Any]:
 
 
 def _lines(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
+    return read_json_lines(folder / "answers.jsonl", "Remove the folder and evaluate again.")
 
 
 def _as_row(line: dict[str, Any]) -> dict[str, Any]:
@@ -250,15 +265,6 @@ def _mean_effect(effects: list[Effect]) -> Effect:
     first, notes = effects[0], [effect.note for effect in effects if effect.note]
     note = f"{notes[0]} with {len(notes)} of {len(effects)} seeds" if notes else ""
     return Effect(first.before_name, first.after_name, first.metric, before, after, *interval, note)
-
-
-def _released(loop: Loop, seed: int, *, single: bool) -> Path:
-    from alignment.release import release
-    from alignment.weights_digest import model_sha256
-
-    run_folder = _home(loop, seed, single) / loop.release
-    out = Path("released") / Path(loop.chain.output).name
-    return out if _is_of(out, model_sha256(str(run_folder))) else release(run_folder, out)
 
 
 def _print_table(effects: list[Effect], seeds: int) -> None:

@@ -5,13 +5,12 @@ A loop names them in ``metrics`` by paths: ``probe/lesion_noised/truth_logp`` (u
 logged), ``equal_recall/hallucination_rate`` (where ``after`` omits as often as ``before``).
 """
 
-import json
 from pathlib import Path
-from typing import Any
 
 from alignment.blindness import CONDITIONS
 from alignment.metric_names import fault_of_metric
 from alignment.operating_points import FILE, hallucination_at, read_points
+from rewards.json_lines import read_json, read_json_lines
 from rewards.strict_yaml import InputError, nearest
 
 EQUAL_RECALL = "equal_recall/hallucination_rate"
@@ -77,7 +76,7 @@ def _at_equal_recall(before: Path, after: Path) -> tuple[float, float]:
 
 
 def _probed(folder: Path, kind: str, path: str) -> float:
-    content: dict[str, Any] = json.loads(_there(folder / "blindness.json").read_text(encoding="utf-8"))
+    content = read_json(_there(folder / "blindness.json"), "Evaluate again.")
     condition, _, metric = path.partition("/")
     found = content["metrics" if kind == "probe" else "drops"].get(condition, {}).get(metric)
     return NAN if found is None else float(found["value"])
@@ -85,8 +84,8 @@ def _probed(folder: Path, kind: str, path: str) -> float:
 
 def _trained(before: Path, after: Path, key: str) -> tuple[float, float]:
     """The last value that each stage's training logged; where only one logs it, NaN (0 for a drift) of the other."""
-    logs = [_there(folder.parent / "log.jsonl").read_text(encoding="utf-8").splitlines() for folder in (before, after)]
-    entries = [[json.loads(line) for line in log] for log in logs]
+    logs = [_there(folder.parent / "log.jsonl") for folder in (before, after)]
+    entries = [read_json_lines(log, "Train the stage anew.") for log in logs]
     first, second = ([entry[key] for entry in log if key in entry] for log in entries)
     if not first and not second:
         known = sorted({name for log in entries for entry in log for name in entry})

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from data_builders.digest import sha256
+from rewards.json_lines import read_json
 from rewards.strict_yaml import InputError
 
 MANIFEST = "manifest.json"
@@ -75,9 +76,9 @@ def _listed(manifest: Path) -> Json:
     if not manifest.is_file():
         raise InputError(f"{manifest}: no such file, so no release. Make one with: clinalign release RUN OUT.")
     try:
-        files = json.loads(manifest.read_text(encoding="utf-8"))["files"]
+        files = read_json(manifest, "")["files"]
         outside = [name for name in files if not _is_inside(name)]
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (InputError, KeyError, TypeError):
         raise InputError(f"{manifest}: not the manifest of a release. Release it again from its run.") from None
     if outside or not isinstance(files, dict):
         told = ascii(outside[0]) if outside else "something else"

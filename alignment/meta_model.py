@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alignment.foreign_code import pretrained
+from alignment.config_faults import told_of_trl
+from alignment.foreign_code import NotLoaded, pretrained
 from alignment.memory import Layers
 from alignment.recipe import Recipe
 from rewards.strict_yaml import InputError
@@ -26,7 +27,9 @@ def known_config(path: str) -> Any:
     shipped = SHIPPED / path.rpartition("/")[2]
     try:
         return pretrained(AutoConfig, path, local_files_only=True)
-    except OSError:
+    except NotLoaded:
+        if Path(path).is_dir():  # it is here, and damaged
+            raise
         if (shipped / "config.json").is_file():
             return pretrained(AutoConfig, shipped)
     raise InputError(
@@ -48,13 +51,15 @@ def meta_model(recipe: Recipe) -> Any:
     from peft import get_peft_model
     from transformers import AutoModelForImageTextToText
 
-    from alignment.models import freeze, lora_config
+    from alignment.models import check_sees, freeze, lora_config
 
     config = model_config(recipe)
+    check_sees(config, recipe.model.path)
     with torch.device("meta"):
         model: Any = AutoModelForImageTextToText.from_config(config, trust_remote_code=False)
         lora = lora_config(recipe.model.lora)
-        model = get_peft_model(model, lora) if lora else model
+        with told_of_trl():
+            model = get_peft_model(model, lora) if lora else model
     freeze(model, list(recipe.model.freeze))
     return model
 

@@ -4,16 +4,19 @@ Tensors of a wrong size are known only where they are loaded (``told_of_weights`
 """
 
 import contextlib
-import json
 from collections.abc import Generator, Iterator
 from functools import lru_cache
 from pathlib import Path
 
-from rewards.json_lines import read_json
+from alignment.foreign_code import not_loaded
+from rewards.json_lines import json_value, read_json
 from rewards.strict_yaml import InputError
 
 CURE = "Copy or train the model anew."
-CONFIGS = ("config.json", "adapter_config.json", "processor_config.json", "preprocessor_config.json", "tokenizer.json")
+CONFIGS = (
+    "config.json", "adapter_config.json", "processor_config.json", "preprocessor_config.json", "tokenizer.json",
+    "tokenizer_config.json", "generation_config.json",
+)  # fmt: skip
 WEIGHTS = ("safetensors", "bin")
 MISMATCH = ("ignore_mismatched_sizes", "size mismatch")
 """What transformers and torch say of a tensor whose size is not the model's."""
@@ -27,7 +30,9 @@ def check_model_files(folder: Path) -> None:
         if file.name == "config.json" and "model_type" not in keys:
             raise InputError(f"{file}: names no model_type, so no model is known for it. {CURE}")
     for index in sorted(folder.glob("*.index.json")):
-        shards = read_json(index, CURE).get("weight_map", {})
+        shards = read_json(index, CURE).get("weight_map")
+        if not isinstance(shards, dict):
+            raise InputError(f"{index}: names no weights (weight_map). {CURE}")
         lacking = sorted({str(shard) for shard in shards.values() if not (folder / str(shard)).is_file()})
         if lacking:
             raise InputError(f"{folder}: lacks {', '.join(lacking)}, which {index.name} names. {CURE}")
@@ -50,7 +55,7 @@ def _faults(file: Path) -> Iterator[str]:
             yield f"is truncated ({size} bytes)"
             return
         try:
-            header = json.loads(opened.read(length))
+            header = json_value(opened.read(length), file.name, "")
             ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
         except (ValueError, KeyError, TypeError, AttributeError, IndexError):
             yield "is no safetensors file (its header is not readable)"
@@ -63,7 +68,8 @@ def _faults(file: Path) -> Iterator[str]:
 def told_of_weights(path: str) -> Generator[None]:
     """One sentence where the folder holds no weights, or they do not fit the model that its config describes.
 
-    Raises: InputError, also instead of the ``RuntimeError`` of transformers or torch about tensors of a wrong size.
+    Raises: InputError, also instead of the ``RuntimeError`` of transformers or torch about tensors of a wrong size, and
+    of the ``OSError`` of transformers about a file that neither folder nor hub has.
     """
     folder = Path(path)
     if folder.is_dir():
@@ -72,6 +78,10 @@ def told_of_weights(path: str) -> Generator[None]:
             raise InputError(f"{folder}: holds no weights (no *.safetensors). {CURE}")
     try:
         yield
+    except OSError as fault:  # trl loads some models itself
+        if fault.errno is not None or "huggingface.co" not in str(fault):
+            raise
+        raise not_loaded(path, fault) from fault
     except RuntimeError as fault:
         if not any(sign in str(fault) for sign in MISMATCH):
             raise

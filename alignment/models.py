@@ -13,12 +13,17 @@ from typing import Any
 import pyarrow.parquet as pq
 import torch
 from peft import LoraConfig, PeftModel
-from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
+from transformers import (
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    PreTrainedModel,
+)
 
 from alignment import kernels
-from alignment.config_faults import check_model_name
+from alignment.config_faults import MADE, check_model_name
 from alignment.engine import is_main_process, wait_for
-from alignment.foreign_code import SAFE, pretrained, refuse_foreign_code
+from alignment.foreign_code import SAFE, pretrained, refuse_foreign_code, told_of_files
 from alignment.model_files import check_model_files, told_of_weights
 from alignment.recipe import Lora, ModelSection, Recipe, parquet
 from rewards.strict_yaml import InputError, nearest_file
@@ -46,6 +51,11 @@ def model_folder(path: str) -> str:
         raise InputError(
             f"model.path: {path} holds no checkpoint (neither config.json nor adapter_config.json is there)."
         )
+    if path in MADE:
+        raise InputError(
+            f"model.path: '{path}' is made by `clinalign train` from a recipe, and has no weights before. Name the "
+            f"folder of a run that started from it."
+        )
     if path.startswith((".", "/", "runs/", "data/")) or path.count("/") > 1:
         raise InputError(
             f"model.path: no folder {path}.{nearest_file(folder)} Train it first, or name a Hugging Face model."
@@ -56,7 +66,7 @@ def model_folder(path: str) -> str:
 def prepared_model(recipe: Recipe) -> str:
     """The folder or hub name to load, after ``tiny`` and ``smollm2`` are created under ``output/init``."""
     section, init = recipe.model, Path(recipe.output) / "init"
-    if section.path not in ("tiny", "smollm2"):
+    if section.path not in MADE:
         return model_folder(section.path)
     if not is_main_process():  # transformers writes nothing on the others
         wait_for(init / "config.json")
@@ -138,7 +148,8 @@ def base_of(folder: str) -> str:
     """Where a model's base lies: for an adapter's folder what it was trained on, else ``folder`` itself."""
     from peft import PeftConfig
 
-    base = str(PeftConfig.from_pretrained(folder).base_model_name_or_path) if _is_adapter(folder) else folder
+    with told_of_files(folder):
+        base = str(PeftConfig.from_pretrained(folder).base_model_name_or_path) if _is_adapter(folder) else folder
     refuse_foreign_code(base)
     return base
 
@@ -164,9 +175,18 @@ def load_model(
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1 if model.num_parameters() < SMALL_MODEL else THREADS)
     if _is_adapter(folder):
-        with told_of_weights(folder):
+        with told_of_weights(folder), told_of_files(folder):
             return PeftModel.from_pretrained(model, folder, is_trainable=trainable)
     return model
+
+
+def check_sees(config: Any, path: str) -> None:
+    """Raises InputError if this is no model of images and texts: TRL would start it from random weights."""
+    if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+        raise InputError(
+            f"model.path: {path} is of the type '{config.model_type}', which reads no images. "
+            "Name a vision-language model."
+        )
 
 
 def load_for_inference(path: str, *, max_pixels: int | None = None) -> tuple[Any, Any]:

@@ -19,6 +19,7 @@ from alignment.generation import generate
 from alignment.metrics import score_answers, summarise
 from data_builders.render import report
 from rewards.facts import Facts, Finding
+from rewards.json_lines import read_json_list
 from rewards.rule_set import RuleSet, load_rule_set
 from rewards.strict_yaml import InputError
 
@@ -120,7 +121,7 @@ def write_points(points: Sequence[OperatingPoint], folder: Path) -> Path:
 
 def read_points(folder: Path) -> list[OperatingPoint]:
     """The points that were written into a folder."""
-    return [OperatingPoint(**point) for point in json.loads((folder / FILE).read_text(encoding="utf-8"))]
+    return [OperatingPoint(**point) for point in read_json_list(folder / FILE, "Evaluate again.", strict=False)]
 
 
 def biases_in(folder: Path) -> list[float]:

@@ -3,6 +3,7 @@
 ``trainer`` is TRL's own vocabulary, handed on verbatim. Left out: inheritance between recipes; a recipe says all of it.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,7 +15,7 @@ from data_builders.build_spec import Relevance
 from data_builders.lesion_noise import NoiseSettings
 from rewards.box_space import BoxSpace
 from rewards.llm_spec import LlmSpec
-from rewards.overrides import with_overrides
+from rewards.overrides import Override, with_overrides
 from rewards.strict_yaml import InputError, fault_lines, nearest, read_yaml
 
 PairKind = Literal["own_error", "degraded", "lesion_noise", "look_alike", "llm"]
@@ -268,8 +269,8 @@ class Chain(_Strict):
         return self
 
 
-def read_recipe(path: Path, overrides: list[str] = ()) -> Recipe:  # type: ignore[assignment]
-    """The recipe in a file, after ``key=value`` overrides.
+def read_recipe(path: Path, overrides: Sequence[Override] = ()) -> Recipe:
+    """The recipe in a file, after overrides.
 
     Raises: InputError that lists every fault of the file, the data and the trainer section at once.
     """

@@ -3,23 +3,23 @@
 What does not go together stands in ``compatibility.py``. Left out: whatever needs a model to be loaded.
 """
 
-import dataclasses
 import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from alignment.config_faults import package_faults
 from alignment.curriculum_section import curriculum_faults
 from alignment.engine import is_main_process
 from alignment.foreign_code import SAFE
-from alignment.library_names import TRAINER_KEYS
+from alignment.library_names import trainer_keys
 from alignment.recipe import Recipe, RewardEntry, columns_of, kept_places, parquet
 from alignment.reward_functions import pays_for
+from alignment.trainer_values import value_faults
 from data_builders.row_checks import Check, file_faults
 from rewards.loading import load_reward
-from rewards.strict_yaml import InputError, nearest, number_trap
+from rewards.strict_yaml import InputError, nearest
 from rewards.tasks import KNOWN
 
 GIVEN_BY_TRAINER = ("completion_ids",)
@@ -48,29 +48,15 @@ def trainer_faults(content: dict[str, Any]) -> list[str]:
     section, method = content.get("trainer", {}), content.get("method")
     if method not in ("sft", "dpo", "grpo", "reward_model") or not isinstance(section, dict):
         return []
-    kinds = {f.name: f.type for f in dataclasses.fields(config_class(method))}
-    kinds = {new: kinds[old] for new, old in TRAINER_KEYS.items()} | kinds
+    kinds = trainer_keys(config_class(method))
     faults = [f"trainer.{key}: unknown key.{nearest(str(key), list(kinds))}" for key in section if key not in kinds]
-    return (
-        faults
-        + package_faults(section)
-        + [
-            f"trainer.{key}: got the string '{value}', expected a number{number_trap(value)}."
-            for key, value in section.items()
-            if isinstance(value, str) and _numeric_only(kinds.get(key))
-        ]
-        + [
-            f"trainer.{key}: got {str(value)[:80]}, expected a number."
-            for key, value in section.items()
-            if isinstance(value, list | dict) and _numeric_only(kinds.get(key))
-        ]
-        + [
-            f"trainer.{key}: got {value}, expected a finite number."
-            for key, value in section.items()
-            if _is_void(value)
-        ]
-        + _foreign_code(section)
-    )
+    values = value_faults(config_class(method), section)
+    nested = [
+        f"trainer.{key}: got {value}, expected finite numbers in it."
+        for key, value in section.items()
+        if isinstance(value, dict | list) and _is_void(value)
+    ]
+    return [*faults, *package_faults(section), *values, *nested, *_foreign_code(section)]
 
 
 def _foreign_code(section: dict[str, Any]) -> list[str]:
@@ -91,11 +77,6 @@ def _is_void(value: Any) -> bool:
     if isinstance(value, list):
         return any(map(_is_void, value))
     return isinstance(value, float) and not math.isfinite(value)
-
-
-def _numeric_only(kind: Any) -> bool:
-    kinds = set(get_args(kind) or (kind,)) - {type(None)}
-    return bool(kinds) and kinds <= {int, float}
 
 
 def data_faults(recipe: Recipe) -> list[str]:

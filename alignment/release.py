@@ -6,42 +6,49 @@ readers have.
 """
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from alignment.data_summary import data_name, data_sentence
-from alignment.lineage import Step, base_name, steps_of
+from alignment.lineage import Step, base_name, public_name, steps_of
 from alignment.manifest import MANIFEST, make_readable, verify, write_manifest
 from alignment.released_fields import PROVENANCE, RECIPE, evaluation_form, known_words
 from alignment.released_model import save_merged
 from alignment.report import CONDITIONS, metric_names
-from alignment.vocabulary import check_vocabulary
+from alignment.vocabulary import check_texts, check_vocabulary
 from alignment.weights_digest import model_sha256
 from data_builders.locks import only_one
-from data_builders.output_folders import new_folder
+from data_builders.output_folders import check_writable, new_folder
+from rewards.json_lines import read_json
 from rewards.strict_yaml import InputError
 
 __all__ = ["MANIFEST", "model_card", "release", "verify"]
 Json = dict[str, Any]
 
 
-def release(run: Path, out: Path, *, evaluation: Path | None = None) -> Path:
+def release(
+    run: Path, out: Path, *, evaluation: Path | None = None, replace: bool = False, not_names: Collection[str] = ()
+) -> Path:
     """The run's model, adapter merged, in ``out`` with processor, card, evaluation and manifest.
 
     ``evaluation``: the folder or file of its evaluation, by default ``run/evaluation``. ``out`` appears whole
-    or not at all. Raises: InputError if the run or its evaluation is missing, the latter holds no figure or is of other
-    weights, the vocabulary holds words of reports, or ``out`` is not empty.
+    or not at all; ``replace``: in place of what is there; ``not_names``: words of templates and special tokens that are
+    nobody's name. Raises: InputError if the run or its evaluation is missing,
+    the latter holds no figure or is of other weights, the vocabulary holds words of reports, or ``out`` is not empty.
     """
+    if not replace:
+        _refuse_occupied(out)
+    check_writable(out)
     judged = _evaluation_file(run, evaluation)
     figures = _figures(judged, run)
     _check_is_finished(run)
     _check_is_of(figures, judged, run)
     steps = steps_of(run)
     told = _evaluation_told(figures, steps)
-    _check_vocabulary(run, steps)
-    _refuse_occupied(out)
+    _check_vocabulary(run, steps, not_names)
     with only_one(out), new_folder(out) as folder:
         num_parameters, architecture = save_merged(run / "model", folder)
         (folder / "evaluation.json").write_text(json.dumps(told, indent=2, sort_keys=True) + "\n", encoding="utf-8")
@@ -65,10 +72,10 @@ def _evaluation_file(run: Path, evaluation: Path | None) -> Path:
 
 def _figures(judged: Path, run: Path) -> Json:
     try:
-        figures: Any = json.loads(judged.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
-        figures = None
-    if not isinstance(figures, dict) or not isinstance(figures.get("metrics"), dict):
+        figures = read_json(judged, "")
+    except InputError:
+        figures = Json()
+    if not isinstance(figures.get("metrics"), dict):
         raise InputError(f"{judged}: not an evaluation. Make it again: clinalign eval {run} DATA.")
     if not figures["metrics"].get("clean"):
         raise InputError(f"{judged}: holds no figure. Evaluate on rows that can be judged: clinalign eval {run} DATA.")
@@ -103,14 +110,16 @@ def _evaluation_told(figures: Json, steps: list[Step]) -> Json:
         fault = ", ".join(lacking) or "figures of known names"
         raise InputError(f"the evaluation lacks {fault}. Make it again with: clinalign eval.")
     summary = told.get("data_card") or {}
-    named = {"model": f"{base_name(steps)}, after {steps[-1].recipe['method']}", "data": data_name(summary)}
+    named = {"model": f"{base_name(steps)}, after {steps[-1].told['method']}", "data": data_name(summary)}
     return {"max_new_tokens": {}, "versions": {}, "data_card": None, **told, **named}
 
 
-def _check_vocabulary(run: Path, steps: list[Step]) -> None:
+def _check_vocabulary(run: Path, steps: list[Step], not_names: Collection[str]) -> None:
     from alignment.models import load_processor
 
-    check_vocabulary(load_processor(str(run)).tokenizer, steps, run)
+    processor, name = load_processor(str(run)), public_name(steps)
+    check_vocabulary(processor.tokenizer, steps, run)
+    check_texts(processor, run, published=load_processor(name) if name else None, not_names=not_names)
 
 
 def _refuse_occupied(out: Path) -> None:

@@ -84,7 +84,9 @@ def _named(*known: str) -> Form:
 
 
 DIGEST = pattern(r"[0-9a-f]{64}")
-VERSION = pattern(r"[0-9]+(\.[0-9A-Za-z]+){0,4}(\+[0-9a-z.]{1,20})?")
+VERSION = pattern(
+    r"[0-9]{1,4}(\.[0-9]{1,4}){1,3}(\.?(a|b|rc|dev|post)[0-9]{0,3})?(\+(cpu|cu[0-9]{2,3}|rocm[0-9.]{1,5}|git[0-9a-f]{7,9}))?"
+)
 LICENCE = either(
     one_of(*LICENCES.values()),
     pattern(r"(CC0|CC[ -]BY(-NC)?(-SA|-ND)?|MIT|Apache|BSD-[23]-Clause|ODbL|ODC-By)([ -]\d\.\d)?"),
@@ -113,7 +115,7 @@ REASON = one_of(
 LIBRARY = one_of(
     "clinalign", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "deepspeed", "numpy", "pillow"
 )
-PROVENANCE = record(packages=table(LIBRARY, VERSION), git_commit=pattern(r"[0-9a-f]{6,64}"), seed=number)
+PROVENANCE = record(packages=table(LIBRARY, VERSION), git_commit=pattern(r"[0-9a-f]{40}([0-9a-f]{24})?"), seed=number)
 
 
 def evaluation_form(words: Collection[str]) -> Form:
@@ -130,6 +132,8 @@ def evaluation_form(words: Collection[str]) -> Form:
         metrics=table(one_of(*CONDITIONS), table(metric(words), METRIC)),
         box_space=one_of(*get_args(BoxSpace)),
         unjudged=counts(REASON),
+        protocol=one_of("clinalign"),
+        trained_on=each(DIGEST),
     )
 
 

@@ -1,8 +1,9 @@
 """The files of a released model: weights (adapter merged), configuration, processor; of each, only known fields.
 
 A configuration carries along whatever else stood in the one it was loaded from: a note, a path. Names of fields are
-those of the classes that read the files; texts are identifiers. The chat template and the vocabulary are the model and
-stay, but for comments in the former. Left out: what the weights themselves remember.
+those of the classes that read the files; a text that these know, or a word of the vocabulary. The chat template and the
+vocabulary are the model and stay, but for comments in the former (``vocabulary.py`` looks through both). Left out: what
+the weights themselves remember.
 """
 
 import inspect
@@ -12,6 +13,9 @@ import shutil
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
+
+from alignment.transformers_words import is_field, is_quoted
+from rewards.json_lines import read_json
 
 FILES = re.compile(
     r"(config|generation_config|processor_config|preprocessor_config|video_preprocessor_config|tokenizer_config"
@@ -39,7 +43,9 @@ TOKENIZER = (
     "clean_up_tokenization_spaces", "split_special_tokens", "errors", "legacy", "use_default_system_prompt",
     "spaces_between_special_tokens",
 )  # fmt: skip
-IDENTIFIER = re.compile(r"[A-Za-z0-9_.+-]{1,64}", re.ASCII)
+VERSION = re.compile(r"\d{1,3}(\.\d{1,3}){1,3}(\.dev\d{1,3})?", re.ASCII)
+PLACE = re.compile(r"\d{1,6}", re.ASCII)
+"""A key that is the number of a token."""
 
 
 def save_merged(model_folder: Path, out: Path) -> tuple[int, str]:
@@ -66,7 +72,8 @@ def _keep_known(folder: Path, model: Any, processor: Any) -> None:
             shutil.rmtree(file)
         elif not FILES.fullmatch(file.name):
             file.unlink()
-    _rewrite(folder / "config.json", lambda content: _config(content, model.config))
+    parts = {part for name, _ in model.named_modules() for part in (name, *name.split("."))}
+    _rewrite(folder / "config.json", lambda content: _config(content, model.config, parts))
     _rewrite(folder / "generation_config.json", lambda content: kept(content, GenerationConfig().to_dict()))
     for name in ("processor_config", "preprocessor_config", "video_preprocessor_config"):
         _rewrite(folder / f"{name}.json", lambda content: _processor(content, processor))
@@ -80,18 +87,18 @@ def _keep_known(folder: Path, model: Any, processor: Any) -> None:
 
 def _rewrite(file: Path, change: Callable[[Any], Any]) -> None:
     if file.is_file():
-        content = change(json.loads(file.read_text(encoding="utf-8")))
+        content = change(read_json(file, "Copy or train the model anew."))
         file.write_text(json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _config(content: dict[str, Any], config: Any) -> dict[str, Any]:
+def _config(content: dict[str, Any], config: Any, words: Collection[str]) -> dict[str, Any]:
     """The fields that the configuration's class knows; in parts of the model, that theirs does."""
     from transformers import PretrainedConfig
 
     known = {*CONFIG, *type(config)().to_dict(), *inspect.signature(type(config).__init__).parameters} - UNNAMED
     parts = {name for name in content if isinstance(getattr(config, name, None), PretrainedConfig)}
-    inner = {name: _config(content[name], getattr(config, name)) for name in parts & known}
-    return kept({name: own for name, own in content.items() if name not in parts}, known) | inner
+    inner = {name: _config(content[name], getattr(config, name), words) for name in parts & known}
+    return kept({name: own for name, own in content.items() if name not in parts}, known, words=words) | inner
 
 
 def _processor(content: dict[str, Any], processor: Any) -> dict[str, Any]:
@@ -114,7 +121,7 @@ def _known_of_part(part: Any) -> set[str]:
 
 
 def kept(content: dict[str, Any], known: Collection[str], *, words: Collection[str] = ()) -> dict[str, Any]:
-    """The known fields, of which numbers, identifiers, the ``words`` (a vocabulary) and lists and tables of these stay.
+    """The known fields, of which numbers, texts that transformers knows, ``words``, and lists and tables of these stay.
 
     >>> kept({"hidden_size": 8, "hidden_act": "silu", "note": "Jane"}, ["hidden_size", "hidden_act"])
     {'hidden_size': 8, 'hidden_act': 'silu'}
@@ -124,7 +131,7 @@ def kept(content: dict[str, Any], known: Collection[str], *, words: Collection[s
 
 def _is_plain(value: Any, words: Collection[str]) -> bool:
     if isinstance(value, str):
-        return IDENTIFIER.fullmatch(value) is not None or value in words
+        return value in words or VERSION.fullmatch(value) is not None or is_quoted(value)
     return value is None or isinstance(value, bool | int | float | list | dict)
 
 
@@ -132,7 +139,7 @@ def _plain(value: Any, words: Collection[str]) -> Any:
     if isinstance(value, list):
         return [_plain(one, words) for one in value if _is_plain(one, words)]
     if isinstance(value, dict):
-        found = {name: own for name, own in value.items() if IDENTIFIER.fullmatch(str(name))}
+        found = {name: own for name, own in value.items() if PLACE.fullmatch(str(name)) or is_field(str(name))}
         return {name: _plain(own, words) for name, own in found.items() if _is_plain(own, words)}
     return value
 
@@ -143,4 +150,5 @@ def without_comments(template: str) -> str:
     >>> without_comments("a {#- of Jane -#} b")
     'a {#--#} b'
     """
-    return re.sub(r"(\{#-?).*?(-?#\})", r"\1\2", template, flags=re.DOTALL)
+    end = template.rfind("#}") + 2  # no comment ends behind it, and each mark there would be searched for its end
+    return re.sub(r"(\{#-?).*?(-?#\})", r"\1\2", template[:end], flags=re.DOTALL) + template[end:]

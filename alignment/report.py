@@ -19,7 +19,7 @@ from alignment.dialogue_pages import confusion_tables, dialogues_to_read
 from alignment.metrics import LOWER_IS_BETTER, MACROS, RATIOS
 from alignment.run_comparison import mcnemar_tables
 from rewards.box_space import Extent, Units
-from rewards.strict_yaml import InputError
+from rewards.json_lines import read_json, read_json_lines
 
 NUM_PICTURES = 12
 CONDITIONS = {
@@ -31,6 +31,7 @@ CONDITIONS = {
 }
 UNBOUNDED = ("claims_per_report", "boxes_per_answer")
 Json = dict[str, Any]
+MADE_WITH = "An evaluation is made with: clinalign eval."
 
 
 def write_report(evaluations: Mapping[str, Path], out: Path) -> Path:
@@ -67,15 +68,11 @@ def _template() -> Any:
 
 
 def _read_json(path: Path) -> Json:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file. An evaluation is made with: clinalign eval.")
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read_json(path, MADE_WITH)
 
 
 def _read_answers(path: Path) -> list[Json]:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file. An evaluation is made with: clinalign eval.")
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return read_json_lines(path, MADE_WITH)
 
 
 def metric_names(summaries: list[Json]) -> list[str]:

@@ -16,13 +16,14 @@ from typing import Any, cast
 
 import torch
 from transformers import TrainerCallback
-from transformers.trainer_utils import get_last_checkpoint, rotate_checkpoints
+from transformers.trainer_utils import rotate_checkpoints
 
 from alignment.checkpoints import goes_on_from, last_whole, seal, step_of
 from alignment.ending import AskedToEnd
 from alignment.finite import FiniteTraining, check_weights
 from alignment.kept_state import read_state, write_state
 from alignment.ledger import Ledger, Plan
+from alignment.plain_pickles import PlainPickles
 from alignment.recipe import DataSection
 from alignment.row_order import EpochSampler, Order, by_length, redrawn, shuffled, unshuffled
 from alignment.row_tokens import Lengths
@@ -274,9 +275,8 @@ def train_from_last_checkpoint(trainer: Any, folder: Path) -> None:
     """
     if _moves_reference(trainer) and getattr(trainer, "is_deepspeed_enabled", False):
         raise InputError("trainer.sync_ref_model: its reference is not kept under DeepSpeed; leave one of the two out.")
-    if not _is_resumable(trainer):
-        checkpoints = folder / "checkpoints"
-        trainer.train(resume_from_checkpoint=get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None)
+    if not _is_resumable(trainer):  # it seals no checkpoint, and from one without a seal nothing goes on
+        trainer.train()
         return
     last = last_whole(folder / "checkpoints")
     ledger = Ledger(folder / "ledger", trainer.args.process_index)
@@ -288,7 +288,9 @@ def train_from_last_checkpoint(trainer: Any, folder: Path) -> None:
     trainer.ledger, trainer.resumed_from, trainer.asked_to_end = ledger, last, AskedToEnd()
     trainer.add_callback(Resuming(trainer))
     trainer.add_callback(trainer.asked_to_end)  # behind it: the step's line of the ledger is closed first
-    with told_where_it_stopped(folder), handled_by(trainer.asked_to_end.note):
+    with told_where_it_stopped(folder), handled_by(trainer.asked_to_end.note), contextlib.ExitStack() as opening:
+        if last:
+            trainer.add_callback(opening.enter_context(PlainPickles(last)))
         trainer.train(resume_from_checkpoint=str(last) if last else None)
 
 

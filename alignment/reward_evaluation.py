@@ -17,12 +17,16 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
+from alignment.config_faults import check_model_name
 from alignment.controls import blinded, pixels
 from alignment.evaluate import limited
 from alignment.generation import generate
+from alignment.models import model_folder
 from alignment.recipe import parquet
-from alignment.reward_model import scores_of
+from alignment.reward_model import reward_model_folder, scores_of
 from data_builders.digest import sha256
+from data_builders.locks import only_one
+from data_builders.output_folders import check_writable, refuse_foreign
 from data_builders.row_checks import Check, check_rows
 from data_builders.schema import message_text
 from rewards.loading import Reward, load_reward
@@ -289,16 +293,29 @@ def evaluate_reward_models(
     """``reward_model.json`` and ``reward_model.html`` in each run's folder; returns what the former hold.
 
     ``prompts`` and ``policy``: prompt rows, of which those of ``task`` get ``num_samples`` answers for best of n, the
-    same for every run. Raises: InputError if one of the two is missing, or the data are no preference rows.
+    same for every run. Raises: InputError if one of the two is missing, a folder holds
+    something else or cannot be written to, or the data are no preference rows.
     """
+    for out in runs.values():
+        refuse_foreign(out, mark="reward_model.json", kind="an evaluation of a reward model")
+        check_writable(out)
     if (prompts is None) != (policy is None):
         raise InputError("eval-reward-model: best of n needs both --prompts and --policy.")
     candidates = None
     if prompts is not None and policy is not None:
+        check_model_name(policy)
+        model_folder(policy)
         options = {"num_samples": num_samples, "metric": metric, "task": task, "limit": limit, "seed": seed}
         candidates = cache(partial(_candidates, prompts, policy, max_new_tokens=max_new_tokens, **options))
     rows = pair_rows(data, limit=limit, seed=seed)
-    return [_evaluated(run, out, data, rows, candidates, seed) for run, out in runs.items()]
+    found: list[dict[str, Any]] = []
+    for run, out in runs.items():
+        reward_model_folder(run)
+        check_writable(out)
+    for run, out in runs.items():
+        with only_one(out):
+            found.append(_evaluated(run, out, data, rows, candidates, seed))
+    return found
 
 
 def _candidates(

@@ -5,7 +5,6 @@ head and with ``score.weight``, beside the processor. Left out: heads that pool 
 """
 
 import contextlib
-import json
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,14 @@ from transformers import PreTrainedModel
 from transformers.integrations.deepspeed import HfDeepSpeedConfig, set_hf_deepspeed_config, unset_hf_deepspeed_config
 from transformers.utils import logging as transformers_logging
 
+from alignment.config_faults import check_model_name
 from alignment.controls import pixels
+from alignment.foreign_code import told_of_files
+from alignment.model_files import CURE
 from alignment.models import load_model, load_processor, model_folder
 from alignment.prompt_groups import Group, collated, group
 from alignment.shared_prefix import Batch, Setting, model_inputs, resolved
+from rewards.json_lines import read_json
 from rewards.strict_yaml import InputError
 
 HEAD = "score"
@@ -89,11 +92,12 @@ def reward_model_folder(path: str) -> str:
     folder = Path(model_folder(path))
     adapter, config = folder / "adapter_config.json", folder / "config.json"
     if adapter.is_file():
-        trained = HEAD in (json.loads(adapter.read_text(encoding="utf-8")).get("modules_to_save") or [])
+        trained = HEAD in (read_json(adapter, CURE).get("modules_to_save") or [])
     else:
-        trained = config.is_file() and ARCHITECTURE in (json.loads(config.read_text(encoding="utf-8"))["architectures"])
+        trained = config.is_file() and ARCHITECTURE in (read_json(config, CURE).get("architectures") or [])
     if not trained:
         raise InputError(f"{path}: no reward model. Train one with `method: reward_model` and name its output folder.")
+    check_model_name(str(folder))  # an adapter's base
     return str(folder)
 
 
@@ -116,8 +120,11 @@ def _whole(folder: str) -> RewardModel:
 
 
 def _with_adapter(folder: str) -> PeftModel:
-    base = json.loads((Path(folder) / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
-    return PeftModel.from_pretrained(reward_model_on(load_model(base, dtype="auto")), folder)
+    base = read_json(Path(folder) / "adapter_config.json", CURE).get("base_model_name_or_path")
+    if not isinstance(base, str):
+        raise InputError(f"{folder}/adapter_config.json: names no base model. {CURE}")
+    with told_of_files(folder):
+        return PeftModel.from_pretrained(reward_model_on(load_model(base, dtype="auto")), folder)
 
 
 def _head(folder: Path) -> torch.Tensor:

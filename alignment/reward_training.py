@@ -14,6 +14,7 @@ from datasets import Dataset
 from transformers import ProcessorMixin
 from trl import RewardConfig, RewardTrainer
 
+from alignment.config_faults import made_config
 from alignment.dpo import PreferenceCollator
 from alignment.foreign_code import SAFE
 from alignment.losses import weighted_mean
@@ -108,7 +109,7 @@ def reward_trainer(
     """
     settings = {"max_length": None, **common["arguments"]}
     options = settings.pop("model_init_kwargs", {})
-    arguments = RewardConfig(**settings)  # before the model is loaded: it may say that weights are sharded
+    arguments = made_config(RewardConfig, settings)  # before the model is loaded: it may say that weights are sharded
     if not isinstance(model, str) and recipe.model.lora:
         raise InputError("model.lora: the model is an adapter itself. Release it first, or leave lora out.")
     vlm = load_model(model, **_load_options(options)) if isinstance(model, str) else model

@@ -16,16 +16,14 @@ import pyarrow.parquet as pq
 import torch
 from filelock import FileLock
 from PIL import Image as PilImage
-from PIL import ImageOps
 from safetensors.torch import load_file, save_file
 
 from alignment.processor_checks import told_of_row
 from alignment.prompt_groups import group
 from alignment.reference_cache import cache_folder, processor_settings
 from alignment.row_cache import read_once
+from data_builders.images import upright
 
-ORIENTATION = 274
-"""The tag of a picture's orientation in its EXIF data."""
 PAIR = ("chosen", "rejected")
 ANSWERS = {"sft": ("completion",), "dpo": PAIR, "reward_model": PAIR, "grpo": ()}
 """The columns that hold the answers of a method's rows."""
@@ -93,10 +91,7 @@ def _opened(image: Any) -> PilImage.Image:
     """The image; of an undecoded one only the header is read, unless it says that the picture lies on its side."""
     if isinstance(image, PilImage.Image):
         return image
-    opened = PilImage.open(io.BytesIO(image["bytes"]) if image["bytes"] else image["path"])
-    if opened.format == "PNG" and "exif" not in opened.info:  # to ask it would read all of it
-        return opened
-    return ImageOps.exif_transpose(opened) if opened.getexif().get(ORIENTATION, 1) > 1 else opened
+    return upright(PilImage.open(io.BytesIO(image["bytes"]) if image["bytes"] else image["path"]))
 
 
 def lengths_of_file(processor: Any, file: Path, answers: Sequence[str], *, run: Path | None = None) -> Lengths:

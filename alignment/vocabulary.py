@@ -1,22 +1,36 @@
-"""The words of a vocabulary that was made from a data set's texts: in what people wrote, a name can become a token.
+"""The words that a model's processor brings along: a name can be a token, or stand in the chat template.
 
-Only ``tiny`` has such a vocabulary, and only of rows that a person may have written is it looked through. Left out:
-words of three letters, and names that are words of clinalign's own.
+Of vocabularies only ``tiny``'s is made from a data set's texts, and only of rows that a person may have written is it
+looked through; special tokens and templates, which people write, are of every model. Left out: words of three letters,
+names that are words of clinalign's or transformers' own, and patterns by which a tokenizer splits.
 """
 
 import ast
 import re
+from collections.abc import Collection, Iterator
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from alignment.lineage import Step
+from alignment.released_model import without_comments
+from alignment.transformers_words import words
+from rewards.json_lines import json_value
 from rewards.strict_yaml import InputError
 
 NO_PERSONS_WORDS = frozenset(
     {"phantom_chest", "phantom_marrow", "phantom_oct", "lidc_ct", "bccd", "vqa_rad", "slake", "path_vqa", "iu_xray"}
 )
 """Sources that are drawn, or published with their words."""
+OF_TEMPLATES = (
+    "january", "february", "march", "april", "june", "july", "august", "september", "october", "november", "december",
+    "artificial", "intelligence", "curious", "polite", "roles", "brave", "wolfram", "medgemma", "blockquote",
+    "endofchunk", "endofprompt",
+)  # fmt: skip
+"""Words of published templates and special tokens that transformers does not write."""
+NO_TEXTS = ("type", "strategy", "direction", "behavior", "prepend_scheme", "version", "Regex", "precompiled_charsmap")
+"""Fields of a tokenizer.json that hold words of tokenizers, or patterns and tables."""
 
 
 def check_vocabulary(tokenizer: Any, steps: list[Step], where: Path) -> None:
@@ -32,6 +46,62 @@ def check_vocabulary(tokenizer: Any, steps: list[Step], where: Path) -> None:
         )
 
 
+def check_texts(processor: Any, where: Path, *, published: Any = None, not_names: Collection[str] = ()) -> None:
+    """Raises InputError if the processor's special tokens or chat template hold words that nobody is known to write.
+
+    ``published``: the processor of a published model that this one comes from, whose words may stay; ``not_names``:
+    words of which a person says that they are nobody's name.
+    """
+    may_stay = {word for _, text in _texts(published) for word in _told(text)} if published else set[str]()
+    may_stay |= set(not_names)
+    for place, text in _texts(processor):
+        if foreign := sorted(word for word in _told(text) - may_stay if not _is_known(word)):
+            raise InputError(
+                f"{where}: its {place} holds words that neither clinalign nor transformers writes "
+                f"({', '.join(foreign[:20])}{', ...' * (len(foreign) > 20)}): a patient's name could be among them. If you "
+                f"have looked and none is: clinalign release ... --not-a-name {foreign[0]}, and so on. Else take them "
+                "out of the model that the first step starts from, and train anew."
+            )
+
+
+def _texts(processor: Any) -> Iterator[tuple[str, str]]:
+    """What a processor holds in words, by where: its templates, its special tokens, and how its tokenizer works."""
+    tokenizer = processor.tokenizer
+    for template in (processor.chat_template, tokenizer.chat_template):
+        yield "chat template", without_comments(" ".join(_leaves(template)))
+    own = [name for key, name in vars(processor).items() if key.endswith("_token")]
+    special = [*tokenizer.all_special_tokens, *tokenizer.get_added_vocab(), *_leaves(own)]
+    yield "special tokens", "\n".join(special)
+    if backend := getattr(tokenizer, "backend_tokenizer", None):
+        content = json_value(backend.to_str(), "tokenizer", "Save the tokenizer anew.")
+        for large in ("vocab", "merges"):
+            content["model"].pop(large, None)
+        yield "tokenizer", "\n".join(_leaves(content))
+
+
+def _leaves(content: Any) -> Iterator[str]:
+    """Every text in a JSON value, but for those fields in which tokenizers takes no text of one's own."""
+    if isinstance(content, str):
+        yield content
+    elif isinstance(content, dict):
+        for key, own in content.items():
+            if key not in NO_TEXTS:
+                yield from _leaves(own)
+    elif isinstance(content, list):
+        for own in content:
+            yield from _leaves(own)
+
+
+def _told(text: str) -> set[str]:
+    """Its words that could be a person's: four letters and more, two in a script of its own, or five digits."""
+    return set(re.findall(r"[^\W\d_]{4,}|[^\W\d_\x00-\x7f]{2,}|\d{5,}", text))
+
+
+def _is_known(word: str) -> bool:
+    own = word.casefold()
+    return own in OF_TEMPLATES or own in words() or own in _own_words()
+
+
 def foreign_words(tokenizer: Any) -> list[str]:
     """The words of four letters and more in the vocabulary that stand nowhere in what clinalign writes."""
     told = _own_words()
@@ -40,6 +110,7 @@ def foreign_words(tokenizer: Any) -> list[str]:
     return sorted({word for text in texts for word in re.findall(r"[^\W\d_]{4,}", text) if word.casefold() not in told})
 
 
+@cache
 def _own_words() -> str:
     """What the rule sets, the curricula and the code of the builders put into words."""
     shelves = [Path(str(files(name))) for name in ("rewards", "data_builders")]

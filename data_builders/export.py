@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from data_builders.locks import only_one
-from data_builders.output_folders import new_folder
+from data_builders.output_folders import check_writable, new_folder
 from data_builders.preference_formats import FORMATS, Format, Pair, survey, write_pairs
 from data_builders.row_checks import Check, check_rows, open_parquet
 from data_builders.schema import Message, message_text
@@ -30,6 +30,7 @@ def export(data: Path, shape: str, out: Path) -> dict[str, Any]:
         raise InputError(f"export: no format '{shape}'.{nearest(shape, list(FORMATS))} Known: {', '.join(FORMATS)}.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"export: {out} is there already; name a new folder.")
+    check_writable(out)
     rows = open_parquet(data)
     missing = [name for name in COLUMNS if name not in (*rows.schema_arrow.names, *OPTIONAL)]
     if missing:

@@ -5,7 +5,6 @@
 # pyright: reportUnknownArgumentType=false
 
 import base64
-import json
 from collections.abc import Iterator
 from difflib import SequenceMatcher
 from itertools import groupby, islice
@@ -16,21 +15,23 @@ import pyarrow.parquet as pq
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from data_builders.dialogues import transcript
-from data_builders.schema import message_text
+from data_builders.schema import message_text, provenance_of
 from rewards.boxes import parse_boxes
 from rewards.dialogue import read_dialogue
 from rewards.facts import Box, Facts
+from rewards.json_lines import read_json
 
 NUM_IMAGES = 24
 ROWS_AN_IMAGE = 12
 COLOURS = ("#2fbf71", "#ff9f43", "#5aa9ff", "#f06ac0", "#e6d03a", "#4cd3d9")
 """One a finding, in the order of the rows' facts; all stand out on grey."""
+COMPARED = 300
 Row = dict[str, Any]
 
 
 def write_gallery(folder: Path) -> Path:
     """Writes ``gallery.html`` of a built data set from its Parquet files and ``card.json``."""
-    card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+    card = read_json(folder / "card.json", "Build the set anew.")
     files = sorted(folder.glob("*/*.parquet"))
     num_images = max(2, NUM_IMAGES // max(1, len(files)))
     sections = [_section(file, num_images, card["spec"]["box_grid"]) for file in files]
@@ -86,8 +87,7 @@ def _shape(name: str, box: Box, colour: str) -> dict[str, Any]:
 
 
 def _flaw(row: Row) -> str:
-    provenance = json.loads(row["provenance"])
-    return provenance.get("flaw", "")
+    return str(provenance_of(row).get("flaw", ""))
 
 
 def _written(row: Row) -> list[Box]:
@@ -96,14 +96,14 @@ def _written(row: Row) -> list[Box]:
 
 def _shown(row: Row) -> dict[str, Any]:
     chosen, rejected = (message_text(row[key]) if row.get(key) else "" for key in ("chosen", "rejected"))
-    notes = json.loads(row["provenance"])
+    notes = provenance_of(row)
     return {
         "id": row["id"],
         "task": row["task"],
         "question": message_text(row["prompt"]),
         "answer": _answer(row),
-        "chosen": _marked(chosen, rejected),
-        "rejected": _marked(rejected, chosen),
+        "chosen": marked(chosen, rejected),
+        "rejected": marked(rejected, chosen),
         "noised": [base64.b64encode(image["bytes"]).decode() for image in row.get("rejected_images") or []],
         "weight": row.get("weight"),
         "kind": row.get("kind"),
@@ -122,9 +122,10 @@ def _answer(row: Row) -> str:
     return row.get("answer") or ""
 
 
-def _marked(text: str, other: str) -> list[tuple[str, bool]]:
-    """The words of ``text``, each with whether it differs from ``other``."""
+def marked(text: str, other: str) -> list[tuple[str, bool]]:
+    """The words of ``text``, each with whether it differs from ``other``; only the first ``COMPARED`` are marked."""
     words, others = text.split(), other.split()
-    blocks = SequenceMatcher(None, words, others, autojunk=False).get_matching_blocks()
+    first = words[:COMPARED]  # ``SequenceMatcher`` takes the product of both lengths, and more where words recur
+    blocks = SequenceMatcher(None, first, others[:COMPARED], autojunk=False).get_matching_blocks()
     same = {k for block in blocks for k in range(block.a, block.a + block.size)}
-    return [(word, k not in same) for k, word in enumerate(words)]
+    return [(word, k < COMPARED and k not in same) for k, word in enumerate(words)]

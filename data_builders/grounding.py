@@ -23,7 +23,7 @@ from PIL import Image
 from data_builders.digest import sha256
 from data_builders.images import png_bytes
 from data_builders.locks import only_one
-from data_builders.output_folders import new_folder
+from data_builders.output_folders import check_writable, new_folder
 from data_builders.render import box_answer
 from data_builders.row_files import schema_of
 from data_builders.schema import assistant_turn, box_units, on_grid, user_turn
@@ -198,8 +198,9 @@ def build_grounding(
 
     Raises: InputError if ``out`` is not empty, the source yields nothing, or the CT is not installed.
     """
-    if out.exists() and any(out.iterdir()):
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out}: holds files already. Name another folder, or empty this one.")
+    check_writable(out)
     sequences = (
         phantom_sequences(patients=patients, size=size, seed=seed, splits=SPLITS)
         if source == "phantom_chest"

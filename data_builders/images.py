@@ -6,11 +6,13 @@ Left out: DICOM and volumes (a source reads those), and resizing (the model's pr
 from io import BytesIO
 from pathlib import Path
 
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from rewards.strict_yaml import InputError
 
 PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
+LYING = (5, 6, 7, 8)
+"""EXIF orientations in which width and height change places."""
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 """What Pillow raises for a damaged file; its ``UnidentifiedImageError`` is an OSError."""
 
@@ -64,6 +66,24 @@ def decoded(image: Image.Image | None) -> Image.Image:
     if not image.width or not image.height:
         raise ImageError("the image has no pixels")
     return image
+
+
+def is_turned(image: Image.Image) -> bool:
+    """Whether an opened file's EXIF tag says that the picture stands otherwise than its pixels; no pixel is read."""
+    if image.format == "PNG" and "exif" not in image.info:  # to ask it would read all of it
+        return False
+    return image.getexif().get(ExifTags.Base.Orientation, 1) > 1
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The opened file as it stands by its EXIF tag, as ``datasets`` decodes it."""
+    return ImageOps.exif_transpose(image) if is_turned(image) else image
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height of ``upright``, by the header alone."""
+    lies = is_turned(image) and image.getexif()[ExifTags.Base.Orientation] in LYING
+    return (image.height, image.width) if lies else (image.width, image.height)
 
 
 def png_bytes(image: Image.Image) -> bytes:

@@ -32,13 +32,16 @@ class Stopped(BaseException):
 
 @contextlib.contextmanager
 def handled_by(handler: Handler) -> Generator[None]:
-    """Within the block ``handler`` gets the signals; not in forked children, which end as ever, or pass over Ctrl-C."""
+    """Within the block ``handler`` gets the signals; not in forked children, which SIGTERM ends as ever.
+
+    Ctrl-C and SIGUSR1, which a terminal or a cluster sends to all, are for the parent, which ends its children itself.
+    """
     owner = os.getpid()
 
     def handle(number: int, frame: FrameType | None) -> None:
         if os.getpid() == owner:
             handler(number, frame)
-        elif number != signal.SIGINT:  # a terminal sends it to all; the parent ends its children
+        elif number == signal.SIGTERM:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 

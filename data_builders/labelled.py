@@ -7,7 +7,6 @@ Left out: boxes, and finding columns with side and size.
 """
 
 import csv
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 from data_builders.images import ImageError, inside, open_image
 from data_builders.schema import Quarantined, Sample
 from rewards.facts import Facts
+from rewards.json_lines import json_value
 from rewards.rule_set import load_rule_set
 from rewards.strict_yaml import InputError, nearest_file
 
@@ -49,18 +49,25 @@ def labelled(*, root: Path, rule_set: str, table: str = "labels.jsonl") -> Itera
 def _records(path: Path) -> Iterator[Any]:
     if not path.is_file():
         raise InputError(f"{path}: no such file.{nearest_file(path)} Name it in 'table', and its folder in 'root'.")
-    with path.open(encoding="utf-8", newline="") as file:
-        if path.suffix == ".csv":
-            yield from (_from_csv(row) for row in csv.DictReader(file))
-        else:
+    if path.suffix != ".csv":
+        with path.open("rb") as file:
             yield from (_from_json(line) for line in file if line.strip())
-
-
-def _from_json(line: str) -> Any:
+        return
     try:
-        return json.loads(line)
-    except json.JSONDecodeError as fault:
-        return f"not JSON ({fault.msg})"
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            yield from (_from_csv(row) for row in csv.DictReader(file))
+    except UnicodeDecodeError as fault:
+        raise InputError(f"{path}: not UTF-8 ({fault.reason}). Save it as UTF-8.") from None
+    except csv.Error as fault:
+        raise InputError(f"{path}: not readable as CSV ({fault}). Mend the quotes in it.") from None
+
+
+def _from_json(line: bytes) -> Any:
+    """The record, or why there is none."""
+    try:
+        return json_value(line, "", "")
+    except InputError as fault:
+        return str(fault).removeprefix(": ").strip()
 
 
 def _from_csv(row: Record) -> Record:

@@ -27,6 +27,7 @@ from PIL import Image
 from data_builders.near_images import MAX_DISTANCE, dhash, near_pairs
 from data_builders.row_checks import open_parquet
 from data_builders.schema import message_text
+from rewards.json_lines import json_reply
 from rewards.strict_yaml import InputError
 
 Kind = Literal["patient", "study", "row", "image", "near_image", "report"]
@@ -146,7 +147,8 @@ def _report(row: dict[str, Any]) -> str:
     """The words of a report as a person wrote it, folded; empty where templates wrote it."""
     if "report" not in row.get("task", "") or str(row.get("source", "")).startswith("phantom"):
         return ""
-    if "generator" in json.loads(row.get("provenance") or "{}"):
+    notes = json_reply(row.get("provenance") or "{}")  # other programs' need not be JSON
+    if isinstance(notes, dict) and "generator" in notes:
         return ""
     text = message_text(row["completion"]) if row.get("completion") else row.get("answer") or ""
     return " ".join(re.findall(r"\w+", text.casefold()))

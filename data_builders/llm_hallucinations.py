@@ -5,12 +5,12 @@ says is checked by ``hallucination_checks`` and, where facts are known, read aga
 ``rewards/llm.py``), and images: like the paper's, this judge sees text only.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from data_builders.hallucination_checks import USUAL_LIMIT, LengthLimit, fault_of_rejected
 from rewards.facts import Facts
+from rewards.json_lines import json_reply
 
 Ask = Callable[[list[str]], list[str]]
 """Replies to prompts, in their order; an empty reply where there is none."""
@@ -125,8 +125,5 @@ def written(request: Request, reply: str, limit: LengthLimit | None = USUAL_LIMI
 def _field(reply: str, name: str) -> object:
     """A field of the JSON object in a reply; None where there is none."""
     start, end = reply.find("{"), reply.rfind("}")
-    try:
-        content = json.loads(reply[start : end + 1]) if 0 <= start < end else None
-    except (ValueError, RecursionError):  # a ValueError also of an integer of 5,000 digits
-        return None
+    content = json_reply(reply[start : end + 1]) if 0 <= start < end else None
     return content.get(name) if isinstance(content, dict) else None

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Collection, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +103,22 @@ def check_writable(folder: Path) -> None:
     except OSError as fault:
         at = "" if there == folder.absolute() else f", {there}"
         raise InputError(f"{folder}: nothing can be written there ({fault.strerror}{at}). Name another.") from None
+
+
+def check_file(file: Path, *, kinds: Collection[str], inputs: Iterable[Path] = ()) -> None:
+    """Before anything is computed for it: a file of one of these kinds can be written there, and none is lost by it.
+
+    ``inputs``: what is read. Raises: InputError if not.
+    """
+    if file.suffix.lower() not in kinds:
+        raise InputError(f"{file}: expected a name that ends in {' or '.join(kinds)}. Name such a file.")
+    if file.is_dir():
+        raise InputError(f"{file}: is a folder. Name a file in it.")
+    if file.exists() and any(read.exists() and file.samefile(read) for read in inputs):
+        raise InputError(f"{file}: is read, and would be written over. Name another file.")
+    check_writable(file.parent)
+    if file.exists() and not os.access(file, os.W_OK):
+        raise InputError(f"{file}: is there already and may not be written over. Name another file.")
 
 
 def refuse_foreign(folder: Path, *, mark: str, kind: str, besides: Iterable[str] = ()) -> None:

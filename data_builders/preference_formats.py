@@ -18,7 +18,8 @@ from typing import Any, Literal, get_args
 from data_builders.hallucination_checks import META_TEXT, brevity_report, fault_of_rejected, same_polarity
 from data_builders.relevance import weight_report
 from data_builders.schema import assistant_turn, message_text, user_turn
-from rewards.strict_yaml import InputError
+from rewards.json_lines import json_value
+from rewards.strict_yaml import InputError, read_text
 
 Format = Literal["mmedpo", "llava", "ms_swift", "trl"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -73,20 +74,15 @@ def read_records(path: Path) -> list[Any]:
 
     Raises: InputError if there is no such file, it is not JSON, or it holds none.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file.")
-    text = path.read_text(encoding="utf-8")
-    try:
-        records = json.loads(text) if text.lstrip().startswith("[") else [json.loads(line) for line in _lines(text)]
-    except json.JSONDecodeError as fault:
-        raise InputError(f"{path}: not JSON: {fault}.") from None
+    text = read_text(path)
+    if text.lstrip().startswith("["):
+        records = json_value(text, str(path), "Write a list of records.")
+    else:  # no ``splitlines``, which also parts a text at the line separators that may stand in its words
+        lines = enumerate(text.split("\n"), start=1)
+        records = [json_value(line, f"{path}:{k}", "Write one record a line.") for k, line in lines if line.strip()]
     if not records:
         raise InputError(f"{path}: holds no records.")
     return records
-
-
-def _lines(text: str) -> list[str]:
-    return [line for line in text.splitlines() if line.strip()]
 
 
 def _field(record: Json, name: str, kind: type | tuple[type, ...], *, default: Any = None) -> Any:

@@ -8,7 +8,6 @@ row group at a time. A ``pairs`` run weighs its rows by the same ``weighted``.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,9 @@ from data_builders.hallucination_checks import brevity_report, length_balanced
 from data_builders.llm_rows import LlmTally, judged_scores, with_llm_answers
 from data_builders.relevance import IMAGE_SIDE, grouped_weights, scaled_scores, weight_report
 from data_builders.schema import message_text
+from rewards.json_lines import json_value
 from rewards.llm_spec import LocalBackend
-from rewards.strict_yaml import InputError
+from rewards.strict_yaml import InputError, read_text
 
 CHANGED = ("relevance", "weight", "rejected", "kind")
 """The columns that this may change."""
@@ -128,9 +128,9 @@ def read_scores(path: Path) -> dict[str, float | None]:
     Raises: InputError if there is no such file or it holds something else.
     """
     try:
-        scores = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as fault:
-        raise InputError(f"relevance.scores: {path}: not readable as JSON ({fault}).") from None
+        scores = json_value(read_text(path), str(path), "Write row ids and numbers.")
+    except InputError as fault:
+        raise InputError(f"relevance.scores: {fault}") from None
     fits = isinstance(scores, dict) and all(
         score is None or (isinstance(score, int | float) and not isinstance(score, bool)) for score in scores.values()
     )

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from data_builders.images import UNREADABLE, ImageError, decoded
+from data_builders.images import UNREADABLE, ImageError, decoded, upright_size
 from rewards.row_types import KINDS, MESSAGES, is_messages, row_faults, shown
 from rewards.strict_yaml import InputError
 
@@ -139,6 +139,7 @@ def _faults(row: Row, memory: "_Memory", check: Check, *, decode: bool) -> Itera
         yield from (f"{column}[{k}]: {told}" for k, told in unreadable)
         if column == "images" and not unreadable and not wrong:
             yield from _image_faults(row, said, len(found))
+            yield from _size_faults(row.get("image_size"), found)
 
 
 class _Memory:
@@ -191,7 +192,7 @@ def _size(image: Any, *, decode: bool) -> Size | str:
             with Image.open(BytesIO(source) if isinstance(source, bytes) else source) as opened:
                 if decode:
                     decoded(opened)
-                return opened.size
+                return upright_size(opened)
     except ImageError as fault:
         return f"{fault}. Write the picture anew, or leave the row out."
     except UNREADABLE as fault:
@@ -220,3 +221,15 @@ def _image_faults(row: Row, said: Mapping[str, Any], number: int) -> Iterator[st
         yield f"'image_size': holds {len(stated)} sizes for {number} pictures; expected one for each."
     if isinstance(numbers, list) and any(isinstance(n, int) and n > max(1, number) for n in numbers):
         yield f"'box_images': names image {max(numbers)} of {number}; count images from 1."
+
+
+def _size_faults(stated: Any, found: list[Any]) -> Iterator[str]:
+    """Declared sizes that are not the pictures': boxes would be read in the units of another picture."""
+    if stated is None or not KINDS["image_size"].holds(stated) or len(stated) != len(found):
+        return
+    for k, (told, size) in enumerate(zip(stated, found, strict=True)):
+        if tuple(told) != size:
+            yield (
+                f"'image_size': [{told[0]}, {told[1]}] for images[{k}], which is {size[0]} wide and {size[1]} high "
+                "(upright, by its EXIF tag). Mend the size, and boxes in its pixels with it."
+            )

@@ -4,13 +4,15 @@
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from PIL import Image
 
 from rewards.facts import Box, Facts
+from rewards.json_lines import json_value
+from rewards.strict_yaml import InputError
 
 RowKind = Literal["instruction", "preference", "prompt"]
 Task = Literal["presence", "side", "size", "count", "box", "report"]
@@ -99,6 +101,21 @@ def message_text(messages: list[Message]) -> str:
     'Is there a nodule?'
     """
     return "\n".join(block["text"] for m in messages for block in m["content"] if block["type"] == "text")
+
+
+def provenance_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What the ``provenance`` of a row tells; nothing where it has none.
+
+    Raises: InputError naming the row if it is no JSON object.
+
+    >>> provenance_of({"id": "a", "provenance": '{"flaw": "side"}'})
+    {'flaw': 'side'}
+    """
+    place, cure = f"row {row['id']}: 'provenance'", "Write it as a JSON object, or leave it null."
+    told = json_value(row["provenance"], place, cure) if row.get("provenance") else {}
+    if not isinstance(told, dict):
+        raise InputError(f"{place}: expected an object, got {type(told).__name__}. {cure}")
+    return cast(dict[str, Any], told)
 
 
 def on_grid(box: Box, *, width: int, height: int, grid: int) -> tuple[int, int, int, int]:

@@ -12,6 +12,7 @@ from data_builders.schema import Sample
 from data_builders.stratified import Unit, stratified, units_of
 from rewards.facts import Facts
 from rewards.guidelines import Contradictory, worked_out
+from rewards.json_lines import read_json
 from rewards.rule_set import load_rule_set
 
 FILE = "splits.json"
@@ -44,7 +45,7 @@ def _by(spec: BuildSpec) -> dict[str, object]:
 
 def _kept(spec: BuildSpec, file: Path) -> dict[str, str]:
     """The placements of the data set that is there, if it was placed by the same seed, shares and column."""
-    before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    before = read_json(file, "Remove it, or build with --fresh.") if file.is_file() else {}
     return before["patients"] if before.get("by") == _by(spec) else {}
 
 

@@ -1,11 +1,11 @@
 """What the published question-answer sets have in common: their files, and what makes a question closed."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from data_builders.images import ImageError, inside, open_image
 from data_builders.schema import Quarantined, Written, WrittenTask
+from rewards.json_lines import read_json_list
 from rewards.strict_yaml import InputError
 
 YES_NO = ("yes", "no")
@@ -28,11 +28,11 @@ def json_list(path: Path, *, source: str) -> list[dict[str, Any]]:
     Raises: InputError if the file holds something else.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as fault:
-        raise InputError(f"{source}: {path}: not readable as JSON ({fault}).") from None
-    if not isinstance(content, list) or not all(isinstance(record, dict) for record in content):
-        raise InputError(f"{source}: {path}: expected a list of records.")
+        content = read_json_list(path, "Get the official file anew.")
+    except InputError as fault:
+        raise InputError(f"{source}: {fault}") from None
+    if not all(isinstance(record, dict) for record in content):
+        raise InputError(f"{source}: {path}: expected a list of records. Get the official file anew.")
     return content
 
 

@@ -3,13 +3,12 @@
 ``box_text.parse_boxes`` is the short way where only coordinates count.
 """
 
-import json
 import re
 from dataclasses import dataclass
-from typing import Any
 
 from rewards.box_text import MAX_BOXES, Place, box_places, is_valid
 from rewards.facts import Box
+from rewards.json_lines import json_reply
 from rewards.text import answer_region
 
 JSON_LABEL = re.compile(r"""["'](?:label|name|class|category)["']\s{0,40}:\s{0,40}["']([^"'{}\[\]]{1,80})["']""")
@@ -125,8 +124,4 @@ def _is_json(region: str) -> bool:
     """Whether the braces and brackets of a region are JSON, fences and words around them apart."""
     start = min(k for k in (region.find("{"), region.find("[")) if k >= 0)
     end = max(region.rfind("}"), region.rfind("]"))
-    try:
-        parsed: Any = json.loads(region[start : end + 1])
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(parsed, list | dict)
+    return isinstance(json_reply(region[start : end + 1]), list | dict)

@@ -5,13 +5,13 @@ given back with its id and reason. Left out: decoding images, and rewriting or t
 """
 
 import csv
-import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from rewards.json_lines import read_json_list
 from rewards.strict_yaml import InputError
 
 Speaker = Literal["patient", "doctor"]
@@ -104,13 +104,7 @@ def read_cmtmedqa(file: Path) -> Iterator[Consultation | Unread]:
 
     Raises: InputError if the file is missing or is no JSON list.
     """
-    try:
-        records = json.loads(_text(file))
-    except json.JSONDecodeError as fault:
-        raise InputError(f"{file}: not JSON ({fault.msg}, line {fault.lineno}).") from None
-    if not isinstance(records, list):
-        raise InputError(f"{file}: expected a list of records, got {type(records).__name__}.")
-    for number, record in enumerate(records):
+    for number, record in enumerate(read_json_list(file, "Write a list of records.")):
         yield _cmtmedqa(str(number), record)
 
 

@@ -6,13 +6,13 @@ weights (normalisation belongs to the loss).
 """
 
 import asyncio
-import json
 import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from rewards.json_lines import json_reply
 from rewards.judging import quoted
 from rewards.llm import Completion, LlmClient, Message, Request, with_turns
 from rewards.strict_yaml import InputError
@@ -118,10 +118,8 @@ def read_score(text: str, *, scale: float = 1.0) -> float | None:
     """
     found: set[float] = set()
     for chunk in re.findall(r"\{[^{}]{0,200}\}", text):
-        try:
-            value = json.loads(chunk).get("score")
-        except json.JSONDecodeError:
-            continue
+        said = json_reply(chunk)
+        value = said.get("score") if isinstance(said, dict) else None
         if isinstance(value, int | float) and not isinstance(value, bool):
             found.add(float(value))
     if len(found) != 1:

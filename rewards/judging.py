@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
+from rewards.json_lines import json_reply
 from rewards.llm import Completion, Failure, LlmClient, Request, ask
 from rewards.text import answer_region
 
@@ -129,9 +130,8 @@ def read_verdict(text: str, mark: str, dimensions: Sequence[Dimension]) -> dict[
 
 
 def _verdict(line: str, dimensions: Sequence[Dimension]) -> dict[str, float] | None:
-    try:
-        said = json.loads(line)
-    except (ValueError, RecursionError):  # a ValueError also of an integer of 5,000 digits
+    said = json_reply(line)
+    if not isinstance(said, dict):
         return None
     choices = {name: said.get(name) for name in dimensions}
     if not all(isinstance(choice, str) and choice in OUTCOMES for choice in choices.values()):

@@ -14,6 +14,8 @@ from typing import Any
 
 from filelock import FileLock
 
+from rewards.json_lines import json_reply
+
 
 class AppendLog:
     """One file of checksummed JSON lines. ``damaged``: lines that were skipped."""
@@ -70,7 +72,8 @@ def _entry(line: bytes) -> dict[str, Any] | None:
     checksum, _, body = line.partition(b" ")
     if checksum != f"{zlib.crc32(body):08x}".encode():
         return None
-    return json.loads(body)
+    entry = json_reply(body)
+    return entry if isinstance(entry, dict) else None
 
 
 class ReplyCache:

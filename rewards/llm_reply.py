@@ -4,11 +4,11 @@ Nothing in a body can raise anything but Transient or Declined, and its counts o
 can be true.
 """
 
-import json
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+from rewards.json_lines import json_reply
 from rewards.llm import Completion, Declined, Request, Transient
 from rewards.printable import printable, without_surrogates
 
@@ -21,12 +21,12 @@ def completion_from(body: bytes) -> Completion:
 
     Raises: Transient if the body is not a chat completion; Declined if the model or its filter refused.
     """
+    reply = json_reply(body)
     try:
-        reply = json.loads(body)
         choice = reply["choices"][0]
         message, finish = choice["message"], choice.get("finish_reason")
         text, refusal, usage = message.get("content"), message.get("refusal"), reply.get("usage")
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
+    except (KeyError, IndexError, TypeError, AttributeError):
         raise _no_completion(body) from None
     if refusal or finish == "content_filter":
         raise Declined(printable(refusal) if isinstance(refusal, str) else "stopped by the content filter")

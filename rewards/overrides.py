@@ -12,18 +12,28 @@ from rewards.strict_yaml import InputError
 from rewards.yaml_loader import cut_off, loaded
 
 SHOWN = 80
+QUOTED, UNBROKEN = '"', 2**31
+Override = str | tuple[str, Any]
+"""``key=value`` as it is typed, or a dotted key and its value."""
 
 
-def with_overrides(content: dict[str, Any], overrides: Iterable[str], *, example: str = "seed=1") -> dict[str, Any]:
+def with_overrides(
+    content: dict[str, Any], overrides: Iterable[Override], *, example: str = "seed=1"
+) -> dict[str, Any]:
     """The content with dotted keys replaced; mappings that lie on the way are made.
+
+    What a program overrides it gives as key and value, which no reading of text can change.
 
     Raises: InputError naming the override that is no ``key=value``, or whose key or value cannot be.
 
     >>> with_overrides({"trainer": {"seed": 1}}, ["trainer.seed=2", "output=runs/x"])
     {'trainer': {'seed': 2}, 'output': 'runs/x'}
+    >>> with_overrides({}, [("output", "runs/a #1")])
+    {'output': 'runs/a #1'}
     """
     for override in overrides:
-        key, value = key_and_value(override, example=example)
+        given = isinstance(override, tuple)
+        key, value = override if given else key_and_value(override, example=example)
         *parents, last = key.split(".")
         place = content
         for parent in parents:
@@ -31,11 +41,21 @@ def with_overrides(content: dict[str, Any], overrides: Iterable[str], *, example
             inner = {} if place.get(parent) is None else place[parent]
             if not isinstance(inner, dict):
                 held = "a list, which is written whole" if isinstance(inner, list) else f"'{_short(str(inner))}'"
-                raise InputError(f"override '{_short(override)}': '{parent}' holds {held}, and no further keys.")
+                shown = _short(f"{key}={value}" if given else override)
+                raise InputError(f"override '{shown}': '{parent}' holds {held}, and no further keys.")
             place[parent] = inner
             place = cast(dict[str, Any], inner)
         place[last] = value
     return content
+
+
+def written(key: str, text: str) -> str:
+    """The override as it can be typed, for another process, which reads the same text.
+
+    >>> written("output", "runs/a #1"), key_and_value(written("output", "runs/a #1"))[1]
+    ('output="runs/a #1"', 'runs/a #1')
+    """
+    return f"{key}={yaml.safe_dump(text, default_style=QUOTED, width=UNBROKEN).rstrip()}"
 
 
 def knob_values(pairs: Iterable[str]) -> dict[str, Any]:

@@ -1,11 +1,10 @@
 """Overlap of reports with references: BLEU (sacrebleu), ROUGE-L (rouge-score), CIDEr-D, METEOR where its data are.
 
-They reward wording and are blind to negation: read ``factuality`` beside them.
+They reward wording and are blind to negation: read ``factuality`` beside them. Of rouge-score, its words and its F1;
+its table of all pairs of words would take minutes and gigabytes for texts of 10,000 words.
 """
 
 from collections.abc import Sequence
-from functools import cache
-from typing import Any
 
 from rewards.cider import cider_d
 
@@ -42,14 +41,34 @@ def sentence_bleu(response: str, reference: str) -> float:
 
 def rouge_l_f1(response: str, reference: str) -> float:
     """F1 of the longest common subsequence of words, 0-1."""
-    return float(_rouge_l().score(reference, response)["rougeL"].fmeasure)
+    from rouge_score.scoring import fmeasure
+    from rouge_score.tokenize import tokenize
+
+    said, true = tokenize(response, None), tokenize(reference, None)
+    if not said or not true:
+        return 0.0
+    common = num_common(said, true)
+    return float(fmeasure(common / len(said), common / len(true)))
 
 
-@cache
-def _rouge_l() -> Any:
-    from rouge_score.rouge_scorer import RougeScorer
+def num_common(one: Sequence[str], other: Sequence[str]) -> int:
+    """Length of the longest common subsequence (Hyyro 2004, "Bit-parallel LCS-length computation revisited").
 
-    return RougeScorer(["rougeL"])
+    A column of the usual table is one number, whose bit k is 0 where word k of ``one`` lengthens the sequence; a word
+    of ``other`` is four operations on it. 100,000 words against as many take about a second.
+
+    >>> num_common("the heart is not large".split(), "the heart is large".split())
+    4
+    """
+    one, other = sorted((one, other), key=len)  # a number for each word of the shorter
+    places: dict[str, int] = {}
+    for k, word in enumerate(one):
+        places[word] = places.get(word, 0) | 1 << k
+    full = column = (1 << len(one)) - 1
+    for word in other:
+        if matches := column & places.get(word, 0):
+            column = (column + matches | column - matches) & full
+    return len(one) - column.bit_count()
 
 
 def has_wordnet() -> bool:

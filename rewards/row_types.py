@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from rewards.choice_answer import option_named
 from rewards.dialogue import read_dialogue
 from rewards.facts import Facts
+from rewards.json_lines import json_value
 from rewards.rule_set import RuleSet, load_rule_set
 from rewards.strict_yaml import InputError, nearest
 
@@ -57,7 +58,7 @@ def row_faults(row: Mapping[str, Any]) -> Iterator[str]:
     wrong = {name: fault for name, value in row.items() if (fault := column_fault(name, value))}
     yield from wrong.values()
     sound = {name: value for name, value in row.items() if name not in wrong and value is not None}
-    for together in (_option_fault, _box_image_fault, _facts_fault, _dialogue_fault, _rule_fault):
+    for together in (_option_fault, _box_image_fault, _facts_fault, _dialogue_fault, _rule_fault, _provenance_fault):
         if fault := together(sound):
             yield fault
 
@@ -254,6 +255,17 @@ def _rule_fault(row: Mapping[str, Any]) -> str | None:
         return None
     hint = nearest(target, known) or f" Known: {', '.join(known)}."
     return f"'target': {rules.id} has no '{target}'.{hint}"
+
+
+def _provenance_fault(row: Mapping[str, Any]) -> str | None:
+    """Of rows of a curriculum alone: their closed questions are judged by what it tells."""
+    if not row.get("capability") or not row.get("provenance"):
+        return None
+    try:
+        told = json_value(row["provenance"], "'provenance'", "Build the set anew.")
+    except InputError as fault:
+        return str(fault)
+    return None if isinstance(told, dict) else f"'provenance': expected a JSON object, got {shown(told)}."
 
 
 def _dialogue_fault(row: Mapping[str, Any]) -> str | None:

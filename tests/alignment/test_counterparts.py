@@ -112,7 +112,7 @@ def test_rows_that_are_no_pool_are_never_replaced(data, tmp_path):
     shutil.copy(data / "prompt/align.parquet", tmp_path / "mine.parquet")
     before = (tmp_path / "mine.parquet").read_bytes()
     for source in (data / "prompt/align", tmp_path / "mine"):
-        with pytest.raises(InputError, match="no pool of answers and is not replaced"):
+        with pytest.raises(InputError, match=r"(is not replaced|would be written over)"):
             write_counterparts(str(source), str(tmp_path / "mine"), {"a": "runs/none"})
     assert (tmp_path / "mine.parquet").read_bytes() == before
 

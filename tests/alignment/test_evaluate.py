@@ -88,6 +88,7 @@ def test_an_evaluation_leaves_figures_answers_pictures_and_a_page(tiny, tmp_path
     assert Evaluation.read(tmp_path / "out") == made
     assert list(made.metrics) == ["clean", "noise", "shuffled", "habit", "mean_box_true_side"]
     assert (made.num_rows, made.num_patients, made.model_sha256) == (12, 4, "a" * 64)
+    assert (made.protocol, made.trained_on) == ("clinalign", None)
     assert made.data_card == data_summary(parquet(str(data)), made.data_sha256)
     assert (made.data_card["patients"], made.rule_sets) == (4, ["chest_xray@1"])
     lines = [json.loads(line) for line in (tmp_path / "out" / "answers.jsonl").read_text().splitlines()]

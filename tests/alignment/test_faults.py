@@ -206,3 +206,24 @@ def test_faults_go_to_standard_error_beside_json():
     assert (done.exit_code, done.stdout) == (2, "")
     assert "none.yaml: no such file" in done.stderr
     assert Path("none.yaml").exists() is False
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "grounding OUT --size 1", "grounding OUT --size 0", "grounding OUT --patients 0", "bench dpo --runs 0",
+        "bench grpo --answers 1", "bench dpo --prompts 0", "bench dpo --layers 0", "bench dpo --image-tokens -4",
+        "bench dpo --answer-tokens 0", "bench dpo --hidden-size 12", "inspect PROMPTS --model tiny --out x.xyz",
+        "inspect PROMPTS --model tiny --out x.png/y", "inspect PROMPTS --model tiny --out dir.png", "demo --seeds 0",
+        "counterparts PROMPTS OUT --model a=x --limit 0", "counterparts PROMPTS OUT --model a=x --max-new-tokens 0",
+        "soak RECIPE --steps 1", "soak RECIPE --kills -1", "launch RECIPE --nodes 0",
+    ],
+)  # fmt: skip
+def test_a_number_or_a_place_that_means_nothing_is_one_sentence(command, data, sound, tmp_path):
+    (tmp_path / "dir.png").mkdir()
+    places = {"OUT": tmp_path / "out", "PROMPTS": data / "prompt/test", "RECIPE": sound["recipe"]}
+    done = CliRunner().invoke(app, [str(places.get(word, word)) for word in command.split()])
+    said = told(done)
+    assert done.exit_code == 2, said
+    assert command.split()[-2] in said
+    assert not (tmp_path / "out").exists()

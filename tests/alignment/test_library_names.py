@@ -48,6 +48,11 @@ def test_a_key_that_no_release_has_is_still_a_fault():
     assert fault.startswith("trainer.activation_checkpoint: unknown key. Did you mean 'activation_checkpointing'?")
 
 
+def test_a_value_of_a_wrong_type_is_told_by_the_recipes_name():
+    (fault,) = trainer_faults({"method": "sft", "trainer": {"activation_checkpointing": "false"}})
+    assert fault.startswith("trainer.activation_checkpointing: got ")
+
+
 def test_recomputing_is_seen_in_any_part():
     model = build("llava").train()
     assert not recomputes_activations(model)

@@ -6,6 +6,8 @@ import re
 import zlib
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from PIL import Image
@@ -15,10 +17,12 @@ from alignment.evaluate import evaluate
 from alignment.models import load_for_inference
 from alignment.recipe import read_recipe
 from alignment.release import release, verify
+from alignment.tiny import build_tiny
 from alignment.train import run
 from alignment.weights_digest import model_sha256
 from data_builders.build import build
 from data_builders.build_spec import read_spec
+from data_builders.digest import sha256
 
 NAMES = (
     "Jürgen Groß",
@@ -91,13 +95,40 @@ def built(tmp_path):
     return build(read_spec(file, []))
 
 
+def write_names(built, base):
+    """Names in what the rows ask and say and in where they come from, in every text of the card, and in the base model.
+
+    The facts stay as they are: a rule set reads them. The card stays that of the rows, by their SHA-256.
+    """
+    card = json.loads((built / "card.json").read_text(encoding="utf-8"))
+    for entry in card["sha256"]:
+        table = pq.read_table(built / entry)
+        rows = table.to_pylist()
+        for row in rows:
+            if row.get("completion"):
+                row["completion"][0]["content"][0]["text"] += f" Seen by {COMMENT}."
+            row["prompt"][0]["content"][-1]["text"] += f" Of {HOST}, says {ROW}."
+            row |= {"provenance": json.dumps({"by": FOLDER, "evidence": f"{REASON}: dictated by {STUDY}"})}
+        pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), built / entry)
+        card["sha256"][entry] = sha256(built / entry)
+    card |= {"licence": f"CC BY 4.0, given by {HOST}", "note": COMMENT, "rule_sets": [*card["rule_sets"], ROW]}
+    card["not_asked"][f"about {FOLDER}"] = card["refused"][f"{STUDY} said so"] = 1
+    card["paraphrases"] |= {COMMENT: 1}
+    (built / "card.json").write_text(json.dumps(card), encoding="utf-8")
+    content = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    (base / "config.json").write_text(json.dumps(content | {"id2label": {"0": ROW}, "note": HOST}), encoding="utf-8")
+
+
 @pytest.fixture
 def trained(built, tmp_path, monkeypatch):
     """A tiny model trained and evaluated on it, its own files annotated with names."""
+    texts = ["Is there a nodule? Yes. No. There is no effusion on the left side of the chest."]
+    base = build_tiny(texts, tmp_path / HOST / "base", image_size=32, hidden_size=32, vision_hidden_size=32)
+    write_names(built, base)
     monkeypatch.setenv("USER", HOST)
     monkeypatch.setenv("LOGNAME", HOST)
     content = {
-        "method": "sft", "output": str(tmp_path / HOST / COMMENT), "model": {"path": "tiny", "image_size": 32},
+        "method": "sft", "output": str(tmp_path / HOST / COMMENT), "model": {"path": str(base)},
         "data": {"train": str(built / "instruction/train")}, "trainer": {**TRAINER, "run_name": f"of {FOLDER}"},
     }  # fmt: skip
     file = tmp_path / f"{COMMENT} recipe.yaml"
@@ -116,8 +147,8 @@ def annotate(folder):
     for name in ("config.json", "generation_config.json", "tokenizer_config.json", "processor_config.json"):
         content = json.loads((folder / name).read_text(encoding="utf-8"))
         content |= {"note": COMMENT, "name_or_path": f"/home/{HOST}", "_name_or_path": HOST, ROW: 1}
-        for part in content.values():
-            if isinstance(part, dict):
+        for key, part in content.items():
+            if isinstance(part, dict) and key != "id2label":  # whose keys transformers reads as numbers
                 part |= {"note": FOLDER, FILE: 3}
         (folder / name).write_text(json.dumps(content), encoding="utf-8")
     template = (folder / "chat_template.jinja").read_text(encoding="utf-8")
@@ -126,10 +157,22 @@ def annotate(folder):
     (folder / f"{FOLDER}.txt").write_text("x", encoding="utf-8")
 
 
+def annotate_records(run):
+    """Names in what a run and its evaluation say of themselves: notes, the machine, the log."""
+    for file in (run / "provenance.json", run / "evaluation" / "evaluation.json"):
+        content = json.loads(file.read_text(encoding="utf-8"))
+        content |= {"note": COMMENT, "host": HOST, "notes": [FOLDER], "command": f"train {FILE}", "git_commit": STUDY}
+        file.write_text(json.dumps(content), encoding="utf-8")
+    with (run / "log.jsonl").open("a", encoding="utf-8") as log:
+        log.write(json.dumps({"loss": 1.0, "row": ROW}) + "\n")
+    (run / "evaluation" / "pictures" / f"{FOLDER}.png").write_bytes(b"")
+
+
 @pytest.mark.slow
 def test_no_planted_name_is_in_any_byte_of_a_release(trained, tmp_path):
     assert {name for _, name in planted_in(tmp_path, NAMES)} == set(NAMES)  # all of them are found where they were put
     annotate(trained / "model")
+    annotate_records(trained)
     out = release(trained, tmp_path / "out")
     assert planted_in(out, NAMES) == []
     assert str(tmp_path).encode() not in b"".join(path.read_bytes() for path in out.iterdir())
@@ -138,6 +181,8 @@ def test_no_planted_name_is_in_any_byte_of_a_release(trained, tmp_path):
     told = json.loads((out / "evaluation.json").read_text(encoding="utf-8"))
     assert told["metrics"]["clean"]["balanced_accuracy"]["num_rows"] == 12
     assert told["data"] == "table, prompt rows, split test"
+    [trained_on] = tmp_path.rglob("instruction/train.parquet")
+    assert (told["protocol"], told["trained_on"]) == ("clinalign", [sha256(trained_on)])
     assert (told["data_card"]["patients"], told["data_card"]["quarantined"]) == (6, 2)
     card = (out / "README.md").read_text(encoding="utf-8")
     trained_on, tested_on = card.split("## Trained on")[1].split("## Tested on")

@@ -30,7 +30,7 @@ DATA_CARD = {
 RECIPE = {"method": "dpo", "model": {"path": "runs/sft"}, "data": {"train": "data/x/preference/train"}}
 PROVENANCE = {
     "packages": {"torch": "2.14.1"},
-    "git_commit": "abc123",
+    "git_commit": "abc123" + "0" * 34,
     "seed": 7,
     "data_sha256": {"x": "e" * 64},
 }

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alignment.data_summary import data_sentence, data_summary
-from alignment.lineage import base_name, steps_of
+from alignment.lineage import base_name, steps_of, trained_on
 from alignment.released_fields import DATA, PROVENANCE, RECIPE, evaluation_form, known_words
 from alignment.vocabulary import foreign_words
 from data_builders.card import LICENCES
@@ -22,7 +22,7 @@ METRIC = {"value": 0.5, "low": None, "high": None, "num_rows": 2, "num_patients"
 EVALUATION = {
     "model_sha256": "a" * 64, "data_sha256": "b" * 64, "data_card": None, "num_rows": 2, "num_patients": 1, "seed": 0,
     "max_new_tokens": {"box": 8}, "versions": {"torch": "2.14.1+cpu"}, "box_space": "grid",
-    "unjudged": {"report without facts": 1},
+    "unjudged": {"report without facts": 1}, "protocol": "clinalign", "trained_on": ["d" * 64],
     "metrics": {"clean": {"mean_iou": METRIC, "sensitivity[nodule]": METRIC, "micro_f1[stage, retina_amd@1]": METRIC}},
 }  # fmt: skip
 
@@ -64,7 +64,12 @@ SUMMARY = {
     "source": "table", "kind": "prompt", "split": "test", "licence": LICENCES["table"], "rows": {"box": 1},
     "rule_sets": ["chest_xray@1"], "patients": 1, "sha256": "c" * 64,
 }  # fmt: skip
-PROVENANCE_AS_RUN = {"packages": {"torch": "2.14.1"}, "git_commit": "abc123", "seed": 1, "data_sha256": {"x": "y"}}
+PROVENANCE_AS_RUN = {
+    "packages": {"torch": "2.14.1"},
+    "git_commit": "a" * 40,
+    "seed": 1,
+    "data_sha256": {"x": "y"},
+}
 
 
 @pytest.mark.parametrize(
@@ -182,6 +187,12 @@ def test_a_card_tells_all_that_led_to_the_model(tmp_path):
     assert [step.told["method"] for step in steps] == ["sft", "pairs", "dpo"]
     assert [step.told["data"][0].get("source") for step in steps] == ["bccd", "bccd", None]
     assert base_name(steps) == "tiny (made by clinalign)"
+    files = (data.with_suffix(".parquet"), pairs / "preference" / "pairs.parquet")
+    assert trained_on(str(dpo)) == sorted(map(sha256, files))
+    assert trained_on(str(sft)) == [sha256(files[0])]
+    (sft / "provenance.json").write_text("{")
+    assert trained_on(str(dpo)) is None  # not known
+    assert trained_on("org/model") is None
 
 
 def test_a_base_is_named_only_if_the_hub_knows_the_name(tmp_path):

@@ -17,6 +17,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from alignment.cli import app
+from alignment.controls import pixels
 from data_builders.row_checks import Check, check_rows, file_faults
 from data_builders.row_files import schema_of
 from rewards.strict_yaml import InputError
@@ -194,6 +195,7 @@ FAULTS = {
     "box of three numbers": ({"boxes": [[50, 0, 10]]}, "'boxes': got list"),
     "sizes of a wrong shape": ({"image_size": [[64]]}, "'image_size': got list"),
     "too many sizes": ({"image_size": [[64, 64], [64, 64]]}, "holds 2 sizes for 1 pictures"),
+    "size of another picture": ({"image_size": [[32, 64]]}, "[32, 64] for images[0], which is 64 wide and 64 high"),
     "id null": ({"id": None}, "'id': null"),
     "prompt null": ({"prompt": None}, "'prompt': null"),
     "prompt empty": ({"prompt": []}, "'prompt': got list []; expected messages"),
@@ -337,6 +339,32 @@ def test_every_header_is_read_once_and_pixels_of_a_few(tmp_path, monkeypatch):
     assert len(opened) == number
 
 
+def turned(kind, orientation):
+    """A picture of 40 x 30 pixels whose EXIF tag says how it stands; orientations of 5 and more lay it on its side."""
+    buffer, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = orientation
+    Image.effect_noise((40, 30), 50).save(buffer, format=kind, exif=exif)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_declared_size_is_that_of_the_picture_as_it_stands(kind, orientation, tmp_path):
+    """As ``datasets`` decodes it, and so as a model is shown it."""
+    from datasets import Image as Feature
+
+    content = turned(kind, orientation)
+    shown = Feature().decode_example({"bytes": content, "path": None}).size
+    assert pixels({"bytes": content, "path": None}).size == shown
+    row = {"id": "a", "images": picture(content), "prompt": said(PICTURE, WORDS)}
+    for number, size in enumerate([shown, shown[::-1]]):
+        file = tmp_path / f"{number}.parquet"
+        pq.write_table(pa.Table.from_pylist([row | {"image_size": [list(size)]}], schema=schema_of("prompt")), file)
+    assert file_faults(tmp_path / "0.parquet") == ()
+    [told] = file_faults(tmp_path / "1.parquet")
+    assert f"row a: 'image_size': [{shown[1]}, {shown[0]}] for images[0], which is {shown[0]} wide" in told
+
+
 @pytest.mark.parametrize("entry", ["prompt/align", "prompt/test", "instruction/sft", "preference/align"])
 def test_sound_rows_raise_no_alarm(entry, data, marrow):
     for built in (data, marrow):
@@ -413,6 +441,16 @@ def other_size(folder):
     (folder / "config.json").write_text(json.dumps(config))
 
 
+def changed(folder, **settings):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | settings))
+
+
+def adapted(folder, **settings):
+    given = {"base_model_name_or_path": str(folder.parent / "model"), **settings}
+    (folder / "adapter_config.json").write_text(json.dumps(given))
+
+
 MODEL_DAMAGE = {
     "no config": (lambda folder: (folder / "config.json").unlink(), "holds no checkpoint"),
     "config of no JSON": (lambda folder: (folder / "config.json").write_text("{"), "config.json: not JSON"),
@@ -422,6 +460,22 @@ MODEL_DAMAGE = {
     "empty weights": (lambda folder: (folder / "model.safetensors").write_bytes(b""), "is truncated (0 bytes)"),
     "no safetensors": (lambda folder: (folder / "model.safetensors").write_bytes(b"PK\x03\x04" * 9), "is truncated"),
     "shard gone": (shard_gone, "lacks model-00001-of-00002.safetensors"),
+    "no tokenizer": (lambda folder: [f.unlink() for f in folder.glob("tokenizer*.json")], "could not be loaded"),
+    "tokenizer of nothing": (lambda folder: (folder / "tokenizer.json").write_text("{}"), "could not be loaded"),
+    "settings in a list": (lambda folder: (folder / "tokenizer_config.json").write_text("[]"), "expected an object"),
+    "generation in a list": (lambda folder: (folder / "generation_config.json").write_text("[]"), "expected an object"),
+    "generation unreadable": (lambda folder: (folder / "generation_config.json").write_text("{"), "not JSON"),
+    "index of nothing": (lambda folder: (folder / "model.safetensors.index.json").write_text("{}"), "names no weights"),
+    "index in a list": (
+        lambda folder: (folder / "model.safetensors.index.json").write_text('{"weight_map": [1]}'),
+        "names no weights",
+    ),
+    "no heads": (lambda folder: changed(folder, text_config={"num_attention_heads": 0}), "not as expected"),
+    "words of the wrong type": (lambda folder: changed(folder, text_config="x"), "not as expected"),
+    "adapter of an unknown kind": (lambda folder: adapted(folder, peft_type="X"), "not as expected"),
+    "adapter without weights": (lambda folder: adapted(folder, peft_type="LORA"), "could not be loaded"),
+    "type unknown": (lambda folder: changed(folder, model_type="evil9"), "could not be loaded"),
+    "type without eyes": (lambda folder: changed(folder, model_type="llama"), "llama"),
     "other size": (other_size, "its tensors have other sizes than its config.json says"),
 }
 

@@ -2,17 +2,24 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from typer.testing import CliRunner
 
 from alignment.cli import app
 from alignment.ledger import Ledger, Plan
 from alignment.soak import GIVES_BACK, Killing, Run, compared, differing, differing_logs, ending, finish, soak
+from data_builders.interruptions import Stopped
 from rewards.strict_yaml import InputError
+
+ROOT = Path(__file__).parents[2]
 
 
 def lines(losses):
@@ -111,6 +118,64 @@ def test_a_folder_that_is_no_soak_is_left_alone(tmp_path, write_recipe):
     assert done.exit_code == 2
     assert "not a soak" in " ".join(done.stderr.split())
     assert (tmp_path / "mine/thesis.txt").exists()
+
+
+FAMILY = """
+import signal, subprocess, sys, time
+if "deaf" in sys.argv: signal.signal(signal.SIGTERM, signal.SIG_IGN)
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
+open(sys.argv[1], "w").write(str(child.pid))
+time.sleep(300)
+"""
+
+
+@pytest.mark.parametrize("words", [[], ["deaf"]])
+def test_a_soak_that_is_stopped_ends_its_run_and_what_that_started(words, tmp_path, monkeypatch):
+    monkeypatch.setattr("alignment.soak.ENDS_S", 0.5)
+    note = tmp_path / "pid"
+    command = [sys.executable, "-c", FAMILY, str(note), *words]
+    monkeypatch.setattr(Run, "_start", lambda run: subprocess.Popen(command, start_new_session=True, text=True))
+    run = Run(tmp_path / "x.yaml", [], tmp_path / "run")
+    seen = []
+
+    def stopped_within():
+        with run.started() as process:
+            seen.append(process)
+            while not (note.is_file() and note.read_text()):
+                time.sleep(0.02)
+            raise Stopped(signal.SIGINT)
+
+    with pytest.raises(Stopped):
+        stopped_within()
+    assert seen[0].poll() is not None
+    assert not psutil.pid_exists(int(note.read_text())) or psutil.Process(int(note.read_text())).status() == "zombie"
+
+
+@pytest.mark.slow
+def test_ctrl_c_at_a_soak_leaves_no_process(tmp_path, write_recipe):
+    recipe = write_recipe(trainer={"max_steps": 5000})
+    command = [
+        sys.executable,
+        "-m",
+        "alignment",
+        "soak",
+        str(recipe),
+        "--steps",
+        "5000",
+        "--out",
+        str(tmp_path / "soak"),
+    ]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as process:
+        while not (children := psutil.Process(process.pid).children(recursive=True)):
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.read()
+    assert process.returncode == 130
+    assert "stopped by SIGINT" in said
+    assert "Traceback" not in said
+    assert not any(child.is_running() and child.status() != "zombie" for child in children)
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Which rows a stage trains on: tasks of the recipe, and the pool of answers that earlier stages give."""
 
 import json
+import shutil
 
 import pytest
 import yaml
@@ -60,3 +61,21 @@ def test_a_pool_of_a_later_stage_is_refused(tmp_path):
     path.write_text(yaml.safe_dump(chain))
     with pytest.raises(InputError, match="not an earlier stage"):
         read_chain(path, [])
+
+
+@pytest.mark.parametrize("name", ["a #1", "b: c", "{d", "null", "1e3", "[e]", "'f", "=g", "ä ö", "*h", "1.0"])
+def test_a_stage_finds_the_folders_that_odd_names_name(name, write_recipe, data, tmp_path):
+    """Names of folders go from a chain to its stages as they are; no YAML is made of them and read again."""
+    odd = tmp_path / name
+    shutil.copytree(data, odd / "data")
+    stages = [{"name": "sft", "recipe": "sft.yaml"}, {"name": "again", "recipe": "sft.yaml", "model": "sft"}]
+    write_recipe("sft")
+    path = tmp_path / "chain.yaml"
+    path.write_text(yaml.safe_dump({"output": str(odd), "data": str(odd / "data"), "stages": stages}))
+    chain = read_chain(path, [])
+    recipe = stage_recipe(chain, 1, path, seed=7)
+    assert (recipe.output, recipe.model.path) == (f"{odd}/again", f"{odd}/sft")
+    assert recipe.data.train == f"{odd}/data/instruction/sft"
+    assert (recipe.trainer["seed"], recipe.model.seed) == (7, 7)
+    shorter = chain.model_copy(update={"output": name})  # relative, as people write it
+    assert stage_recipe(shorter, 0, path).output == f"{name}/sft"

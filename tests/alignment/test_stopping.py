@@ -101,6 +101,7 @@ def test_handlers_are_given_back_and_a_forked_child_ends_as_ever():
         child = os.fork()
         if not child:
             signal.raise_signal(signal.SIGINT)  # passed over
+            signal.raise_signal(signal.SIGUSR1)  # as is what Slurm sends to all, or a run's data workers would end
             signal.raise_signal(signal.SIGTERM)
             os._exit(7)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM

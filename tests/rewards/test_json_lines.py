@@ -56,3 +56,9 @@ def test_what_cannot_be_read_or_written_again_is_told_with_its_line(line, why):
 
 def test_a_whole_character_written_as_two_halves_is_read():
     assert list(json_lines(['{"a": "\\ud83d\\ude00"}'])) == [(1, {"a": "\U0001f600"})]
+
+
+@pytest.mark.parametrize("line", ['{"a": 1, "a": 2}', '{"b": {"a": 1, "a": 1}}', '{"b": [{"a": 1, "c": 2, "a": 3}]}'])
+def test_a_key_that_stands_twice_is_no_guess(line):
+    with pytest.raises(InputError, match="line 1: not JSON \\(the key 'a' stands there twice\\)"):
+        list(json_lines([line]))

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.overrides import key_and_value, knob_values, with_overrides
+from rewards.overrides import key_and_value, knob_values, with_overrides, written
 from rewards.strict_yaml import InputError
 
 TRAPS = [
@@ -64,3 +64,15 @@ def test_a_quoted_value_keeps_its_hash_and_a_value_its_equals_signs():
 def test_a_knob_that_is_given_twice_is_told():
     with pytest.raises(InputError, match="override 'space=grid': 'space' is given twice"):
         knob_values(["space=pixels", "space=grid"])
+
+
+@given(text=VALUES)
+def test_a_text_given_as_a_value_or_written_for_another_process_is_read_as_it_is(text):
+    assert with_overrides({"a": {"b": 1}}, [("a.b", text)]) == {"a": {"b": text}}
+    assert key_and_value(written("a.b", text)) == ("a.b", text)
+    assert "\n" not in written("a.b", text)
+
+
+def test_a_value_that_has_no_place_is_named():
+    with pytest.raises(InputError, match=r"override 'a.b=\['x'\]': 'a' holds 'text', and no further keys"):
+        with_overrides({"a": "text"}, [("a.b", ["x"])])

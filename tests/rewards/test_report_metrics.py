@@ -4,10 +4,11 @@ import nltk
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rouge_score.rouge_scorer import RougeScorer
 
 from rewards.cider import cider_d, document_frequency, item_score
 from rewards.loading import load_reward
-from rewards.report_metrics import has_wordnet, report_metrics, rouge_l_f1, sentence_bleu
+from rewards.report_metrics import has_wordnet, num_common, report_metrics, rouge_l_f1, sentence_bleu
 from rewards.report_overlap import report_overlap
 
 REFERENCES = ["no effusion is seen on the left", "a small nodule is seen on the right", "the heart is enlarged"]
@@ -41,6 +42,21 @@ def test_ngrams_of_every_reference_weigh_nothing():
 def test_wordings_that_differ_get_less_and_negation_is_not_seen():
     assert rouge_l_f1("effusion is seen on the left", REFERENCES[0]) > 0.9
     assert sentence_bleu("something else", REFERENCES[0]) < 10
+
+
+WORDS = st.lists(st.sampled_from(["no", "No", "effusion", "the", "left.", "1", "é", ""]), max_size=40)
+
+
+@given(WORDS, WORDS)
+def test_rouge_l_is_that_of_rouge_score(one, other):
+    said, true = " ".join(one), ", ".join(other)
+    assert rouge_l_f1(said, true) == RougeScorer(["rougeL"]).score(true, said)["rougeL"].fmeasure
+
+
+def test_the_longest_common_subsequence_by_hand():
+    assert num_common("abcbdab", "bdcaba") == 4  # Cormen et al., "bcba"
+    assert num_common("a" * 70 + "b", "b" + "a" * 70) == 70  # across the border of a machine word
+    assert num_common("", "abc") == num_common("abc", "def") == 0
 
 
 @pytest.mark.parametrize("metric", ["rouge_l", "bleu"])

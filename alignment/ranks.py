@@ -1,0 +1,100 @@
+"""The processes of one launch end alike: a fault that one has found is the fault of all, and is told once.
+
+Faults are handed on by the launcher's own store, before there is a process group in which the others could wait for
+ever. Left out: crashes, at which the launcher ends the other processes.
+"""
+
+import contextlib
+import os
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from itertools import count
+from typing import Any, TypeVar
+
+from alignment.engine import leave_process_group
+from rewards.strict_yaml import InputError
+
+Found = TypeVar("Found")
+POLL_S = 0.1
+LAST_WORD_S = 10.0
+"""How long a process that ends by a fault waits for the others to end with it: longer ones are busy elsewhere."""
+FAULT, ENDED = "fault", "ended"
+_turns = count()
+
+
+def num_ranks() -> int:
+    """How many processes the launch has; 1 without a launcher."""
+    meet = {"RANK", "MASTER_ADDR"} <= os.environ.keys()
+    return int(os.environ.get("WORLD_SIZE", "1")) if meet else 1
+
+
+def agreed(check: Callable[[], Found]) -> Found:
+    """What ``check`` finds in this process, once it has found no fault in any. All processes come by here.
+
+    Raises: InputError with the fault of rank 0, else of the first that has one.
+    """
+    if num_ranks() == 1:
+        return check()
+    store, turn, rank = _store(), f"turn {next(_turns)}", int(os.environ["RANK"])
+    found = fault = None
+    try:
+        found = check()
+    except InputError as raised:
+        fault = raised
+        if rank:  # rank 0 reads more than the others, such as every row
+            _until(lambda: store.check([f"{turn}: 0"]) or store.check([FAULT]))
+        store.compare_set(FAULT, "", f"{rank}\n{fault}")
+    if rank == 0:
+        store.set(f"{turn}: 0", "done")
+    store.add(turn, 1)
+    _until(lambda: store.check([FAULT]) or store.add(turn, 0) >= num_ranks())
+    raise_fault_of_another()
+    assert fault is None
+    return found  # pyright: ignore[reportReturnType]
+
+
+def raise_fault_of_another() -> None:
+    """To be asked by a process that waits for what another one makes.
+
+    Raises: InputError with the fault that any process has found.
+    """
+    if _store.cache_info().currsize and _store().check([FAULT]):
+        raise InputError(_store().get(FAULT).decode().partition("\n")[2])
+
+
+def tells(fault: str) -> bool:
+    """Whether this process is the one to say it: always, unless another process says the same."""
+    if num_ranks() == 1:
+        return True
+    own = f"{os.environ['RANK']}\n{fault}"
+    with contextlib.suppress(RuntimeError):  # the store is gone with the launcher
+        said = _store().compare_set(FAULT, "", own).decode()
+        return said == own or said.partition("\n")[2] != fault
+    return True
+
+
+def end_with_the_others(code: int) -> None:
+    """Ends a process of several once all do, so that none is ended by the launcher first; else does nothing."""
+    if num_ranks() == 1:
+        return
+    with contextlib.suppress(RuntimeError):
+        store, last = _store(), time.monotonic() + LAST_WORD_S
+        store.add(ENDED, 1)
+        _until(lambda: store.add(ENDED, 0) >= num_ranks() or time.monotonic() > last)
+    leave_process_group(code, always=True)
+
+
+def _until(done: Callable[[], bool]) -> None:
+    while not done():  # short sleeps, between which signals are heard
+        time.sleep(POLL_S)
+
+
+@lru_cache(maxsize=1)
+def _store() -> Any:
+    """The store at which all processes of the launch meet; kept, since rank 0 may be who holds it."""
+    from torch.distributed import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
+
+    store, _, _ = next(rendezvous("env://"))
+    return PrefixStore("clinalign", store)

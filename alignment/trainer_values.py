@@ -1,0 +1,114 @@
+"""Values of a recipe's ``trainer`` section by the types of TRL's own config, and by what each setting can mean.
+
+TRL takes nearly anything and fails steps later, or reads it otherwise in silence: the text "false" is true, a number of
+epochs below 0 trains nothing. Left out: texts and lists, which TRL's config judges when it is made
+(``config_faults.py``).
+"""
+
+from collections.abc import Callable
+from typing import Any, get_args, get_origin
+
+from alignment.library_names import trainer_keys
+from rewards.strict_yaml import nearest, number_trap
+
+ABOVE_ZERO = (
+    "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps", "num_train_epochs",
+    "logging_steps", "save_steps", "eval_steps", "save_total_limit", "max_length", "max_completion_length",
+    "num_iterations", "steps_per_generation", "generation_batch_size", "temperature", "ref_model_sync_steps",
+    "dataloader_prefetch_factor", "eval_accumulation_steps", "torch_empty_cache_steps", "repetition_penalty",
+)  # fmt: skip
+SHARES = (
+    "adam_beta1", "adam_beta2", "top_p", "min_p", "label_smoothing", "label_smoothing_factor", "ref_model_mixup_alpha",
+    "top_entropy_quantile", "vllm_gpu_memory_utilization",
+)  # fmt: skip
+ANY = ("local_rank", "entropy_coef", "entropy_coef_min", "entropy_coef_delta", "top_k")
+LARGEST_SEED = 2**32 - 1
+RANGES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
+    (ANY, lambda value: True, "a number"),
+    (("max_steps",), lambda value: value == -1 or value > 0, "a number above 0, or -1 to train for num_train_epochs"),
+    (("seed", "data_seed"), lambda value: 0 <= value <= LARGEST_SEED, f"a number from 0 to {LARGEST_SEED}"),
+    (("num_generations",), lambda value: value >= 2, "at least 2: an answer is judged against others to its prompt"),
+    (ABOVE_ZERO, lambda value: value > 0, "a number above 0"),
+    (SHARES, lambda value: 0 <= value <= 1, "a number from 0 to 1"),
+)
+"""Settings, what they may be, and in words; all others are at least 0."""
+CHOICES: dict[tuple[str, str], tuple[Any, ...]] = {
+    ("GRPOConfig", "loss_type"): ("grpo", "bnpo", "dr_grpo", "dapo", "luspo", "cispo", "sapo", "vespo"),
+    ("GRPOConfig", "scale_rewards"): ("group", "batch", "none", True, False),
+}
+"""What TRL looks at only in a step."""
+OURS = {
+    "output_dir": "the recipe's own 'output' says where a run writes",
+    "resume_from_checkpoint": "a run goes on from its last whole checkpoint by itself",
+    "reward_weights": "each reward of 'rewards' has its own weight",
+    "hub_token": "a recipe is kept with its run, and no place for a secret; set HF_TOKEN in the environment",
+}
+"""Settings that clinalign makes itself."""
+
+
+def value_faults(config: type, section: dict[Any, Any]) -> list[str]:
+    """A line for each known setting whose value is of a wrong type or means nothing."""
+    kinds = trainer_keys(config)
+    told = [(key, _fault(config.__name__, key, value, kinds[key])) for key, value in section.items() if key in kinds]
+    return [f"trainer.{key}: {fault}" for key, fault in told if fault]
+
+
+def _fault(config: str, key: str, value: Any, kind: Any) -> str | None:
+    own = set(get_args(kind) or (kind,))
+    plain = own - {type(None)}
+    if key in OURS:
+        return f"{OURS[key]}. Leave it out."
+    if value is None:
+        return None if type(None) in own else "got null, which it cannot be. Leave it out for TRL's own value."
+    if plain and plain <= {int, float}:
+        return _number_fault(key, value, whole=plain == {int}) or _useless(config, key, value)
+    return _other_fault(plain, value) or _useless(config, key, value)
+
+
+def _other_fault(plain: set[Any], value: Any) -> str | None:
+    if not isinstance(value, str | int | float | dict | list):
+        return f"got {_shown(value)}, which YAML reads as a {type(value).__name__}. Put it in quotes if it is a text."
+    if any((get_origin(one) or one) is dict for one in plain) and not isinstance(value, dict | str):
+        return f"got {_shown(value)}, expected keys and values."
+    if plain == {bool} and not isinstance(value, bool):
+        return f"got {_shown(value)}, expected true or false, without quotes."
+    return None
+
+
+def _useless(config: str, key: str, value: Any) -> str | None:
+    """A value of the right type that TRL fails on in the middle of a run, or by which nothing is learnt."""
+    choices = CHOICES.get((config, key))
+    if choices and value not in choices:
+        hint = nearest(str(value), [choice for choice in choices if isinstance(choice, str)])
+        return f"got {_shown(value)}.{hint} Known: {_listed(choices)}."
+    if (config, key) == ("DPOConfig", "beta") and not value:
+        return f"got {value}, by which every pair weighs nothing. Expected a number above 0."
+    if key == "eval_strategy" and value in ("steps", "epoch"):
+        return f"got '{value}', but training holds no data back. Leave it out; evaluate with: clinalign eval."
+    return None
+
+
+def _listed(choices: tuple[Any, ...]) -> str:
+    return ", ".join(str(choice).lower() for choice in choices)
+
+
+def _number_fault(key: str, value: Any, *, whole: bool) -> str | None:
+    if isinstance(value, str):
+        return f"got the string '{value[:80]}', expected a number{number_trap(value)}."
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return f"got {_shown(value)}, expected a number."
+    if not abs(value) < float("inf"):
+        return f"got {value}, expected a finite number."
+    if whole and not isinstance(value, int):
+        return f"got {value}, expected a whole number, without a dot."
+    return _range_fault(key, value)
+
+
+def _range_fault(key: str, value: float) -> str | None:
+    at_least_0 = ((key,), lambda number: number >= 0, "a number of at least 0")
+    sound, wanted = next((test, words) for keys, test, words in (*RANGES, at_least_0) if key in keys)
+    return None if sound(value) else f"got {value}, expected {wanted}."
+
+
+def _shown(value: Any) -> str:
+    return f"the string '{value[:80]}'" if isinstance(value, str) else str(value)[:80]

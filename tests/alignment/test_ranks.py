@@ -1,0 +1,156 @@
+"""Two processes of one launch that meet a fault: both end with code 2, it is told once, and nobody waits for ever."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pyarrow.parquet as pq
+import pytest
+
+from alignment import torchrun
+from alignment.cli_faults import tell
+from alignment.ranks import agreed, num_ranks
+from data_builders.locks import only_one
+from tests.alignment.test_resume_after_kill import ROOT, SERVER
+
+LIMIT_S = 120
+
+
+def rank(words, log, env):
+    """A process's whole work: the command, as torchrun starts it."""
+    os.environ.update(env)
+    with log.open("w") as opened:
+        os.dup2(opened.fileno(), 2)
+        sys.stderr = opened
+        sys.argv = ["clinalign", *words]
+        from alignment.cli import main
+
+        main()
+
+
+def both(words, tmp_path, *, other=None):
+    """What two ranks of ``clinalign WORDS`` said, and their exit codes; ``other``: the words of rank 1."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    shared |= {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "COLUMNS": "1000"}
+    logs = [tmp_path / f"rank{k}.log" for k in range(2)]
+    asked = [[*map(str, words)], [*map(str, other or words)]]
+    ranks = [
+        SERVER.Process(target=rank, args=(asked[k], logs[k], {**shared, "RANK": str(k), "LOCAL_RANK": str(k)}))
+        for k in range(2)
+    ]
+    for process in ranks:
+        process.start()
+    last = time.monotonic() + LIMIT_S
+    for process in ranks:
+        process.join(max(0, last - time.monotonic()))
+        if process.is_alive():
+            process.kill()
+    said = [log.read_text() for log in logs]
+    return said, [process.exitcode for process in ranks]
+
+
+def spoilt(data, tmp_path):
+    """Instruction rows, one of them without an answer."""
+    table = pq.read_table(data / "instruction/sft.parquet")
+    rows = table.to_pylist()
+    rows[3]["completion"] = None
+    file = tmp_path / "instruction/sft.parquet"
+    file.parent.mkdir()
+    pq.write_table(type(table).from_pylist(rows, schema=table.schema), file)
+    return {"train": str(tmp_path / "instruction/sft")}
+
+
+FAULTS = {
+    "a row, which only rank 0 reads": "'completion': null",
+    "an unknown key": "trainer.learning_rat: unknown key",
+    "a value that TRL refuses": "trainer: adamm is not a valid OptimizerNames",
+    "a name that is not here": "nobody/base' is not in the local cache",
+    "an output that rank 0 refuses": "is writing there now",
+    "a file that rank 1 lacks": "gone.yaml: no such file",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_a_fault_is_told_once_and_every_rank_ends_with_it(fault, data, write_recipe, tmp_path):
+    changes = {
+        "a row, which only rank 0 reads": lambda: {"data": spoilt(data, tmp_path)},
+        "an unknown key": lambda: {"trainer": {"learning_rat": 1.0}},
+        "a value that TRL refuses": lambda: {"trainer": {"optim": "adamm"}},
+        "a name that is not here": lambda: {"model": {"path": "nobody/base"}},
+    }.get(fault, dict)()
+    recipe = write_recipe(**changes)
+    other = ["train", tmp_path / "gone.yaml"] if fault == "a file that rank 1 lacks" else None
+    if fault == "an output that rank 0 refuses":
+        with only_one(tmp_path / "sft"):
+            said, codes = both(["train", recipe], tmp_path)
+    else:
+        said, codes = both(["train", recipe], tmp_path, other=other)
+    assert codes == [2, 2], said
+    told = [line for line in "".join(said).splitlines() if line.startswith("error: ")]
+    assert len(told) == 1, said
+    assert FAULTS[fault] in told[0]
+    assert "Traceback" not in "".join(said)
+
+
+def test_one_process_asks_nobody(monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")  # without a rank: no launcher has set it
+    monkeypatch.delenv("RANK", raising=False)
+    assert num_ranks() == 1
+    assert agreed(lambda: 7) == 7
+    tell("a fault")
+    assert "a fault" in capsys.readouterr().err
+
+
+# --- torchrun as it is started here --------------------------------------------------------------------------------
+
+
+def waits(tmp_path, *words):
+    """torchrun, started here, over two ranks that say when they are there."""
+    script = tmp_path / "rank.py"
+    script.write_text(
+        "import os, signal, sys, time\n"
+        "here = sys.argv[1] + '/' + os.environ['RANK']\n"
+        "def end(number, _):\n    open(here + '.got', 'w').write(str(number)); time.sleep(float(sys.argv[2]))\n"
+        "    os._exit(128 + number)\n"
+        "signal.signal(signal.SIGUSR1, end)\n"
+        "if len(sys.argv) > 3: sys.exit(int(sys.argv[3]))\n"
+        "open(here + '.there', 'w').close()\n"
+        "time.sleep(100)\n"
+    )
+    start = [sys.executable, "-m", "alignment.torchrun", "--standalone", "--nproc_per_node", "2", str(script)]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([*start, str(tmp_path), *words], env=env, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.slow
+def test_slurms_warning_reaches_every_rank_through_torchrun(tmp_path):
+    with waits(tmp_path, "0.5") as process:
+        while len(list(tmp_path.glob("*.there"))) < 2:
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.1)
+        process.send_signal(signal.SIGUSR1)
+        said = process.stderr.read()
+    assert [(tmp_path / f"{k}.got").read_text() for k in range(2)] == [str(int(signal.SIGUSR1))] * 2
+    assert process.returncode == 128 + signal.SIGUSR1
+    assert "Traceback" not in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("code", "told"), [(2, False), (1, True)])
+def test_torchrun_adds_its_summary_to_crashes_alone(code, told, tmp_path):
+    with waits(tmp_path, "0", str(code)) as process:
+        said = process.stderr.read()
+    assert process.returncode == code
+    assert ("ChildFailedError" in said) == told
+
+
+def test_the_codes_that_are_told_are_those_of_commands():
+    assert set(torchrun.TOLD) == {2, 130, 143, 138}
