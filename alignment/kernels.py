@@ -3,6 +3,7 @@
 Left out: building or fetching kernels; flash-attn, liger-kernel and bitsandbytes are the extra ``gpu``.
 """
 
+import logging
 from importlib.util import find_spec
 from typing import Any
 
@@ -10,6 +11,7 @@ from alignment.recipe import ModelSection
 from rewards.strict_yaml import InputError
 
 CURE = "Install clinalign[gpu] on a machine with a GPU"
+logger = logging.getLogger(__name__)
 
 
 def usable(package: str) -> bool:
@@ -20,15 +22,26 @@ def usable(package: str) -> bool:
 
 
 def attention(setting: str) -> str:
-    """The attention kernel: ``auto`` is flash attention where it is usable, else sdpa.
+    """The attention kernel: ``auto`` is flash attention where it is usable, else sdpa; the log says which, and why.
 
     Raises: InputError if flash attention is asked for and cannot be used.
     """
     if setting == "auto":
-        return "flash_attention_2" if usable("flash_attn") else "sdpa"
+        return _chosen()
     if setting == "flash_attention_2" and not usable("flash_attn"):
         raise InputError(f"model.attention: flash_attention_2 is not usable here. {CURE}, or use 'auto' or 'sdpa'.")
     return setting
+
+
+def _chosen() -> str:
+    import torch
+
+    if usable("flash_attn"):
+        name, why = "flash_attention_2", "flash_attn is installed beside a GPU"
+    else:
+        name, why = "sdpa", "flash_attn is not installed" if torch.cuda.is_available() else "there is no GPU"
+    logger.warning("model.attention: auto takes %s: %s.", name, why)
+    return name
 
 
 def liger(section: ModelSection) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 What does not go together stands in ``compatibility.py``. Left out: whatever needs a model to be loaded.
 """
 
-import dataclasses
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from alignment.config_faults import package_faults
 from alignment.curriculum_section import curriculum_faults
 from alignment.engine import is_main_process
 from alignment.foreign_code import SAFE
+from alignment.library_names import trainer_keys
 from alignment.recipe import Recipe, RewardEntry, columns_of, kept_places, parquet
 from alignment.reward_functions import pays_for
 from alignment.trainer_values import value_faults
@@ -48,7 +48,7 @@ def trainer_faults(content: dict[str, Any]) -> list[str]:
     section, method = content.get("trainer", {}), content.get("method")
     if method not in ("sft", "dpo", "grpo", "reward_model") or not isinstance(section, dict):
         return []
-    kinds = {f.name: f.type for f in dataclasses.fields(config_class(method))}
+    kinds = trainer_keys(config_class(method))
     faults = [f"trainer.{key}: unknown key.{nearest(str(key), list(kinds))}" for key in section if key not in kinds]
     values = value_faults(config_class(method), section)
     nested = [

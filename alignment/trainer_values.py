@@ -5,10 +5,10 @@ epochs below 0 trains nothing. Left out: texts and lists, which TRL's config jud
 (``config_faults.py``).
 """
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any, get_args, get_origin
 
+from alignment.library_names import trainer_keys
 from rewards.strict_yaml import nearest, number_trap
 
 ABOVE_ZERO = (
@@ -48,7 +48,7 @@ OURS = {
 
 def value_faults(config: type, section: dict[Any, Any]) -> list[str]:
     """A line for each known setting whose value is of a wrong type or means nothing."""
-    kinds = {field.name: field.type for field in dataclasses.fields(config)}
+    kinds = trainer_keys(config)
     told = [(key, _fault(config.__name__, key, value, kinds[key])) for key, value in section.items() if key in kinds]
     return [f"trainer.{key}: {fault}" for key, fault in told if fault]
 

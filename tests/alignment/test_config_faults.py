@@ -16,6 +16,8 @@ from alignment.train import run
 from alignment.trainer_values import OURS, value_faults
 from rewards.strict_yaml import InputError
 
+without_vllm = pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vLLM is installed")
+
 
 def fault_of(call, *arguments):
     with pytest.raises(InputError) as fault:
@@ -29,7 +31,7 @@ def fault_of(call, *arguments):
         ("trainer.report_to=wandbb", "trainer.report_to: no tracker 'wandbb'. Did you mean 'wandb'?"),
         ("trainer.report_to=[none, wandb]", "trainer.report_to: 'wandb' is not installed here."),
         ("trainer.report_to=3", "trainer.report_to: no tracker '3'."),
-        ("trainer.use_vllm=true", "trainer.use_vllm: needs the package 'vllm'"),
+        pytest.param("trainer.use_vllm=true", "trainer.use_vllm: needs the package 'vllm'", marks=without_vllm),
         ("trainer.deepspeed=gone.json", "trainer.deepspeed: gone.json: no such file."),
         ("trainer.{1: 2}=3", "unknown key"),
         ("trainer.optim=adamm", "trainer: adamm is not a valid OptimizerNames"),

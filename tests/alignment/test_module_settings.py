@@ -1,5 +1,7 @@
 """Each part moves by its own learning rate; the tower is checkpointed by its own switch; kernels by what there is."""
 
+import logging
+
 import pytest
 import torch
 
@@ -10,7 +12,7 @@ from alignment.recipe import ModelSection, read_recipe
 from alignment.train import make_trainer
 from rewards.strict_yaml import InputError
 from tests.alignment.test_deepspeed import ROOT, launched
-from tests.alignment.tiny_families import build, prompt_inputs, rows
+from tests.alignment.tiny_families import build, prompt_inputs, recompute, rows
 
 
 @pytest.mark.slow
@@ -72,7 +74,7 @@ def test_the_tower_is_checkpointed_by_its_own_switch_with_the_same_gradients(on)
 
     expected = gradients()
     if not on:
-        model.activation_checkpointing_enable()
+        recompute(model)
     TowerCheckpointing(on=on).on_train_begin(None, None, None, model=model)
     switched = {
         name: m.gradient_checkpointing for name, m in model.named_modules() if hasattr(m, "gradient_checkpointing")
@@ -91,6 +93,14 @@ def test_without_a_gpu_attention_is_sdpa_and_liger_is_off():
     assert kernels.attention("auto") == "sdpa"
     assert kernels.liger(ModelSection(path="x", liger=True)) == {}
     assert model_options(ModelSection(path="x", attention="auto"))["attn_implementation"] == "sdpa"
+
+
+@without_gpu
+def test_the_log_says_which_attention_was_taken_and_why(caplog):
+    with caplog.at_level(logging.WARNING, "alignment.kernels"):
+        kernels.attention("auto")
+        kernels.attention("eager")
+    assert caplog.messages == ["model.attention: auto takes sdpa: there is no GPU."]
 
 
 @without_gpu

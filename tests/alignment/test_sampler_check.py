@@ -1,6 +1,7 @@
 """Trainer and sampler before the first step: transformers' own generate stands in for vLLM, with eyes of its own."""
 
 import copy
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from rewards.strict_yaml import InputError
 
 pytestmark = pytest.mark.filterwarnings("default")
 IMAGE = 9
+without_vllm = pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed")
 
 
 def compared(ours, theirs, **more):
@@ -170,6 +172,7 @@ def test_a_colocated_engine_is_started_with_the_budget(monkeypatch, start):
     assert backend.LLM is dict
 
 
+@without_vllm
 def test_without_vllm_the_recipe_says_so(write_recipe, start):
     with pytest.raises(InputError, match=r"trainer\.use_vllm: needs the package 'vllm'"):
         read_recipe(write_recipe("grpo", model={"path": start}, trainer={"use_vllm": True}))
