@@ -4,6 +4,7 @@ import importlib
 import platform
 import statistics
 import subprocess
+import time
 from importlib.metadata import PackageNotFoundError, version
 
 import torch
@@ -34,6 +35,12 @@ def environment(figures, size):
     with figures.measuring("copy", needs=5) as go:
         if go:
             figures.add("copy", *copy(2**31 if cuda and not size.tiny else 2**20))
+    with figures.measuring("imports", needs=0) as go:  # cold here; the other parts find the files in memory
+        if go:
+            begun = time.time()
+            for name in ("peft", "trl", "alignment.train", "alignment.grpo", "alignment.dpo", "alignment.sft"):
+                importlib.import_module(name)
+            figures.add("imports", time.time() - begun, "s", "peft, trl, alignment")
 
 
 def _version(name):
@@ -61,8 +68,6 @@ def copy(size):
 
 def timed(work, times=10):
     """Median seconds of one run after three that do not count; by CUDA's events where there are any."""
-    import time
-
     for _ in range(3):
         work()
     found = []

@@ -44,7 +44,7 @@ def equality(figures: Figures, size: Scale, folder: Path) -> None:
             if "lora_" in name:
                 p.normal_(std=0.02)
     prompt = prompts_of(processor, [row(k, shape, processor) for k in range(shape.prompts)])
-    answers = sampled(shape, 4 if not size.tiny else 3, len(processor.tokenizer))
+    answers = sampled(shape, 3, len(processor.tokenizer))
     runner = Runner(figures, model, prompt, answers, processor.tokenizer.pad_token_id, size)
     flex = "packed, flex"  # compiled at its first call: last
     runner.cast(torch.float32)

@@ -49,6 +49,7 @@ class Figures:
             self.add(name, note="left out: no time left", status="left out")
             yield False
             return
+        free_memory()  # what a failed figure held goes only now that its error is forgotten
         begun = time.time()
         self.begin(name)
         try:
