@@ -40,13 +40,21 @@ FAILED = 3
 
 def main():
     asked = arguments()
+    asked.folder = asked.folder.resolve()
     asked.folder.mkdir(parents=True, exist_ok=True)
     if asked.worker:
         work(asked)
         return
     print(f"figures go to {asked.folder}", flush=True)
-    for part in asked.parts.split(","):
-        supervise(part.strip(), asked)
+    parts = [part.strip() for part in asked.parts.split(",")]
+    if asked.in_one:
+        os.environ.update({**QUIET, **os.environ, "CLINALIGN_CACHE": str(asked.folder / "cache")})
+        for part in [*(["draw"] if "f" in parts else []), *parts]:
+            perform(part, asked, time.time() + getattr(asked, f"limit_{part}", 60))
+        return
+    with ahead("draw" if "f" in parts else None, asked):
+        for part in parts:
+            supervise(part, asked)
     print((asked.folder / "table.md").read_text(encoding="utf-8"))
 
 
@@ -59,6 +67,7 @@ def arguments():
     parser.add_argument("--kinds", default="grpo,dpo,sft", help="of part c")
     parser.add_argument("--only", default="", help="of part c: cells whose name has this in it")
     parser.add_argument("--tiny", action="store_true", help="the toy model, whatever the machine")
+    parser.add_argument("--in-one", action="store_true", help="all in this process: quick, and nothing is guarded")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--until", type=float, help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -85,17 +94,42 @@ def supervise(part, asked):
         if until - time.time() < 15:
             break
     took = time.time() - start
-    figures.add(f"part {part}", took, "s", "" if how == "done" else f"its process {how}: {last_line(asked.folder, part)}")
+    figures.add(
+        f"part {part}", took, "s", "" if how == "done" else f"its process {how}: {last_line(asked.folder, part)}"
+    )
+
+
+@contextlib.contextmanager
+def ahead(part, asked):
+    """A part without a GPU, at work beside the others: it draws the learning run's phantoms."""
+    if part is None:
+        yield
+        return
+    command, env = command_of(part, asked, time.time() + 600)
+    with (asked.folder / f"{part}.log").open("ab") as log:
+        process = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def command_of(part, asked, until):
+    """The command of a part's process, and its environment."""
+    command = [sys.executable, str(Path(__file__).resolve()), *sys.argv[1:], "--worker", part, "--until", str(until)]
+    env = {**QUIET, **os.environ, "CLINALIGN_CACHE": str(asked.folder / "cache")}
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(ROOT)]))
+    return command, env
 
 
 def run_worker(part, asked, until):
     """``done``, or what became of the process."""
-    command = [sys.executable, str(Path(__file__).resolve()), *sys.argv[1:], "--worker", part, "--until", str(until)]
-    env = {**QUIET, **os.environ, "CLINALIGN_CACHE": str(asked.folder / "cache")}
-    env["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(ROOT)]))
+    command, env = command_of(part, asked, until)
     with (asked.folder / f"{part}.log").open("ab") as log:
         process = subprocess.Popen(
-            command, env=env, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, start_new_session=True, text=True
+            command, env=env, stdout=subprocess.PIPE, stderr=log, start_new_session=True, text=True
         )
         try:
             with reading(process, log):
@@ -135,10 +169,17 @@ def last_line(folder, part):
 
 
 def work(asked):
-    """The part itself, in this process."""
-    part = asked.worker
-    figures = Figures(asked.folder, part, until=asked.until, done=begun(asked.folder, part))
+    """The part itself, in this process, which ends without any library's clean-up."""
     sys.path.insert(0, str(ROOT))
+    whole = perform(asked.worker, asked, asked.until)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0 if whole else FAILED)
+
+
+def perform(part, asked, until):
+    """Whether the part came to its end."""
+    figures = Figures(asked.folder, part, until=until, done=begun(asked.folder, part))
     print(f"[{part}] started", flush=True)
     try:
         with tempfile.TemporaryDirectory() as scratch:
@@ -146,10 +187,8 @@ def work(asked):
     except Exception as error:  # noqa: BLE001 - it becomes a line of the table
         figures.add(f"part {part}", note=f"FAILED: {one_line(error)}", status="failed", trace=trace(error))
         print(trace(error), file=sys.stderr, flush=True)
-        sys.stderr.flush()
-        os._exit(FAILED)
-    sys.stdout.flush()
-    os._exit(0)  # no library's clean-up is worth a second of a GPU
+        return False
+    return True
 
 
 def do(part, figures, asked, scratch):
@@ -177,6 +216,10 @@ def do(part, figures, asked, scratch):
         from verify_environment import optional_kernels
 
         optional_kernels(figures, size)
+    elif part == "draw":
+        from verify_learning import draw
+
+        draw(figures, size)
     elif part == "f":
         from verify_learning import learning
 

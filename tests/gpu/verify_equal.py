@@ -7,6 +7,7 @@ bfloat16, which is what the precision costs by itself. Errors: the largest diffe
 
 import contextlib
 import importlib.util
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,9 @@ class Runner:
             want, want_gradients = self.reference
             difference = (logps - want).abs()
             norm = relative(gradients, want_gradients)
-            tower = relative(*({n: g for n, g in side.items() if "visual" in n} for side in (gradients, want_gradients)))
+            tower = relative(
+                *({n: g for n, g in side.items() if "visual" in n} for side in (gradients, want_gradients))
+            )
             note = f"mean {difference.mean():.1e}; {seconds:.2f} s"
             assert torch.isfinite(logps).all(), "log-probabilities are not finite"
             self.figures.add(f"{form} {word}: log-probability", difference.max().item(), "nats, largest error", note)
@@ -196,6 +199,12 @@ def _flash_package(model, dtype, size):
     return kernel(model, "flash_attention_2")
 
 
+def _flex(model):
+    if os.environ.get("TORCH_COMPILE_DISABLE"):
+        raise LeftOut("flex attention has to be compiled, and compiling is switched off")
+    return kernel(model, "flex_attention")
+
+
 # (shared layout?, context, backward?) of each form; flex attention has no backward on a CPU
 FORMS: dict[str, Any] = {
     "repeated, sdpa": lambda m, d, s: (False, contextlib.nullcontext(), True),
@@ -209,5 +218,5 @@ FORMS: dict[str, Any] = {
     ),
     "repeated, flash_attn": lambda m, d, s: (False, _flash_package(m, d, s), True),
     "cached, flash_attn": lambda m, d, s: (True, through_cache(m, _flash_package(m, d, s)), True),
-    "packed, flex": lambda m, d, s: (True, kernel(m, "flex_attention"), s.device == "cuda"),
+    "packed, flex": lambda m, d, s: (True, _flex(m), s.device == "cuda"),
 }

@@ -141,7 +141,7 @@ class Bench:
             try:
                 if cell.kind == "grpo":
                     self.feed(trainer, cell, rows)
-                watch = Watch(trainer, self.figures)
+                watch = Watch(trainer, self.figures, 1 if self.size.tiny else REPETITIONS)
                 made = time.time() - begun
                 trainer.train()
                 watch.settle()
@@ -247,7 +247,7 @@ class Bench:
 class Watch:
     """Clocks of a trainer: updates, making of batches, the first losses and gradient norms; stops it in time."""
 
-    def __init__(self, trainer, figures):
+    def __init__(self, trainer, figures, repetitions):
         from transformers import TrainerCallback
 
         self.seconds, self.losses, self.norms, self.collating, self.held = [], [], [], 0.0, 0.0
@@ -268,7 +268,7 @@ class Watch:
                 begun["steps"] += 1
                 if begun["steps"] > WARM:
                     watch.seconds.append(took)
-                enough = len(watch.seconds) >= REPETITIONS or sum(watch.seconds) > ENOUGH_S
+                enough = len(watch.seconds) >= repetitions or sum(watch.seconds) > ENOUGH_S
                 late = watch.seconds and figures.time_left() < 2 * took + 5
                 control.should_training_stop = bool(enough or late)
                 return control
