@@ -22,7 +22,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from verify_figures import Figures, begun, ended, one_line, trace
+from verify_figures import Figures, aside, begun, ended, one_line, trace
 
 PARTS = {"a": 45, "b": 75, "c": 185, "d": 15, "e": 10, "f": 150}
 """Seconds of each; 480 in all."""
@@ -48,7 +48,7 @@ def main():
     print(f"figures go to {asked.folder}", flush=True)
     parts = [part.strip() for part in asked.parts.split(",")]
     if asked.in_one:
-        os.environ.update({**QUIET, **os.environ, "CLINALIGN_CACHE": str(asked.folder / "cache")})
+        os.environ.update({**QUIET, **os.environ, "CLINALIGN_CACHE": str(aside(asked.folder, "cache"))})
         for part in [*(["draw"] if "f" in parts else []), *parts]:
             perform(part, asked, time.time() + getattr(asked, f"limit_{part}", 60))
         return
@@ -65,7 +65,8 @@ def arguments():
     for part, seconds in PARTS.items():
         parser.add_argument(f"--limit-{part}", type=float, default=seconds, help=f"seconds (default: {seconds})")
     parser.add_argument("--kinds", default="grpo,dpo,sft", help="of part c")
-    parser.add_argument("--only", default="", help="of part c: cells whose name has this in it")
+    parser.add_argument("--only", default="", help="of part c: cells whose name has one of these in it")
+    parser.add_argument("--short", action="store_true", help="of part f: few phantoms, and seconds for each stage")
     parser.add_argument("--tiny", action="store_true", help="the toy model, whatever the machine")
     parser.add_argument("--in-one", action="store_true", help="all in this process: quick, and nothing is guarded")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
@@ -119,7 +120,7 @@ def ahead(part, asked):
 def command_of(part, asked, until):
     """The command of a part's process, and its environment."""
     command = [sys.executable, str(Path(__file__).resolve()), *sys.argv[1:], "--worker", part, "--until", str(until)]
-    env = {**QUIET, **os.environ, "CLINALIGN_CACHE": str(asked.folder / "cache")}
+    env = {**QUIET, **os.environ, "CLINALIGN_CACHE": str(aside(asked.folder, "cache"))}
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(ROOT)]))
     return command, env
 
@@ -219,11 +220,11 @@ def do(part, figures, asked, scratch):
     elif part == "draw":
         from verify_learning import draw
 
-        draw(figures, size)
+        draw(figures, size, short=asked.short)
     elif part == "f":
         from verify_learning import learning
 
-        learning(figures, size, scratch)
+        learning(figures, size, scratch, short=asked.short)
     else:
         raise ValueError(f"no part {part}; there are {', '.join(PARTS)}")
 

@@ -1,4 +1,4 @@
-"""The card, the versions, and the two roofs: a bfloat16 matrix product and a copy; and the kernels that may be there."""
+"""The card, the versions, the two roofs (a bfloat16 matrix product and a copy), and the kernels that may be there."""
 
 import importlib
 import platform

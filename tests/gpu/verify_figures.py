@@ -1,13 +1,21 @@
 """Figures of the check on a GPU: one JSON line each as soon as it is measured, and a Markdown table of all so far."""
 
+import hashlib
 import json
 import os
+import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
 
 LINES, TABLE, WHOLE = "figures.jsonl", "table.md", "figures.json"
 OUT_OF_TIME = 12.0
+
+
+def aside(folder, name):
+    """A folder for what is large and is not a result, outside the folder of figures: one for each of those."""
+    key = hashlib.sha256(str(Path(folder).resolve()).encode()).hexdigest()[:10]
+    return Path(tempfile.gettempdir()) / f"clinalign-verify-{key}" / name
 
 
 class LeftOut(Exception):

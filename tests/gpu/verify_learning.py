@@ -1,4 +1,4 @@
-"""Does it learn? SFT, own pairs, DPO and GRPO on phantom radiographs, a model from scratch, judged on held-out patients.
+"""SFT, own pairs, DPO and GRPO on phantom radiographs: a model from scratch, judged on held-out patients.
 
 On a GPU about 30 million parameters, elsewhere the project's tiny model for a few steps. Each stage trains for so many
 seconds (its learning rate falls with the time left), so that the whole fits whatever the machine. SFT's reports and
@@ -10,7 +10,7 @@ import math
 import time
 from pathlib import Path
 
-from verify_figures import LeftOut
+from verify_figures import LeftOut, aside
 
 SECONDS = {"sft": 48.0, "dpo": 12.0, "grpo": 30.0}
 TINY_SECONDS = {"sft": 2.0, "dpo": 0.5, "grpo": 0.5}
@@ -18,21 +18,25 @@ METRICS = (
     *("balanced_accuracy", "side_accuracy", "mean_iou", "hallucination_rate", "omission_rate", "finding_f1"),
     *("report_parse_failure", "box_parse_failure"),
 )
-DATA = "phantoms"
 
 
-def spec(size, folder):
+def drawn(figures, short):
+    """Where the phantoms lie."""
+    return aside(figures.folder, "phantoms-short" if short else "phantoms")
+
+
+def spec(size, folder, *, short=False):
     """The data set's spec."""
     return {
         "source": {
             "name": "phantom_chest",
-            "patients": 40 if size.tiny else 2000,
+            "patients": 40 if size.tiny else 250 if short else 2000,
             "images_per_patient": 2,
             "size": 64 if size.tiny else 128,
             "prevalence": 0.4,
             "seed": 7,
         },
-        "output": str(folder / DATA),
+        "output": str(folder),
         "seed": 1,
         "splits": {"sft": 0.6, "align": 0.3, "test": 0.1},
         "rows": {"instruction": ["sft"], "preference": ["align"], "prompt": ["align", "test"]},
@@ -45,29 +49,32 @@ def spec(size, folder):
     }
 
 
-def draw(figures, size):
+def draw(figures, size, *, short=False):
     """Draws the phantoms: started ahead, so that the CPUs are at it while the GPU has other parts."""
     from data_builders.build import build
     from data_builders.build_spec import BuildSpec
 
     begun = time.time()
-    build(BuildSpec.model_validate(spec(size, figures.folder)))
+    build(BuildSpec.model_validate(spec(size, drawn(figures, short), short=short)))
     figures.add("phantoms drawn in", time.time() - begun, "s", "in the background")
 
 
-def learning(figures, size, scratch):
+def learning(figures, size, scratch, *, short=False):
     """The stages in turn, each judged."""
-    data = figures.folder / DATA
+    data = drawn(figures, short)
     while not (data / "card.json").is_file():
-        if figures.time_left() < 30:
+        if figures.time_left() < 20:
             raise LeftOut("the phantoms are not drawn yet")
         time.sleep(0.5)
     run = Run(figures, size, data, scratch)
-    with figures.measuring("model", needs=20) as go:
+    if short:
+        run.seconds = {stage: seconds / 8 for stage, seconds in run.seconds.items()}
+        run.rows = 64
+    with figures.measuring("model", needs=12) as go:
         if go:
             run.build()
     for stage in ("sft", "pairs", "dpo", "grpo"):
-        with figures.measuring(stage, needs=10) as go:
+        with figures.measuring(stage, needs=8) as go:
             if go:
                 getattr(run, stage)()
 

@@ -105,7 +105,7 @@ def updates(
     figures: Figures, size: Scale, folder: Path, *, kinds: tuple[str, ...], only: str = "", roof: float | None
 ) -> None:
     """All cells, on one model that is made once."""
-    wanted = [cell for cell in cells(size) if cell.kind in kinds and only in cell.name]
+    wanted = [cell for cell in cells(size) if cell.kind in kinds and any(o in cell.name for o in only.split(","))]
     largest = max((cell.shape for cell in wanted), key=lambda shape: shape.image)
     processor = make_processor(largest)
     home = config_folder(size, processor.tokenizer, folder / "model")
@@ -405,6 +405,7 @@ def keep_reference(bench, cell, trainer):
 def stock(bench, cell, data, file):
     """TRL's trainer around the same model."""
     import trl
+
     from alignment.models import freeze, lora_config
     from alignment.recipe import Lora
 
