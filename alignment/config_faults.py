@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from alignment.library_names import installed_keys
 from alignment.recipe import Recipe
 from rewards.strict_yaml import InputError, nearest, read_text
 
@@ -74,8 +75,8 @@ def check_config(recipe: Recipe, *, here: bool) -> None:
             "trainer.deepspeed: DeepSpeed needs a launcher. Start it with `clinalign launch RECIPE --gpus N` "
             "(on the CPU: --cpu), or leave the key out: trainer.deepspeed=null."
         )
-    precision = {"bf16": recipe.model.dtype == "bfloat16"}
-    given = {"report_to": "none", **precision, **recipe.trainer, "output_dir": recipe.output, "deepspeed": None}
+    defaults = {"report_to": "none", "bf16": recipe.model.dtype == "bfloat16"}
+    given = defaults | installed_keys(recipe.trainer) | {"output_dir": recipe.output, "deepspeed": None}
     if not here:
         given = {key: value for key, value in given.items() if key not in OF_A_GPU} | {"bf16": False}
     try:

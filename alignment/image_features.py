@@ -46,7 +46,9 @@ def cache_image_features(model: Any, *, reference: Any = None, run: Path | None 
 
 def _keep(model: Any, folder: Path) -> None:
     backbone = base_model(model).base_model
-    backbone.get_image_features = kept(backbone.get_image_features, folder)
+    # transformers splits Qwen3-VL's deeper layers by image since 5.18, where forwards began to take encoded images
+    by_image = "mm_encoder_outputs" in inspect.signature(type(backbone).forward).parameters
+    backbone.get_image_features = kept(backbone.get_image_features, folder, deep_by_image=by_image)
 
 
 def _fault(backbone: Any) -> str | None:
@@ -72,8 +74,11 @@ def features_folder(model: Any, *, run: Path | None = None) -> Path:
     return cache_folder(run) / "image_features" / digest.hexdigest()[:32]
 
 
-def kept(compute: Callable[..., Any], folder: Path) -> Callable[..., Any]:
-    """``get_image_features`` that computes what the folder lacks, in one batch, and reads the rest."""
+def kept(compute: Callable[..., Any], folder: Path, *, deep_by_image: bool) -> Callable[..., Any]:
+    """``get_image_features`` that computes what the folder lacks, in one batch, and reads the rest.
+
+    ``deep_by_image``: whether it gives deeper layers image by image, or each as one tensor over all images.
+    """
 
     @functools.wraps(compute)
     @torch.no_grad()
@@ -91,7 +96,8 @@ def kept(compute: Callable[..., Any], folder: Path) -> Callable[..., Any]:
             for k, values in zip(missing, _split(made, len(missing)), strict=True):
                 _write(files[k], values)
         device = given["pixel_values"].device
-        return _joined([{n: v.to(device) for n, v in load_file(file).items()} for file in files])
+        images = [{n: v.to(device) for n, v in load_file(file).items()} for file in files]
+        return _joined(images, deep_by_image=deep_by_image)
 
     return features
 
@@ -121,8 +127,10 @@ def _split(output: Any, count: int) -> list[Features]:
 
     They are (1, tokens, hidden) where the family makes one table of all images, else (tokens, hidden).
     """
-    layers = {"pooled": output.pooler_output}
-    layers |= {f"deep{k}": layer for k, layer in enumerate(getattr(output, "deepstack_features", None) or ())}
+    layers: dict[str, Any] = {"pooled": output.pooler_output}
+    sizes = [len(image) for image in output.pooler_output]
+    deep: Sequence[Any] = getattr(output, "deepstack_features", None) or ()
+    layers |= {f"deep{k}": d.split(sizes) if isinstance(d, torch.Tensor) else d for k, d in enumerate(deep)}
     assert all(len(layer) == count for layer in layers.values())
     return [
         {name: layer[k : k + 1] if isinstance(layer, torch.Tensor) else layer[k] for name, layer in layers.items()}
@@ -130,7 +138,7 @@ def _split(output: Any, count: int) -> list[Features]:
     ]
 
 
-def _joined(images: Sequence[Features]) -> Any:
+def _joined(images: Sequence[Features], *, deep_by_image: bool) -> Any:
     """The output as the model's own method gives it."""
     from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
@@ -138,6 +146,7 @@ def _joined(images: Sequence[Features]) -> Any:
     given: Any = torch.cat(pooled) if pooled[0].dim() == 3 else pooled
     deep: Any = [[image[f"deep{k}"] for image in images] for k in range(len(images[0]) - 1)]
     if deep:
+        deep = deep if deep_by_image else [torch.cat(layer) for layer in deep]
         return BaseModelOutputWithDeepstackFeatures(pooler_output=given, deepstack_features=deep)
     return BaseModelOutputWithPooling(pooler_output=given)
 

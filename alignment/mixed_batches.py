@@ -4,8 +4,8 @@ Under ZeRO-3 each forward of the tower is a collective, under ZeRO-2 and DDP eac
 whose batch holds no image would keep the others waiting for ever. Such a batch sends one small white image through
 the tower and adds an empty sum of its features, so that values stay as they are and the tower's gradients are 0.
 
-It is done on one process too, so that a run's numbers do not depend on how many there are. Left out: generation that
-encodes images ahead of the model's forward (GRPO gathers a sharded model before it generates).
+It is done on one process too, so that a run's numbers do not depend on how many there are. Left out: generation, which
+gives every forward a cache (GRPO gathers a sharded model before it generates).
 """
 
 from typing import Any
@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from alignment.image_rows import IMAGE_FIELDS, Fields
+from alignment.library_names import cache_in
 from alignment.shared_prefix import base_model
 
 DUMMY_EDGE = 56
@@ -21,7 +22,7 @@ ENCODED = ("pixel_values", "mm_encoder_outputs", "image_hidden_states")
 
 
 def run_vision_always(model: Any, image: Fields) -> None:
-    """From now on every forward of ``model`` without a filled cache runs its vision tower. Idempotent.
+    """From now on every forward of ``model`` that is given no cache runs its vision tower. Idempotent.
 
     ``image``: the fields of one image (see ``dummy_image``), for batches that have none.
 
@@ -35,7 +36,7 @@ def run_vision_always(model: Any, image: Fields) -> None:
     backbone._clinalign_vision = due
 
     def note(_: Any, __: Any, kwargs: dict[str, Any]) -> None:
-        due[:] = [True] if all(kwargs.get(name) is None for name in ENCODED) and not _is_filled(kwargs) else []
+        due[:] = [True] if all(kwargs.get(name) is None for name in ENCODED) and cache_in(kwargs) is None else []
 
     def add_nothing(_: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         embedded = kwargs.get("inputs_embeds")
@@ -60,11 +61,6 @@ def dummy_image(processor: Any) -> Fields:
     image = Image.new("RGB", (DUMMY_EDGE, DUMMY_EDGE), "white")
     made = processor.image_processor(images=[image], return_tensors="pt")
     return {name: made[name] for name in IMAGE_FIELDS if name in made}
-
-
-def _is_filled(kwargs: dict[str, Any]) -> bool:
-    cache = kwargs.get("past_key_values")
-    return cache is not None and cache.get_seq_length() > 0
 
 
 def _empty_sum(encoded: Any) -> torch.Tensor:

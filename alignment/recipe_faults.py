@@ -14,6 +14,7 @@ from alignment.config_faults import package_faults
 from alignment.curriculum_section import curriculum_faults
 from alignment.engine import is_main_process
 from alignment.foreign_code import SAFE
+from alignment.library_names import TRAINER_KEYS
 from alignment.recipe import Recipe, RewardEntry, columns_of, kept_places, parquet
 from alignment.reward_functions import pays_for
 from data_builders.row_checks import Check, file_faults
@@ -48,6 +49,7 @@ def trainer_faults(content: dict[str, Any]) -> list[str]:
     if method not in ("sft", "dpo", "grpo", "reward_model") or not isinstance(section, dict):
         return []
     kinds = {f.name: f.type for f in dataclasses.fields(config_class(method))}
+    kinds = {new: kinds[old] for new, old in TRAINER_KEYS.items()} | kinds
     faults = [f"trainer.{key}: unknown key.{nearest(str(key), list(kinds))}" for key in section if key not in kinds]
     return (
         faults

@@ -1,7 +1,8 @@
 """Generation in which rows of one prompt share its prefill: the images are encoded and the cache is filled once.
 
-Rests on two steps of ``GenerationMixin`` that have no public hook (``_prefill`` and the encoding of images before it);
-a model without them generates as ever. Left out: beams, and restarts from a filled cache.
+Rests on steps of ``GenerationMixin`` that have no public hook: ``_prefill``, without which a model generates as ever,
+and the encoding of images before it (before transformers 5.18 the prefill encodes them itself). Left out: beams, and
+restarts from a filled cache.
 """
 
 from collections.abc import Generator, Sequence
@@ -11,13 +12,14 @@ from typing import Any
 import torch
 
 from alignment.image_rows import IMAGE_FIELDS, Fields, joined
+from alignment.library_names import cache_in
 
 ENCODE = "_prepare_multimodal_encoder_kwargs_for_generation"
 
 
 def can_share_prefill(model: Any) -> bool:
-    """Whether this model generates in the two steps that are needed."""
-    return hasattr(model, ENCODE) and hasattr(model, "_prefill")
+    """Whether this model fills its cache in a step of its own."""
+    return hasattr(model, "_prefill")
 
 
 @contextmanager
@@ -36,25 +38,29 @@ def shared_prefill(model: Any, groups: Sequence[Sequence[int]] | None, rows: Seq
     copy = torch.empty(sum(map(len, groups)), dtype=torch.long)
     for n, group in enumerate(groups):
         copy[list(group)] = n
-    encode, prefill = getattr(model, ENCODE), model._prefill
+    encode, prefill = getattr(model, ENCODE, None), model._prefill
 
     def encode_once(model_kwargs: dict[str, Any]) -> dict[str, Any]:
+        assert encode is not None
         return encode(model_kwargs | _images_once(model_kwargs, first, rows))
 
     def prefill_once(input_ids: torch.Tensor, generation_config: Any, model_kwargs: dict[str, Any], **more: Any) -> Any:
         assert len(input_ids) == len(copy), "the groups are those of another batch"
         ours = model_kwargs | _tokens_once(model_kwargs, first.to(input_ids.device), len(copy))
+        if encode is None:
+            ours |= _images_once(model_kwargs, first, rows)
         outputs = prefill(input_ids[first.to(input_ids.device)], generation_config, ours, **more)
         outputs.logits = outputs.logits[copy.to(outputs.logits.device)]
-        outputs.past_key_values.batch_select_indices(copy.to(input_ids.device))
+        cache_in(outputs).batch_select_indices(copy.to(input_ids.device))
         return outputs
 
-    setattr(model, ENCODE, encode_once)
-    model._prefill = prefill_once
+    steps = {"_prefill": prefill_once} | ({ENCODE: encode_once} if encode is not None else {})
+    for name, step in steps.items():
+        setattr(model, name, step)
     try:
         yield
     finally:
-        for name in (ENCODE, "_prefill"):
+        for name in steps:
             delattr(model, name)
 
 

@@ -282,6 +282,7 @@ def _maker(method: str) -> Any:
 def trainer_arguments(recipe: Recipe, folder: Path) -> dict[str, Any]:
     """The recipe's trainer section over clinalign's defaults: no tracker, no upload, the model's own precision."""
     from alignment import kernels
+    from alignment.library_names import installed_keys
 
     defaults: dict[str, Any] = {
         "output_dir": str(folder / "checkpoints"),
@@ -292,4 +293,4 @@ def trainer_arguments(recipe: Recipe, folder: Path) -> dict[str, Any]:
         "logging_steps": 10,
         **kernels.liger(recipe.model),
     }
-    return prepare_deepspeed({**defaults, **recipe.trainer})
+    return prepare_deepspeed({**defaults, **installed_keys(recipe.trainer)})

@@ -129,7 +129,7 @@ def all_scales(evidence: Evidence, staging: Staging) -> tuple[dict[str, Staged],
     known, clashes = closed(evidence, staging.implications)
     found: dict[str, Staged] = {}
     for name, scale in staging.scales.items():
-        possible = {before: (staged.level, *staged.could_be) for before, staged in found.items()}
+        possible = {before: (result.level, *result.could_be) for before, result in found.items()}
         cases = [dict(zip(possible, levels, strict=True)) for levels in product(*possible.values())]
         found[name] = _least([staged({**known, **case}, scale) for case in cases], scale)
     return found, clashes

@@ -11,7 +11,7 @@ from alignment.cached_prefix import _answer_places, _prompt_places
 from alignment.shared_prefix import base_model, packed, resolved, score_answers_only
 from rewards.strict_yaml import InputError
 from tests.alignment.test_shared_prefix_families import assert_same, prepared, together
-from tests.alignment.tiny_families import FAMILIES, Row, build, prompt_inputs, rows
+from tests.alignment.tiny_families import FAMILIES, Row, build, prompt_inputs, recompute, rows
 
 pytestmark = pytest.mark.filterwarnings("default")
 
@@ -129,7 +129,7 @@ def test_gradient_checkpointing_falls_back_with_one_line_or_is_refused(caplog):
 
 def test_checkpointing_switched_on_behind_our_back_stops_the_run():
     model, _ = cached("llava")
-    model.train().activation_checkpointing_enable({"use_reentrant": False})
+    recompute(model.train())
     with pytest.raises(AssertionError, match="takes the cache away"):
         together("llava", model, rows()[:1])
 

@@ -10,6 +10,7 @@ from datasets import Dataset
 
 from alignment.combined_rewards import combined_rewards
 from alignment.generation import unsampled_tokens
+from alignment.library_names import installed_keys
 from alignment.models import built_texts, load_processor
 from alignment.recipe import parquet, read_recipe
 from alignment.tiny import build_tiny
@@ -41,7 +42,7 @@ def stock(recipe):
     """TRL's trainer on the same model, rows, reward and settings."""
     processor = load_processor(recipe.model.path)
     arguments = trl.GRPOConfig(
-        output_dir=f"{recipe.output}/stock", report_to="none", bf16=False, **recipe.trainer,
+        output_dir=f"{recipe.output}/stock", report_to="none", bf16=False, **installed_keys(recipe.trainer),
         model_init_kwargs={"dtype": "float32", "attn_implementation": "sdpa"},
         generation_kwargs={"suppress_tokens": unsampled_tokens(processor)},
     )  # fmt: skip

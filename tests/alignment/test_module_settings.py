@@ -10,7 +10,7 @@ from alignment.recipe import ModelSection, read_recipe
 from alignment.train import make_trainer
 from rewards.strict_yaml import InputError
 from tests.alignment.test_deepspeed import ROOT, launched
-from tests.alignment.tiny_families import build, prompt_inputs, rows
+from tests.alignment.tiny_families import build, prompt_inputs, recompute, rows
 
 
 @pytest.mark.slow
@@ -72,7 +72,7 @@ def test_the_tower_is_checkpointed_by_its_own_switch_with_the_same_gradients(on)
 
     expected = gradients()
     if not on:
-        model.activation_checkpointing_enable()
+        recompute(model)
     TowerCheckpointing(on=on).on_train_begin(None, None, None, model=model)
     switched = {
         name: m.gradient_checkpointing for name, m in model.named_modules() if hasattr(m, "gradient_checkpointing")

@@ -8,6 +8,7 @@ from datasets import Dataset
 from trl import DPOConfig, DPOTrainer
 
 from alignment.dpo import PreferenceCollator, preference_groups
+from alignment.library_names import installed_keys
 from alignment.models import load_for_inference, load_processor
 from alignment.prompt_groups import answer_logprobs
 from alignment.recipe import parquet, read_recipe
@@ -84,7 +85,7 @@ def test_the_same_losses_as_stock_trl(recipe, start, tmp_path):
     data = Dataset.from_parquet(str(parquet(ours.data.train)))
     arguments = DPOConfig(
         output_dir=str(tmp_path / "stock"), report_to="none", max_length=None, bf16=False,
-        model_init_kwargs={"dtype": "float32", "attn_implementation": "sdpa"}, **ours.trainer,
+        model_init_kwargs={"dtype": "float32", "attn_implementation": "sdpa"}, **installed_keys(ours.trainer),
     )  # fmt: skip
     stock = DPOTrainer(
         model=str(start), args=arguments, processing_class=load_processor(str(start)),

@@ -98,6 +98,12 @@ def build(family, attention="sdpa", seed=0):
     return model.eval()
 
 
+def recompute(model):
+    """Switches activation checkpointing on, by the name that the installed transformers has for it."""
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
+
+
 @dataclass
 class Row:
     """A prompt (text before, images, text after) and its answers, as token ids."""

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from alignment.library_names import installed_keys
 from alignment.loop_file import read_loop
 from alignment.recipe import Recipe
 from alignment.recipe_faults import config_class, trainer_faults
@@ -41,7 +42,7 @@ def test_a_run_reads_strictly_and_its_trainer_section_builds(file, tmp_path):
         settings = {**recipe.trainer}
         if deepspeed := settings.pop("deepspeed", None):  # TRL's config would switch it on for all later tests
             assert (RECIPES.parent / deepspeed).is_file()
-        config_class(recipe.method)(output_dir=str(tmp_path), report_to="none", bf16=False, **settings)
+        config_class(recipe.method)(output_dir=str(tmp_path), report_to="none", bf16=False, **installed_keys(settings))
 
 
 @pytest.mark.parametrize("file", sorted(RECIPES.glob("data/*.yaml")), ids=name)
