@@ -3,12 +3,14 @@
 Left out: building or fetching kernels; flash-attn, liger-kernel and bitsandbytes are the extra ``gpu``.
 """
 
+import logging
 from importlib.util import find_spec
 from typing import Any
 
 from alignment.recipe import ModelSection
 from rewards.strict_yaml import InputError
 
+log = logging.getLogger(__name__)
 CURE = "Install clinalign[gpu] on a machine with a GPU"
 
 
@@ -25,10 +27,20 @@ def attention(setting: str) -> str:
     Raises: InputError if flash attention is asked for and cannot be used.
     """
     if setting == "auto":
-        return "flash_attention_2" if usable("flash_attn") else "sdpa"
+        taken = "flash_attention_2" if usable("flash_attn") else "sdpa"
+        log.info(f"attention: auto takes {taken} ({_why(taken)})")
+        return taken
     if setting == "flash_attention_2" and not usable("flash_attn"):
         raise InputError(f"model.attention: flash_attention_2 is not usable here. {CURE}, or use 'auto' or 'sdpa'.")
     return setting
+
+
+def _why(taken: str) -> str:
+    import torch
+
+    if taken != "sdpa":
+        return "flash_attn is there, and a GPU"
+    return "flash_attn is not installed" if torch.cuda.is_available() else "no GPU"
 
 
 def liger(section: ModelSection) -> dict[str, Any]:
