@@ -77,8 +77,10 @@ def one_call(
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attention within each segment of ``cu_seq_lens_q``: (1, heads, T, size) to (1, T, heads, size)."""
-    assert attention_mask is None and cu_seq_lens_q is not None
-    assert query.shape[0] == 1 and not dropout
+    assert attention_mask is None
+    assert cu_seq_lens_q is not None
+    assert query.shape[0] == 1
+    assert not dropout
     q, k, v = (states[0].transpose(0, 1) for states in (query, key, value))
     if q.is_cuda and q.dtype in HALF and varlen_fault(q.shape[-1], q.dtype) is None:
         out = by_varlen(q, k, v, cu_seq_lens_q, max_length_q, scaling)

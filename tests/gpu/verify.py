@@ -5,7 +5,7 @@ Needs:  one H100 or H200 (80 GB), no internet. Without a GPU everything runs on 
         script itself.
 
 Each part is a process of its own under its own time limit, so that whatever ends one costs no other, nor a figure that
-was measured before: ``FOLDER/table.md``, ``figures.json`` and ``figures.jsonl`` grow with every figure, ``PART.log``
+was measured before: ``FOLDER/table.md``, ``figures.json`` and ``figures.jsonl`` grow with every figure, ``log.txt``
 has what was printed. A part whose process died is started again behind the figure that took it down, while there is
 time. Parts: a environment and roofs; b packed attention equals the repeated layout; c updates beside stock trl; d the
 memory that ``clinalign check`` estimates beside the measured peak; e liger, bitsandbytes and flash_attn where they are
@@ -22,10 +22,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from verify_figures import Figures, aside, begun, ended, one_line, trace
+from verify_figures import Figures, aside, begun, ended, one_line, read, trace
+from verify_readme import readme_table
 
-PARTS = {"a": 45, "b": 75, "c": 185, "d": 15, "e": 10, "f": 150}
-"""Seconds of each; 480 in all."""
+PARTS = {"a": 45, "b": 120, "c": 280, "d": 20, "e": 15, "f": 175}
+"""Seconds of each, at most."""
+LOG = "log.txt"
 QUIET = {
     "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -34,6 +36,9 @@ QUIET = {
     "PYTHONUNBUFFERED": "1",
 }
 ROOT = Path(__file__).parents[2]
+README = Path(__file__).with_name("README.md")
+SECONDS = {"sft": 70.0, "dpo": 10.0, "grpo": 40.0}
+"""Of each stage of the learning run."""
 FAILED = 3
 """Exit status of a part that ended by an error of its own."""
 
@@ -41,6 +46,9 @@ FAILED = 3
 def main():
     asked = arguments()
     asked.folder = asked.folder.resolve()
+    if asked.table is not None:
+        print(readme_table([asked.folder, *asked.table], README))
+        return
     asked.folder.mkdir(parents=True, exist_ok=True)
     if asked.worker:
         work(asked)
@@ -66,7 +74,11 @@ def arguments():
         parser.add_argument(f"--limit-{part}", type=float, default=seconds, help=f"seconds (default: {seconds})")
     parser.add_argument("--kinds", default="grpo,dpo,sft", help="of part c")
     parser.add_argument("--only", default="", help="of part c: cells whose name has one of these in it")
+    parser.add_argument("--only-forms", default="", help="of part b: forms with one of these in the name (flex,tower)")
+    for stage, seconds in SECONDS.items():
+        parser.add_argument(f"--seconds-{stage}", type=float, help=f"of part f (default: {seconds})")
     parser.add_argument("--short", action="store_true", help="of part f: few phantoms, and seconds for each stage")
+    parser.add_argument("--table", nargs="*", type=Path, help="only writes README.md's tables, from these folders too")
     parser.add_argument("--tiny", action="store_true", help="the toy model, whatever the machine")
     parser.add_argument("--in-one", action="store_true", help="all in this process: quick, and nothing is guarded")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
@@ -95,9 +107,7 @@ def supervise(part, asked):
         if until - time.time() < 15:
             break
     took = time.time() - start
-    figures.add(
-        f"part {part}", took, "s", "" if how == "done" else f"its process {how}: {last_line(asked.folder, part)}"
-    )
+    figures.add(f"part {part}", took, "s", "" if how == "done" else f"its process {how}: {last_line(asked.folder)}")
 
 
 @contextlib.contextmanager
@@ -107,7 +117,7 @@ def ahead(part, asked):
         yield
         return
     command, env = command_of(part, asked, time.time() + 600)
-    with (asked.folder / f"{part}.log").open("ab") as log:
+    with (asked.folder / LOG).open("ab") as log:
         process = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
         try:
             yield
@@ -128,7 +138,7 @@ def command_of(part, asked, until):
 def run_worker(part, asked, until):
     """``done``, or what became of the process."""
     command, env = command_of(part, asked, until)
-    with (asked.folder / f"{part}.log").open("ab") as log:
+    with (asked.folder / LOG).open("ab") as log:
         process = subprocess.Popen(
             command, env=env, stdout=subprocess.PIPE, stderr=log, start_new_session=True, text=True
         )
@@ -163,9 +173,9 @@ def reading(process, log):
         thread.join(timeout=1)
 
 
-def last_line(folder, part):
-    """Of the part's log."""
-    lines = (folder / f"{part}.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+def last_line(folder):
+    """Of the log."""
+    lines = (folder / LOG).read_text(encoding="utf-8", errors="replace").strip().splitlines()
     return lines[-1][:200] if lines else ""
 
 
@@ -192,10 +202,25 @@ def perform(part, asked, until):
     return True
 
 
+def facts(figures):
+    """Card, versions and command, once a run: a run is one folder."""
+    import torch
+    from verify_environment import versions
+
+    if any(f["name"] == "card" for f in read(figures.folder)):
+        return
+    figures.add("card", torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU")
+    figures.add("versions", versions())
+    given = sys.argv[2 : sys.argv.index("--worker") if "--worker" in sys.argv else None]
+    figures.add("command", " ".join(["verify.py", "FOLDER", *given]))
+
+
 def do(part, figures, asked, scratch):
     from verify_model import scale
 
     size = scale(tiny=asked.tiny)
+    if part != "draw":
+        facts(figures)
     if part == "a":
         from verify_environment import environment
 
@@ -203,7 +228,7 @@ def do(part, figures, asked, scratch):
     elif part == "b":
         from verify_equal import equality
 
-        equality(figures, size, scratch)
+        equality(figures, size, scratch, asked.only_forms)
     elif part == "c":
         from verify_updates import roof_of, updates
 
@@ -224,7 +249,8 @@ def do(part, figures, asked, scratch):
     elif part == "f":
         from verify_learning import learning
 
-        learning(figures, size, scratch, short=asked.short)
+        given = {stage: getattr(asked, f"seconds_{stage}") for stage in SECONDS}
+        learning(figures, size, scratch, short=asked.short, seconds={s: v for s, v in given.items() if v is not None})
     else:
         raise ValueError(f"no part {part}; there are {', '.join(PARTS)}")
 

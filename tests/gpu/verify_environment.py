@@ -43,6 +43,11 @@ def environment(figures, size):
             figures.add("imports", time.time() - begun, "s", "peft, trl, alignment")
 
 
+def versions():
+    """In one line."""
+    return ", ".join(f"{name} {_version(name)}" for name in ("torch", "transformers", "trl", "peft"))
+
+
 def _version(name):
     try:
         return version(name)

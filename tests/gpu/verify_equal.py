@@ -20,8 +20,8 @@ SHAPE = Shape((16, 16), 30, 1)
 TINY = Shape((2, 3), 5, 2)
 
 
-def equality(figures: Figures, size: Scale, folder: Path) -> None:
-    """All forms, each against the repeated layout in float32."""
+def equality(figures: Figures, size: Scale, folder: Path, only: str = "") -> None:
+    """All forms, or those that have one of the words of ``only`` in them, each against the repeated one in float32."""
     from peft import LoraConfig, get_peft_model
     from trl.trainer.utils import add_fused_lm_head
 
@@ -48,14 +48,19 @@ def equality(figures: Figures, size: Scale, folder: Path) -> None:
     answers = sampled(shape, 3, len(processor.tokenizer))
     runner = Runner(figures, model, prompt, answers, processor.tokenizer.pad_token_id, size)
     flex = "packed, flex"  # compiled at its first call: last
+    wanted = [form for form in FORMS if any(word in form for word in only.split(",")) or form == REFERENCE]
     runner.cast(torch.float32)
-    for form in ("repeated, sdpa", "packed, sdpa with mask", "cached, sdpa"):
-        runner.compare(form)
+    for form in (REFERENCE, ONE_CALL, "packed, sdpa with mask", "cached, sdpa"):
+        if form in wanted:
+            runner.compare(form)
     runner.cast(torch.bfloat16)
-    for form in FORMS:
+    if ONE_CALL in wanted:
+        tower_alone(figures, model, size)
+    for form in wanted:
         runner.compare(form)
     runner.cast(torch.float32)
-    runner.compare(flex)
+    if flex in wanted:
+        runner.compare(flex)
 
 
 class Runner:
@@ -129,6 +134,45 @@ class Runner:
         gradients = {n: p.grad.float().cpu() for n, p in named if backward and p.grad is not None}
         self.model.zero_grad()
         return logps.detach().cpu(), gradients, time.time() - begun
+
+
+def tower_alone(figures, model, size):
+    """Seconds of the tower by itself, forward and backward: called by windows, and in one call."""
+    from alignment.shared_prefix import base_model
+
+    visual = base_model(model).model.visual
+    for grid in [(4, 6)] if size.tiny else [(32, 32), (52, 100)]:
+        patches = torch.randn(2 * grid[0] * grid[1], 3 * 2 * 14**2, device=size.device)
+        grids = torch.tensor([[1, *grid]] * 2, device=size.device)
+        for way in ("windows", "one_call"):
+            name = f"tower alone, 2 images of {grid[0] * grid[1]} patches, {way.replace('_', ' ')}"
+            with figures.measuring(name) as go:
+                if not go:
+                    continue
+                with tower(model, way) as said, torch.autocast(size.device, torch.bfloat16):
+                    seconds = []
+                    for _ in range(3):
+                        synchronize()
+                        begun = time.time()
+                        found = visual(patches.to(visual.dtype), grid_thw=grids)
+                        found.last_hidden_state.float().square().mean().backward()
+                        synchronize()
+                        seconds.append(time.time() - begun)
+                model.zero_grad()
+                figures.add(name, min(seconds), "s", f"forward and backward, best of 3; {said}")
+
+
+@contextlib.contextmanager
+def tower(model, way):
+    """The tower's attention, ``windows`` or ``one_call``, for as long as it lasts; gives what was taken."""
+    from alignment.tower_attention import use_one_call, windowed_modules
+
+    before = [(m.config, m.config._attn_implementation) for m in windowed_modules(model)]
+    try:
+        yield use_one_call(model, way)
+    finally:
+        for config, name in before:
+            config._attn_implementation = name
 
 
 def relative(got, want):
@@ -206,8 +250,10 @@ def _flex(model):
 
 
 # (shared layout?, context, backward?) of each form; flex attention has no backward on a CPU
+REFERENCE, ONE_CALL = "repeated, sdpa", "repeated, tower in one call against windows"
 FORMS: dict[str, Any] = {
-    "repeated, sdpa": lambda m, d, s: (False, contextlib.nullcontext(), True),
+    REFERENCE: lambda m, d, s: (False, contextlib.nullcontext(), True),
+    ONE_CALL: lambda m, d, s: (False, tower(m, "one_call"), True),
     "packed, sdpa with mask": lambda m, d, s: (True, contextlib.nullcontext(), True),
     "cached, sdpa": lambda m, d, s: (True, through_cache(m), True),
     "repeated, torch's flash backend": lambda m, d, s: (False, torch_flash(d, s), True),

@@ -6,6 +6,7 @@ import os
 import tempfile
 import time
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 LINES, TABLE, WHOLE = "figures.jsonl", "table.md", "figures.json"
@@ -31,7 +32,8 @@ class Figures:
 
     def add(self, name, value=None, unit="", note="", **more):
         """One figure. ``more`` goes into the JSON only."""
-        line = {"part": self.part, "name": name, "value": value, "unit": unit, "note": note, **more}
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        line = {"part": self.part, "name": name, "value": value, "unit": unit, "note": note, "at": now, **more}
         with (self.folder / LINES).open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(line, default=str) + "\n")
             lines.flush()

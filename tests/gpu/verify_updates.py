@@ -22,7 +22,7 @@ import contextlib
 import json
 import statistics
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +42,12 @@ from verify_model import (
     synchronize,
 )
 
-METHODS = {
-    "grpo": ("stock", "ours"),
-    "dpo": ("stock", "ours", "ours, reference each step"),
-    "sft": ("stock", "ours"),
-}
-REPETITIONS, WARM = 3, 1
+STOCK, ONE_CALL, OURS, EACH = "stock", "stock, tower in one call", "ours", "ours, reference each step"
+"""Stock as people have it; stock with the tower attention that ours has; ours."""
+METHODS = {"grpo": (ONE_CALL, OURS), "dpo": (ONE_CALL, OURS, EACH), "sft": (ONE_CALL, OURS)}
+NEEDS = {STOCK: 60.0, ONE_CALL: 25.0, OURS: 12.0, EACH: 12.0}
+"""Seconds that must be left for a cell to be begun; stock's tower takes most of a minute for two updates."""
+REPETITIONS, WARM = 2, 1
 ENOUGH_S = 8.0
 """Seconds of measured updates after which no further one is asked for."""
 SFT_ROWS = 4
@@ -81,14 +81,17 @@ def cells(size: Scale) -> list[Cell]:
     """In order of worth."""
     first = shapes(size)
     if size.tiny:
-        found = [Cell("grpo", first[0], m) for m in METHODS["grpo"]]
+        found = [Cell("grpo", first[0], m) for m in (*METHODS["grpo"], STOCK)]
         found += [Cell("dpo", wide(first[1]), m) for m in METHODS["dpo"]]
-        found += [Cell("grpo", first[1], "ours", checkpointing=False), Cell("sft", wide(first[0]), "ours")]
-        return [*found, Cell("grpo", first[0], "ours", targets="all-linear")]
-    found = [Cell("grpo", s, m) for s in first[:2] for m in METHODS["grpo"]]
-    found += [Cell("dpo", wide(s), m) for s in first[:2] for m in METHODS["dpo"]]
-    found += [Cell("grpo", first[1], "ours", checkpointing=False)]
+        found += [Cell("grpo", first[1], OURS, checkpointing=False), Cell("sft", wide(first[0]), OURS)]
+        return [*found, Cell("grpo", first[0], OURS, targets="all-linear")]
+    found = [Cell("grpo", first[0], m) for m in (*METHODS["grpo"], STOCK)]
+    found += [Cell("dpo", wide(first[0]), m) for m in METHODS["dpo"]]
+    found += [Cell("grpo", first[1], m) for m in METHODS["grpo"]]
+    found += [Cell("dpo", wide(first[1]), m) for m in METHODS["dpo"]]
+    found += [Cell("grpo", first[1], OURS, checkpointing=False)]
     found += [Cell("sft", wide(first[0]), m) for m in METHODS["sft"]]
+    found += [Cell("dpo", wide(first[0]), STOCK)]
     found += [Cell("grpo", s, m) for s in first[2:] for m in METHODS["grpo"]]
     found += [Cell("grpo", first[0], m, targets="all-linear") for m in METHODS["grpo"]]
     found += [Cell("dpo", wide(s), m) for s in first[2:] for m in METHODS["dpo"][:2]]
@@ -115,8 +118,8 @@ def updates(
     figures.add("model made in", time.time() - begun, "s", f"{sum(p.numel() for p in model.parameters()):,} parameters")
     bench = Bench(figures, size, model, processor, folder, roof)
     for cell in wanted:
-        slow = 2.0 if size.tiny else 20.0
-        with figures.measuring(cell.name, needs=slow) as go:
+        slow = 40.0 if cell.method == STOCK and cell.kind == "dpo" else 0.0
+        with figures.measuring(cell.name, needs=2.0 if size.tiny else NEEDS[cell.method] + slow) as go:
             if go:
                 bench.measure(cell)
 
@@ -131,12 +134,15 @@ class Bench:
     def measure(self, cell):
         """Makes the trainer, lets it take its updates, and takes model and hooks back."""
         from alignment.bench_worker import peak_mib
+        from alignment.tower_attention import use_one_call
 
         rows = [row(k, cell.shape, self.processor) for k in range(cell.shape.prompts)]
         file = self.folder / "rows" / f"{cell.shape.name.replace(' ', '_')}.parquet"
         with restored(self.model):
             begun = time.time()
-            trainer = (stock if cell.method == "stock" else ours)(self, cell, self.dataset(rows, file, cell), file)
+            make = stock if cell.method in (STOCK, ONE_CALL) else ours
+            self.tower = use_one_call(self.model, "windows" if cell.method == STOCK else "one_call")
+            trainer = make(self, cell, self.dataset(rows, file, cell), file)
             model = trainer.model
             try:
                 if cell.kind == "grpo":
@@ -212,26 +218,29 @@ class Bench:
             "checkpointing": cell.checkpointing,
             "targets": cell.targets,
             "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
+            "tower": self.tower,
         }
         note = f"{spread}; loss {watch.losses[0]:.4g}, gradient {watch.norms[0] if watch.norms else float('nan'):.4g}"
         note += f"; batch made in {watch.collating:.2f} s; set up in {made:.1f} s"
         self.figures.add(f"{cell.name}: update", seconds, "s", note, **more, **facts)
         self.figures.add(f"{cell.name}: peak memory", peak / 1024, "GiB", f"{watch.held / 1024:.1f} before the first")
         self.figures.add(f"{cell.name}: useful", rate, "TFLOP/s", f"{useful / 1e12:.1f} TFLOP an update{share}")
-        self.compare(cell, seconds, peak, watch)
+        self.compare(cell)
 
-    def compare(self, cell, seconds, peak, watch):
-        """How many times faster than stock at the same shape and settings."""
-        known = [f for f in read(self.figures.folder) if f.get("cell") and "seconds" in f]
-        name = Cell(cell.kind, cell.shape, "stock", cell.checkpointing, cell.targets).name
-        theirs = next((f for f in known if f["cell"] == name), None)
-        if cell.method == "stock" or theirs is None:
-            return
-        ratio = statistics.median(theirs["seconds"]) / seconds
-        alike = f"less memory {theirs['peak_mib'] / peak:.2f}x"
-        if theirs["grad_norms"] and watch.norms:
-            alike += f"; first gradient {watch.norms[0]:.5g} against {theirs['grad_norms'][0]:.5g}"
-        self.figures.add(f"{cell.name}: faster than stock", ratio, "x", alike)
+    def compare(self, cell):
+        """How many times faster than stock, at the same shape and settings: every pair of which both are known now."""
+        known = {f["cell"]: f for f in read(self.figures.folder) if f.get("cell") and "seconds" in f}
+        for theirs, ours in ((STOCK, OURS), (STOCK, EACH), (ONE_CALL, OURS), (ONE_CALL, EACH), (STOCK, ONE_CALL)):
+            if cell.method not in (theirs, ours):
+                continue
+            slow, fast = (known.get(replace(cell, method=method).name) for method in (theirs, ours))
+            if slow is None or fast is None:
+                continue
+            ratio = statistics.median(slow["seconds"]) / statistics.median(fast["seconds"])
+            alike = f"less memory {slow['peak_mib'] / fast['peak_mib']:.2f}x"
+            if slow["grad_norms"] and fast["grad_norms"]:
+                alike += f"; first gradient {fast['grad_norms'][0]:.5g} against {slow['grad_norms'][0]:.5g}"
+            self.figures.add(f"{replace(cell, method=ours).name}: faster than {theirs}", ratio, "x", alike)
 
     def prompt_tokens(self, cell):
         """Tokens of one prompt with its image."""
@@ -308,11 +317,16 @@ class Watch:
 @contextlib.contextmanager
 def restored(model):
     """Takes away what a trainer adds to a model: trl's head, hooks and attributes of ours, input gradients."""
+    from alignment.tower_attention import windowed_modules
+
     modules = [model, *model.modules()]
+    configs = [(m.config, m.config._attn_implementation) for m in windowed_modules(model)]
     kept = [(m, set(vars(m)), {n: set(getattr(m, n)) for n in HOOKS}) for m in modules]
     try:
         yield
     finally:
+        for config, attention in configs:
+            config._attn_implementation = attention
         for module, attributes, hooks in kept:
             for name in set(vars(module)) - attributes:
                 if name == "forward" or name.startswith("_clinalign"):
@@ -377,6 +391,7 @@ def recipe_of(bench, cell, folder, file):
             "path": str(bench.folder / "model"),
             "dtype": bench.size.precision,
             "attention": "sdpa",
+            "tower_attention": "one_call",
             "freeze": ["vision"],
             "lora": {"rank": bench.size.rank, "alpha": 2 * bench.size.rank, "targets": cell.targets},
             **({"shared_prefix": "on"} if cell.kind != "sft" else {}),
@@ -462,11 +477,11 @@ def useful_flops(model, cell, size, prompt):
 
 
 def memory(figures, size, folder):
-    """What ``check`` says a rank needs beside what was measured, cell by cell.
+    """What the estimate of ``check`` says a rank needs beside what was measured, cell by cell.
 
-    ``check`` counts the repeated layout, so stock's peak is its measure; ours stands beside it.
+    Each is given the tokens of its own layout. ``check`` itself counts GRPO's rows by the repeated one.
     """
-    from alignment.estimate import memory_table, trained_tokens_per_row
+    from alignment.estimate import memory_table
     from alignment.meta_model import meta_model
     from alignment.recipe import Recipe
 
@@ -486,13 +501,32 @@ def memory(figures, size, folder):
             recipe = Recipe.model_validate(recipe_of(stand_in, cell, folder / "run", folder))
             if cell.targets not in models:
                 models[cell.targets] = meta_model(recipe)
-            tokens = figure["prompt_tokens"] + {"grpo": 0, "dpo": 2, "sft": 1}[cell.kind] * cell.shape.answer
-            table = memory_table(recipe, models[cell.targets], 1, trained_tokens_per_row(recipe, tokens))
+            tokens = tokens_per_row(cell, figure["prompt_tokens"], size.answers)
+            table = memory_table(recipe, models[cell.targets], 1, tokens)
             said = table["memory_gb_per_rank"][table["this_recipe"]]
             peak = figure["peak_mib"] * 2**20 / 1e9
             parts = ", ".join(f"{name} {value:.1f}" for name, value in said.items() if value and name != "device")
-            note = f"estimated {said['device']:.1f} GB ({parts}), measured {peak:.1f} GB"
+            layout = "repeated" if cell.method in (STOCK, ONE_CALL) else "shared prompts"
+            note = f"estimated {said['device']:.1f} GB ({parts}; {layout}), measured {peak:.1f} GB"
             figures.add(f"{cell.name}: estimate / measured", said["device"] / peak, "", note, estimate=said)
+
+
+def tokens_per_row(cell, prompt, answers):
+    """Tokens that one of the batch's rows brings along: an answer of GRPO, a pair of DPO, a row of SFT.
+
+    >>> shape = Shape((4, 5), 30, 2)
+    >>> [tokens_per_row(Cell("grpo", shape, m), 100, 8) for m in (STOCK, OURS)]  # 100 + 30; (100 + 8 * 30) / 8
+    [130, 42.5]
+    >>> [tokens_per_row(Cell("dpo", shape, m), 100, 8) for m in (STOCK, OURS)]  # 2 * (100 + 30); 100 + 2 * 30
+    [260, 160]
+    """
+    length = cell.shape.answer
+    if cell.kind == "sft":
+        return prompt + length
+    repeated = cell.method in (STOCK, ONE_CALL)
+    if cell.kind == "dpo":
+        return 2 * (prompt + length) if repeated else prompt + 2 * length
+    return prompt + length if repeated else (prompt + answers * length) / answers
 
 
 def roof_of(folder):
