@@ -47,7 +47,7 @@ def main():
     asked = arguments()
     asked.folder = asked.folder.resolve()
     if asked.table is not None:
-        print(readme_table([asked.folder, *asked.table], README))
+        print(readme_table([asked.folder, *asked.table], asked.readme))
         return
     asked.folder.mkdir(parents=True, exist_ok=True)
     if asked.worker:
@@ -79,6 +79,7 @@ def arguments():
         parser.add_argument(f"--seconds-{stage}", type=float, help=f"of part f (default: {seconds})")
     parser.add_argument("--short", action="store_true", help="of part f: few phantoms, and seconds for each stage")
     parser.add_argument("--table", nargs="*", type=Path, help="only writes README.md's tables, from these folders too")
+    parser.add_argument("--readme", type=Path, default=README, help="which README (default: the one beside)")
     parser.add_argument("--tiny", action="store_true", help="the toy model, whatever the machine")
     parser.add_argument("--in-one", action="store_true", help="all in this process: quick, and nothing is guarded")
     parser.add_argument("--worker", help=argparse.SUPPRESS)

@@ -10,7 +10,6 @@ import math
 import os
 import shutil
 import time
-from pathlib import Path
 
 from verify_figures import LeftOut, aside
 
@@ -32,7 +31,7 @@ def spec(size, folder, *, short=False):
     return {
         "source": {
             "name": "phantom_chest",
-            "patients": 40 if size.tiny else 250 if short else 4000,
+            "patients": 40 if size.tiny else 250 if short else 3000,
             "images_per_patient": 2,
             "size": 64 if size.tiny else 128,
             "prevalence": 0.4,
@@ -52,19 +51,36 @@ def spec(size, folder, *, short=False):
 
 
 def draw(figures, size, *, short=False):
-    """Draws the phantoms: started ahead, so that the CPUs are at it while the GPU has other parts."""
+    """What needs no GPU, ahead and beside the other parts: phantoms, the untrained model, the lengths of all rows."""
+    from alignment.models import built_texts, built_whole, load_processor
+    from alignment.recipe import parquet
+    from alignment.row_tokens import ANSWERS, lengths_of_file
+    from alignment.tiny import build_tiny
     from data_builders.build import build
     from data_builders.build_spec import BuildSpec
 
     begun = time.time()
-    build(BuildSpec.model_validate(spec(size, drawn(figures, short), short=short)))
+    data = drawn(figures, short)
+    build(BuildSpec.model_validate(spec(size, data, short=short)))
     figures.add("phantoms drawn in", time.time() - begun, "s", "in the background")
+    with built_whole(untrained(data)) as folder:
+        build_tiny(built_texts(str(data / "instruction/sft")), folder, **(SMALL if size.tiny else BIG))
+    begun = time.time()
+    processor = load_processor(str(untrained(data)))
+    for name, method in (("instruction/sft", "sft"), ("prompt/align", "grpo")):
+        lengths_of_file(processor, parquet(str(data / name)), ANSWERS[method])  # kept under CLINALIGN_CACHE
+    figures.add("rows counted in", time.time() - begun, "s", "in the background")
+
+
+def untrained(data):
+    """Where the model lies that all begins with."""
+    return data.with_name(f"{data.name}-untrained")
 
 
 def learning(figures, size, scratch, *, short=False, seconds=None):
     """The stages in turn, each judged."""
     data = drawn(figures, short)
-    while not (data / "card.json").is_file():
+    while not (untrained(data) / "config.json").is_file():
         if figures.time_left() < 20:
             raise LeftOut("the phantoms are not drawn yet")
         time.sleep(0.5)
@@ -73,9 +89,9 @@ def learning(figures, size, scratch, *, short=False, seconds=None):
         run.seconds = {stage: seconds / 8 for stage, seconds in run.seconds.items()}
         run.rows = 64
     run.seconds = {**run.seconds, **(seconds or {})}
-    with figures.measuring("model", needs=12) as go:
+    with figures.measuring("untrained", needs=12) as go:
         if go:
-            run.build()
+            run.judge("untrained", rows=run.rows // 4)
     for stage in ("sft", "pairs", "dpo", "grpo"):
         with figures.measuring(stage, needs=8) as go:
             if go:
@@ -87,18 +103,9 @@ class Run:
 
     def __init__(self, figures, size, data, folder):
         self.figures, self.size, self.data, self.folder = figures, size, data, folder
-        self.last = str(folder / "start")
+        self.last = str(untrained(data))
         self.seconds = TINY_SECONDS if size.tiny else SECONDS
         self.rows = 40 if size.tiny else 400
-
-    def build(self):
-        """The untrained model."""
-        from alignment.models import built_texts
-        from alignment.tiny import build_tiny
-
-        sizes = dict(image_size=64) if self.size.tiny else BIG
-        build_tiny(built_texts(str(self.data / "instruction/sft")), Path(self.last), **sizes)
-        self.judge("untrained", rows=self.rows // 4)
 
     def recipe(self, stage, train, trainer=None, rows=None, **more):
         from alignment.recipe import Recipe
@@ -216,6 +223,7 @@ class Run:
         del model
 
 
+SMALL = {"image_size": 64}
 BIG = {"image_size": 128, "hidden_size": 640, "vision_hidden_size": 384, "num_layers": 6, "init_std": 0.04}
 """30 million parameters; few layers, as each step of generation waits for every one of them."""
 
