@@ -8,6 +8,7 @@ elsewhere by one call for all windows of one length. Left out: towers whose atte
 
 import inspect
 from functools import lru_cache
+from importlib.util import find_spec
 from itertools import pairwise
 from typing import Any
 
@@ -22,7 +23,7 @@ HALF = (torch.bfloat16, torch.float16)
 def use_one_call(model: Any, setting: str = "auto") -> str:
     """Gives the towers of ``model`` this attention; says what was taken and why.
 
-    ``setting``: ``auto`` (on a GPU, where the tower's attention is called by windows), ``one_call``, or ``windows``.
+    ``setting``: ``auto`` (on a GPU, unless the tower has flash attention or ``eager``), ``one_call``, or ``windows``.
     """
     if setting == "windows" or (setting == "auto" and not torch.cuda.is_available()):
         return "vision tower: its own attention (" + ("asked for)" if setting == "windows" else "no GPU)")
@@ -30,8 +31,8 @@ def use_one_call(model: Any, setting: str = "auto") -> str:
     if not windowed:
         return "vision tower: its own attention (not split by cu_seqlens)"
     taken = str(windowed[0].config._attn_implementation)
-    if setting == "auto" and "flash" in taken and taken != NAME:
-        return f"vision tower: {taken}, all windows in one call"
+    if setting == "auto" and taken != NAME and ("flash" in taken or taken == "eager"):
+        return f"vision tower: its own attention ({taken})"
     from transformers import AttentionInterface
 
     AttentionInterface.register(NAME, one_call)
@@ -106,11 +107,11 @@ def by_length(q: Any, k: Any, v: Any, starts: torch.Tensor, scale: float | None)
     for first, last in pairwise(edges):
         if last > first:
             groups.setdefault(last - first, []).append(first)
-    parts, places = [], []
+    parts, places = list[torch.Tensor](), list[torch.Tensor]()
     for length, firsts in groups.items():
         place = (torch.tensor(firsts)[:, None] + torch.arange(length)).to(q.device)
-        heads_first = [states[place].transpose(1, 2) for states in (q, k, v)]
-        parts.append(scaled_dot_product_attention(*heads_first, scale=scale).transpose(1, 2).flatten(0, 1))
+        queries, keys, values = (states[place].transpose(1, 2) for states in (q, k, v))
+        parts.append(scaled_dot_product_attention(queries, keys, values, scale=scale).transpose(1, 2).flatten(0, 1))
         places.append(place.flatten())
     return torch.cat(parts)[torch.cat(places).argsort()]
 
@@ -118,9 +119,7 @@ def by_length(q: Any, k: Any, v: Any, starts: torch.Tensor, scale: float | None)
 @lru_cache
 def varlen_fault(size: int, dtype: torch.dtype) -> str | None:
     """Why ``varlen_attn`` cannot be used here for heads of this size; None where a small trial of it is right."""
-    try:
-        from torch.nn.attention.varlen import varlen_attn  # noqa: F401 - torch 2.10 and later
-    except ImportError:
+    if find_spec("torch.nn.attention.varlen") is None:  # it is there from torch 2.10 on
         return "this torch has no varlen_attn"
     try:
         error = _trial(size, dtype)
@@ -129,17 +128,16 @@ def varlen_fault(size: int, dtype: torch.dtype) -> str | None:
     return None if error < 0.05 else f"varlen_attn: its trial is {error:.2f} off"
 
 
-def _trial(size: int, dtype: torch.dtype) -> float:
+def _trial(size: int, dtype: torch.dtype, device: str = "cuda") -> float:
     """Relative error of its output and gradients, on three segments, against ``by_length`` in float32."""
-    starts = torch.tensor([0, 16, 32, 37], dtype=torch.int32, device="cuda")
-    generator = torch.Generator("cuda").manual_seed(0)
-    found = []
-    drawn = [torch.randn(37, 2, size, generator=generator, device="cuda").to(dtype) for _ in range(3)]
-    with torch.enable_grad(), torch.autocast("cuda", enabled=False):
-        for use in (by_length, by_varlen):
-            leaves = [states.clone().requires_grad_() for states in drawn]
-            wide = [states.float() if use is by_length else states for states in leaves]
-            out = by_length(*wide, starts, None) if use is by_length else by_varlen(*wide, starts, 16, None)
-            out.float().square().sum().backward()
-            found.append(torch.cat([out.float().flatten(), *(s.grad.float().flatten() for s in leaves)]).detach())
-    return float((found[1] - found[0]).norm() / found[0].norm())
+    starts = torch.tensor([0, 16, 32, 37], dtype=torch.int32, device=device)
+    generator = torch.Generator(device).manual_seed(0)
+    drawn = torch.randn(3, 37, 2, size, generator=generator, device=device).to(dtype)
+    with torch.enable_grad(), torch.autocast(device, enabled=False):
+        wide, half = drawn.float().requires_grad_(), drawn.clone().requires_grad_()
+        want = by_length(wide[0], wide[1], wide[2], starts, None)
+        got = by_varlen(half[0], half[1], half[2], starts, 16, None)
+        (want_gradient,) = torch.autograd.grad(want.square().sum(), wide)
+        (gradient,) = torch.autograd.grad(got.float().square().sum(), half)
+    pairs = ((got, want), (gradient, want_gradient))
+    return max(float((found.float() - wanted).norm() / wanted.norm()) for found, wanted in pairs)

@@ -137,6 +137,17 @@ def test_a_kernel_that_fails_or_is_wrong_is_told_and_not_taken(monkeypatch):
         assert varlen_fault(96, torch.float16) == "this torch has no varlen_attn"
 
 
+def test_the_trial_tells_a_wrong_kernel_from_rounding(monkeypatch):
+    monkeypatch.setattr(
+        tower_attention, "by_varlen", lambda q, k, v, starts, _, scale: by_length(q, k, v, starts, scale)
+    )
+    assert 0 < tower_attention._trial(80, torch.bfloat16, "cpu") < 0.02
+    monkeypatch.setattr(
+        tower_attention, "by_varlen", lambda q, k, v, *_: by_length(q, k, v, torch.tensor([0, 37]), None)
+    )
+    assert tower_attention._trial(80, torch.bfloat16, "cpu") > 0.05  # windows forgotten
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_varlen_is_right_for_the_heads_of_qwen():
