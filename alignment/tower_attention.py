@@ -139,5 +139,5 @@ def _trial(size: int, dtype: torch.dtype, device: str = "cuda") -> float:
         got = by_varlen(half[0], half[1], half[2], starts, 16, None)
         (want_gradient,) = torch.autograd.grad(want.square().sum(), wide)
         (gradient,) = torch.autograd.grad(got.float().square().sum(), half)
-    pairs = ((got, want), (gradient, want_gradient))
+    pairs = ((got.detach(), want.detach()), (gradient, want_gradient))
     return max(float((found.float() - wanted).norm() / wanted.norm()) for found, wanted in pairs)
