@@ -152,8 +152,8 @@ class Run:
 
     def sft(self):
         """From scratch."""
-        rows = 8 if self.size.tiny else 256
-        settings = {"per_device_train_batch_size": rows, "learning_rate": 7e-4 if rows > 8 else 1e-3, "adam_beta2": 0.98}
+        rows, rate = (8, 1e-3) if self.size.tiny else (256, 7e-4)
+        settings = {"per_device_train_batch_size": rows, "learning_rate": rate, "adam_beta2": 0.98}
         settings |= workers(rows) if self.size.device == "cuda" else {}
         self.train(self.recipe("sft", self.data / "instruction/sft", settings), self.seconds["sft"])
         self.judge("sft")
