@@ -188,8 +188,8 @@ class Run:
 
     def grpo(self):
         """On boxes, paid by overlap; answers to 64 prompts are sampled at once for four updates."""
-        settings = {"per_device_train_batch_size": 128, "num_generations": 8, "max_completion_length": 24}
-        settings |= {"learning_rate": 1e-4, "beta": 0.05, "steps_per_generation": 4}
+        settings = {"per_device_train_batch_size": 128, "num_generations": 8, "max_completion_length": 32}
+        settings |= {"learning_rate": 1e-4, "beta": 0.05, "steps_per_generation": 4, "logging_steps": 8}
         if self.size.tiny:
             settings |= {"per_device_train_batch_size": 4, "num_generations": 2, "max_completion_length": 6}
             settings |= {"steps_per_generation": 2}
