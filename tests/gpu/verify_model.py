@@ -105,7 +105,7 @@ def config_folder(size: Scale, words: Any, folder: Path) -> Path:
         text |= dict(intermediate_size=96, vocab_size=len(words) + 7, max_position_embeddings=2048)
         text["rope_parameters"] |= {"mrope_section": [2, 3, 3]}
         vision |= dict(depth=2, hidden_size=32, num_heads=2, intermediate_size=48, out_hidden_size=64)
-        vision["fullatt_block_indexes"] = [1]
+        vision |= dict(fullatt_block_indexes=[1], window_size=56)  # 4 x 4 patches: several in an image
     ids = {"image_token_id": "<|image_pad|>", "video_token_id": "<|video_pad|>"}
     ids |= {"vision_start_token_id": "<|vision_start|>", "vision_end_token_id": "<|vision_end|>"}
     content |= {name: words.convert_tokens_to_ids(token) for name, token in ids.items()}
