@@ -26,6 +26,7 @@ from alignment.engine import is_main_process, wait_for
 from alignment.foreign_code import SAFE, pretrained, refuse_foreign_code, told_of_files
 from alignment.model_files import check_model_files, told_of_weights
 from alignment.recipe import Lora, ModelSection, Recipe, parquet
+from alignment.tower_attention import use_one_call
 from rewards.strict_yaml import InputError, nearest_file
 
 VISION_PARTS = ("vision", "visual", "image_encoder")
@@ -193,6 +194,7 @@ def load_for_inference(path: str, *, max_pixels: int | None = None) -> tuple[Any
     """Model in eval mode, on the accelerator if there is one, and its processor (within the pixel budget)."""
     check_model_name(path)
     model: Any = load_model(path).eval()
+    use_one_call(model)
     return model.to("cuda" if torch.cuda.is_available() else "cpu"), load_processor(path, max_pixels=max_pixels)
 
 

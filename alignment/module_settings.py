@@ -1,8 +1,9 @@
-"""Learning rates by part of the model, and checkpointing of the vision tower by itself.
+"""Learning rates by part of the model; checkpointing and attention of the vision tower by themselves.
 
 A part is ``vision``, ``projector`` or ``language`` (see ``models.part_of``). Left out: rates by layer.
 """
 
+import logging
 from collections import defaultdict
 from collections.abc import Mapping
 from functools import partial
@@ -13,11 +14,14 @@ from transformers import TrainerCallback
 
 from alignment.models import part_of
 from alignment.recipe import ModelSection
+from alignment.tower_attention import use_one_call
 from rewards.strict_yaml import InputError
+
+log = logging.getLogger(__name__)
 
 
 def set_modules(trainer: Any, section: ModelSection) -> None:
-    """Gives a trainer the section's ``learning_rates`` and ``tower_checkpointing``.
+    """Gives a trainer the section's ``learning_rates``, ``tower_checkpointing`` and ``tower_attention``.
 
     Raises: InputError for a learning rate of a part of which nothing is trained.
     """
@@ -28,6 +32,8 @@ def set_modules(trainer: Any, section: ModelSection) -> None:
         trainer.create_optimizer = partial(_optimizer, trainer, trainer.create_optimizer, {**section.learning_rates})
     if section.tower_checkpointing is not None:
         trainer.add_callback(TowerCheckpointing(on=section.tower_checkpointing))
+    for model in filter(None, (trainer.model, getattr(trainer, "ref_model", None))):
+        log.info(use_one_call(model, section.tower_attention))
 
 
 def _optimizer(trainer: Any, made_by: Any, rates: Mapping[str, float], model: Any = None) -> Any:

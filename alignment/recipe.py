@@ -62,7 +62,8 @@ class ModelSection(_Strict):
     a frozen vision tower and projector make of an image is kept on disk (see ``clinalign cache``).
     ``attention: auto`` is flash attention on a GPU that has it, else sdpa; ``liger`` is used on a GPU only;
     ``quantization`` of the frozen weights (QLoRA). ``learning_rates`` of parts, where they differ from the trainer's;
-    ``tower_checkpointing``: whether the vision tower recomputes its activations (None: as the trainer says).
+    ``tower_checkpointing``: whether the vision tower recomputes its activations (None: as the trainer says);
+    ``tower_attention``: a windowed tower's windows in one call (``auto``: on a GPU) or one by one (``windows``).
     """
 
     path: str
@@ -73,6 +74,7 @@ class ModelSection(_Strict):
     quantization: Literal["4bit"] | None = None
     learning_rates: dict[Module, Annotated[float, Field(ge=0)]] = {}
     tower_checkpointing: bool | None = None
+    tower_attention: Literal["auto", "one_call", "windows"] = "auto"
     max_pixels: int | None = Field(default=None, ge=28 * 28)
     freeze: list[Module] = []
     lora: Lora | None = None

@@ -170,6 +170,7 @@ RECIPE = record(
         quantization=either(number, one_of("4bit")),
         learning_rates=table(_MODULE, number),
         tower_checkpointing=number,
+        tower_attention=one_of("auto", "one_call", "windows"),
         max_pixels=number,
         freeze=each(_MODULE),
         lora=either(
