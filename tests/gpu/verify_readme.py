@@ -91,7 +91,8 @@ ONE_CALL = "stock, tower in one call"
 
 def memory(figures):
     """Part d."""
-    rows = [[f["name"].partition(": ")[0], shown(f["value"]), f["note"]] for f in figures if f["part"] == "d"]
+    own = [f for f in figures if f["part"] == "d" and "estimate" in f]
+    rows = [[f["name"].partition(": ")[0], shown(f["value"]), f["note"]] for f in own]
     return table(["memory estimated / measured", "ratio", "parts"], [row for row in rows if row[1] != "-"][:40])
 
 
