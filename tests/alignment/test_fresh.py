@@ -49,7 +49,7 @@ def test_nothing_but_a_run_is_replaced_and_no_run_that_holds_what_is_needed(desk
     assert everything(desk.parent) == before
 
 
-@pytest.mark.parametrize("needed", ["sft.yaml", "model/config.json", "rewards/mine.py", "zero2.json", "scores.json"])
+@pytest.mark.parametrize("needed", ["sft.yaml", "model/config.json", "rewards/mine.py", "zero2.json"])
 def test_no_run_is_replaced_that_holds_a_file_of_its_own_recipe(desk, needed):
     a_run_at(desk / "run")
     (desk / "run" / needed).parent.mkdir(exist_ok=True)
@@ -61,8 +61,6 @@ def test_no_run_is_replaced_that_holds_a_file_of_its_own_recipe(desk, needed):
         overrides.append("trainer.chat_template_path=run/rewards/mine.py:margin")
     if needed.startswith("zero2"):
         overrides.append("trainer.deepspeed=run/zero2.json")
-    if needed.startswith("scores"):
-        overrides.append("trainer.resume_from_checkpoint=run/scores.json")
     before = everything(desk)
     with pytest.raises(InputError, match="which is read; it is not replaced"):
         run(read_recipe(desk / "sft.yaml", overrides), fresh=True, inputs=[desk / "run" / "sft.yaml"])
