@@ -4,6 +4,7 @@ Used for rule sets, build specs and recipes. Left out: inheritance between files
 """
 
 import difflib
+import os
 import re
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -43,14 +44,31 @@ def read_text(path: Path) -> str:
     Raises: InputError naming the file that is missing, is a folder, may not be read, or is in another encoding.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return regular(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as fault:
         raise InputError(
-            f"{path}: not a text in UTF-8 (byte {fault.start} is {fault.object[fault.start]:#04x}). "
-            "Save it as UTF-8, if it is a text at all."
+            f"{path}: line {line_of_byte(fault)}: not a text in UTF-8 (byte {fault.start} is "
+            f"{fault.object[fault.start]:#04x}). Save it as UTF-8, if it is a text at all."
         ) from None
+    except InputError:  # a ValueError too, but complete
+        raise
     except (OSError, ValueError) as fault:  # ValueError: a null character in the path
         raise InputError(unreadable(path, fault)) from None
+
+
+def line_of_byte(fault: UnicodeDecodeError) -> int:
+    """The line (from 1) on which a whole file's bytes leave its encoding."""
+    return fault.object[: fault.start].decode(fault.encoding, "replace").count("\n") + 1
+
+
+def regular(path: Path) -> Path:
+    """The path itself, where it is a file, a folder or nothing.
+
+    Raises: InputError if it is a pipe, a device or a socket: to read one may never end.
+    """
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        raise InputError(f"{path}: not a regular file but a pipe, a device or a socket. Name a file that holds it.")
+    return path
 
 
 def unreadable(path: Path, fault: OSError | ValueError) -> str:
