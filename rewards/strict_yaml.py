@@ -17,6 +17,8 @@ from rewards.yaml_lines import line_of
 from rewards.yaml_loader import loaded
 
 Model = TypeVar("Model", bound=BaseModel)
+KIND = re.compile(r"(constrained-)?(int|str|float|bool)|literal\[.*\]")
+"""What pydantic writes at the end of a place, for the kinds of which a value is none."""
 
 
 class InputError(ValueError):
@@ -112,18 +114,34 @@ def validated(model: type[Model], content: dict[str, Any], *, where: str | Path)
     try:
         return model.model_validate(content)
     except ValidationError as invalid:
-        places = [f"{where}:{line_of(where, f['loc'])}" if isinstance(where, Path) else where for f in invalid.errors()]
-        told = [f"{place}: {line}" for place, line in zip(places, fault_lines(model, invalid), strict=True)]
+        told: list[str] = []
+        for group in _by_value(invalid):
+            place = f"{where}:{line_of(where, group[0]['loc'])}" if isinstance(where, Path) else where
+            told.append(f"{place}: {_sentence(model, group)}")
         raise InputError("\n".join(told)) from None
 
 
 def fault_lines(model: type[BaseModel], invalid: ValidationError) -> list[str]:
     """One sentence for each fault: place, what came, what was expected, cure."""
-    return [_sentence(model, fault) for fault in invalid.errors()]
+    return [_sentence(model, group) for group in _by_value(invalid)]
 
 
-def _sentence(model: type[BaseModel], fault: ErrorDetails) -> str:
-    place = ".".join(str(part) for part in fault["loc"]) or "file"
+def _by_value(invalid: ValidationError) -> list[list[ErrorDetails]]:
+    """Faults in their order; those of one value that is none of several kinds (a number, or 'all') stand together."""
+    groups: list[list[ErrorDetails]] = []
+    for fault in invalid.errors():
+        before = groups[-1][0]["loc"] if groups else ()
+        of_one = bool(before) and before[:-1] == fault["loc"][:-1] and before != fault["loc"]
+        if of_one and all(KIND.fullmatch(str(loc[-1])) for loc in (before, fault["loc"])):
+            groups[-1].append(fault)
+        else:
+            groups.append([fault])
+    return groups
+
+
+def _sentence(model: type[BaseModel], group: list[ErrorDetails]) -> str:
+    fault = group[0]
+    place = ".".join(str(part) for part in (fault["loc"][:-1] if len(group) > 1 else fault["loc"]))
     if fault["type"] == "extra_forbidden":
         known = _keys_at(model, fault["loc"][:-1])
         hint = nearest(str(fault["loc"][-1]), known) or (f" Known keys: {', '.join(known)}." if known else "")
@@ -131,8 +149,12 @@ def _sentence(model: type[BaseModel], fault: ErrorDetails) -> str:
     if fault["type"] == "missing":
         return f"{place}: this key is required."
     if fault["type"] == "value_error":
-        return f"{place}: {fault['msg'].removeprefix('Value error, ')}"
-    return f"{place}: got {_shown(fault['input'])}; {fault['msg'][0].lower()}{fault['msg'][1:]}."
+        told = fault["msg"].removeprefix("Value error, ")
+        return f"{place}: {told}" if place else told
+    wanted = ", or ".join(f["msg"].removeprefix("Input should be ") for f in group)
+    is_input = fault["msg"].startswith("Input should be ")
+    wanted = f"input should be {wanted}" if is_input else f"{wanted[0].lower()}{wanted[1:]}"
+    return f"{place}: got {_shown(fault['input'])}; {wanted}." if place else f"got {_shown(fault['input'])}; {wanted}."
 
 
 def _shown(value: Any) -> str:
