@@ -130,13 +130,17 @@ def _by_value(invalid: ValidationError) -> list[list[ErrorDetails]]:
     """Faults in their order; those of one value that is none of several kinds (a number, or 'all') stand together."""
     groups: list[list[ErrorDetails]] = []
     for fault in invalid.errors():
-        before = groups[-1][0]["loc"] if groups else ()
-        of_one = bool(before) and before[:-1] == fault["loc"][:-1] and before != fault["loc"]
-        if of_one and all(KIND.fullmatch(str(loc[-1])) for loc in (before, fault["loc"])):
+        if groups and _are_of_one_value(groups[-1][0]["loc"], fault["loc"]):
             groups[-1].append(fault)
         else:
             groups.append([fault])
     return groups
+
+
+def _are_of_one_value(first: tuple[int | str, ...], second: tuple[int | str, ...]) -> bool:
+    """Whether two places of faults differ in the kind alone that the value is none of."""
+    kinds = [*first[-1:], *second[-1:]]
+    return first != second and first[:-1] == second[:-1] and all(KIND.fullmatch(str(kind)) for kind in kinds)
 
 
 def _sentence(model: type[BaseModel], group: list[ErrorDetails]) -> str:
