@@ -27,7 +27,7 @@ def score_lines(name: str, knobs: list[str], lines: Iterable[str | bytes]) -> It
     of them what it cannot hold (``rewards.row_types``).
     """
     reward = load_reward(name, **knob_values(knobs))
-    rows = ((number, _complete(row, number, reward)) for number, row in json_lines(lines))
+    rows = ((number, _complete(row, number, reward)) for number, row in _some(lines, "response"))
     if isinstance(reward, BatchReward):
         yield from _score_batch(reward, [row for _, row in rows])
         return
@@ -38,6 +38,18 @@ def score_lines(name: str, knobs: list[str], lines: Iterable[str | bytes]) -> It
         except InputError as fault:
             raise InputError(f"line {number}: {fault}") from None
         yield json.dumps({**row, "score": score, "components": parts})
+
+
+def _some(lines: Iterable[str | bytes], column: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows of standard input and their numbers.
+
+    Raises: InputError if there is none.
+    """
+    number = 0
+    for number, row in json_lines(lines):
+        yield number, row
+    if not number:
+        raise InputError(f"standard input holds no row. Write JSON to it, one object a line, each with a '{column}'.")
 
 
 def _complete(row: dict[str, Any], number: int, reward: Reward | BatchReward) -> dict[str, Any]:
@@ -67,7 +79,7 @@ def read_lines(rule_set: str, lines: Iterable[str | bytes]) -> Iterator[str]:
     A row with a ``node`` is an answer to that question of the decision: its ``symbol`` is read instead.
     """
     rules = load_rule_set(rule_set)
-    for number, row in json_lines(lines):
+    for number, row in _some(lines, "text"):
         if "text" not in row:
             raise InputError(f"line {number}: a row needs a 'text'.")
         fault = column_fault("text", row["text"]) or column_fault("node", row.get("node"))

@@ -27,8 +27,8 @@ from alignment.reward_functions import local_backend
 from alignment.row_cache import ROWS, stored_rows
 from data_builders.hallucination_checks import fault_of_rejected, invents
 from data_builders.lesion_noise import NoiseTally
-from data_builders.llm_hallucinations import Ask, Request, hallucinated
-from data_builders.llm_rows import LlmTally, asker, relevance_of
+from data_builders.llm_hallucinations import NO_REPLY, Ask, Request, hallucinated
+from data_builders.llm_rows import LlmTally, asker, check_written, relevance_of
 from data_builders.output_folders import unfinished
 from data_builders.preference_set import figures, weighted
 from data_builders.render import report
@@ -254,6 +254,9 @@ class _Maker:
             for place, (truth, chosen) in enumerate(told)
         ]
         made = hallucinated(requests, self.ask)
+        if all(reason.startswith(NO_REPLY) for reason in made.dropped.values()):
+            llm = self.recipe.sampling.llm
+            check_written(len(made.answers), Counter(made.dropped.values()), llm=llm.model if llm else "the LLM")
         self.tally.refused.update(made.dropped.values())
         self.tally.without_pair["llm"] += len(made.dropped)
         answers = {int(key): answer for key, answer in made.answers.items()}

@@ -16,7 +16,7 @@ from data_builders.lesion_noise import NoiseSettings
 from rewards.box_space import BoxSpace
 from rewards.llm_spec import LlmSpec
 from rewards.overrides import Override, with_overrides
-from rewards.strict_yaml import InputError, fault_lines, nearest, read_yaml
+from rewards.strict_yaml import InputError, fault_lines, nearest, read_yaml, regular
 
 PairKind = Literal["own_error", "degraded", "lesion_noise", "look_alike", "llm"]
 Method = Literal["sft", "dpo", "grpo", "pairs", "reward_model"]
@@ -305,7 +305,7 @@ def parquet(path: str) -> Path:
     from data_builders.row_checks import open_parquet
 
     file = Path(path) if path.endswith(".parquet") else Path(f"{path}.parquet")
-    if not file.is_file():
+    if not regular(file).is_file():
         near = sorted(str(p.with_suffix("")) for p in file.parent.parent.glob("*/*.parquet"))
         have = f" There: {', '.join(near)}." if near else " Build it first: clinalign build SPEC.yaml."
         raise InputError(f"data: no file {file}.{have}")

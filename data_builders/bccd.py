@@ -21,7 +21,7 @@ from data_builders.images import ImageError, inside, open_image
 from data_builders.schema import Quarantined, Sample
 from rewards.boxes import area, iou
 from rewards.facts import Box, Facts, Finding
-from rewards.strict_yaml import InputError
+from rewards.strict_yaml import InputError, regular
 
 RULE_SET = "blood_smear@1"
 CELLS = {"RBC": "red_cells", "WBC": "white_cells", "Platelets": "platelets"}
@@ -106,7 +106,7 @@ def read_smear(annotation: Path, *, root: Path) -> Smear:
 
 def _tree(annotation: Path) -> Element:
     try:
-        root: Element | None = parse(annotation, forbid_dtd=True).getroot()
+        root: Element | None = parse(regular(annotation), forbid_dtd=True).getroot()
     except (ParseError, DefusedXmlException, ValueError, LookupError, OSError) as fault:
         raise Unusable(f"{annotation.name}: not readable as XML ({fault})") from None
     if root is None or root.tag != "annotation":

@@ -11,7 +11,7 @@ from data_builders.digest import sha256
 from data_builders.lesion_noise import NoiseTally
 from data_builders.schema import Quarantined
 from data_builders.splits import check_disjoint
-from rewards.strict_yaml import InputError
+from rewards.strict_yaml import InputError, nearest
 
 LICENCES = {
     "phantom_chest": "drawn by clinalign; no restriction",
@@ -55,7 +55,7 @@ class Tally:
     assign: dict[str, str] = field(default_factory=dict[str, str])
 
     def check(self, spec: BuildSpec) -> None:
-        """Raises InputError if there is nothing, too much is unusable, or a patient is in two splits."""
+        """Raises InputError if there is nothing, too much is unusable, a patient is in two splits or pinned in vain."""
         source, num_unusable = f"source {spec.source.name}", len(self.quarantined)
         first = "; ".join(f"{q.id}: {q.reason}" for q in self.quarantined[:3])
         share = num_unusable / max(1, self.num_samples + num_unusable)
@@ -66,6 +66,13 @@ class Tally:
             )
         if not self.rows:
             raise InputError(f"{source}: the data set is empty: {self._why_empty(spec, first)}.")
+        patients = sorted({patient for patient, _ in self.placed})
+        for pinned in spec.assign:
+            if pinned not in patients:
+                raise InputError(
+                    f"assign: {source} has no patient '{pinned}' with a record that can be used."
+                    f"{nearest(pinned, patients)} Mend the name, or remove it."
+                )
         check_disjoint(self.placed.elements())
 
     def _why_empty(self, spec: BuildSpec, first: str) -> str:

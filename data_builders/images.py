@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import ExifTags, Image, ImageOps
 
-from rewards.strict_yaml import InputError
+from rewards.strict_yaml import InputError, regular
 
 PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 LYING = (5, 6, 7, 8)
@@ -38,15 +38,17 @@ def inside(root: Path, name: str) -> Path:
 def open_image(path: Path) -> Image.Image:
     """The image, decoded to its last byte.
 
-    Raises: ImageError if it is missing, truncated or no image.
+    Raises: ImageError if it is missing, truncated, no image or no regular file.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(regular(path)) as image:
             return decoded(image).copy()
     except FileNotFoundError:
         raise ImageError(f"{path.name}: no such file") from None
     except ImageError as fault:
         raise ImageError(f"{path.name}: {fault}") from None
+    except InputError:
+        raise ImageError(f"{path.name}: not a regular file but a pipe, a device or a socket") from None
     except UNREADABLE as fault:
         raise ImageError(f"{path.name}: unreadable image ({fault})") from None
 

@@ -15,7 +15,7 @@ from defusedxml.ElementTree import parse  # pyright: ignore
 from data_builders.images import ImageError, inside, open_image
 from data_builders.schema import Quarantined, Written
 from data_builders.vqa_files import needed
-from rewards.strict_yaml import InputError
+from rewards.strict_yaml import InputError, regular
 
 QUESTION = "Write the report of this chest radiograph."
 
@@ -42,7 +42,7 @@ def iu_xray(
 def _study(path: Path, folder: Path, *, views: str, sections: str) -> Written | Quarantined:
     name = f"iu_xray-{path.stem}"
     try:
-        tree: Element | None = parse(path, forbid_dtd=True).getroot()
+        tree: Element | None = parse(regular(path), forbid_dtd=True).getroot()
     except (ParseError, DefusedXmlException, ValueError, OSError) as fault:
         return Quarantined(id=name, reason=f"not readable as XML ({fault})")
     if tree is None:

@@ -6,17 +6,18 @@ it opens). Every other column is a value from which the rule set derives answers
 Left out: boxes, and finding columns with side and size.
 """
 
-import csv
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from data_builders.images import ImageError, inside, open_image
 from data_builders.schema import Quarantined, Sample
+from rewards.csv_rows import Misfit, csv_rows
 from rewards.facts import Facts
 from rewards.json_lines import json_value
 from rewards.rule_set import load_rule_set
-from rewards.strict_yaml import InputError, nearest_file
+from rewards.strict_yaml import InputError, nearest, nearest_file, regular
 
 RESERVED = ("id", "patient", "study", "images", "image_turns")
 Record = dict[str, Any]
@@ -47,19 +48,21 @@ def labelled(*, root: Path, rule_set: str, table: str = "labels.jsonl") -> Itera
 
 
 def _records(path: Path) -> Iterator[Any]:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file.{nearest_file(path)} Name it in 'table', and its folder in 'root'.")
-    if path.suffix != ".csv":
-        with path.open("rb") as file:
-            yield from (_from_json(line) for line in file if line.strip())
+    cure = "Name it in 'table', and its folder in 'root'."
+    if path.suffix == ".csv":
+        rows = csv_rows(path, check=partial(_check_header, path), cure=cure)
+        yield from (str(row) if isinstance(row, Misfit) else _from_csv(row) for row in rows)
         return
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            yield from (_from_csv(row) for row in csv.DictReader(file))
-    except UnicodeDecodeError as fault:
-        raise InputError(f"{path}: not UTF-8 ({fault.reason}). Save it as UTF-8.") from None
-    except csv.Error as fault:
-        raise InputError(f"{path}: not readable as CSV ({fault}). Mend the quotes in it.") from None
+    if not regular(path).is_file():
+        raise InputError(f"{path}: no such file.{nearest_file(path)} {cure}")
+    with path.open("rb") as file:
+        yield from (_from_json(line) for line in file if line.strip())
+
+
+def _check_header(path: Path, header: list[str]) -> None:
+    for name in ("id", "patient", "images"):
+        if name not in header:
+            raise InputError(f"{path}: no column '{name}'.{nearest(name, header)} It has: {', '.join(header)[:300]}.")
 
 
 def _from_json(line: bytes) -> Any:

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from data_builders.hallucination_checks import USUAL_LIMIT, LengthLimit, fault_of_rejected
 from rewards.facts import Facts
 from rewards.json_lines import json_reply
+from rewards.llm import Failure
 
-Ask = Callable[[list[str]], list[str]]
-"""Replies to prompts, in their order; an empty reply where there is none."""
+Ask = Callable[[list[str]], Sequence[str | Failure]]
+"""Replies to prompts, in their order, or why there is none."""
+NO_REPLY = "no reply: "
 
 CHOOSE = """You check answers about a medical image against the true answer.
 Question: {question}
@@ -109,21 +111,25 @@ def _chosen(requests: list[Request], ask: Ask, limit: LengthLimit | None) -> dic
 
 
 def _write_prompt(request: Request, fault: str | None) -> str:
-    again = f"\nAn earlier attempt was refused: {fault}." if fault else ""
+    again = f"\nAn earlier attempt was refused: {fault}." if fault and not fault.startswith(NO_REPLY) else ""
     words = len(request.truth.split())
     return WRITE.format(question=request.question, truth=request.truth, words=words, again=again)
 
 
-def written(request: Request, reply: str, limit: LengthLimit | None = USUAL_LIMIT) -> tuple[str, str | None]:
+def written(request: Request, reply: str | Failure, limit: LengthLimit | None = USUAL_LIMIT) -> tuple[str, str | None]:
     """The false answer in a reply, and why it cannot be used (None if it can)."""
+    if isinstance(reply, Failure):
+        return "", f"{NO_REPLY}{reply.brief or reply.kind}"
     answer = _field(reply, "answer")
     if not isinstance(answer, str):
         return "", "no JSON with an answer"
     return answer.strip(), fault_of_rejected(request.truth, answer, truth=request.facts, limit=limit)
 
 
-def _field(reply: str, name: str) -> object:
+def _field(reply: str | Failure, name: str) -> object:
     """A field of the JSON object in a reply; None where there is none."""
+    if isinstance(reply, Failure):
+        return None
     start, end = reply.find("{"), reply.rfind("}")
     content = json_reply(reply[start : end + 1]) if 0 <= start < end else None
     return content.get(name) if isinstance(content, dict) else None

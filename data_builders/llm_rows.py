@@ -8,6 +8,7 @@ kept beside the rows. Left out: local models, which this floor cannot load (a ``
 import asyncio
 import json
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ from data_builders.llm_hallucinations import Ask, Request, hallucinated
 from data_builders.schema import assistant_turn, message_text
 from rewards.debate import Debate, Panel, debates
 from rewards.facts import Facts
-from rewards.llm import Completion, LlmClient, ask
+from rewards.llm import Completion, Failure, LlmClient, ask
 from rewards.llm_spec import LlmSpec, LocalBackend, open_llm
 from rewards.severity import UNREAD, severity_of
+from rewards.strict_yaml import InputError
 from rewards.text import final_answer
 
 Row = dict[str, Any]
@@ -38,11 +40,11 @@ class LlmTally:
 
 
 def asker(client: LlmClient, *, max_tokens: int = 512) -> Ask:
-    """The client as a plain function of prompts; a request that failed for good has an empty reply."""
+    """The client as a plain function of prompts; a request that failed for good has its failure as reply."""
 
-    def ask_all(prompts: list[str]) -> list[str]:
+    def ask_all(prompts: list[str]) -> list[str | Failure]:
         requests = [ask(prompt, max_tokens=max_tokens, version="hallucination-1") for prompt in prompts]
-        return [reply.text if isinstance(reply, Completion) else "" for reply in client.complete_now(requests)]
+        return [reply.text if isinstance(reply, Completion) else reply for reply in client.complete_now(requests)]
 
     return ask_all
 
@@ -58,6 +60,16 @@ def with_llm_answers(rows: list[Row], llm: LlmSpec, tally: LlmTally) -> list[Row
     tally.written += len(made.answers)
     tally.dropped.update(made.dropped.values())
     return [_replaced(row, made.answers.get(str(place))) for place, row in enumerate(rows)]
+
+
+def check_written(written: int, dropped: Mapping[str, int], *, llm: str) -> None:
+    """Raises InputError, with the reasons, if the language model ``llm`` was asked and wrote nothing that is fit."""
+    if dropped and not written:
+        reasons = "; ".join(f"{reason} ({number})" for reason, number in Counter(dropped).most_common(3))
+        raise InputError(
+            f"llm: {llm} wrote none of the {sum(dropped.values())} false answers asked for: {reasons}. "
+            "Mend the endpoint, name another model, or leave it out."
+        )
 
 
 def _image_of(row: Row) -> str:

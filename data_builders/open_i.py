@@ -18,7 +18,7 @@ from defusedxml import DefusedXmlException  # pyright: ignore[reportMissingTypeS
 from defusedxml.ElementTree import fromstring  # pyright: ignore
 
 from data_builders.schema import Quarantined
-from rewards.strict_yaml import InputError
+from rewards.strict_yaml import InputError, regular
 
 RULE_SET = "chest_report@1"
 ARCHIVE = Path("data") / "NLMCXR_reports.tgz"
@@ -112,10 +112,10 @@ def _installed() -> Path:
 
 def _files(source: Path) -> Iterator[tuple[str, bytes]]:
     if source.is_dir():
-        yield from ((path.stem, path.read_bytes()) for path in source.rglob("*.xml") if path.stem.isdigit())
+        yield from ((path.stem, regular(path).read_bytes()) for path in source.rglob("*.xml") if path.stem.isdigit())
         return
     try:
-        with tarfile.open(source) as archive:
+        with tarfile.open(regular(source)) as archive:
             for member in archive:
                 content = archive.extractfile(member) if Path(member.name).stem.isdigit() else None
                 if content is not None:

@@ -8,6 +8,7 @@ row group at a time. A ``pairs`` run weighs its rows by the same ``weighted``.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pyarrow.parquet as pq
 from data_builders.build_spec import BuildSpec, Relevance
 from data_builders.card import Tally
 from data_builders.hallucination_checks import brevity_report, length_balanced
-from data_builders.llm_rows import LlmTally, judged_scores, with_llm_answers
+from data_builders.llm_rows import LlmTally, check_written, judged_scores, with_llm_answers
 from data_builders.relevance import IMAGE_SIDE, grouped_weights, scaled_scores, weight_report
 from data_builders.schema import message_text
 from rewards.json_lines import json_value
@@ -34,14 +35,21 @@ Row = dict[str, Any]
 def finished(folder: Path, spec: BuildSpec, tally: Tally) -> dict[str, Any]:
     """Balances and weighs the preference rows under ``folder``; the figures of each split, for the card.
 
-    Raises: InputError for scores that are missing or out of range.
+    Raises: InputError for scores that are missing or out of range, or if the language model wrote nothing at all.
     """
-    return {file.stem: _finished(file, spec, tally) for file in sorted(folder.glob("preference/*.parquet"))}
+    llms: dict[str, LlmTally] = {}
+    done = {
+        file.stem: _finished(file, spec, tally, llms.setdefault(file.stem, LlmTally()))
+        for file in sorted(folder.glob("preference/*.parquet"))
+    }
+    if spec.llm:
+        dropped = sum((llm.dropped for llm in llms.values()), Counter[str]())
+        check_written(sum(llm.written for llm in llms.values()), dropped, llm=spec.llm.model)
+    return done
 
 
-def _finished(file: Path, spec: BuildSpec, tally: Tally) -> dict[str, Any]:
+def _finished(file: Path, spec: BuildSpec, tally: Tally, llm: LlmTally) -> dict[str, Any]:
     written = pq.read_table(file, columns=list(LIGHT)).to_pylist()
-    llm = LlmTally()
     rows = with_llm_answers(written, spec.llm, llm) if spec.llm else written
     kept = _kept(rows, spec)
     for place in set(range(len(rows))) - set(kept):

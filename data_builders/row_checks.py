@@ -22,7 +22,7 @@ from PIL import Image
 
 from data_builders.images import UNREADABLE, ImageError, decoded, upright_size
 from rewards.row_types import KINDS, MESSAGES, is_messages, row_faults, shown
-from rewards.strict_yaml import InputError
+from rewards.strict_yaml import InputError, regular
 
 PICTURES = ("images", "rejected_images", "mirror_images")
 SAID = ("prompt", "completion", "chosen", "rejected")
@@ -61,7 +61,7 @@ def file_faults(file: Path, check: Check = Check()) -> tuple[str, ...]:
 def open_parquet(file: Path) -> pq.ParquetFile:
     """The Parquet file. Raises: InputError if it is damaged or none."""
     try:
-        return pq.ParquetFile(file)
+        return pq.ParquetFile(regular(file))
     except (pa.ArrowException, OSError) as fault:
         raise InputError(f"{file}: {_damaged(fault)}") from None
 

@@ -5,9 +5,9 @@ set (``drusen``, ``drusen.size``). What a cell does not say (empty, NaN) is not 
 Left out: spreadsheets, and joins of several tables.
 """
 
-import csv
 import math
 from collections.abc import Collection, Iterator
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,12 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from data_builders.images import ImageError, inside, open_image
 from data_builders.report_facts import region_of, report_facts
 from data_builders.schema import Quarantined, Sample
+from rewards.csv_rows import Misfit, csv_rows, opened
 from rewards.facts import Facts, Finding, Scalar
 from rewards.guidelines import ATTRIBUTES, Contradictory, Policy, worked_out
 from rewards.json_lines import json_lines
 from rewards.rule_set import RuleSet, load_rule_set
-from rewards.strict_yaml import InputError, nearest, nearest_file, read_yaml, validated
+from rewards.strict_yaml import InputError, nearest, read_yaml, validated
 
 UNKNOWN = ("", "nan", "na", "n/a", "none", "null", "-", "?")
 POLARITIES = {
@@ -95,7 +96,11 @@ def table(
     _check_map(named, rules, absent)
     path = root / table
     for number, record in enumerate(_records(path, separator, encoding, named, rules), start=1):
-        name = str(record.get(named.id) or f"{table} record {number}")
+        name = f"{table} record {number}"
+        if isinstance(record, Misfit):
+            yield Quarantined(id=name, reason=record)
+            continue
+        name = str(record.get(named.id) or name)
         try:
             yield _sample(record, named, rules, root, contradictions, absent)
         except Unusable as reason:
@@ -121,27 +126,18 @@ def _check_map(named: ColumnMap, rules: RuleSet, absent: Collection[str]) -> Non
             raise InputError(f"{place}: rule set {rules.id} has no finding '{name}'.{nearest(name, [*rules.findings])}")
 
 
-def _records(path: Path, separator: str, encoding: str, named: ColumnMap, rules: RuleSet) -> Iterator[Record]:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file.{nearest_file(path)} Name it in 'table', and its folder in 'root'.")
-    try:
-        with path.open(encoding=encoding, newline="") as file:
-            if path.suffix in (".jsonl", ".json"):
-                yield from (record for _, record in json_lines(file, place=f"{path}:"))
-                return
-            rows = csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else separator)
-            rows.fieldnames = [name.removeprefix("\ufeff") for name in rows.fieldnames or []]
-            _check_header(path, rows.fieldnames, separator, named, rules)
-            yield from rows
-    except (UnicodeDecodeError, LookupError) as fault:
-        raise InputError(
-            f"{path}: not {encoding} ({fault}). Save it as UTF-8, or set encoding, such as cp1252."
-        ) from None
-    except csv.Error as fault:
-        raise InputError(f"{path}: not readable as CSV ({fault}). Mend the quotes in it.") from None
+def _records(path: Path, separator: str, encoding: str, named: ColumnMap, rules: RuleSet) -> Iterator[Record | Misfit]:
+    cure = "Name it in 'table', and its folder in 'root'."
+    if path.suffix not in (".jsonl", ".json"):
+        separator = "\t" if path.suffix == ".tsv" else separator
+        check = partial(_check_header, path, separator, named, rules)
+        yield from csv_rows(path, check=check, separator=separator, encoding=encoding, cure=cure)
+        return
+    with opened(path, encoding=encoding, cure=cure) as file:
+        yield from (record for _, record in json_lines(file, place=f"{path}:"))
 
 
-def _check_header(path: Path, header: list[str], separator: str, named: ColumnMap, rules: RuleSet) -> None:
+def _check_header(path: Path, separator: str, named: ColumnMap, rules: RuleSet, header: list[str]) -> None:
     """Whether the columns that must be there are, and whether any says something of the findings."""
     other = next((s for s in (";", "\t", "|", ",") if s != separator and len(header) == 1 and s in header[0]), None)
     if other:

@@ -6,7 +6,7 @@ from typing import Any
 from data_builders.images import ImageError, inside, open_image
 from data_builders.schema import Quarantined, Written, WrittenTask
 from rewards.json_lines import read_json_list
-from rewards.strict_yaml import InputError
+from rewards.strict_yaml import InputError, regular
 
 YES_NO = ("yes", "no")
 
@@ -17,7 +17,7 @@ def needed(root: Path, name: str, *, source: str, where: str) -> Path:
     Raises: InputError that names what is missing and where the set is to be had.
     """
     path = root / name
-    if not path.exists():
+    if not regular(path).exists():
         raise InputError(f"{source}: {path}: not there. Expected the official files; get them from {where}.")
     return path
 

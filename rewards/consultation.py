@@ -4,13 +4,14 @@ Dialogue text names its speakers (English or Chinese) and its images inside the 
 given back with its id and reason. Left out: decoding images, and rewriting or translating what was said.
 """
 
-import csv
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from rewards.csv_rows import Misfit, csv_rows
 from rewards.json_lines import read_json_list
 from rewards.strict_yaml import InputError
 
@@ -88,15 +89,20 @@ def read_meddiagnose(file: Path) -> Iterator[Consultation | Unread]:
 
     Raises: InputError if the file or a column is missing, or it is not UTF-8.
     """
-    rows = csv.DictReader(_text(file).splitlines(keepends=True))
-    if not {"Id", "Response"} <= set(rows.fieldnames or ()):
-        raise InputError(f"{file}: expected columns Id and Response, got {', '.join(rows.fieldnames or ()) or 'none'}.")
-    for number, row in enumerate(rows, start=1):
+    for number, row in enumerate(csv_rows(file, check=partial(_check_header, file)), start=1):
+        if isinstance(row, Misfit):
+            yield Unread(f"row {number}", row)
+            continue
         name = row["Id"] or f"row {number}"
         try:
-            yield Consultation(name, read_dialogue(row["Response"] or ""))
+            yield Consultation(name, read_dialogue(row["Response"]))
         except ValueError as fault:
             yield Unread(name, str(fault))
+
+
+def _check_header(file: Path, header: list[str]) -> None:
+    if not {"Id", "Response"} <= set(header):
+        raise InputError(f"{file}: expected columns Id and Response, got {', '.join(header)[:300]}.")
 
 
 def read_cmtmedqa(file: Path) -> Iterator[Consultation | Unread]:
@@ -118,15 +124,6 @@ def _cmtmedqa(number: str, record: Any) -> Consultation | Unread:
         return Unread(number, "a question or an answer is missing or is no text")
     turns = [turn for asked, said in rounds for turn in (Turn("patient", asked.strip()), Turn("doctor", said.strip()))]
     return Consultation(number, tuple(turns))
-
-
-def _text(file: Path) -> str:
-    if not file.is_file():
-        raise InputError(f"{file}: no such file.")
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as fault:
-        raise InputError(f"{file}: not UTF-8 ({fault.reason} at byte {fault.start}). Save it as UTF-8.") from None
 
 
 def image_files(consultation: Consultation, root: Path) -> dict[str, Path]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from rewards.printable import without_surrogates
-from rewards.strict_yaml import InputError, nearest_file, unreadable
+from rewards.strict_yaml import InputError, line_of_byte, nearest_file, regular, unreadable
 
 HALF_CHARACTER = "\\ud"
 """Without it a line writes no half of a character, which no file could be written with."""
@@ -103,7 +103,7 @@ def json_reply(text: str | bytes) -> Any:
 
 
 def _content(path: Path, cure: str) -> bytes:
-    if not path.is_file():
+    if not regular(path).is_file():
         raise InputError(f"{path}: no such file.{nearest_file(path)} {cure}")
     try:
         return path.read_bytes()
@@ -117,7 +117,9 @@ def _text(line: str | bytes, place: str) -> str:
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as fault:
-        raise InputError(f"{place}: not UTF-8 (byte {fault.start + 1}). Save it as UTF-8.") from None
+        number = line_of_byte(fault)
+        where = f"line {number}, byte" if number > 1 else "byte"
+        raise InputError(f"{place}: not UTF-8 ({where} {fault.start + 1}). Save it as UTF-8.") from None
 
 
 def _of_kind(kind: type, text: str, place: str, cure: str, strict: bool) -> Any:

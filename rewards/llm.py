@@ -89,18 +89,23 @@ class Completion:
 
 @dataclass(frozen=True)
 class Failure:
-    """No reply, after every attempt allowed. Never cached, so that the next run asks again."""
+    """No reply, after every attempt allowed. Never cached, so that the next run asks again.
+
+    ``brief``: the reason without what the server said, so that equal faults can be counted.
+    """
 
     kind: FailureKind
     reason: str
     attempts: int = 1
+    brief: str = ""
 
 
 class Transient(Exception):
-    """A fault that may pass. ``retry_after_s``: what the server asked for."""
+    """A fault that may pass. ``retry_after_s``: what the server asked for; ``brief`` as of a ``Failure``."""
 
-    def __init__(self, kind: FailureKind, reason: str, retry_after_s: float | None = None) -> None:
+    def __init__(self, kind: FailureKind, reason: str, retry_after_s: float | None = None, brief: str = "") -> None:
         super().__init__(reason)
+        self.brief = brief
         self.kind: FailureKind = kind
         self.retry_after_s = retry_after_s
 
@@ -226,7 +231,7 @@ class LlmClient:
             attempts = int(retrying.statistics["attempt_number"])
             if fault.kind == "connection":
                 raise LlmStop(f"{self.backend.model}: no connection after {attempts} attempts ({fault}).") from None
-            return Failure(fault.kind, str(fault), attempts)
+            return Failure(fault.kind, str(fault), attempts, fault.brief)
         if self.cache:
             self.cache.put(key, {k: v for k, v in asdict(completion).items() if k != "cached"})
         return completion

@@ -68,7 +68,7 @@ class Endpoint:
         try:
             completion = await self._completion(http, request)
         except Transient as fault:
-            raise Transient(fault.kind, _safe(fault, key), fault.retry_after_s) from None
+            raise Transient(fault.kind, _safe(fault, key), fault.retry_after_s, fault.brief) from None
         except (Declined, LlmStop) as fault:
             raise type(fault)(_safe(fault, key)) from None
         prompt, written = tokens_at_least(completion, request)
@@ -82,9 +82,11 @@ class Endpoint:
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as fault:
             raise Transient("connection", f"{self.url}: {fault or 'cannot connect'}") from None
         except (TimeoutError, httpx2.TimeoutException):
-            raise Transient("timeout", f"{self.url}: no whole reply within {self.timeout_s:g} s") from None
+            brief = f"no whole reply within {self.timeout_s:g} s"
+            raise Transient("timeout", f"{self.url}: {brief}", brief=brief) from None
         except (httpx2.TransportError, zlib.error) as fault:
-            raise Transient("malformed", f"{self.url}: {fault or type(fault).__name__}") from None
+            brief = "a damaged reply" if isinstance(fault, zlib.error) else "the connection was cut"
+            raise Transient("malformed", f"{self.url}: {fault or type(fault).__name__}", brief=brief) from None
         except (httpx2.InvalidURL, UnicodeError, OverflowError) as fault:
             raise LlmStop(f"{self.url}: no address that can be reached ({fault}). Mend the endpoint's URL.") from None
         if status != 200:
@@ -100,7 +102,8 @@ class Endpoint:
             async for chunk in _unpacked(response):
                 body += chunk
                 if len(body) > MAX_REPLY_BYTES:
-                    raise Transient("malformed", f"{self.url}: a reply of more than {MAX_REPLY_BYTES} bytes")
+                    brief = f"a reply of more than {MAX_REPLY_BYTES} bytes"
+                    raise Transient("malformed", f"{self.url}: {brief}", brief=brief)
             return response.status_code, response.headers, bytes(body)
 
     def _refusal(self, status: int, headers: httpx2.Headers, body: bytes) -> Exception:
@@ -108,7 +111,7 @@ class Endpoint:
         reason = f"{self.url} answered {status}: {said or 'nothing'}"
         if (status in TRANSIENT_STATUS or status >= 500) and "insufficient_quota" not in said:
             kind = "rate_limit" if status == 429 else "timeout" if status == 408 else "server"
-            return Transient(kind, reason, retry_after_s(headers.get("retry-after")))
+            return Transient(kind, reason, retry_after_s(headers.get("retry-after")), brief=f"HTTP {status}")
         cure = f" Check the key in {self.key_env or 'key_env'}." if status in (401, 403) else ""
         return LlmStop(f"{reason}.{cure} Another attempt would not help; replies so far are kept.")
 
@@ -121,7 +124,7 @@ async def _unpacked(response: httpx2.Response) -> AsyncGenerator[bytes, None]:
     """The body piece by piece, unpacked by no more than what is still allowed: a small one may unpack to gigabytes."""
     packing = response.headers.get("content-encoding", "").strip().casefold()
     if packing not in ("", "identity", "gzip"):
-        raise Transient("malformed", f"a reply packed as '{packing}', which was not asked for")
+        raise Transient("malformed", f"a reply packed as '{packing}', which was not asked for", brief="a packed reply")
     unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS + 16) if packing == "gzip" else None
     async for chunk in response.aiter_raw():
         yield unpacker.decompress(chunk, MAX_REPLY_BYTES + 1) if unpacker else chunk

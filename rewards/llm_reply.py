@@ -38,7 +38,8 @@ def completion_from(body: bytes) -> Completion:
 
 
 def _no_completion(body: bytes) -> Transient:
-    return Transient("malformed", f"not a chat completion: {printable(as_text(body))}")
+    brief = "not a chat completion"
+    return Transient("malformed", f"{brief}: {printable(as_text(body))}", brief=brief)
 
 
 def as_text(body: bytes) -> str:

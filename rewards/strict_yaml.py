@@ -4,6 +4,7 @@ Used for rule sets, build specs and recipes. Left out: inheritance between files
 """
 
 import difflib
+import os
 import re
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -16,6 +17,8 @@ from rewards.yaml_lines import line_of
 from rewards.yaml_loader import loaded
 
 Model = TypeVar("Model", bound=BaseModel)
+KIND = re.compile(r"(constrained-)?(int|str|float|bool)|literal\[.*\]")
+"""What pydantic writes at the end of a place, for the kinds of which a value is none."""
 
 
 class InputError(ValueError):
@@ -43,14 +46,31 @@ def read_text(path: Path) -> str:
     Raises: InputError naming the file that is missing, is a folder, may not be read, or is in another encoding.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return regular(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as fault:
         raise InputError(
-            f"{path}: not a text in UTF-8 (byte {fault.start} is {fault.object[fault.start]:#04x}). "
-            "Save it as UTF-8, if it is a text at all."
+            f"{path}: line {line_of_byte(fault)}: not a text in UTF-8 (byte {fault.start} is "
+            f"{fault.object[fault.start]:#04x}). Save it as UTF-8, if it is a text at all."
         ) from None
+    except InputError:  # a ValueError too, but complete
+        raise
     except (OSError, ValueError) as fault:  # ValueError: a null character in the path
         raise InputError(unreadable(path, fault)) from None
+
+
+def line_of_byte(fault: UnicodeDecodeError) -> int:
+    """The line (from 1) on which a whole file's bytes leave its encoding."""
+    return fault.object[: fault.start].decode(fault.encoding, "replace").count("\n") + 1
+
+
+def regular(path: Path) -> Path:
+    """The path itself, where it is a file, a folder or nothing.
+
+    Raises: InputError if it is a pipe, a device or a socket: to read one may never end.
+    """
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        raise InputError(f"{path}: not a regular file but a pipe, a device or a socket. Name a file that holds it.")
+    return path
 
 
 def unreadable(path: Path, fault: OSError | ValueError) -> str:
@@ -94,18 +114,38 @@ def validated(model: type[Model], content: dict[str, Any], *, where: str | Path)
     try:
         return model.model_validate(content)
     except ValidationError as invalid:
-        places = [f"{where}:{line_of(where, f['loc'])}" if isinstance(where, Path) else where for f in invalid.errors()]
-        told = [f"{place}: {line}" for place, line in zip(places, fault_lines(model, invalid), strict=True)]
+        told: list[str] = []
+        for group in _by_value(invalid):
+            place = f"{where}:{line_of(where, group[0]['loc'])}" if isinstance(where, Path) else where
+            told.append(f"{place}: {_sentence(model, group)}")
         raise InputError("\n".join(told)) from None
 
 
 def fault_lines(model: type[BaseModel], invalid: ValidationError) -> list[str]:
     """One sentence for each fault: place, what came, what was expected, cure."""
-    return [_sentence(model, fault) for fault in invalid.errors()]
+    return [_sentence(model, group) for group in _by_value(invalid)]
 
 
-def _sentence(model: type[BaseModel], fault: ErrorDetails) -> str:
-    place = ".".join(str(part) for part in fault["loc"]) or "file"
+def _by_value(invalid: ValidationError) -> list[list[ErrorDetails]]:
+    """Faults in their order; those of one value that is none of several kinds (a number, or 'all') stand together."""
+    groups: list[list[ErrorDetails]] = []
+    for fault in invalid.errors():
+        if groups and _are_of_one_value(groups[-1][0]["loc"], fault["loc"]):
+            groups[-1].append(fault)
+        else:
+            groups.append([fault])
+    return groups
+
+
+def _are_of_one_value(first: tuple[int | str, ...], second: tuple[int | str, ...]) -> bool:
+    """Whether two places of faults differ in the kind alone that the value is none of."""
+    kinds = [*first[-1:], *second[-1:]]
+    return first != second and first[:-1] == second[:-1] and all(KIND.fullmatch(str(kind)) for kind in kinds)
+
+
+def _sentence(model: type[BaseModel], group: list[ErrorDetails]) -> str:
+    fault = group[0]
+    place = ".".join(str(part) for part in (fault["loc"][:-1] if len(group) > 1 else fault["loc"]))
     if fault["type"] == "extra_forbidden":
         known = _keys_at(model, fault["loc"][:-1])
         hint = nearest(str(fault["loc"][-1]), known) or (f" Known keys: {', '.join(known)}." if known else "")
@@ -113,8 +153,12 @@ def _sentence(model: type[BaseModel], fault: ErrorDetails) -> str:
     if fault["type"] == "missing":
         return f"{place}: this key is required."
     if fault["type"] == "value_error":
-        return f"{place}: {fault['msg'].removeprefix('Value error, ')}"
-    return f"{place}: got {_shown(fault['input'])}; {fault['msg'][0].lower()}{fault['msg'][1:]}."
+        told = fault["msg"].removeprefix("Value error, ")
+        return f"{place}: {told}" if place else told
+    wanted = ", or ".join(f["msg"].removeprefix("Input should be ") for f in group)
+    is_input = fault["msg"].startswith("Input should be ")
+    wanted = f"input should be {wanted}" if is_input else f"{wanted[0].lower()}{wanted[1:]}"
+    return f"{place}: got {_shown(fault['input'])}; {wanted}." if place else f"got {_shown(fault['input'])}; {wanted}."
 
 
 def _shown(value: Any) -> str:

@@ -248,9 +248,9 @@ def test_nesting_up_to_the_limit_is_read():
 
 
 def test_a_csv_of_labels_that_cannot_be_read_is_named(tmp_path):
-    for content in (b"id,patient\n\xff,1\n", b"id,patient\n" + b"x" * 200_000):
+    for content in (b"id,patient,images\n\xff,1,\n", b"id,patient,images\n" + b"x" * 200_000):
         (tmp_path / "t.csv").write_bytes(content)
-        with pytest.raises(InputError, match=r"t\.csv: not "):
+        with pytest.raises(InputError, match=r"t\.csv: line 2: not "):
             list(labelled(root=tmp_path, rule_set="chest_xray", table="t.csv"))
 
 

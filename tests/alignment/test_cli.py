@@ -46,6 +46,15 @@ def test_read_adds_facts_and_the_words_they_were_read_from():
     assert row["evidence"]["effusion"] == [{"words": "No effusion.", "cue": "no"}]
 
 
+@pytest.mark.parametrize(
+    ("command", "column"), [(["read", "chest_xray"], "text"), (["score", "judge_score"], "response")]
+)
+@pytest.mark.parametrize("nothing", ["", "\n\n"])
+def test_a_filter_that_is_given_no_row_says_so(command, column, nothing):
+    wanted = f"standard input holds no row. Write JSON to it, one object a line, each with a '{column}'."
+    assert wanted in " ".join(refused(*command, stdin=nothing).split())
+
+
 def test_read_gives_the_symbol_of_an_answer_to_a_node():
     done = clinalign("read", "ecg_mi", stdin='{"text": "Not a STEMI.", "node": "diagnosis"}\n')
     row = json.loads(done.stdout)

@@ -287,6 +287,16 @@ def test_pinned_patients_go_where_they_are_pinned(tmp_path):
     assert {"p00000", "p00001"} <= {row["patient"] for row in rows(out, "prompt/test")}
 
 
+def test_a_patient_that_is_pinned_and_not_in_the_data_stops_the_build_by_name(tmp_path):
+    with pytest.raises(InputError) as told:
+        built(tmp_path, assign={"p00000": "test", "p0001": "test"})
+    assert str(told.value) == (
+        "assign: source phantom_chest has no patient 'p0001' with a record that can be used. "
+        "Did you mean 'p00011'? Mend the name, or remove it."
+    )
+    assert not (tmp_path / "data").exists()
+
+
 def test_questions_with_too_many_boxes_are_counted_and_not_asked(tmp_path):
     smears(tmp_path, good=3, truncated=0, boxes=4)
     source = {"name": "bccd", "root": str(tmp_path / "bccd")}
@@ -393,6 +403,21 @@ def fault_of(tmp_path, **changes):
 )
 def test_a_fault_of_a_spec_is_told_before_anything_is_drawn(tmp_path, changes, told):
     assert told in fault_of(tmp_path, **changes)
+
+
+def test_a_fault_is_told_once_and_names_no_key_that_is_not_there(tmp_path):
+    wanted = "input should be greater than or equal to 0, or 'all'."
+    told = fault_of(tmp_path, tasks={"presence": -1, "box": -1})
+    file = told.partition(": ")[0]
+    assert told == f"{file}: tasks.box: got int -1; {wanted}\n{file}: tasks.presence: got int -1; {wanted}"
+    told = fault_of(tmp_path, tasks={"presence": "some"})
+    assert told == f"{file}: tasks.presence: got the string 'some'; input should be a valid integer, or 'all'."
+    told = fault_of(tmp_path, splits={"sft": 0.7, "align": 0.7, "test": 0.0})
+    assert told == f"{file}: splits: shares add up to 1.4, expected 1."
+    told = fault_of(tmp_path, splits={"sft": 3, "align": 3, "test": 0.0})
+    assert told.splitlines() == [
+        f"{file}: splits.{split}: got int 3; input should be less than or equal to 1." for split in ("align", "sft")
+    ]
 
 
 @pytest.mark.parametrize(

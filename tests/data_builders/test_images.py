@@ -1,9 +1,14 @@
 import io
+import os
 
 import pytest
 from PIL import Image
 
+from data_builders.bccd import bccd
 from data_builders.images import ImageError, decoded, inside, open_image, png_bytes
+from data_builders.iu_xray import iu_xray
+from data_builders.open_i import open_i
+from data_builders.row_checks import open_parquet
 from rewards.strict_yaml import InputError
 
 
@@ -100,3 +105,18 @@ def test_writing_leaves_the_image_as_it_was():
     image.info["icc_profile"] = b"kept"
     png_bytes(image)
     assert image.info["icc_profile"] == b"kept"
+
+
+def test_no_source_waits_for_a_pipe_among_its_files(tmp_path):
+    (tmp_path / "Annotations").mkdir()
+    (tmp_path / "ecgen-radiology").mkdir()
+    (tmp_path / "NLMCXR_png").mkdir()
+    pipes = [tmp_path / name for name in ("Annotations/1.xml", "ecgen-radiology/1.xml", "t.parquet", "reports.tgz")]
+    for pipe in pipes:
+        os.mkfifo(pipe)
+    (smear,), (study,) = bccd(root=tmp_path), iu_xray(root=tmp_path)
+    for refused in (smear, study):
+        assert "not a regular file but a pipe" in refused.reason
+    for read in (open_parquet, lambda path: list(open_i(path))):
+        with pytest.raises(InputError, match="not a regular file but a pipe"):
+            read(pipes[2] if read is open_parquet else pipes[3])

@@ -4,6 +4,7 @@ import pytest
 
 from data_builders.llm_hallucinations import Request, hallucinated, written
 from rewards.facts import Facts, Finding
+from rewards.llm import Failure
 
 FACTS = Facts(
     rule_set="chest_xray@1",
@@ -110,6 +111,8 @@ def test_an_llm_is_not_asked_for_nothing():
         (answer(WRONG), None),
         (f"Sure! ```json\n{answer(WRONG)}\n```", None),
         ("", "no JSON with an answer"),
+        (Failure("server", "http://h/v1 answered 503: busy", brief="HTTP 503"), "no reply: HTTP 503"),
+        (Failure("refused", "I cannot help with that."), "no reply: refused"),
         ('{"answer": 3}', "no JSON with an answer"),
         ('{"answer": "', "no JSON with an answer"),
         ("[1]", "no JSON with an answer"),

@@ -85,13 +85,36 @@ def test_a_tagged_set_has_tagged_reports(server, tmp_path):
     assert all("<answer>" not in body["messages"][-1]["content"] for body in server.requests)
 
 
-def test_a_model_that_says_the_truth_or_nothing_changes_no_row_and_is_counted(server, tmp_path):
-    before, _ = built(tmp_path / "plain")
-    for reply, reason in (("I would rather not.", "no JSON with an answer"), (None, "empty")):
-        server.answer = lambda body, reply=reply: reply or json.dumps({"answer": " "})
-        rows, card = built(tmp_path, llm=spec_of(server))
-        assert rows == before
-        assert card["preference"]["align"]["llm"]["dropped"] == {reason: 8}
+@pytest.mark.parametrize(
+    ("act", "reply", "reason"),
+    [
+        (None, "I would rather not.", "no JSON with an answer (8)"),
+        (None, json.dumps({"answer": " "}), "empty (8)"),
+        (500, "", "no reply: HTTP 500 (8)"),
+        (429, "", "no reply: HTTP 429 (8)"),
+        ("truncated", "", "no reply: the connection was cut (8)"),
+        ("broken json", "", "no reply: not a chat completion (8)"),
+    ],
+)
+def test_a_model_that_wrote_nothing_that_is_fit_stops_the_build_with_its_fault(server, tmp_path, act, reply, reason):
+    rows, _ = built(tmp_path)
+    server.answer = lambda body: reply
+    server.script = [act] * 40 if act else []
+    with pytest.raises(InputError) as told:
+        built(tmp_path, llm=spec_of(server))
+    assert str(told.value).startswith(f"llm: m wrote none of the 8 false answers asked for: {reason}. Mend the ")
+    assert pq.read_table(tmp_path / "set/preference/align.parquet").to_pylist() == rows
+
+
+def test_a_fault_of_the_server_is_counted_as_that_and_its_request_is_asked_again_as_it_was(server, tmp_path):
+    server.answer = lambda body: "no" if FALSE in str(body) else json.dumps({"answer": FALSE})
+    server.script = [500] * 9
+    rows, card = built(tmp_path, llm=spec_of(server, concurrency=1))
+    told = card["preference"]["align"]["llm"]
+    assert told["dropped"]["no reply: HTTP 500"] == 1  # eight in the first round, one of them in the second too
+    assert told["written"] + sum(told["dropped"].values()) == 8
+    assert sum(row["kind"] == "llm" for row in rows) == told["written"]
+    assert all("An earlier attempt" not in str(body) for body in server.requests)
 
 
 @pytest.mark.slow
@@ -142,12 +165,13 @@ def test_the_llm_section_is_read_from_a_spec_as_strictly_as_elsewhere(tmp_path):
         read_spec(file, [])
 
 
-def test_equal_prompts_are_asked_once_and_a_failure_is_an_empty_reply(server):
+def test_equal_prompts_are_asked_once_and_a_failure_is_told(server):
     client = open_llm(LlmSpec(**spec_of(server)))
     assert asker(client)(["a", "b", "a"]) == ["echo: a", "echo: b", "echo: a"]
     assert len(server.requests) == 2
     server.script = [500]
-    assert asker(client)(["c"]) == [""]
+    (failure,) = asker(client)(["c"])
+    assert (failure.kind, failure.brief) == ("server", "HTTP 500")
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,13 @@
 
 import csv
 import json
+import os
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from data_builders.labelled import labelled
 from data_builders.schema import Quarantined
 from data_builders.table import column_map, table
 from rewards.rule_set import load_rule_set
@@ -195,3 +198,50 @@ def test_a_map_with_an_unknown_finding_is_refused(tmp_path):
     bad.write_text("means: {Drusen: {Y: {drussen.size: large}}}", encoding="utf-8")
     with pytest.raises(InputError, match=r"no finding 'drussen'. Did you mean 'drusen'"):
         samples(tmp_path, [{"drusen": "Y"}], columns=str(bad))
+
+
+def test_a_column_that_stands_twice_is_refused(tmp_path):
+    (tmp_path / "table.csv").write_text("id,patient,image,drusen,drusen\na,p,a.png,Y,N\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"table.csv: the column 'drusen' stands there twice"):
+        list(table(root=tmp_path, rule_set="retina_amd"))
+
+
+def test_a_row_that_does_not_fit_the_header_is_quarantined_for_that_reason(tmp_path):
+    lines = ["id,patient,image,drusen,shrm", "a,p,a.png,Y,N,N", "b,p,a.png,Y", "c,p,a.png,Y,N"]
+    (tmp_path / "table.csv").write_text("\n".join(lines), encoding="utf-8")
+    long, short, sound = table(root=tmp_path, rule_set="retina_amd")
+    assert (long.id, short.id, sound.id) == ("table.csv record 1", "table.csv record 2", "c")
+    assert long.reason.startswith("row 1 (line 2) has 6 cells, the header 5")
+    assert short.reason.startswith("row 2 (line 3) has 4 cells, the header 5")
+
+
+@pytest.mark.parametrize("device", [None, "/dev/zero"])
+def test_a_picture_that_is_a_pipe_or_a_device_is_quarantined(tmp_path, monkeypatch, device):
+    if device:
+        monkeypatch.setattr("data_builders.table.inside", lambda root, name: Path(device))
+    else:
+        os.mkfifo(tmp_path / "pipe.png")
+    (refused,) = samples(tmp_path, [{"drusen": "Y", "image": "pipe.png"}])
+    name = "zero" if device else "pipe.png"
+    assert refused.reason == f"image: {name}: not a regular file but a pipe, a device or a socket"
+
+
+def test_an_empty_table_is_called_empty(tmp_path):
+    (tmp_path / "table.csv").touch()
+    with pytest.raises(InputError, match=r"table.csv: it is empty"):
+        list(table(root=tmp_path, rule_set="retina_amd"))
+
+
+def labels(root, *lines):
+    (root / "labels.csv").write_text("\n".join(lines), encoding="utf-8")
+    return list(labelled(root=root, rule_set="retina_amd", table="labels.csv"))
+
+
+def test_labels_that_would_shift_or_hide_each_other_are_told(tmp_path):
+    with pytest.raises(InputError, match=r"labels.csv: the column 'age' stands there twice"):
+        labels(tmp_path, "id,patient,images,age,age", "a,p,a.png,1,2")
+    with pytest.raises(InputError, match=r"labels.csv: no column 'images'. Did you mean 'image'"):
+        labels(tmp_path, "id,patient,image", "a,p,a.png")
+    long, sound = labels(tmp_path, "id,patient,images,age", "a,p,a.png,71,5", "b,p,a.png,71")
+    assert long.reason.startswith("row 1 (line 2) has 5 cells, the header 4")
+    assert sound.facts.values == {"age": 71}

@@ -116,7 +116,7 @@ def test_a_json_of_consultations_gives_each_record_or_its_reason(tmp_path):
     ("name", "content", "complaint"),
     [
         ("x.csv", b"Id,answer\n1,2\n", "expected columns Id and Response, got Id, answer"),
-        ("x.csv", b"", "got none"),
+        ("x.csv", b"", "it is empty"),
         ("x.csv", "Id,Response\n1,患者".encode("gb18030"), "not UTF-8"),
         ("x.json", b"[{", "not JSON"),
         ("x.json", b"{}", "expected a list"),
