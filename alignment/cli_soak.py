@@ -8,8 +8,9 @@ from rich.console import Console
 from rich.table import Table
 
 from alignment.cli_output import JsonFlag, Overrides, say_json
+from alignment.own_files import is_of_soak
 from data_builders.locks import only_one
-from data_builders.output_folders import check_writable, named_files, refuse_foreign, refuse_needed
+from data_builders.output_folders import check_writable, named_files, refuse_foreign, refuse_needed, refuse_others
 from rewards.strict_yaml import read_yaml
 
 EXACT = (
@@ -39,6 +40,7 @@ def soak(
     refuse_foreign(out, mark="whole.log", kind="a soak")
     check_writable(out)
     refuse_needed(out, [recipe, *named_files(read_yaml(recipe))])
+    refuse_others(out, is_own=is_of_soak, kind="a soak")
     read_recipe(recipe, overrides or [])  # its faults are told before a process is started
     with only_one(out):
         found = run_soak(recipe, overrides or [], folder=out, steps=steps, kills=kills, processes=processes, seed=seed)

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Collection, Generator, Iterable, Iterator
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,9 @@ from rewards.strict_yaml import InputError
 OUTPUTS = ("output", "output_dir", "logging_dir")
 """Keys of recipes and specs under which results go, so that they name nothing that is read."""
 OF_LOCKS = ".lock"
+NOBODYS = (OF_LOCKS, ".DS_Store", "Thumbs.db")
+"""Names that nobody misses: of locks, and of what file managers leave."""
+SHOWN = 3
 logger = logging.getLogger(__name__)
 
 
@@ -139,6 +142,26 @@ def refuse_foreign(folder: Path, *, mark: str, kind: str, besides: Iterable[str]
             f"output: {folder} holds files ({', '.join(found[:3])}{', ...' * (len(found) > 3)}) but no {mark}, so it "
             f"is not {kind} and is not replaced. Name another folder, or empty this one."
         )
+
+
+def refuse_others(folder: Path, *, is_own: Callable[[str], bool], kind: str) -> None:
+    """Refuses to replace a ``kind`` in whose folder files of somebody else lie; to be called before anything is made.
+
+    ``is_own``: whether a path in it is of the ``kind``. Raises: InputError naming the others.
+    """
+    found = [name for name in _files_in(folder) if not is_own(name) and Path(name).name not in NOBODYS]
+    if found:
+        named = ", ".join(found[:SHOWN]) + f" and {len(found) - SHOWN} more" * (len(found) > SHOWN)
+        raise InputError(
+            f"output: {folder} also holds {named}, which {kind} does not write; it is not replaced. Move what is yours "
+            "elsewhere, or name another output."
+        )
+
+
+def _files_in(folder: Path) -> list[str]:
+    """Every file and link in the folder; a link to a folder is not followed."""
+    found = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    return sorted(path.relative_to(folder).as_posix() for path in found)
 
 
 def refuse_needed(folder: Path, inputs: Iterable[Path] = ()) -> None:
