@@ -108,10 +108,17 @@ def check_writable(folder: Path) -> None:
         raise InputError(f"{folder}: nothing can be written there ({fault.strerror}{at}). Name another.") from None
 
 
-def check_file(file: Path, *, kinds: Collection[str], inputs: Iterable[Path] = ()) -> None:
+def check_file(
+    file: Path,
+    *,
+    kinds: Collection[str],
+    inputs: Iterable[Path] = (),
+    is_own: Callable[[Path], bool] = lambda _: True,
+) -> None:
     """Before anything is computed for it: a file of one of these kinds can be written there, and none is lost by it.
 
-    ``inputs``: what is read. Raises: InputError if not.
+    ``inputs``: what is read. ``is_own``: whether the command itself wrote the file that is there.
+    Raises: InputError if not.
     """
     if file.suffix.lower() not in kinds:
         raise InputError(f"{file}: expected a name that ends in {' or '.join(kinds)}. Name such a file.")
@@ -119,6 +126,8 @@ def check_file(file: Path, *, kinds: Collection[str], inputs: Iterable[Path] = (
         raise InputError(f"{file}: is a folder. Name a file in it.")
     if file.exists() and any(read.exists() and file.samefile(read) for read in inputs):
         raise InputError(f"{file}: is read, and would be written over. Name another file.")
+    if file.exists() and not is_own(file):
+        raise InputError(f"{file}: is there already, and not of this command; it is not replaced. Name another file.")
     check_writable(file.parent)
     if file.exists() and not os.access(file, os.W_OK):
         raise InputError(f"{file}: is there already and may not be written over. Name another file.")

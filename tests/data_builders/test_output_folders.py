@@ -1,5 +1,6 @@
 """Nothing is lost at an output, and nothing left behind, whenever a process dies and whoever else writes there."""
 
+import errno
 import os
 import shutil
 import signal
@@ -318,3 +319,21 @@ def test_no_more_than_three_files_are_named(tmp_path):
         (tmp_path / name).write_text("")
     with pytest.raises(InputError, match="also holds a, b, c and 2 more, which a run does not write"):
         refuse_others(tmp_path, is_own=lambda _: False, kind="a run")
+
+
+def test_a_lock_that_can_be_made_nowhere_is_not_held_by_another_process():
+    with pytest.raises(InputError, match=r"^/proc/x: nothing can be written there \("), only_one(Path("/proc/x")):
+        pytest.fail("held")
+
+
+def test_a_full_disk_leaves_no_lock_behind(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_text", full)
+        with pytest.raises(InputError, match=r"nothing can be written there \(No space left"), only_one(tmp_path / "o"):
+            pytest.fail("held")
+    assert names(tmp_path) == []
+    with only_one(tmp_path / "o"):
+        assert lock_file(tmp_path / "o").exists()
