@@ -27,7 +27,7 @@ def soak(
     kills: Annotated[int, typer.Option(help="how often the second one is killed", min=0)] = 3,
     processes: Annotated[int, typer.Option(help="ranks under torchrun, one of which is killed", min=1)] = 1,
     seed: Annotated[int, typer.Option(help="of the steps at which it is killed")] = 0,
-    out: Annotated[Path, typer.Option(help="a folder for both runs; what it held goes")] = Path("runs/soak"),
+    out: Annotated[Path, typer.Option(help="a folder for both runs; an earlier soak in it goes")] = Path("runs/soak"),
     as_json: JsonFlag = False,
 ) -> None:
     """Run a recipe whole, and killed by SIGKILL at random steps: are losses and rows the same, does memory grow?

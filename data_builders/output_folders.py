@@ -162,7 +162,7 @@ def refuse_others(folder: Path, *, is_own: Callable[[str], bool], kind: str) -> 
     if found:
         named = ", ".join(found[:SHOWN]) + f" and {len(found) - SHOWN} more" * (len(found) > SHOWN)
         raise InputError(
-            f"output: {folder} also holds {named}, which {kind} does not write; it is not replaced. Move what is yours "
+            f"output: {folder} also holds {named}, which {kind} did not write; it is not replaced. Move what is yours "
             "elsewhere, or name another output."
         )
 

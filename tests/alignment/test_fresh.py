@@ -145,7 +145,7 @@ def test_a_file_that_was_added_to_a_run_is_named_and_the_run_stays(desk, theirs)
     (desk / "run" / theirs).write_text("a day of work")
     before = everything(desk)
     recipe = read_recipe(desk / "sft.yaml", ["output=run", "data.train=data/instruction/sft"])
-    with pytest.raises(InputError, match=f"run also holds {theirs}, which a run does not write"):
+    with pytest.raises(InputError, match=f"run also holds {theirs}, which a run did not write"):
         run(recipe, fresh=True)
     assert everything(desk) == before
 
@@ -202,5 +202,5 @@ def test_soak_keeps_what_was_added_to_a_soak(desk):
     before = everything(desk)
     done = CliRunner().invoke(app, ["soak", "sft.yaml", "data.train=data/instruction/sft", "--out", "soak"])
     assert done.exit_code == 2
-    assert "soak also holds mine/x.csv, notes.txt, which a soak does not write" in done.stderr
+    assert "soak also holds mine/x.csv, notes.txt, which a soak did not write" in done.stderr
     assert everything(desk) == before

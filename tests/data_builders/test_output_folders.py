@@ -266,7 +266,7 @@ def test_a_card_that_no_build_wrote_gives_no_folder_away(tmp_path, card):
     (tmp_path / "precious" / "x.txt").write_text("gold")
     (tmp_path / "precious" / "card.json").write_text(card)
     before = everything(tmp_path)
-    with pytest.raises(InputError, match=r"precious also holds card\.json, x\.txt, which a build does not write"):
+    with pytest.raises(InputError, match=r"precious also holds card\.json, x\.txt, which a build did not write"):
         build(BuildSpec.model_validate({**SPEC, "output": str(tmp_path / "precious")}))
     assert everything(tmp_path) == before
 
@@ -282,7 +282,7 @@ def test_a_file_that_was_added_to_a_set_is_named_and_the_set_stays(tmp_path, the
     (out / theirs).parent.mkdir(exist_ok=True)
     (out / theirs).write_text("a day of work")
     before = everything(tmp_path)
-    with pytest.raises(InputError, match=f"data also holds {theirs}, which a build does not write"):
+    with pytest.raises(InputError, match=f"data also holds {theirs}, which a build did not write"):
         build(spec, progress=lambda _: pytest.fail("something was computed"))
     assert everything(tmp_path) == before
 
@@ -317,7 +317,7 @@ def test_a_link_in_a_set_is_somebody_elses(tmp_path):
 def test_no_more_than_three_files_are_named(tmp_path):
     for name in "abcde":
         (tmp_path / name).write_text("")
-    with pytest.raises(InputError, match="also holds a, b, c and 2 more, which a run does not write"):
+    with pytest.raises(InputError, match="also holds a, b, c and 2 more, which a run did not write"):
         refuse_others(tmp_path, is_own=lambda _: False, kind="a run")
 
 
