@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from alignment.audit import Audit, audit
-from alignment.recipe import Chain, Recipe, read_recipe
+from alignment.recipe import Chain, Recipe, Stage, read_recipe
 from alignment.train import stage_recipe
 from data_builders.output_folders import check_file, check_writable
 from rewards.overrides import with_overrides
 from rewards.strict_yaml import InputError, read_yaml, validated
 
 PAGES = (".html", ".htm")
+HEAD = 1000
 LISTED = re.compile(r"#\s*Beaten by(?: \((?P<stage>[^)]+)\))?:\s*(?P<names>.+)")
 
 
@@ -33,21 +34,31 @@ def audits(path: Path, overrides: list[str], *, limit: int, out: Path | None) ->
     chain = _chain(path, overrides)
     if chain is None:
         if out is not None:
-            check_file(out, kinds=PAGES, inputs=[path])
+            check_file(out, kinds=PAGES, inputs=[path], is_own=_is_page)
         recipe = read_recipe(path, overrides)
         page = out or Path(recipe.output) / "audit.html"
-        check_writable(page.parent)
+        check_file(page, kinds=PAGES, is_own=_is_page)
         yield audit(recipe, name=str(path), limit=limit, page=page, listed=beaten_by(path)), page
         return
     if out is not None:
         check_writable(out)
+    found: list[tuple[Recipe, Path, Stage]] = []
     for index, stage in enumerate(chain.stages):
         if stage.counterparts or "rewards" not in read_yaml(path.parent / stage.recipe):
             continue  # counterparts are answers of models that the chain has yet to train
         recipe: Recipe = stage_recipe(chain, index, path)
         page = (out / stage.name if out else Path(recipe.output)) / "audit.html"
+        check_file(page, kinds=PAGES, is_own=_is_page)
+        found.append((recipe, page, stage))
+    for recipe, page, stage in found:
         listed = beaten_by(path, stage.name)
         yield audit(recipe, name=f"{path} ({stage.name})", limit=limit, page=page, listed=listed), page
+
+
+def _is_page(file: Path) -> bool:
+    """Whether the file is a page of an earlier audit."""
+    with file.open(encoding="utf-8", errors="replace") as opened:
+        return "\n<title>Audit of " in opened.read(HEAD)
 
 
 def _chain(path: Path, overrides: list[str]) -> Chain | None:

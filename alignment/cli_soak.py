@@ -8,8 +8,9 @@ from rich.console import Console
 from rich.table import Table
 
 from alignment.cli_output import JsonFlag, Overrides, say_json
+from alignment.own_files import is_of_soak
 from data_builders.locks import only_one
-from data_builders.output_folders import check_writable, named_files, refuse_foreign, refuse_needed
+from data_builders.output_folders import check_writable, named_files, refuse_foreign, refuse_needed, refuse_others
 from rewards.strict_yaml import read_yaml
 
 EXACT = (
@@ -26,7 +27,7 @@ def soak(
     kills: Annotated[int, typer.Option(help="how often the second one is killed", min=0)] = 3,
     processes: Annotated[int, typer.Option(help="ranks under torchrun, one of which is killed", min=1)] = 1,
     seed: Annotated[int, typer.Option(help="of the steps at which it is killed")] = 0,
-    out: Annotated[Path, typer.Option(help="a folder for both runs; what it held goes")] = Path("runs/soak"),
+    out: Annotated[Path, typer.Option(help="a folder for both runs; an earlier soak in it goes")] = Path("runs/soak"),
     as_json: JsonFlag = False,
 ) -> None:
     """Run a recipe whole, and killed by SIGKILL at random steps: are losses and rows the same, does memory grow?
@@ -39,6 +40,7 @@ def soak(
     refuse_foreign(out, mark="whole.log", kind="a soak")
     check_writable(out)
     refuse_needed(out, [recipe, *named_files(read_yaml(recipe))])
+    refuse_others(out, is_own=is_of_soak, kind="a soak")
     read_recipe(recipe, overrides or [])  # its faults are told before a process is started
     with only_one(out):
         found = run_soak(recipe, overrides or [], folder=out, steps=steps, kills=kills, processes=processes, seed=seed)

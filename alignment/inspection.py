@@ -6,14 +6,17 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from alignment.processor_checks import told_of_row
 from alignment.recipe import parquet
 from alignment.row_cache import few_rows
-from data_builders.output_folders import check_file, check_writable
+from data_builders.output_folders import check_file
 from data_builders.row_checks import Check, check_rows
 from rewards.strict_yaml import InputError
 
+PICTURES = (".png", ".jpg", ".jpeg")
+MADE_BY = "clinalign inspect"
 SHOWN_COLUMNS = ("id", "patient", "split", "task", "facts", "answer", "boxes", "relevance", "weight", "kind")
 
 
@@ -23,7 +26,7 @@ def inspect_row(data: str, index: int, model: str, out: Path) -> dict[str, Any]:
     In ``tokens`` a trained token stands in brackets. Raises: InputError if there is no such row, or ``out`` cannot be.
     """
     if model:
-        check_file(out, kinds=(".png", ".jpg", ".jpeg"), inputs=[Path(data), Path(f"{data}.parquet")])
+        check_file(out, kinds=PICTURES, inputs=[Path(data), Path(f"{data}.parquet")], is_own=_is_ours)
     file = parquet(data)
     number = pq.read_metadata(file).num_rows
     if not 0 <= index < number:
@@ -33,18 +36,24 @@ def inspect_row(data: str, index: int, model: str, out: Path) -> dict[str, Any]:
     check_rows(file, Check(("images", "prompt") if model else (), row=index))
     row: dict[str, Any] = few_rows(file, index, 1)[0]
     shown = {name: row[name] for name in SHOWN_COLUMNS if row.get(name) is not None}
-    if model:
-        _check_picture(out)
     return shown | (_as_processed(row, index, model, out) if model else {})
 
 
-def _check_picture(out: Path) -> None:
-    """Raises InputError if no picture can be written there, by its name or its folder."""
-    if out.suffix.lower() not in Image.registered_extensions():
-        raise InputError(f"--out {out}: no kind of picture by its name. Name a file such as inspect.png.")
-    if out.is_dir():
-        raise InputError(f"--out {out}: is a folder. Name a file in it, such as {out / 'inspect.png'}.")
-    check_writable(out.parent)
+def _is_ours(picture: Path) -> bool:
+    """Whether ``inspect`` wrote the picture, and it is no patient's."""
+    try:
+        with Image.open(picture) as opened:
+            return opened.info.get("Software") == MADE_BY or opened.info.get("comment") == MADE_BY.encode()
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # whatever a file that is none makes of it
+        return False
+
+
+def _save(picture: Image.Image, out: Path) -> None:
+    """Writes the picture with a note of who made it, which ``_is_ours`` reads."""
+    note = PngInfo()
+    note.add_text("Software", MADE_BY)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(out, **({"pnginfo": note} if out.suffix.lower() == ".png" else {"comment": MADE_BY}))
 
 
 def _as_processed(row: dict[str, Any], index: int, model: str, out: Path) -> dict[str, Any]:
@@ -69,8 +78,7 @@ def _as_processed(row: dict[str, Any], index: int, model: str, out: Path) -> dic
         "tokens": _shown_tokens(processor.tokenizer, [i for i in ids if i != image_id], trained),
     }
     if row["images"]:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        processed_image(given["pixel_values"].numpy()).save(out)
+        _save(processed_image(given["pixel_values"].numpy()), out)
         result["image_as_processed"] = str(out)
     return result
 

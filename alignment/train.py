@@ -16,6 +16,7 @@ import yaml
 
 from alignment.config_faults import check_config, check_model_name, told_of_trl
 from alignment.engine import is_main_process, loaded_objects_left_alone, prepare_deepspeed
+from alignment.own_files import is_of_run
 from alignment.ranks import agreed
 from alignment.recipe import Chain, Recipe, Stage, kept_places, parquet, read_recipe
 from data_builders.digest import sha256
@@ -27,6 +28,7 @@ from data_builders.output_folders import (
     refuse_foreign,
     refuse_needed,
     refuse_nested,
+    refuse_others,
     remove,
 )
 from rewards.overrides import Override, with_overrides
@@ -106,6 +108,7 @@ def _clear(folder: Path, recipe: Recipe, *, fresh: bool, inputs: Iterable[Path])
         named = [Path(recipe.model.path), parquet(recipe.data.train), *named_files(recipe.model_dump(mode="json"))]
         refuse_needed(folder, [*named, *inputs])
         refuse_nested(folder)
+        refuse_others(folder, is_own=is_of_run, kind="a run")
         remove(folder)
 
 
@@ -117,10 +120,18 @@ def run_chain(
     inputs = [path, *(path.parent / stage.recipe for stage in chain.stages)]
     with contextlib.ExitStack() as held:
         agreed(lambda: held.enter_context(_alone_at(Path(chain.output))))
+        if fresh:
+            agreed(lambda: refuse_others_in_stages(chain))
         return [
             run(agreed(partial(stage_recipe, chain, index, path, seed=seed)), fresh=fresh, inputs=inputs)
             for index in range(len(chain.stages))
         ]
+
+
+def refuse_others_in_stages(chain: Chain) -> None:
+    """Before a chain replaces its runs, and so before the first of them trains. Raises: InputError as ``run`` does."""
+    for stage in chain.stages:
+        refuse_others(Path(chain.output) / stage.name, is_own=is_of_run, kind="a run")
 
 
 def read_chain(path: Path, overrides: list[str]) -> Chain:

@@ -15,7 +15,15 @@ from data_builders.dialogues import Paraphraser, dialogue_fault
 from data_builders.gallery import write_gallery
 from data_builders.images import ImageError, decoded
 from data_builders.locks import only_one
-from data_builders.output_folders import named_files, new_folder, refuse_foreign, refuse_needed, refuse_nested
+from data_builders.output_folders import (
+    named_files,
+    new_folder,
+    refuse_foreign,
+    refuse_needed,
+    refuse_nested,
+    refuse_others,
+)
+from data_builders.own_files import own_files_of_set
 from data_builders.paraphrases import LlmParaphraser
 from data_builders.preference_set import finished
 from data_builders.row_files import RowFiles
@@ -57,6 +65,7 @@ def build(
     refuse_foreign(out, mark="card.json", kind="a built data set")
     refuse_needed(out, [*named_files(spec.model_dump(mode="json")), *inputs])
     refuse_nested(out)
+    refuse_others(out, is_own=own_files_of_set(out), kind="a build")
     if paraphrase is None and spec.dialogues and spec.dialogues.paraphrase:
         paraphrase = LlmParaphraser.of(spec.dialogues.paraphrase, local=local)
     records = (progress or _bar(f"building {spec.source.name}"))(spec.source.samples())

@@ -48,6 +48,7 @@ def _taken(lock: FileLock, file: Path, output: Path) -> bool:
     """True once the lock is ours, False where the file system has none."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT))  # filelock takes one that cannot be made for one that is held
         lock.acquire(blocking=False)
         file.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
     except Timeout:
@@ -55,6 +56,9 @@ def _taken(lock: FileLock, file: Path, output: Path) -> bool:
             f"{output}: {_holder(file)} is writing there now. Wait for its end, or name another output."
         ) from None
     except OSError as fault:
+        if lock.is_locked:  # and nothing could be written into it, as on a full disk
+            file.unlink(missing_ok=True)
+            lock.release()
         if fault.errno in NO_LOCKS_HERE:
             logger.warning("%s: this file system has no locks; see that nothing else writes there.", output)
             return False

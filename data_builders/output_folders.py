@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Collection, Generator, Iterable, Iterator
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,9 @@ from rewards.strict_yaml import InputError
 OUTPUTS = ("output", "output_dir", "logging_dir")
 """Keys of recipes and specs under which results go, so that they name nothing that is read."""
 OF_LOCKS = ".lock"
+NOBODYS = (OF_LOCKS, ".DS_Store", "Thumbs.db")
+"""Names that nobody misses: of locks, and of what file managers leave."""
+SHOWN = 3
 logger = logging.getLogger(__name__)
 
 
@@ -105,10 +108,17 @@ def check_writable(folder: Path) -> None:
         raise InputError(f"{folder}: nothing can be written there ({fault.strerror}{at}). Name another.") from None
 
 
-def check_file(file: Path, *, kinds: Collection[str], inputs: Iterable[Path] = ()) -> None:
+def check_file(
+    file: Path,
+    *,
+    kinds: Collection[str],
+    inputs: Iterable[Path] = (),
+    is_own: Callable[[Path], bool] = lambda _: True,
+) -> None:
     """Before anything is computed for it: a file of one of these kinds can be written there, and none is lost by it.
 
-    ``inputs``: what is read. Raises: InputError if not.
+    ``inputs``: what is read. ``is_own``: whether the command itself wrote the file that is there.
+    Raises: InputError if not.
     """
     if file.suffix.lower() not in kinds:
         raise InputError(f"{file}: expected a name that ends in {' or '.join(kinds)}. Name such a file.")
@@ -116,6 +126,8 @@ def check_file(file: Path, *, kinds: Collection[str], inputs: Iterable[Path] = (
         raise InputError(f"{file}: is a folder. Name a file in it.")
     if file.exists() and any(read.exists() and file.samefile(read) for read in inputs):
         raise InputError(f"{file}: is read, and would be written over. Name another file.")
+    if file.exists() and not is_own(file):
+        raise InputError(f"{file}: is there already, and not of this command; it is not replaced. Name another file.")
     check_writable(file.parent)
     if file.exists() and not os.access(file, os.W_OK):
         raise InputError(f"{file}: is there already and may not be written over. Name another file.")
@@ -139,6 +151,26 @@ def refuse_foreign(folder: Path, *, mark: str, kind: str, besides: Iterable[str]
             f"output: {folder} holds files ({', '.join(found[:3])}{', ...' * (len(found) > 3)}) but no {mark}, so it "
             f"is not {kind} and is not replaced. Name another folder, or empty this one."
         )
+
+
+def refuse_others(folder: Path, *, is_own: Callable[[str], bool], kind: str) -> None:
+    """Refuses to replace a ``kind`` in whose folder files of somebody else lie; to be called before anything is made.
+
+    ``is_own``: whether a path in it is of the ``kind``. Raises: InputError naming the others.
+    """
+    found = [name for name in _files_in(folder) if not is_own(name) and Path(name).name not in NOBODYS]
+    if found:
+        named = ", ".join(found[:SHOWN]) + f" and {len(found) - SHOWN} more" * (len(found) > SHOWN)
+        raise InputError(
+            f"output: {folder} also holds {named}, which {kind} did not write; it is not replaced. Move what is yours "
+            "elsewhere, or name another output."
+        )
+
+
+def _files_in(folder: Path) -> list[str]:
+    """Every file and link in the folder; a link to a folder is not followed."""
+    found = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    return sorted(path.relative_to(folder).as_posix() for path in found)
 
 
 def refuse_needed(folder: Path, inputs: Iterable[Path] = ()) -> None:

@@ -3,6 +3,7 @@
 The key is dotted; the value is YAML. Left out: adding to a list, and reaching into one (``rewards.0.weight=1``).
 """
 
+import unicodedata
 from collections.abc import Iterable
 from typing import Any, cast
 
@@ -12,6 +13,9 @@ from rewards.strict_yaml import InputError
 from rewards.yaml_loader import cut_off, loaded
 
 SHOWN = 80
+BLOCKS = ("|", ">")
+"""How YAML begins a text that may hold line breaks."""
+BREAKING = ("Cc", "Zl", "Zp")
 QUOTED, UNBROKEN = '"', 2**31
 Override = str | tuple[str, Any]
 """``key=value`` as it is typed, or a dotted key and its value."""
@@ -96,11 +100,21 @@ def key_and_value(override: str, *, example: str = "seed=1") -> tuple[str, Any]:
             f"{where}: '{_short(value)}' is not readable as a YAML value ({_short(_reason(fault))}). "
             f"Quote it if it is a text: {_short(key)}='\"...\"'."
         ) from None
+    if isinstance(content, str) and value.lstrip()[:1] not in BLOCKS and (broken := _breaks(value)):
+        raise InputError(
+            f"{where}: the value holds {broken}, a line break or control character, which YAML changes. Leave it out, "
+            f"or write it as YAML does: {_short(key)}='\"a\\nb\"'."
+        )
     if comment:
         raise InputError(
             f"{where}: YAML takes '{_short(comment)}' for a comment. Quote the value: {_short(key)}='\"...\"'."
         )
     return key, content
+
+
+def _breaks(text: str) -> str:
+    """The first character of a text that is a line break or a control character, as Python writes it; "" if none is."""
+    return next((repr(char) for char in text if unicodedata.category(char) in BREAKING), "")
 
 
 def _reason(fault: yaml.YAMLError) -> str:

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from alignment.audit import Scorer, audit, held_out, spearman
-from alignment.audit_files import beaten_by
+from alignment.audit_files import _is_page, beaten_by
 from alignment.audit_rows import asked_of, sampled_rows
 from alignment.audit_table import print_audit
 from alignment.perturbations import perturbed
@@ -138,6 +138,7 @@ def test_the_page_is_self_contained_and_escapes_everything(write_recipe, tmp_pat
     assert "&lt;script&gt;" in text
     assert "http" not in text.replace("http-equiv", "")
     assert text.count("data:image/png;base64,") >= 5
+    assert _is_page(page)  # and so a later audit may replace it
 
 
 def command(*arguments):

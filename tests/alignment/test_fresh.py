@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from alignment.cli import app
 from alignment.loop import run_loop
+from alignment.own_files import is_of_run, is_of_soak
 from alignment.recipe import read_recipe
 from alignment.train import run, run_chain
 from data_builders.locks import only_one
@@ -131,3 +132,75 @@ def test_soak_keeps_what_is_no_soak(desk):
         assert done.exit_code == 2, (out, done.output)
     assert (desk / "thesis.tex").exists()
     assert (desk / "run/recipe.resolved.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    "theirs",
+    ["notes.txt", "mine/figure.png", "evaluation/edits.csv", "evaluation/pictures/annotated.png", "model/notes.md",
+     "checkpoints/best/weights.tar", "preference/corrected.parquet", "ledger/paper.tex", "log.jsonl.bak"],
+)  # fmt: skip
+def test_a_file_that_was_added_to_a_run_is_named_and_the_run_stays(desk, theirs):
+    a_run_at(desk / "run")
+    (desk / "run" / theirs).parent.mkdir(parents=True, exist_ok=True)
+    (desk / "run" / theirs).write_text("a day of work")
+    before = everything(desk)
+    recipe = read_recipe(desk / "sft.yaml", ["output=run", "data.train=data/instruction/sft"])
+    with pytest.raises(InputError, match=f"run also holds {theirs}, which a run did not write"):
+        run(recipe, fresh=True)
+    assert everything(desk) == before
+
+
+@pytest.mark.parametrize("path", [
+    "recipe.resolved.yaml.17.tmp", "provenance.json", "launch.sbatch", "audit.html", "log.jsonl", "ledger/rank3.jsonl",
+    "ledger/epoch0.json", "preference/card.json", "preference/.pairs.parquet.unfinished", "relevance-pairs.jsonl",
+    "checkpoints/README.md", "checkpoints/checkpoint-8/global_step8/zero.pt", "checkpoints/checkpoint-8/latest",
+    "checkpoints/completions/completions_00001.parquet", "checkpoints/runs/x/events.out.tfevents.1.host.2.0",
+    "model/merges.txt", "model.unfinished/model-00001-of-00002.safetensors", "init/tokenizer.json",
+    "init_evaluation/evaluation.json", "evaluation/answers.unfinished.jsonl.lock", "evaluation/reward_model.html",
+    "evaluation/pictures/0123456789abcdef.png", ".cache/row_lengths/x.safetensors", ".rows/parquet/x.arrow",
+    ".evaluation.lock",
+])  # fmt: skip
+def test_what_commands_write_into_a_run_goes_with_it(path):
+    assert is_of_run(path)
+    assert is_of_soak(f"broken/{path}")
+    assert not is_of_soak(f"mine/{path}")
+
+
+def test_a_chain_refuses_before_its_first_stage_trains(write_recipe, tmp_path):
+    recipe = write_recipe()
+    stages = [{"name": name, "recipe": recipe.name} for name in ("one", "two")]
+    (tmp_path / "chain.yaml").write_text(yaml.safe_dump({"output": str(tmp_path / "chain"), "stages": stages}))
+    (tmp_path / "chain" / "two").mkdir(parents=True)
+    (tmp_path / "chain" / "two" / "notes.txt").write_text("a day of work")
+    with pytest.raises(InputError, match=r"two also holds notes\.txt"):
+        run_chain(tmp_path / "chain.yaml", fresh=True)
+    assert [p.name for p in (tmp_path / "chain").iterdir()] == ["two"]
+
+
+def test_a_loop_refuses_before_anything_is_built(write_recipe, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = write_recipe()
+    chain = {"output": "chain", "stages": [{"name": "one", "recipe": recipe.name}]}
+    loop = {
+        "spec": "x", "test": "prompt/test", "chain": chain, "release": "one",
+        "compare": [{"before": "untrained", "after": "one", "metrics": ["finding_f1"]}],
+    }  # fmt: skip
+    (tmp_path / "loop.yaml").write_text(yaml.safe_dump(loop))
+    seed = int(yaml.safe_load(recipe.read_text()).get("trainer", {}).get("seed", 42))
+    for home in ("chain", f"chain/seed{seed + 1}"):
+        (tmp_path / home / "one").mkdir(parents=True)
+        (tmp_path / home / "one" / "notes.txt").write_text("a day of work")
+    for seeds, home in ((1, "chain"), (2, f"chain/seed{seed + 1}")):
+        with pytest.raises(InputError, match=rf"{home}/one also holds notes\.txt"):
+            run_loop(tmp_path / "loop.yaml", fresh=True, seeds=seeds)
+
+
+def test_soak_keeps_what_was_added_to_a_soak(desk):
+    (desk / "soak" / "mine").mkdir(parents=True)
+    for name in ("whole.log", "notes.txt", "mine/x.csv"):
+        (desk / "soak" / name).write_text("a day of work")
+    before = everything(desk)
+    done = CliRunner().invoke(app, ["soak", "sft.yaml", "data.train=data/instruction/sft", "--out", "soak"])
+    assert done.exit_code == 2
+    assert "soak also holds mine/x.csv, notes.txt, which a soak did not write" in done.stderr
+    assert everything(desk) == before

@@ -3,14 +3,19 @@
 The commands are read from the program, so that a new one must say here how it is tried.
 """
 
+from types import SimpleNamespace
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import typer.main
 import yaml
+from PIL import Image
 from typer.testing import CliRunner
 
+from alignment.audit_files import audits
 from alignment.cli import app
+from alignment.inspection import PICTURES, _is_ours, _save
 from data_builders.output_folders import check_file
 from rewards.strict_yaml import InputError
 
@@ -94,6 +99,43 @@ def test_what_is_read_is_not_written_over(name, out, desk):
 @pytest.mark.parametrize(("name", "out"), [("inspect", "work"), ("audit", "work"), ("inspect", "work/thesis.tex")])
 def test_a_file_that_cannot_be_of_its_kind_is_told_first(name, out, desk):
     assert f"error: {out}: expected a name that ends in ." in refused(name, out, desk)
+
+
+@pytest.mark.parametrize(("name", "out"), [("inspect", "work/x.png"), ("audit", "work/x.html")])
+def test_a_file_that_the_command_did_not_write_is_not_written_over(name, out, desk):
+    assert f"error: {out}: is there already, and not of this command; it is not replaced." in refused(name, out, desk)
+
+
+def test_the_picture_of_a_patient_is_not_written_over_by_default(desk):
+    Image.new("L", (8, 8)).save(desk / "inspect.png")
+    before = everything(desk)
+    done = CliRunner().invoke(app, ["inspect", "other.parquet", "--model", "gone"])
+    assert done.exit_code == 2
+    assert "inspect.png: is there already, and not of this command" in done.stderr
+    assert everything(desk) == before
+
+
+def test_the_default_page_of_an_audit_is_not_written_over(desk, monkeypatch):
+    monkeypatch.setattr("alignment.audit_files.read_recipe", lambda *_: SimpleNamespace(output="runs/x"))
+    (desk / "runs" / "x").mkdir(parents=True)
+    (desk / "runs" / "x" / "audit.html").write_text("<title>Audit of the ward</title>")
+    with pytest.raises(InputError, match=r"audit\.html: is there already, and not of this command"):
+        next(audits(desk / "grpo.yaml", [], limit=1, out=None))
+
+
+@pytest.mark.parametrize("name", ["x.png", "x.JPG", "x.jpeg"])
+def test_a_picture_of_inspect_is_known_and_may_be_replaced(tmp_path, name):
+    picture = Image.new("RGB", (8, 8))
+    picture.save(tmp_path / name)
+    assert not _is_ours(tmp_path / name)
+    _save(picture, tmp_path / name)
+    assert _is_ours(tmp_path / name)
+    check_file(tmp_path / name, kinds=PICTURES, is_own=_is_ours)
+
+
+@pytest.mark.parametrize("name", ["x", "x.", ".png", "x.bmp", "x.tiff", "x png"])
+def test_a_name_without_a_pictures_ending_is_told(name, desk):
+    assert f"{name}: expected a name that ends in .png or .jpg or .jpeg" in refused("inspect", name, desk)
 
 
 def test_a_file_that_is_read_or_is_a_folder_is_no_output(tmp_path):

@@ -1,5 +1,6 @@
 """Nothing is lost at an output, and nothing left behind, whenever a process dies and whoever else writes there."""
 
+import errno
 import os
 import shutil
 import signal
@@ -20,6 +21,7 @@ from data_builders.output_folders import (
     refuse_foreign,
     refuse_needed,
     refuse_nested,
+    refuse_others,
     remove,
     removed,
     replaced,
@@ -252,3 +254,86 @@ def test_the_names_beside_an_output_are_hidden_and_differ(tmp_path):
     beside = [unfinished(tmp_path / "x"), replaced(tmp_path / "x"), removed(tmp_path / "x"), lock_file(tmp_path / "x")]
     assert len({*beside}) == 4
     assert all(p.name.startswith(".x.") and p.parent == tmp_path for p in beside)
+
+
+def everything(folder):
+    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("card", ["{}", "[]", "no JSON", '{"sha256": ["x.txt"], "spec": {}}'])
+def test_a_card_that_no_build_wrote_gives_no_folder_away(tmp_path, card):
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "x.txt").write_text("gold")
+    (tmp_path / "precious" / "card.json").write_text(card)
+    before = everything(tmp_path)
+    with pytest.raises(InputError, match=r"precious also holds card\.json, x\.txt, which a build did not write"):
+        build(BuildSpec.model_validate({**SPEC, "output": str(tmp_path / "precious")}))
+    assert everything(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "theirs",
+    ["notes.txt", "corrections/radiologist_edits.csv", "instruction/mine.parquet", "quarantine/why.md",
+     "gallery.html.bak", "prompt/.hidden", "pool/mine.csv"],
+)  # fmt: skip
+def test_a_file_that_was_added_to_a_set_is_named_and_the_set_stays(tmp_path, theirs):
+    spec = BuildSpec.model_validate({**SPEC, "output": str(tmp_path / "data")})
+    out = build(spec)
+    (out / theirs).parent.mkdir(exist_ok=True)
+    (out / theirs).write_text("a day of work")
+    before = everything(tmp_path)
+    with pytest.raises(InputError, match=f"data also holds {theirs}, which a build did not write"):
+        build(spec, progress=lambda _: pytest.fail("something was computed"))
+    assert everything(tmp_path) == before
+
+
+def test_what_commands_write_into_a_set_goes_with_it(tmp_path):
+    spec = BuildSpec.model_validate({**SPEC, "output": str(tmp_path / "data")})
+    out = build(spec)
+    fresh = everything(out)
+    for name in (
+        ".lock", ".DS_Store", "splits.json", "relevance-sft.jsonl", "quarantine/reasons.jsonl", "instruction/sft.fresh",
+        "quarantine/instruction/sft.parquet", "pool/align.parquet", "pool/align.counterparts.json",
+        "pool/align.counterparts.jsonl", "pool/align.counterparts.jsonl.lock", "pool/.align.parquet.lock",
+        "pool/.align.parquet.unfinished", "pool/align.rows/parquet/x.arrow", "quarantine/pool/align.parquet",
+    ):  # fmt: skip
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text("")
+    (out / "empty").mkdir()
+    build(spec)
+    assert everything(out) == fresh
+
+
+def test_a_link_in_a_set_is_somebody_elses(tmp_path):
+    out = old_and_new(tmp_path)
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far" / "old").write_text("")
+    (out / "link").symlink_to(tmp_path / "far")
+    refuse_others(out, is_own={"old", "link"}.__contains__, kind="a run")
+    with pytest.raises(InputError, match="also holds link, which"):
+        refuse_others(out, is_own=lambda path: path == "old", kind="a run")
+
+
+def test_no_more_than_three_files_are_named(tmp_path):
+    for name in "abcde":
+        (tmp_path / name).write_text("")
+    with pytest.raises(InputError, match="also holds a, b, c and 2 more, which a run did not write"):
+        refuse_others(tmp_path, is_own=lambda _: False, kind="a run")
+
+
+def test_a_lock_that_can_be_made_nowhere_is_not_held_by_another_process():
+    with pytest.raises(InputError, match=r"^/proc/x: nothing can be written there \("), only_one(Path("/proc/x")):
+        pytest.fail("held")
+
+
+def test_a_full_disk_leaves_no_lock_behind(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_text", full)
+        with pytest.raises(InputError, match=r"nothing can be written there \(No space left"), only_one(tmp_path / "o"):
+            pytest.fail("held")
+    assert names(tmp_path) == []
+    with only_one(tmp_path / "o"):
+        assert lock_file(tmp_path / "o").exists()

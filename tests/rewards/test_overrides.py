@@ -76,3 +76,16 @@ def test_a_text_given_as_a_value_or_written_for_another_process_is_read_as_it_is
 def test_a_value_that_has_no_place_is_named():
     with pytest.raises(InputError, match=r"override 'a.b=\['x'\]': 'a' holds 'text', and no further keys"):
         with_overrides({"a": "text"}, [("a.b", ["x"])])
+
+
+@pytest.mark.parametrize("broken", ["\n", "\r", "\x85", "\u2028", "\r\n"])
+@pytest.mark.parametrize("value", ["own/a{}b", "own/ab{}", "'own/a{}b'", '"own/a{}b"'])
+def test_a_line_break_or_control_character_in_a_text_is_told_as_yaml_would_change_it(value, broken):
+    told = fault_of(f"output={value.format(broken)}")
+    assert f"the value holds {broken[0]!r}, a line break or control character" in told
+
+
+def test_a_line_break_that_is_written_for_yaml_stays():
+    assert key_and_value('x="a\\nb"')[1] == "a\nb"
+    assert key_and_value("x=|-\n  a\n  b")[1] == "a\nb"
+    assert key_and_value("x=- a\n- b")[1] == ["a", "b"]
