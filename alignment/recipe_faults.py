@@ -16,7 +16,7 @@ from alignment.foreign_code import SAFE
 from alignment.library_names import trainer_keys
 from alignment.recipe import Recipe, RewardEntry, columns_of, kept_places, parquet
 from alignment.reward_functions import pays_for
-from alignment.trainer_values import value_faults
+from alignment.trainer_values import refused_keys, value_faults
 from data_builders.row_checks import Check, file_faults
 from rewards.loading import load_reward
 from rewards.strict_yaml import InputError, nearest
@@ -46,10 +46,15 @@ def config_class(method: str) -> type:
 def trainer_faults(content: dict[str, Any]) -> list[str]:
     """Unknown keys and wrong types of the ``trainer`` section, by TRL's own config class."""
     section, method = content.get("trainer", {}), content.get("method")
-    if method not in ("sft", "dpo", "grpo", "reward_model") or not isinstance(section, dict):
+    if not isinstance(section, dict):
         return []
+    refused = refused_keys(section)
+    faults = [f"trainer.{key}: {why}" for key, why in refused.items()]
+    if method not in ("sft", "dpo", "grpo", "reward_model"):
+        return faults
     kinds = trainer_keys(config_class(method))
-    faults = [f"trainer.{key}: unknown key.{nearest(str(key), list(kinds))}" for key in section if key not in kinds]
+    section = {key: value for key, value in section.items() if str(key) not in refused}
+    faults += [f"trainer.{key}: unknown key.{nearest(str(key), list(kinds))}" for key in section if key not in kinds]
     values = value_faults(config_class(method), section)
     nested = [
         f"trainer.{key}: got {value}, expected finite numbers in it."

@@ -11,9 +11,9 @@ from alignment.check import check_recipe
 from alignment.cli import app
 from alignment.config_faults import check_config, check_model_name, told_of_trl
 from alignment.recipe import read_recipe
-from alignment.recipe_faults import config_class
+from alignment.recipe_faults import config_class, trainer_faults
 from alignment.train import run
-from alignment.trainer_values import OURS, value_faults
+from alignment.trainer_values import OURS, refused_keys, value_faults
 from rewards.strict_yaml import InputError
 
 without_vllm = pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vLLM is installed")
@@ -186,7 +186,7 @@ WRONG = {
     "gradient_checkpointing_kwargs": (5, [1], True), "lr_scheduler_kwargs": (3,), "model_init_kwargs": (5, [1]),
     "output_dir": ("x",), "resume_from_checkpoint": ("x", True), "eval_strategy": ("steps", "epoch"),
     "run_name": (date(2026, 1, 1),), "loss_type": ("grp", ["grpo"]), "scale_rewards": ("x", None),
-    "reward_weights": ([1.0],), "hub_token": ("hf_x",),
+    "reward_weights": ([1.0],),
 }  # fmt: skip
 SOUND = {
     "seed": (0, 2**32 - 1), "max_steps": (-1, 1), "num_train_epochs": (0.5, 3), "learning_rate": (0.0, 1, 1e-6),
@@ -213,6 +213,64 @@ def test_a_value_that_trl_takes_passes(key, value):
     import trl
 
     assert value_faults(trl.GRPOConfig, {key: value}) == []
+
+
+@pytest.mark.parametrize("method", ["sft", "dpo", "grpo", "reward_model"])
+def test_every_key_of_the_hub_is_refused_and_one_that_asks_for_nothing_is_not(method):
+    from dataclasses import fields
+
+    keys = [field.name for field in fields(config_class(method)) if "hub" in field.name and field.name != "hub_token"]
+    assert {"push_to_hub", "hub_model_id", "hub_strategy", "hub_always_push", "hub_private_repo"} <= {*keys}
+    for key in (*keys, "push_to_hub_organization"):
+        [told] = trainer_faults({"method": method, "trainer": {key: "x"}})
+        assert told.startswith(f"trainer.{key}: nothing is uploaded while it trains.")
+    assert trainer_faults({"method": method, "trainer": {"push_to_hub": False, "hub_token": None}}) == []
+
+
+@pytest.mark.parametrize(
+    ("section", "place"),
+    [
+        ({"hub_token": "SECRET"}, "hub_token"),
+        ({"push_to_hub_token": "SECRET"}, "push_to_hub_token"),
+        ({"api_key": "SECRET"}, "api_key"),
+        ({"Password": "SECRET"}, "Password"),
+        ({"model_init_kwargs": {"token": "SECRET"}}, "model_init_kwargs.token"),
+        ({"optim_args": [{"a": {"b_key": "SECRET"}}]}, "optim_args[0].a.b_key"),
+    ],
+)
+@pytest.mark.parametrize("method", ["sft", "pairs"])
+def test_a_secret_is_refused_and_neither_shown_nor_kept(method, section, place, write_recipe, tmp_path):
+    path = write_recipe(method, trainer=section)
+    kept = sorted(tmp_path.iterdir())
+    told = fault_of(check_recipe, path, [])
+    assert f"trainer.{place}: a recipe is kept with its run, and no place for a secret." in told
+    assert "SECRET" not in told
+    assert sorted(tmp_path.iterdir()) == kept
+
+
+def test_words_of_the_vocabulary_and_keys_that_hold_nothing_are_no_secrets():
+    assert refused_keys({"eos_token": "<end>", "pad_token": "<pad>", "hub_token": None, "max_length": 3}) == {}
+
+
+def test_faults_of_the_trainer_are_told_at_once_with_those_of_other_sections(write_recipe):
+    overrides = [
+        "trainer.learning_rate=abc", "trainer.max_steps=-3", "trainer.per_device_train_batch_size=0",
+        "trainer.push_to_hub=true", "trainer.seeed=1", "data.kinds=[own]", "model.lora={rank: 0}",
+    ]  # fmt: skip
+    told = fault_of(check_recipe, write_recipe(), overrides[:-1])
+    read = fault_of(check_recipe, write_recipe(), overrides)
+    for key in ("learning_rate", "max_steps", "per_device_train_batch_size", "push_to_hub", "seeed"):
+        assert told.count(f"trainer.{key}: ") == 1
+        assert read.count(f"trainer.{key}: ") == 1
+    assert "data.kinds: " in told
+    assert "model.lora.rank: " in read
+
+
+@pytest.mark.parametrize("method", ["sft", "dpo", "grpo", "reward_model"])
+@pytest.mark.parametrize("key", ["max_completion_length", "beta", "loss_type", "deepspeed", "max_length", "logging_steps"])
+def test_a_value_of_a_wrong_type_keeps_no_other_fault_from_being_told(method, key, write_recipe):
+    path = write_recipe(method, trainer={key: [{}], "seed": -1})
+    assert "trainer.seed: " in fault_of(check_recipe, path, [])
 
 
 def test_a_beta_by_which_dpo_learns_nothing_is_told():

@@ -142,6 +142,14 @@ def test_a_run_without_evaluation_is_not_released(base, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("facts", [PROVENANCE | {"git_commit": None}, {"packages": {"torch": "2.14.1"}}])
+def test_a_run_of_no_checkout_is_released_from_a_folder_of_none(full_run, tmp_path, monkeypatch, facts):
+    monkeypatch.chdir(tmp_path)
+    (full_run / "provenance.json").write_text(json.dumps(facts))
+    card = (release(full_run, tmp_path / "out") / "README.md").read_text()
+    assert "commit" not in card.casefold()
+
+
 def test_an_evaluation_without_a_figure_is_no_evidence(full_run, tmp_path):
     judged(full_run, metrics={"clean": {}})
     with pytest.raises(InputError, match=r"evaluation.json: holds no figure. Evaluate on rows that can be judged"):
