@@ -73,6 +73,18 @@ def test_names_that_are_here_pass(tmp_path, monkeypatch):
         check_model_name(name)
 
 
+@pytest.mark.parametrize("bases", [{"a": "a"}, {"a": "b", "b": "a"}, {"a": "b", "b": "c", "c": "b"}])
+def test_adapters_that_name_each_other_are_one_sentence(bases, tmp_path):
+    for name, base in bases.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "adapter_config.json").write_text(
+            json.dumps({"base_model_name_or_path": f"{tmp_path}/{base}"})
+        )
+    told = fault_of(check_model_name, f"{tmp_path}/a")
+    assert "leads back to itself" in told
+    assert told.startswith(f"{tmp_path}/")
+
+
 def test_one_process_of_a_launcher_makes_no_config_without_deepspeed(write_recipe, monkeypatch):
     """One made here would set up accelerate without DeepSpeed, and TRL's own would be refused."""
     monkeypatch.setenv("RANK", "0")
@@ -267,10 +279,45 @@ def test_faults_of_the_trainer_are_told_at_once_with_those_of_other_sections(wri
 
 
 @pytest.mark.parametrize("method", ["sft", "dpo", "grpo", "reward_model"])
-@pytest.mark.parametrize("key", ["max_completion_length", "beta", "loss_type", "deepspeed", "max_length", "logging_steps"])
+@pytest.mark.parametrize("key", ["max_completion_length", "beta", "loss_type", "deepspeed", "max_length", "save_steps"])
 def test_a_value_of_a_wrong_type_keeps_no_other_fault_from_being_told(method, key, write_recipe):
     path = write_recipe(method, trainer={key: [{}], "seed": -1})
     assert "trainer.seed: " in fault_of(check_recipe, path, [])
+
+
+USELESS = {
+    "rewards": ([{"name": "box_overlap"}], ("sft", "dpo", "reward_model", "pairs")),
+    "combination": ({"mode": "normalize_then_sum"}, ("sft", "dpo", "reward_model", "pairs")),
+    "canaries": ({}, ("sft", "dpo", "reward_model", "pairs")),
+    "weighting": ({"use": False}, ("sft", "grpo", "pairs")),
+    "sampling": ({"seed": 3}, ("sft", "dpo", "grpo", "reward_model")),
+}
+
+
+@pytest.mark.parametrize(("section", "method"), [(s, m) for s, (_, methods) in USELESS.items() for m in methods])
+def test_a_section_that_the_method_does_not_read_is_told(section, method, write_recipe):
+    path = write_recipe(method, **{section: USELESS[section][0]})
+    assert f"{section}: {method} reads no such section; it is for " in fault_of(read_recipe, path)
+
+
+@pytest.mark.parametrize("method", ["sft", "dpo", "grpo", "reward_model", "pairs"])
+def test_the_sections_of_a_written_recipe_say_nothing_and_pass(method, write_recipe):
+    """A run's own recipe names all of them."""
+    path = write_recipe(method)
+    recipe = read_recipe(path)
+    path.write_text(json.dumps(recipe.model_dump(mode="json")))
+    assert read_recipe(path) == recipe
+
+
+def test_a_model_of_which_nothing_is_trained_is_told(write_recipe, tmp_path):
+    whole = {"freeze": ["vision", "projector", "language"]}
+    for method in ("sft", "dpo", "grpo"):
+        assert "nothing would be trained" in fault_of(check_recipe, write_recipe(method, model=whole), [])
+    for method, model in (("sft", {"lora": {}}), ("reward_model", {}), ("sft", {"path": str(tmp_path / "adapter")})):
+        (tmp_path / "adapter").mkdir(exist_ok=True)
+        (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
+        read_recipe(write_recipe(method, model=whole | model))
+    read_recipe(write_recipe(model={"freeze": ["vision", "language"]}))
 
 
 def test_a_beta_by_which_dpo_learns_nothing_is_told():
