@@ -2,6 +2,8 @@ import json
 import os
 import shutil
 import stat
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -148,6 +150,27 @@ def test_a_run_of_no_checkout_is_released_from_a_folder_of_none(full_run, tmp_pa
     (full_run / "provenance.json").write_text(json.dumps(facts))
     card = (release(full_run, tmp_path / "out") / "README.md").read_text()
     assert "commit" not in card.casefold()
+
+
+REFUSED_EARLY = """
+import sys
+from typer.testing import CliRunner
+from alignment.cli import app
+result = CliRunner().invoke(app, ["release", *sys.argv[1:]])
+print(result.output)
+print(result.exit_code, sorted({"torch", "transformers", "trl"} & {*sys.modules}))
+"""
+
+
+@pytest.mark.parametrize(("out", "told"), [("full", "is there already"), ("new", "without its evaluation")])
+def test_what_files_can_tell_is_told_before_a_library_of_models_is_loaded(out, told, tmp_path):
+    records(tmp_path / "run")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("keep")
+    words = [sys.executable, "-c", REFUSED_EARLY, str(tmp_path / "run"), str(tmp_path / out)]
+    ended = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines()[-1] == "2 []"
+    assert told in ended.stdout
 
 
 def test_an_evaluation_without_a_figure_is_no_evidence(full_run, tmp_path):
