@@ -258,6 +258,7 @@ def make_trainer(recipe: Recipe, folder: Path) -> Any:
     from alignment.model_files import told_of_weights
     from alignment.models import (
         base_of,
+        check_generation,
         check_sees,
         freeze,
         load_model,
@@ -274,6 +275,7 @@ def make_trainer(recipe: Recipe, folder: Path) -> Any:
     path = prepared_model(recipe)
     data = stored_rows(parquet(recipe.data.train), folder / ROWS).select(kept_places(recipe))
     check_sees(pretrained(AutoConfig, base_of(path)), path)
+    check_generation(path)
     processor = load_processor(path, max_pixels=recipe.model.max_pixels)
     data, lengths = rows_to_train_on(recipe, processor, with_ids(data), path, run=folder)
     if recipe.method == "sft" and recipe.data.too_long != "cut":

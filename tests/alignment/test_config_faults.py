@@ -320,6 +320,28 @@ def test_a_model_of_which_nothing_is_trained_is_told(write_recipe, tmp_path):
     read_recipe(write_recipe(model={"freeze": ["vision", "language"]}))
 
 
+@pytest.mark.parametrize(
+    ("file", "field", "told"),
+    [
+        ("generation_config.json", {"cache_implementation": "none such"}, "cache_implementation"),
+        ("config.json", {"id2label": {"a": "b"}}, "int"),
+    ],
+)
+def test_a_setting_of_a_base_that_transformers_refuses_is_one_sentence(file, field, told, write_recipe, tmp_path):
+    from alignment.released_model import save_merged
+    from alignment.tiny import build_tiny
+
+    folder = build_tiny(["Yes", "No"], tmp_path / "base", image_size=32)
+    (folder / file).write_text(json.dumps(json.loads((folder / file).read_text()) | field))
+    for call in (
+        lambda: run(read_recipe(write_recipe(model={"path": str(folder)}))),
+        lambda: save_merged(folder, tmp_path / "out"),
+    ):
+        found = fault_of(call)
+        assert found.startswith(f"{folder}: could not be loaded (")
+        assert told in found
+
+
 def test_a_beta_by_which_dpo_learns_nothing_is_told():
     import trl
 
