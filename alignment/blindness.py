@@ -7,7 +7,7 @@ Left out: rows without a box (nothing to noise; they are counted), and attention
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -32,7 +32,14 @@ from rewards.strict_yaml import InputError
 Condition = Literal["clean", "background_noised", "lesion_noised", "shuffled", "blank"]
 CONDITIONS: tuple[Condition, ...] = get_args(Condition)
 USUAL_NOISE = NoiseSettings(step=999)
-UNKNOWN = " Rows need box_grid or image_size, the units of their boxes."
+NEEDED: tuple[tuple[str, Callable[[Row], bool]], ...] = (
+    ("an image", lambda row: bool(row["images"])),
+    ("an answer to compare with", lambda row: bool(row["answer"])),
+    ("facts of a known rule set", lambda row: bool(row["rule_set"])),
+    ("box_grid or image_size, the units of boxes", lambda row: Units.of(row).extent() is not None),
+    ("boxes of their findings", lambda row: any(found.boxes for found in _facts(row).findings.values())),
+)
+"""What a row must have to be probed, in words."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +82,7 @@ def blindness(
     masks = [_mask(row, noise=noise) for row in rows]
     seen = [(row, mask) for row, mask in zip(rows, masks, strict=True) if mask is not None]
     if not seen:
-        raise InputError(
-            f"blindness: none of {len(rows)} rows asks about a finding that is there and has a box.{UNKNOWN}"
-        )
+        raise InputError(_why_none(rows))
     conditions = {name: shown(seen, name, noise=noise, seed=seed) for name in CONDITIONS}
     outcomes = {
         name: _outcomes(
@@ -99,11 +104,35 @@ def blindness(
     )
 
 
+def check_probed(rows: Sequence[Row], *, noise: NoiseSettings = USUAL_NOISE) -> None:
+    """Raises InputError, before anything is asked, if no row can be probed."""
+    if all(_mask(row, noise=noise) is None for row in rows):
+        raise InputError(_why_none(rows))
+
+
+def _why_none(rows: Sequence[Row]) -> str:
+    """The first thing that none of the rows has."""
+    left, lacking = list(rows), "a question about a finding that is there and has a box"
+    for words, has in NEEDED:
+        left = [row for row in left if has(row)]
+        if not left:
+            lacking = words
+            break
+    return (
+        f"blindness: none of {len(rows)} rows can be probed for whether the model looks: they lack {lacking}. "
+        "Evaluate rows that have it, or leave the probe out."
+    )
+
+
+def _facts(row: Row) -> Facts:
+    return Facts.model_validate_json(row["facts"])
+
+
 def _mask(row: Row, *, noise: NoiseSettings) -> np.ndarray | None:
     """The pixels of the finding that the row asks for (of every finding for a report); None if none is boxed."""
     if not row["images"] or not row["answer"] or not row["rule_set"] or Units.of(row).extent() is None:
         return None
-    facts = Facts.model_validate_json(row["facts"])
+    facts = _facts(row)
     finding = asked_finding(row, load_rule_set(row["rule_set"]))
     heat, score = GivenBoxes(facts, grid=row["box_grid"])(pixels(row["images"][0]), finding)
     mask = mask_of(heat, noise) if score else None

@@ -48,7 +48,8 @@ def _checkpoints(recipe: Recipe) -> bool:
     return bool(recipe.trainer.get("activation_checkpointing", older))
 
 
-def _starts_from_adapter(recipe: Recipe) -> bool:
+def starts_from_adapter(recipe: Recipe) -> bool:
+    """Whether the model's folder, or the run's, holds an adapter, which is what is trained on."""
     folder = Path(recipe.model.path)
     return any((place / "adapter_config.json").is_file() for place in (folder, folder / "model"))
 
@@ -94,7 +95,7 @@ REFUSED = (
     Refused(
         "quantization (QLoRA)", "going on from an adapter", "model.quantization",
         "the base of an adapter's folder is loaded whole", "release the adapter and start from the merged weights",
-        lambda r: r.model.quantization is not None and _starts_from_adapter(r),
+        lambda r: r.model.quantization is not None and starts_from_adapter(r),
     ),
     Refused(
         "shared_prefix: on, through a cache", "activation checkpointing", "model.shared_prefix",

@@ -122,11 +122,12 @@ def told_of_trl() -> Generator[None]:
         raise InputError(f"{SECTIONS[package]}: {' '.join(str(fault).split())[:400]}") from fault
 
 
-def check_model_name(path: str) -> None:
+def check_model_name(path: str, named_by: tuple[Path, ...] = ()) -> None:
     """What is known of a model's name before anything is loaded; of an adapter's folder, its base's name.
 
-    Raises: InputError for a hub name that is not on this machine, where nothing is fetched (``HF_HUB_OFFLINE``), and
-    for ``smollm2`` without the package that carries it.
+    ``named_by``: the adapters that led here. Raises: InputError for a hub name that is not on this machine, where
+    nothing is fetched (``HF_HUB_OFFLINE``), for ``smollm2`` without the package that carries it, and for adapters that
+    name each other.
     """
     from huggingface_hub import constants, try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
@@ -136,7 +137,7 @@ def check_model_name(path: str) -> None:
 
         gguf_file()
     if Path(path).exists():
-        return _check_base(Path(path))
+        return _check_base(Path(path), named_by)
     if not constants.HF_HUB_OFFLINE or path in MADE:
         return None
     try:
@@ -150,7 +151,7 @@ def check_model_name(path: str) -> None:
         )
 
 
-def _check_base(folder: Path) -> None:
+def _check_base(folder: Path, named_by: tuple[Path, ...]) -> None:
     """The name of what the adapter in a folder, or in a run's, was trained on."""
     from rewards.json_lines import read_json
 
@@ -159,6 +160,11 @@ def _check_base(folder: Path) -> None:
             base = read_json(file, "Train the adapter anew.").get("base_model_name_or_path")
             if not isinstance(base, str) or not base:
                 raise InputError(f"{file}: names no base_model_name_or_path. Train the adapter anew.")
-            if base != str(folder):
-                check_model_name(base)
+            if file.resolve() in named_by:
+                raise InputError(
+                    f"{file}: what it was trained on leads back to itself (base_model_name_or_path '{base}'), to no "
+                    "whole model. Name the whole model there, or train the adapter anew."
+                )
+            if base != str(folder) or not (folder / "config.json").is_file():
+                check_model_name(base, (*named_by, file.resolve()))
             return

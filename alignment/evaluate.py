@@ -139,6 +139,11 @@ def evaluate(
     unjudged = unjudged_rows(truth, rules=rules, where=data)
     check_processing(processor, truth)
     rows = written_rows(truth, box_space, processor)
+    probed = limited(rows, limit=probe_limit, seed=seed) if probe else []
+    if probe:
+        from alignment.blindness import check_probed
+
+        check_probed(probed)
     budget = {**MAX_NEW_TOKENS, **(max_new_tokens or {})}
     name = model_name or str(getattr(model.config, "name_or_path", "")) or "model"
     check_out(out)
@@ -176,7 +181,6 @@ def evaluate(
     if probe:
         from alignment.blindness import blindness
 
-        probed = limited(rows, limit=probe_limit, seed=seed)
         with stands(lambda: f"{kept}; the same command goes on."):
             blindness(model, processor, probed, batch_size=batch_size, seed=seed, kept=kept).write(out)
     kept.remove()  # last: from here on the evaluation counts as finished

@@ -1,6 +1,7 @@
 """A release's manifest: every file with its size and SHA-256, and whether a folder is still what it says.
 
-Left out: signatures. Whoever can change a file can change the manifest too; keep its SHA-256 elsewhere.
+Left out: rights, owners and times, which copying changes; and signatures. Whoever can
+change a file can change the manifest too; keep its SHA-256 elsewhere.
 """
 
 import json
@@ -25,11 +26,15 @@ def write_manifest(folder: Path) -> None:
 def faults_of(folder: Path) -> dict[str, str]:
     """What is not as it was released, by file: ``is missing``, ``has changed``, ``is not in the manifest``.
 
+    So is an empty folder of which the manifest names no file: a name alone can be a patient's.
+
     Raises: InputError if the folder holds no manifest, or one that names files outside of it or is not readable.
     """
     manifest = folder / MANIFEST
     listed, present = _listed(manifest), _files(folder)
-    faults = {name: fault for name in sorted({*listed, *present}) if (fault := _fault(name, listed, present))}
+    told = {name: fault for name in {*listed, *present} if (fault := _fault(name, listed, present))}
+    told |= dict.fromkeys(_empty_folders(folder, listed), "is not in the manifest")
+    faults = dict(sorted(told.items()))
     as_written = manifest.read_text(encoding="utf-8") == _as_text(listed)
     return faults if as_written else {**faults, MANIFEST: "has changed"}
 
@@ -56,6 +61,12 @@ def make_readable(folder: Path) -> None:
 def _files(folder: Path) -> dict[str, Path]:
     found = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
     return {path.relative_to(folder).as_posix(): path for path in found if path != folder / MANIFEST}
+
+
+def _empty_folders(folder: Path, listed: Json) -> list[str]:
+    inner = [path for path in folder.rglob("*") if path.is_dir() and not path.is_symlink()]
+    names = [f"{path.relative_to(folder).as_posix()}/" for path in inner if not any(path.iterdir())]
+    return [name for name in names if not any(file.startswith(name) for file in listed)]
 
 
 def _fingerprint(path: Path) -> Json:

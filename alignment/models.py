@@ -17,6 +17,7 @@ from transformers import (
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
     AutoModelForImageTextToText,
     AutoProcessor,
+    GenerationConfig,
     PreTrainedModel,
 )
 
@@ -188,6 +189,13 @@ def check_sees(config: Any, path: str) -> None:
             f"model.path: {path} is of the type '{config.model_type}', which reads no images. "
             "Name a vision-language model."
         )
+
+
+def check_generation(path: str) -> None:
+    """Raises InputError if transformers refuses a folder's settings of generation, which trl would load."""
+    if (Path(path) / "generation_config.json").is_file():
+        with told_of_files(path):
+            GenerationConfig.from_pretrained(path)
 
 
 def load_for_inference(path: str, *, max_pixels: int | None = None) -> tuple[Any, Any]:

@@ -279,7 +279,7 @@ def read_recipe(path: Path, overrides: Sequence[Override] = ()) -> Recipe:
     from alignment.compatibility import incompatibilities
     from alignment.dialogue_recipe import dialogue_faults
     from alignment.honest_answers import honesty_faults
-    from alignment.recipe_faults import data_faults, reward_faults, sampling_faults, trainer_faults
+    from alignment.recipe_faults import data_faults, reward_faults, sampling_faults, trainer_faults, unused_faults
 
     content = with_overrides(read_yaml(path), overrides)
     faults = trainer_faults(content)
@@ -290,7 +290,7 @@ def read_recipe(path: Path, overrides: Sequence[Override] = ()) -> Recipe:
         faults = [*fault_lines(Recipe, invalid), *faults]
     if recipe is not None:
         faults += [*data_faults(recipe), *sampling_faults(recipe), *reward_faults(recipe), *dialogue_faults(recipe)]
-        faults += incompatibilities(recipe)
+        faults += [*unused_faults(recipe), *incompatibilities(recipe)]
         faults += [] if faults else honesty_faults(recipe)
     if faults or recipe is None:
         raise InputError("\n".join(f"{path}: {fault}" for fault in faults))

@@ -7,16 +7,17 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from alignment.compatibility import starts_from_adapter
 from alignment.config_faults import package_faults
 from alignment.curriculum_section import curriculum_faults
 from alignment.engine import is_main_process
 from alignment.foreign_code import SAFE
 from alignment.library_names import trainer_keys
-from alignment.recipe import Recipe, RewardEntry, columns_of, kept_places, parquet
+from alignment.recipe import Module, Recipe, RewardEntry, columns_of, kept_places, parquet
 from alignment.reward_functions import pays_for
-from alignment.trainer_values import value_faults
+from alignment.trainer_values import refused_keys, value_faults
 from data_builders.row_checks import Check, file_faults
 from rewards.loading import load_reward
 from rewards.strict_yaml import InputError, nearest
@@ -46,10 +47,15 @@ def config_class(method: str) -> type:
 def trainer_faults(content: dict[str, Any]) -> list[str]:
     """Unknown keys and wrong types of the ``trainer`` section, by TRL's own config class."""
     section, method = content.get("trainer", {}), content.get("method")
-    if method not in ("sft", "dpo", "grpo", "reward_model") or not isinstance(section, dict):
+    if not isinstance(section, dict):
         return []
+    refused = refused_keys(section)
+    faults = [f"trainer.{key}: {why}" for key, why in refused.items()]
+    if method not in ("sft", "dpo", "grpo", "reward_model"):
+        return faults
     kinds = trainer_keys(config_class(method))
-    faults = [f"trainer.{key}: unknown key.{nearest(str(key), list(kinds))}" for key in section if key not in kinds]
+    section = {key: value for key, value in section.items() if str(key) not in refused}
+    faults += [f"trainer.{key}: unknown key.{nearest(str(key), list(kinds))}" for key in section if key not in kinds]
     values = value_faults(config_class(method), section)
     nested = [
         f"trainer.{key}: got {value}, expected finite numbers in it."
@@ -77,6 +83,38 @@ def _is_void(value: Any) -> bool:
     if isinstance(value, list):
         return any(map(_is_void, value))
     return isinstance(value, float) and not math.isfinite(value)
+
+
+SECTIONS: dict[str, tuple[str, ...]] = {
+    "rewards": ("grpo",),
+    "combination": ("grpo",),
+    "canaries": ("grpo",),
+    "weighting": ("dpo", "reward_model"),
+    "sampling": ("pairs",),
+}
+"""Sections that only some methods read, and which (``dialogue``: see ``dialogue_recipe.py``)."""
+
+
+def unused_faults(recipe: Recipe) -> list[str]:
+    """Sections that say something which the method does not read, and a model of which nothing is trained."""
+    unset = Recipe.model_fields
+    faults = [
+        f"{name}: {recipe.method} reads no such section; it is for {' and '.join(methods)}. Leave it out."
+        for name, methods in SECTIONS.items()
+        if recipe.method not in methods and getattr(recipe, name) != unset[name].get_default()
+    ]
+    return faults + _frozen_faults(recipe)
+
+
+def _frozen_faults(recipe: Recipe) -> list[str]:
+    is_whole = {*recipe.model.freeze} == {*get_args(Module)}
+    has_more = recipe.model.lora is not None or recipe.method in ("reward_model", "pairs")  # adapters, a head, nothing
+    if not is_whole or has_more or starts_from_adapter(recipe):
+        return []
+    return [
+        "model.freeze: every part of the model is named, so nothing would be trained. Leave a part out, or add "
+        "adapters, such as lora: {rank: 16}."
+    ]
 
 
 def data_faults(recipe: Recipe) -> list[str]:

@@ -15,14 +15,14 @@ import yaml
 from alignment.data_summary import data_name, data_sentence
 from alignment.lineage import Step, base_name, public_name, steps_of
 from alignment.manifest import MANIFEST, make_readable, verify, write_manifest
+from alignment.releasable import judged_run
 from alignment.released_fields import PROVENANCE, RECIPE, evaluation_form, known_words
 from alignment.released_model import save_merged
 from alignment.report import CONDITIONS, metric_names
 from alignment.vocabulary import check_texts, check_vocabulary
 from alignment.weights_digest import model_sha256
 from data_builders.locks import only_one
-from data_builders.output_folders import check_writable, new_folder
-from rewards.json_lines import read_json
+from data_builders.output_folders import new_folder
 from rewards.strict_yaml import InputError
 
 __all__ = ["MANIFEST", "model_card", "release", "verify"]
@@ -39,12 +39,7 @@ def release(
     nobody's name. Raises: InputError if the run or its evaluation is missing,
     the latter holds no figure or is of other weights, the vocabulary holds words of reports, or ``out`` is not empty.
     """
-    if not replace:
-        _refuse_occupied(out)
-    check_writable(out)
-    judged = _evaluation_file(run, evaluation)
-    figures = _figures(judged, run)
-    _check_is_finished(run)
+    judged, figures = judged_run(run, out, evaluation=evaluation, replace=replace)
     _check_is_of(figures, judged, run)
     steps = steps_of(run)
     told = _evaluation_told(figures, steps)
@@ -57,39 +52,6 @@ def release(
         write_manifest(folder)
         make_readable(folder)
     return out
-
-
-def _evaluation_file(run: Path, evaluation: Path | None) -> Path:
-    place = evaluation or run / "evaluation"
-    file = place / "evaluation.json" if place.suffix != ".json" else place
-    if not file.is_file():
-        raise InputError(
-            f"{file}: no such file. A model is not released without its evaluation. "
-            f"Make it first: clinalign eval {run} DATA."
-        )
-    return file
-
-
-def _figures(judged: Path, run: Path) -> Json:
-    try:
-        figures = read_json(judged, "")
-    except InputError:
-        figures = Json()
-    if not isinstance(figures.get("metrics"), dict):
-        raise InputError(f"{judged}: not an evaluation. Make it again: clinalign eval {run} DATA.")
-    if not figures["metrics"].get("clean"):
-        raise InputError(f"{judged}: holds no figure. Evaluate on rows that can be judged: clinalign eval {run} DATA.")
-    return figures
-
-
-def _check_is_finished(run: Path) -> None:
-    missing = [name for name in ("recipe.resolved.yaml", "provenance.json") if not (run / name).is_file()]
-    if not any((run / "model" / name).is_file() for name in ("config.json", "adapter_config.json")):
-        missing.append("model/config.json (or model/adapter_config.json)")
-    if missing:
-        raise InputError(
-            f"{run}: not a finished run: no {', '.join(missing)}. Make one with: clinalign train RECIPE.yaml."
-        )
 
 
 def _check_is_of(figures: Json, judged: Path, run: Path) -> None:
@@ -120,11 +82,6 @@ def _check_vocabulary(run: Path, steps: list[Step], not_names: Collection[str]) 
     processor, name = load_processor(str(run)), public_name(steps)
     check_vocabulary(processor.tokenizer, steps, run)
     check_texts(processor, run, published=load_processor(name) if name else None, not_names=not_names)
-
-
-def _refuse_occupied(out: Path) -> None:
-    if out.is_file() or (out.is_dir() and any(out.iterdir())):
-        raise InputError(f"{out}: is there already and not empty. Name another folder, or remove it first.")
 
 
 def model_card(evaluation: Json, steps: list[Step], *, num_parameters: int, architecture: str) -> str:

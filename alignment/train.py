@@ -5,6 +5,7 @@ A run's folder: ``recipe.resolved.yaml``, ``provenance.json``, ``checkpoints/``,
 
 import contextlib
 import json
+import os
 import subprocess
 from collections.abc import Iterable
 from functools import partial
@@ -219,13 +220,25 @@ def _write_provenance(recipe: Recipe, folder: Path) -> None:
     (folder / "provenance.json").write_text(json.dumps(facts, indent=2), encoding="utf-8")
 
 
-def git_commit() -> str | None:
-    """The commit of the working directory, or None outside a checkout."""
-    try:
-        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    except FileNotFoundError:
+def git_commit(package: Path = Path(__file__).parent) -> str | None:
+    """The commit of the checkout that the package's own folder is part of; None if it is of none.
+
+    A repository that merely holds the package, such as that of a user whose environment lies in it, is not told.
+    """
+    if not _asked_of_git(package, "ls-files"):  # nothing there is tracked
         return None
-    return done.stdout.strip() or None
+    return _asked_of_git(package, "rev-parse", "HEAD") or None
+
+
+def _asked_of_git(folder: Path, *words: str) -> str:
+    """What git says of a folder, whatever the environment names as its repository; nothing where it fails."""
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    command = ["git", "-C", str(folder), *words]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=plain)
+    except OSError:
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def _train(recipe: Recipe, folder: Path) -> None:
@@ -256,6 +269,7 @@ def make_trainer(recipe: Recipe, folder: Path) -> Any:
     from alignment.model_files import told_of_weights
     from alignment.models import (
         base_of,
+        check_generation,
         check_sees,
         freeze,
         load_model,
@@ -272,6 +286,7 @@ def make_trainer(recipe: Recipe, folder: Path) -> Any:
     path = prepared_model(recipe)
     data = stored_rows(parquet(recipe.data.train), folder / ROWS).select(kept_places(recipe))
     check_sees(pretrained(AutoConfig, base_of(path)), path)
+    check_generation(path)
     processor = load_processor(path, max_pixels=recipe.model.max_pixels)
     data, lengths = rows_to_train_on(recipe, processor, with_ids(data), path, run=folder)
     if recipe.method == "sft" and recipe.data.too_long != "cut":

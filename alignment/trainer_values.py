@@ -41,15 +41,54 @@ OURS = {
     "output_dir": "the recipe's own 'output' says where a run writes",
     "resume_from_checkpoint": "a run goes on from its last whole checkpoint by itself",
     "reward_weights": "each reward of 'rewards' has its own weight",
-    "hub_token": "a recipe is kept with its run, and no place for a secret; set HF_TOKEN in the environment",
 }
 """Settings that clinalign makes itself."""
+HUB = ("hub_", "push_to_hub")
+HUB_REPO = "_hub_repo"
+SECRETS = ("token", "_key", "apikey", "password", "secret")
+WORDS = ("eos_token", "pad_token", "bos_token", "unk_token", "sep_token", "cls_token", "mask_token", "image_token")
+"""Settings that end like a secret, and name a word of the vocabulary."""
+
+
+def refused_keys(section: dict[Any, Any]) -> dict[str, str]:
+    """By key, why it is refused whatever TRL makes of it: uploads, and secrets, which would be kept with the run."""
+    told = dict.fromkeys(_secrets(section), "a recipe is kept with its run, and no place for a secret. Leave it out.")
+    upload = (
+        "nothing is uploaded while it trains. Leave it out; release the run (clinalign release RUN OUT), then "
+        "upload the released folder yourself."
+    )
+    hub = [str(key) for key, value in section.items() if _is_of_hub(str(key)) and _is_given(value)]
+    return told | {key: upload for key in hub if key not in told}
+
+
+def _is_of_hub(key: str) -> bool:
+    return key.startswith(HUB) or key.endswith(HUB_REPO)
+
+
+def _is_given(value: Any) -> bool:
+    return value is not None and value is not False
+
+
+def _secrets(value: Any, place: str = "") -> list[str]:
+    """Keys, however deep, that hold something and are called like a secret."""
+    if isinstance(value, list):
+        return [found for number, one in enumerate(value) for found in _secrets(one, f"{place}[{number}]")]
+    if not isinstance(value, dict):
+        return []
+    inner = [(str(key), f"{place}.{key}".lstrip("."), one) for key, one in value.items()]
+    named = [where for key, where, one in inner if _is_secret(key) and _is_given(one)]
+    return [*named, *(found for _, where, one in inner if where not in named for found in _secrets(one, where))]
+
+
+def _is_secret(key: str) -> bool:
+    return key.lower().endswith(SECRETS) and key not in WORDS
 
 
 def value_faults(config: type, section: dict[Any, Any]) -> list[str]:
     """A line for each known setting whose value is of a wrong type or means nothing."""
     kinds = trainer_keys(config)
-    told = [(key, _fault(config.__name__, key, value, kinds[key])) for key, value in section.items() if key in kinds]
+    judged = {key: value for key, value in section.items() if key in kinds and not _is_of_hub(key)}
+    told = [(key, _fault(config.__name__, key, value, kinds[key])) for key, value in judged.items()]
     return [f"trainer.{key}: {fault}" for key, fault in told if fault]
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from alignment import blindness as module
 from alignment import evaluate as evaluate_module
-from alignment.blindness import blindness, shown, truth_logps
+from alignment.blindness import blindness, check_probed, shown, truth_logps
 from alignment.evaluate import evaluate, read_rows
 from alignment.generation import model_inputs
 from alignment.kept_answers import FILE
@@ -134,6 +134,35 @@ def test_rows_without_a_lesion_cannot_be_probed(tiny, rows):
     absent = [row for row in rows if row["task"] == "presence" and row["answer"] == "No"]
     with pytest.raises(InputError, match=f"none of {len(absent)} rows"):
         blindness(*tiny, absent)
+
+
+def without_boxes(row):
+    facts = json.loads(row["facts"])
+    bare = {name: {**found, "boxes": []} for name, found in facts["findings"].items()}
+    return row | {"facts": json.dumps(facts | {"findings": bare})}
+
+
+@pytest.mark.parametrize(
+    ("changed", "lacking"),
+    [
+        (lambda row: row | {"images": []}, "an image"),
+        (lambda row: row | {"answer": ""}, "an answer"),
+        (lambda row: row | {"rule_set": ""}, "facts of a known rule set"),
+        (lambda row: row | {"box_grid": None, "image_size": None}, "box_grid or image_size"),
+        (without_boxes, "boxes of their findings"),
+    ],
+)
+def test_what_no_row_has_is_named(rows, changed, lacking):
+    with pytest.raises(InputError, match=f"they lack {lacking}"):
+        check_probed([changed(row) for row in rows])
+
+
+def test_a_set_that_cannot_be_probed_is_told_before_the_first_answer(tiny, rows, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluate_module, "read_rows", lambda place: [without_boxes(row) for row in rows])
+    monkeypatch.setattr(evaluate_module, "generate_answers", lambda *given, **named: pytest.fail("asked"))
+    with pytest.raises(InputError, match="they lack boxes of their findings"):
+        evaluate(*tiny, data / "prompt/test", out=tmp_path / "out", probe=True)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow

@@ -11,9 +11,9 @@ from alignment.check import check_recipe
 from alignment.cli import app
 from alignment.config_faults import check_config, check_model_name, told_of_trl
 from alignment.recipe import read_recipe
-from alignment.recipe_faults import config_class
+from alignment.recipe_faults import config_class, trainer_faults
 from alignment.train import run
-from alignment.trainer_values import OURS, value_faults
+from alignment.trainer_values import OURS, refused_keys, value_faults
 from rewards.strict_yaml import InputError
 
 without_vllm = pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vLLM is installed")
@@ -71,6 +71,18 @@ def test_names_that_are_here_pass(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     for name in ("tiny", str(tmp_path)):
         check_model_name(name)
+
+
+@pytest.mark.parametrize("bases", [{"a": "a"}, {"a": "b", "b": "a"}, {"a": "b", "b": "c", "c": "b"}])
+def test_adapters_that_name_each_other_are_one_sentence(bases, tmp_path):
+    for name, base in bases.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "adapter_config.json").write_text(
+            json.dumps({"base_model_name_or_path": f"{tmp_path}/{base}"})
+        )
+    told = fault_of(check_model_name, f"{tmp_path}/a")
+    assert "leads back to itself" in told
+    assert told.startswith(f"{tmp_path}/")
 
 
 def test_one_process_of_a_launcher_makes_no_config_without_deepspeed(write_recipe, monkeypatch):
@@ -186,7 +198,7 @@ WRONG = {
     "gradient_checkpointing_kwargs": (5, [1], True), "lr_scheduler_kwargs": (3,), "model_init_kwargs": (5, [1]),
     "output_dir": ("x",), "resume_from_checkpoint": ("x", True), "eval_strategy": ("steps", "epoch"),
     "run_name": (date(2026, 1, 1),), "loss_type": ("grp", ["grpo"]), "scale_rewards": ("x", None),
-    "reward_weights": ([1.0],), "hub_token": ("hf_x",),
+    "reward_weights": ([1.0],),
 }  # fmt: skip
 SOUND = {
     "seed": (0, 2**32 - 1), "max_steps": (-1, 1), "num_train_epochs": (0.5, 3), "learning_rate": (0.0, 1, 1e-6),
@@ -213,6 +225,121 @@ def test_a_value_that_trl_takes_passes(key, value):
     import trl
 
     assert value_faults(trl.GRPOConfig, {key: value}) == []
+
+
+@pytest.mark.parametrize("method", ["sft", "dpo", "grpo", "reward_model"])
+def test_every_key_of_the_hub_is_refused_and_one_that_asks_for_nothing_is_not(method):
+    from dataclasses import fields
+
+    keys = [field.name for field in fields(config_class(method)) if "hub" in field.name and field.name != "hub_token"]
+    assert {"push_to_hub", "hub_model_id", "hub_strategy", "hub_always_push", "hub_private_repo"} <= {*keys}
+    for key in (*keys, "push_to_hub_organization"):
+        [told] = trainer_faults({"method": method, "trainer": {key: "x"}})
+        assert told.startswith(f"trainer.{key}: nothing is uploaded while it trains.")
+    assert trainer_faults({"method": method, "trainer": {"push_to_hub": False, "hub_token": None}}) == []
+
+
+@pytest.mark.parametrize(
+    ("section", "place"),
+    [
+        ({"hub_token": "SECRET"}, "hub_token"),
+        ({"push_to_hub_token": "SECRET"}, "push_to_hub_token"),
+        ({"api_key": "SECRET"}, "api_key"),
+        ({"Password": "SECRET"}, "Password"),
+        ({"model_init_kwargs": {"token": "SECRET"}}, "model_init_kwargs.token"),
+        ({"optim_args": [{"a": {"b_key": "SECRET"}}]}, "optim_args[0].a.b_key"),
+    ],
+)
+@pytest.mark.parametrize("method", ["sft", "pairs"])
+def test_a_secret_is_refused_and_neither_shown_nor_kept(method, section, place, write_recipe, tmp_path):
+    path = write_recipe(method, trainer=section)
+    kept = sorted(tmp_path.iterdir())
+    told = fault_of(check_recipe, path, [])
+    assert f"trainer.{place}: a recipe is kept with its run, and no place for a secret." in told
+    assert "SECRET" not in told
+    assert sorted(tmp_path.iterdir()) == kept
+
+
+def test_words_of_the_vocabulary_and_keys_that_hold_nothing_are_no_secrets():
+    assert refused_keys({"eos_token": "<end>", "pad_token": "<pad>", "hub_token": None, "max_length": 3}) == {}
+
+
+def test_faults_of_the_trainer_are_told_at_once_with_those_of_other_sections(write_recipe):
+    overrides = [
+        "trainer.learning_rate=abc", "trainer.max_steps=-3", "trainer.per_device_train_batch_size=0",
+        "trainer.push_to_hub=true", "trainer.seeed=1", "data.kinds=[own]", "model.lora={rank: 0}",
+    ]  # fmt: skip
+    told = fault_of(check_recipe, write_recipe(), overrides[:-1])
+    read = fault_of(check_recipe, write_recipe(), overrides)
+    for key in ("learning_rate", "max_steps", "per_device_train_batch_size", "push_to_hub", "seeed"):
+        assert told.count(f"trainer.{key}: ") == 1
+        assert read.count(f"trainer.{key}: ") == 1
+    assert "data.kinds: " in told
+    assert "model.lora.rank: " in read
+
+
+@pytest.mark.parametrize("method", ["sft", "dpo", "grpo", "reward_model"])
+@pytest.mark.parametrize("key", ["max_completion_length", "beta", "loss_type", "deepspeed", "max_length", "save_steps"])
+def test_a_value_of_a_wrong_type_keeps_no_other_fault_from_being_told(method, key, write_recipe):
+    path = write_recipe(method, trainer={key: [{}], "seed": -1})
+    assert "trainer.seed: " in fault_of(check_recipe, path, [])
+
+
+USELESS = {
+    "rewards": ([{"name": "box_overlap"}], ("sft", "dpo", "reward_model", "pairs")),
+    "combination": ({"mode": "normalize_then_sum"}, ("sft", "dpo", "reward_model", "pairs")),
+    "canaries": ({}, ("sft", "dpo", "reward_model", "pairs")),
+    "weighting": ({"use": False}, ("sft", "grpo", "pairs")),
+    "sampling": ({"seed": 3}, ("sft", "dpo", "grpo", "reward_model")),
+}
+
+
+@pytest.mark.parametrize(("section", "method"), [(s, m) for s, (_, methods) in USELESS.items() for m in methods])
+def test_a_section_that_the_method_does_not_read_is_told(section, method, write_recipe):
+    path = write_recipe(method, **{section: USELESS[section][0]})
+    assert f"{section}: {method} reads no such section; it is for " in fault_of(read_recipe, path)
+
+
+@pytest.mark.parametrize("method", ["sft", "dpo", "grpo", "reward_model", "pairs"])
+def test_the_sections_of_a_written_recipe_say_nothing_and_pass(method, write_recipe):
+    """A run's own recipe names all of them."""
+    path = write_recipe(method)
+    recipe = read_recipe(path)
+    path.write_text(json.dumps(recipe.model_dump(mode="json")))
+    assert read_recipe(path) == recipe
+
+
+def test_a_model_of_which_nothing_is_trained_is_told(write_recipe, tmp_path):
+    whole = {"freeze": ["vision", "projector", "language"]}
+    for method in ("sft", "dpo", "grpo"):
+        assert "nothing would be trained" in fault_of(check_recipe, write_recipe(method, model=whole), [])
+    for method, model in (("sft", {"lora": {}}), ("reward_model", {}), ("sft", {"path": str(tmp_path / "adapter")})):
+        (tmp_path / "adapter").mkdir(exist_ok=True)
+        (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
+        read_recipe(write_recipe(method, model=whole | model))
+    read_recipe(write_recipe(model={"freeze": ["vision", "language"]}))
+
+
+@pytest.mark.parametrize(
+    ("file", "field", "told"),
+    [
+        ("generation_config.json", {"cache_implementation": "none such"}, "cache_implementation"),
+        ("config.json", {"id2label": {"a": "b"}}, "int"),
+    ],
+)
+def test_a_setting_of_a_base_that_transformers_refuses_is_one_sentence(file, field, told, write_recipe, tmp_path):
+    from alignment.released_model import save_merged
+    from alignment.tiny import build_tiny
+
+    folder = build_tiny(["Yes", "No"], tmp_path / "base", image_size=32)
+    (folder / file).write_text(json.dumps(json.loads((folder / file).read_text()) | field))
+    for call in (
+        lambda: run(read_recipe(write_recipe(model={"path": str(folder)}))),
+        lambda: save_merged(folder, tmp_path / "out"),
+    ):
+        found = fault_of(call)
+        assert found.startswith(f"{folder}: could not be loaded (")
+        assert told in found
 
 
 def test_a_beta_by_which_dpo_learns_nothing_is_told():

@@ -46,6 +46,19 @@ def test_what_is_as_it_was_has_no_fault(tmp_path):
     assert verify(tmp_path) == 3
 
 
+def test_an_added_folder_is_told_by_its_name_and_an_emptied_one_by_its_files(tmp_path):
+    released(tmp_path)
+    (tmp_path / "DOE_JANE" / "CT").mkdir(parents=True)
+    (tmp_path / "inner" / "ROE_JIM").mkdir()
+    (tmp_path / "inner" / "chat template.jinja").unlink()
+    added, gone = "is not in the manifest", "is missing"
+    assert faults_of(tmp_path) == {
+        "DOE_JANE/CT/": added, "inner/ROE_JIM/": added, "inner/chat template.jinja": gone
+    }  # fmt: skip
+    (tmp_path / "inner" / "ROE_JIM").rmdir()
+    assert faults_of(tmp_path) == {"DOE_JANE/CT/": added, "inner/chat template.jinja": gone}
+
+
 def test_renamed_added_missing_and_linked_files_are_named(tmp_path):
     released(tmp_path)
     (tmp_path / "README.md").rename(tmp_path / "readme.md")

@@ -2,6 +2,8 @@ import json
 import os
 import shutil
 import stat
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -140,6 +142,35 @@ def test_a_run_without_evaluation_is_not_released(base, tmp_path):
     with pytest.raises(InputError, match=r"not released without its evaluation.*clinalign eval"):
         release(run, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("facts", [PROVENANCE | {"git_commit": None}, {"packages": {"torch": "2.14.1"}}])
+def test_a_run_of_no_checkout_is_released_from_a_folder_of_none(full_run, tmp_path, monkeypatch, facts):
+    monkeypatch.chdir(tmp_path)
+    (full_run / "provenance.json").write_text(json.dumps(facts))
+    card = (release(full_run, tmp_path / "out") / "README.md").read_text()
+    assert "commit" not in card.casefold()
+
+
+REFUSED_EARLY = """
+import sys
+from typer.testing import CliRunner
+from alignment.cli import app
+result = CliRunner().invoke(app, ["release", *sys.argv[1:]])
+print(result.output)
+print(result.exit_code, sorted({"torch", "transformers", "trl"} & {*sys.modules}))
+"""
+
+
+@pytest.mark.parametrize(("out", "told"), [("full", "is there already"), ("new", "without its evaluation")])
+def test_what_files_can_tell_is_told_before_a_library_of_models_is_loaded(out, told, tmp_path):
+    records(tmp_path / "run")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("keep")
+    words = [sys.executable, "-c", REFUSED_EARLY, str(tmp_path / "run"), str(tmp_path / out)]
+    ended = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines()[-1] == "2 []"
+    assert told in ended.stdout
 
 
 def test_an_evaluation_without_a_figure_is_no_evidence(full_run, tmp_path):

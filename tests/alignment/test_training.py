@@ -1,6 +1,8 @@
 """Real runs of a few steps with TRL's trainers on a tiny model built on the spot."""
 
 import json
+import os
+import subprocess
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ from datasets import Dataset
 
 from alignment.models import freeze, load_for_inference, load_model, load_processor
 from alignment.recipe import parquet, read_recipe
-from alignment.train import make_trainer, run
+from alignment.train import git_commit, make_trainer, run
 from rewards.strict_yaml import InputError
 
 pytestmark = pytest.mark.filterwarnings("default")  # third-party deprecations of trl and accelerate
@@ -42,6 +44,40 @@ def test_a_run_keeps_its_recipe_versions_seed_and_data_hash(sft_run):
     assert len(next(iter(facts["data_sha256"].values()))) == 64
     resolved = yaml.safe_load((sft_run / "recipe.resolved.yaml").read_text())
     assert (resolved["method"], resolved["trainer"]["max_steps"]) == ("sft", 2)
+
+
+def git(folder, *words):
+    own = {"GIT_CONFIG_GLOBAL": os.devnull, "PATH": os.environ["PATH"]}
+    named = ("-c", "user.name=x", "-c", "user.email=x@example.org")
+    return subprocess.run(["git", "-C", folder, *named, *words], env=own, text=True, capture_output=True, check=True)
+
+
+def repository(folder):
+    folder.mkdir(exist_ok=True)
+    (folder / "notes.txt").write_text("private")
+    git(folder, "init")
+    git(folder, "add", "notes.txt")
+    git(folder, "commit", "-m", "x")
+    return git(folder, "rev-parse", "HEAD").stdout.strip()
+
+
+def test_the_commit_is_the_packages_own_and_never_that_of_where_it_runs(tmp_path, monkeypatch):
+    private = repository(tmp_path / "hospital")
+    monkeypatch.chdir(tmp_path / "hospital")
+    assert git_commit() != private
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "hospital" / ".git"))
+    assert git_commit() != private
+
+
+def test_a_package_that_a_repository_merely_holds_has_no_commit(tmp_path):
+    private = repository(tmp_path)
+    package = tmp_path / "venv" / "alignment"
+    package.mkdir(parents=True)
+    (package / "train.py").write_text("")
+    assert git_commit(package) is None
+    git(tmp_path, "add", "venv")
+    assert git_commit(package) == private
+    assert git_commit(tmp_path / "gone") is None
 
 
 def test_a_finished_run_is_left_as_it_is(write_recipe, sft_run):
