@@ -53,7 +53,10 @@ def _save(picture: Image.Image, out: Path) -> None:
     note = PngInfo()
     note.add_text("Software", MADE_BY)
     out.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(out, **({"pnginfo": note} if out.suffix.lower() == ".png" else {"comment": MADE_BY}))
+    if out.suffix.lower() == ".png":
+        picture.save(out, pnginfo=note)
+    else:
+        picture.save(out, comment=MADE_BY)
 
 
 def _as_processed(row: dict[str, Any], index: int, model: str, out: Path) -> dict[str, Any]:
