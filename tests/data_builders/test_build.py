@@ -245,10 +245,10 @@ def test_the_folder_is_as_readable_as_any_other(folder, tmp_path):
 
 def test_a_data_set_is_replaced_and_nothing_is_left_behind(tmp_path):
     first = built(tmp_path)
-    (first / "stale.txt").write_text("from before")
+    (first / "relevance-stale.jsonl").write_text("from before")
     built(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["data"]
-    assert not (first / "stale.txt").exists()
+    assert not (first / "relevance-stale.jsonl").exists()
 
 
 def test_a_folder_that_is_no_data_set_is_not_replaced(tmp_path):
