@@ -195,7 +195,7 @@ def check_generation(path: str) -> None:
     """Raises InputError if transformers refuses a folder's settings of generation, which trl would load."""
     if (Path(path) / "generation_config.json").is_file():
         with told_of_files(path):
-            GenerationConfig.from_pretrained(path)
+            pretrained(GenerationConfig, path)
 
 
 def load_for_inference(path: str, *, max_pixels: int | None = None) -> tuple[Any, Any]:

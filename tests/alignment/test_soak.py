@@ -180,7 +180,7 @@ def test_ctrl_c_at_a_soak_leaves_no_process(tmp_path, write_recipe):
 
 @pytest.mark.slow
 def test_a_recipe_at_fault_is_said_with_what_the_run_said(tmp_path, write_recipe):
-    run = Run(write_recipe(), ["trainer.no_such_key=1"], tmp_path / "run")
+    run = Run(write_recipe(), ["trainer.no_such_knob=1"], tmp_path / "run")
     with pytest.raises(InputError, match=r"ended with exit code 2.*unknown key"):
         finish(run)
 
