@@ -5,9 +5,10 @@ ever. Left out: crashes, at which the launcher ends the other processes.
 """
 
 import contextlib
+import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import count
 from typing import Any, TypeVar
@@ -16,6 +17,7 @@ from alignment.engine import leave_process_group
 from rewards.strict_yaml import InputError
 
 Found = TypeVar("Found")
+Task = TypeVar("Task")
 POLL_S = 0.1
 LAST_WORD_S = 10.0
 """How long a process that ends by a fault waits for the others to end with it: longer ones are busy elsewhere."""
@@ -54,6 +56,40 @@ def agreed(check: Callable[[], Found]) -> Found:
     return found  # pyright: ignore[reportReturnType]
 
 
+def from_all(value: Any) -> list[Any]:
+    """What each process gives, in the order of their ranks, as JSON has it. All processes come by here.
+
+    It needs no process group, so that ranks of any device can exchange answers, and short work waits for long.
+
+    Raises: InputError with the fault that any process has found.
+    """
+    if num_ranks() == 1:
+        return [json.loads(json.dumps(value))]
+    store, turn, rank = _store(), f"turn {next(_turns)}", int(os.environ["RANK"])
+    store.set(f"{turn}: {rank}", json.dumps(value))
+    names = [f"{turn}: {k}" for k in range(num_ranks())]
+    _until(lambda: store.check([FAULT]) or store.check(names))
+    raise_fault_of_another()
+    values = [json.loads(store.get(name)) for name in names]
+    if store.add(turn, 1) == num_ranks():  # all have read them
+        for name in (*names, turn):
+            store.delete_key(name)
+    return values
+
+
+def over_ranks(tasks: Sequence[Task], work: Callable[[Task], Any]) -> Iterator[tuple[Task, Any]]:
+    """Every task with what ``work`` makes of it (as JSON has it), in their order, in every process.
+
+    Of n processes each does every n-th task, and all wait for each other after every n tasks, so that rank 0 can keep
+    what is done so far. What a task gives must not depend on the tasks before it. All processes come by here.
+    """
+    ranks, rank = num_ranks(), int(os.environ.get("RANK", "0"))
+    for start in range(0, len(tasks), ranks):
+        some = tasks[start : start + ranks]
+        done = from_all(work(some[rank]) if rank < len(some) else None)
+        yield from zip(some, done, strict=False)  # in the last round some processes have no task
+
+
 def raise_fault_of_another() -> None:
     """To be asked by a process that waits for what another one makes.
 
@@ -86,8 +122,10 @@ def end_with_the_others(code: int) -> None:
 
 
 def _until(done: Callable[[], bool]) -> None:
+    wait = 0.001
     while not done():  # short sleeps, between which signals are heard
-        time.sleep(POLL_S)
+        time.sleep(wait)
+        wait = min(2 * wait, POLL_S)
 
 
 @lru_cache(maxsize=1)

@@ -1,5 +1,6 @@
 """Two processes of one launch that meet a fault: both end with code 2, it is told once, and nobody waits for ever."""
 
+import json
 import os
 import signal
 import socket
@@ -12,8 +13,9 @@ import pytest
 
 from alignment import torchrun
 from alignment.cli_faults import tell
-from alignment.ranks import agreed, num_ranks
+from alignment.ranks import agreed, from_all, num_ranks, over_ranks
 from data_builders.locks import only_one
+from rewards.strict_yaml import InputError
 from tests.alignment.test_resume_after_kill import ROOT, SERVER
 
 LIMIT_S = 120
@@ -31,13 +33,18 @@ def rank(words, log, env):
         main()
 
 
-def both(words, tmp_path, *, other=None):
-    """What two ranks of ``clinalign WORDS`` said, and their exit codes; ``other``: the words of rank 1."""
+def launcher(ranks):
+    """What torchrun tells all its processes."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    shared |= {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "COLUMNS": "1000"}
+    told = {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return told | {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "COLUMNS": "1000"}
+
+
+def both(words, tmp_path, *, other=None):
+    """What two ranks of ``clinalign WORDS`` said, and their exit codes; ``other``: the words of rank 1."""
+    shared = launcher(2)
     logs = [tmp_path / f"rank{k}.log" for k in range(2)]
     asked = [[*map(str, words)], [*map(str, other or words)]]
     ranks = [
@@ -107,6 +114,58 @@ def test_one_process_asks_nobody(monkeypatch, capsys):
     assert agreed(lambda: 7) == 7
     tell("a fault")
     assert "a fault" in capsys.readouterr().err
+
+
+def test_one_process_does_all_tasks_in_their_order():
+    assert list(over_ranks([3, 1, 2], lambda task: [task, task * task])) == [(3, [3, 9]), (1, [1, 1]), (2, [2, 4])]
+
+
+def share(env, file, unreadable):
+    """A process's share of seven tasks: which it did, and what it has been given of all."""
+    os.environ.update(env)
+    did = []
+
+    def work(task):
+        did.append(task)
+        if task == unreadable:
+            raise InputError("task 4 cannot be read")
+        return {"square": task * task}
+
+    try:
+        given = list(over_ranks(range(7), work)) + [(-1, each) for each in from_all(env["RANK"])]
+    except InputError as fault:
+        tell(str(fault))
+        given = str(fault)
+    file.write_text(json.dumps([did, given]))
+    from_all("the last word") if unreadable is None else time.sleep(1)  # who holds the store ends last
+
+
+def shares(tmp_path, unreadable=None):
+    """What each of three processes did, and was given."""
+    shared, files = launcher(3), [tmp_path / f"{k}.json" for k in range(3)]
+    ranks = [
+        SERVER.Process(target=share, args=({**shared, "RANK": str(k), "LOCAL_RANK": str(k)}, files[k], unreadable))
+        for k in range(3)
+    ]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(LIMIT_S)
+        process.kill()
+    return [json.loads(file.read_text()) for file in files]
+
+
+@pytest.mark.slow
+def test_each_process_does_every_third_task_and_is_given_all(tmp_path):
+    did, given = zip(*shares(tmp_path), strict=True)
+    assert did == ([0, 3, 6], [1, 4], [2, 5])
+    assert given[0] == [[task, {"square": task * task}] for task in range(7)] + [[-1, "0"], [-1, "1"], [-1, "2"]]
+    assert given[1] == given[2] == given[0]
+
+
+@pytest.mark.slow
+def test_a_fault_in_one_share_is_the_fault_of_all(tmp_path):
+    assert [given for _, given in shares(tmp_path, unreadable=4)] == ["task 4 cannot be read"] * 3
 
 
 # --- torchrun as it is started here --------------------------------------------------------------------------------
