@@ -14,6 +14,7 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 from alignment.ranks import end_with_the_others, tells
+from rewards.printable import escaped
 from rewards.strict_yaml import InputError
 
 console = Console(stderr=True)
@@ -48,7 +49,7 @@ class Commands(TyperGroup):
 def tell(faults: str) -> None:
     """Each line of the faults as an error of its own; once, where several processes have found them."""
     for line in faults.splitlines() if tells(faults) else ():
-        console.print(f"[red]error:[/red] {escape(printable(line))}", highlight=False, soft_wrap=True)
+        console.print(f"[red]error:[/red] {escape(escaped(line))}", highlight=False, soft_wrap=True)
 
 
 def sentence(fault: OSError) -> str:
@@ -70,12 +71,3 @@ def sentence(fault: OSError) -> str:
     reason = (fault.strerror or str(fault)).strip().rstrip(".")
     place = f"{os.fsdecode(fault.filename)}: " if isinstance(fault.filename, str | bytes) else ""
     return f"{place}{reason[:1].lower()}{reason[1:]}. {cure}"
-
-
-def printable(text: str) -> str:
-    r"""The text with what a terminal would act on, or no file could hold, written out.
-
-    >>> printable("a\x1b[31mb")
-    'a\\x1b[31mb'
-    """
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)

@@ -10,8 +10,16 @@ def printable(text: str, *, limit: int = 300) -> str:
     >>> printable("red \x1b[31m\nand \u202eback")
     'red \\x1b[31m and \\u202eback'
     """
-    line = " ".join(text[: 4 * limit].split())
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)[:limit]
+    return escaped(" ".join(text[: 4 * limit].split()))[:limit]
+
+
+def escaped(text: str) -> str:
+    r"""The text with what a terminal would act on, or no file could hold, written out.
+
+    >>> escaped("a\x1b[31mb")
+    'a\\x1b[31mb'
+    """
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
 def without_surrogates(text: str) -> str:
