@@ -207,27 +207,32 @@ def evaluate_command(
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Evaluate on held-out prompt rows: metrics with intervals, blind controls, an HTML report with pictures."""
+    """Evaluate on held-out prompt rows: metrics with intervals, blind controls, an HTML report with pictures.
+
+    On many GPUs: clinalign launch eval RUN DATA --gpus N
+    """
     from alignment.box_units import known_space, written_space
     from alignment.evaluate import checked_file, evaluate
     from alignment.kept_answers import check_out, evaluation_folder
     from alignment.models import load_for_inference
+    from alignment.ranks import agreed, alone_at
     from alignment.recipe import parquet
     from alignment.weights_digest import model_sha256
-    from data_builders.locks import only_one
 
-    if out is not None:
+    if out is not None and is_main_process():
         check_out(out)
-    checked_file(Path(data))  # before a model is loaded
-    rows, target = parquet(data), out or evaluation_folder(run)
-    with only_one(target):
-        check_out(target)
-        weights = model_sha256(run)
-        model, processor = load_for_inference(run)
+    agreed(lambda: checked_file(Path(data)))  # before a model is loaded
+    rows, target = parquet(data), out or agreed(lambda: evaluation_folder(run))
+    with alone_at(target):
+        agreed(lambda: check_out(target) if is_main_process() else None)
+        weights = model_sha256(run) if is_main_process() else None
+        model, processor = agreed(lambda: load_for_inference(run))
         evaluation = evaluate(
             model, processor, rows, out=target, limit=limit, model_name=run, progress=True, probe=probe,
             weights_sha256=weights, box_space=known_space(box_space) if box_space else written_space(run),
         )  # fmt: skip
+    if not is_main_process():
+        return
     figures = {c: {n: m.value for n, m in found.items()} for c, found in evaluation.metrics.items()}
     looked = _looked(target / "blindness.json") if probe else {}
     if against is not None:

@@ -29,9 +29,11 @@ class Commands(TyperGroup):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
-        """Runs the command that is asked for."""
+        """Runs the command that is asked for; of several ranks none ends before the others."""
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            end_with_the_others(0)
+            return result
         except InputError as fault:
             tell(str(fault))
         except BrokenPipeError:  # who read the output has seen enough, such as `head -1`

@@ -11,9 +11,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import count
+from pathlib import Path
 from typing import Any, TypeVar
 
-from alignment.engine import leave_process_group
+from alignment.engine import is_main_process, leave_process_group
+from data_builders.locks import only_one
 from rewards.strict_yaml import InputError
 
 Found = TypeVar("Found")
@@ -88,6 +90,17 @@ def over_ranks(tasks: Sequence[Task], work: Callable[[Task], Any]) -> Iterator[t
         some = tasks[start : start + ranks]
         done = from_all(work(some[rank]) if rank < len(some) else None)
         yield from zip(some, done, strict=False)  # in the last round some processes have no task
+
+
+@contextlib.contextmanager
+def alone_at(output: Path) -> Iterator[None]:
+    """No other launch writes to ``output`` within this block: rank 0 holds its lock. All processes come by here.
+
+    Raises: InputError if another process is in such a block, or nothing can be written there.
+    """
+    with contextlib.ExitStack() as held:
+        agreed(lambda: held.enter_context(only_one(output)) if is_main_process() else None)
+        yield
 
 
 def raise_fault_of_another() -> None:
