@@ -276,13 +276,19 @@ def demo(
     loop: Annotated[Path, typer.Argument(help="the loop to run")] = Path("recipes/loops/phantom_chest.yaml"),
     seeds: Annotated[int, typer.Option(min=1, help="how many seeds; intervals over seeds need at least three")] = 1,
     fresh: Annotated[bool, typer.Option(help="Start anew instead of going on.")] = False,
+    step: Annotated[
+        str | None, typer.Option(help="only this: `build`, a stage, STAGE/evaluation, `release`; what it reads is there")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """The whole loop: build, SFT, own errors, DPO, GRPO, evaluate every stage, release; one table at the end."""
+    """The whole loop: build, SFT, own errors, DPO, GRPO, evaluate every stage, release; one table at the end.
+
+    On many GPUs, or as a job for each step: clinalign launch LOOP --gpus N [--slurm]
+    """
     from alignment.loop import run_loop
 
-    result = run_loop(loop, seeds=seeds, fresh=fresh, quiet=as_json)
-    if as_json:
+    result = run_loop(loop, seeds=seeds, fresh=fresh, quiet=as_json, step=step)
+    if as_json or "made" in result:
         say(result, as_json)
 
 

@@ -8,7 +8,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import lru_cache
 from itertools import count
 from pathlib import Path
@@ -93,7 +93,7 @@ def over_ranks(tasks: Sequence[Task], work: Callable[[Task], Any]) -> Iterator[t
 
 
 @contextlib.contextmanager
-def alone_at(output: Path) -> Iterator[None]:
+def alone_at(output: Path) -> Generator[None]:
     """No other launch writes to ``output`` within this block: rank 0 holds its lock. All processes come by here.
 
     Raises: InputError if another process is in such a block, or nothing can be written there.
