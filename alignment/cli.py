@@ -123,7 +123,7 @@ def grounding(
     say({"built": str(built), "counts": card["counts"]}, as_json)
 
 
-app.command()(launch)
+app.command(context_settings={"ignore_unknown_options": True})(launch)
 
 
 @app.command()
@@ -277,7 +277,8 @@ def demo(
     seeds: Annotated[int, typer.Option(min=1, help="how many seeds; intervals over seeds need at least three")] = 1,
     fresh: Annotated[bool, typer.Option(help="Start anew instead of going on.")] = False,
     step: Annotated[
-        str | None, typer.Option(help="only this: `build`, a stage, STAGE/evaluation, `release`; what it reads is there")
+        str | None,
+        typer.Option(help="only this: build, a stage, STAGE/evaluation, release"),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:

@@ -50,7 +50,7 @@ class Commands(TyperGroup):
 def tell(faults: str) -> None:
     """Each line of the faults as an error of its own; once, where several processes have found them."""
     for line in faults.splitlines() if tells(faults) else ():
-        console.print(f"[red]error:[/red] {escape(printable(line))}", highlight=False, soft_wrap=True)
+        console.print(f"[red]error:[/red] {escape(printable(line))}", highlight=False, soft_wrap=True, emoji=False)
 
 
 def sentence(fault: OSError) -> str:

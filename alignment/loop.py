@@ -139,7 +139,8 @@ class _Running:
         chain = self.loop.chain.model_copy(update={"output": str(self.home(step.seed))})
         recipe = agreed(partial(stage_recipe, chain, step.stage, self.path, seed=step.seed))
         file = self.path.parent / chain.stages[step.stage].recipe
-        return run(recipe, fresh=self.fresh, inputs=[self.path, file, self.data])
+        folder = run(recipe, fresh=self.fresh, inputs=[self.path, file, self.data])
+        return agreed(lambda: folder)  # once rank 0 has saved it
 
     @property
     def data(self) -> Path:
