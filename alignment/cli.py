@@ -41,6 +41,8 @@ app.command()(cache)
 def main() -> None:
     """Runs a command; a user's mistake is one sentence for each fault and exit code 2, never a traceback."""
     share_cores()
+    if not is_main_process():
+        os.environ.setdefault("TQDM_DISABLE", "1")  # no bars of libraries beside those of rank 0
     if "--json" in sys.argv:  # libraries that log to standard output must not spoil the one JSON object on it
         sys.stdout = sys.stderr
     with handled_by(stop):

@@ -24,8 +24,8 @@ def launch(
     words: Annotated[
         list[str],
         typer.Argument(
-            metavar="RECIPE [KEY=VALUE]... | LOOP | eval RUN DATA ... | counterparts DATA OUT ...",
-            help="a recipe, chain or loop; or a command with its own options",
+            metavar="what",
+            help="RECIPE or CHAIN [KEY=VALUE]..., LOOP, eval RUN DATA [...], or counterparts DATA OUT [...]",
         ),
     ],
     nodes: Annotated[int, typer.Option(min=1)] = 1,
@@ -48,8 +48,8 @@ def launch(
 ) -> None:
     """Start a recipe, chain or loop, `eval` or `counterparts` on many processes: by torchrun, accelerate or Slurm.
 
-    Options of launch may stand anywhere; others are the command's own. Partition and account are Slurm's own
-    variables (SBATCH_PARTITION, SBATCH_ACCOUNT).
+    Options of launch may stand anywhere; others are the command's own (--limit of eval, --seeds of a loop). Partition
+    and account are Slurm's variables SBATCH_PARTITION and SBATCH_ACCOUNT.
 
     Example: clinalign launch recipes/sft/phantom_chest.yaml --gpus 2 --cpu trainer.max_steps=10
     """
@@ -121,6 +121,8 @@ def _launch_loop(ctx: typer.Context, words: list[str], how: _How) -> None:
     from alignment.loop_jobs import jobs_of, printed, submit_jobs
 
     how.refuse_flags("a loop", ("--fresh",))
+    if given := [word for word in words[1:] if "=" in word and not word.startswith("-")]:
+        raise InputError(f"launch: a loop takes no {given[0]}; write it into the overrides of one of its stages.")
     options, path, fresh = _options(ctx, "demo", words), Path(words[0]), "--fresh" in how.flags
     read_loop(path)
     if how.asked is None:

@@ -73,6 +73,7 @@ def test_what_rank_0_has_kept_nobody_asks_again_and_the_rest_is_shared_out(data,
     of_rank = {shared[name] == alone[name] for name in shared if shared[name] != "kept"}
     assert of_rank == {True, False}
     assert not (tmp_path / "two" / FILE).exists()
+    assert not (tmp_path / "not here").exists()
 
 
 def pooled(data, out, models, env):
