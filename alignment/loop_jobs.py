@@ -1,7 +1,8 @@
 """A loop as jobs of Slurm: one for each step, which waits for the steps that it reads and for no other.
 
 The scripts lie in the loop's output folder, beside ``submit.sh``, which hands them to Slurm with their dependencies. A
-job whose step is done ends at once, so that after a failure the same ``submit.sh`` goes on. Left out: taking jobs back.
+job whose step is done ends at once, so that after a failure the same ``submit.sh`` goes on (unless it was asked to
+begin anew). Left out: taking jobs back.
 """
 
 import shlex
@@ -25,6 +26,7 @@ class Job:
     step: Step
     file: Path
     script: str
+    fresh: bool = False
 
 
 def jobs_of(path: Path, place: Place, asked: Asked, *, seeds: int = 1, fresh: bool = False) -> list[Job]:
@@ -39,7 +41,7 @@ def jobs_of(path: Path, place: Place, asked: Asked, *, seeds: int = 1, fresh: bo
     for step in steps_of(loop, path, seeds):
         command = Command(f"{output.name}-{step.name}", ["demo", str(path), "--step", step.name, *more], fresh)
         script = sbatch_script(command, place, asked) if step.is_on_gpus else single_script(command, asked)
-        jobs.append(Job(step, output / f"{step.name.replace('/', '.')}.sbatch", script))
+        jobs.append(Job(step, output / f"{step.name.replace('/', '.')}.sbatch", script, fresh))
     return jobs
 
 
@@ -49,6 +51,11 @@ def submission(jobs: list[Job]) -> str:
     lines = [
         "#!/usr/bin/env bash",
         "# Submits a job for each step, which waits for the steps that it reads.",
+        *(
+            ["# Launched with --fresh: this begins anew. To go on, launch without."]
+            if any(j.fresh for j in jobs)
+            else []
+        ),
         "set -euo pipefail",
         f"cd {shlex.quote(str(Path.cwd()))}",
         'job() { sbatch --parsable --kill-on-invalid-dep=yes "$@" | cut -d ";" -f 1; }',
