@@ -21,6 +21,7 @@ from alignment.evaluate import generate_answers
 from alignment.generation import model_inputs
 from alignment.kept_answers import KeptAnswers
 from alignment.metrics import Metric, Outcome, asked_finding, differences, score_answers, summarise
+from alignment.ranks import over_ranks
 from data_builders.lesion_heat import GivenBoxes
 from data_builders.lesion_noise import NoiseSettings, elsewhere, mask_of, noised_under
 from data_builders.seeds import seeded
@@ -183,22 +184,21 @@ def truth_logps(
 ) -> list[tuple[float, int]]:
     """For each row the summed log-probability of its ``answer`` and of the end of the turn, and how many tokens.
 
+    Ranks share out the batches, and each is given all.
+
     Raises: InputError naming a row whose answer is not tokenised the same behind its prompt.
     """
     was_training = model.training
     model.eval()
-    found: list[tuple[float, int]] = []
-    for start in range(0, len(rows), batch_size):
-        batch = rows[start : start + batch_size]
-        places = range(start, start + len(batch))
-        own = kept.of("truth", places) if kept else None
-        if own is None:
-            own = _batch_logps(model, processor, batch)
-            if kept:
-                kept.keep("truth", places, own)
-        found += [(logp, num_tokens) for logp, num_tokens in own]
+    batches = [range(start, min(start + batch_size, len(rows))) for start in range(0, len(rows), batch_size)]
+    known = {places: kept.of("truth", places) if kept else None for places in batches}
+    missing = [places for places, own in known.items() if own is None]
+    for places, own in over_ranks(missing, lambda places: _batch_logps(model, processor, [rows[k] for k in places])):
+        known[places] = own
+        if kept:
+            kept.keep("truth", places, own)
     model.train(was_training)
-    return found
+    return [(logp, num_tokens) for own in known.values() for logp, num_tokens in own or ()]
 
 
 def _batch_logps(model: Any, processor: Any, rows: Sequence[Row]) -> list[tuple[float, int]]:

@@ -41,6 +41,8 @@ app.command()(cache)
 def main() -> None:
     """Runs a command; a user's mistake is one sentence for each fault and exit code 2, never a traceback."""
     share_cores()
+    if not is_main_process():
+        os.environ.setdefault("TQDM_DISABLE", "1")  # no bars of libraries beside those of rank 0
     if "--json" in sys.argv:  # libraries that log to standard output must not spoil the one JSON object on it
         sys.stdout = sys.stderr
     with handled_by(stop):
@@ -123,7 +125,7 @@ def grounding(
     say({"built": str(built), "counts": card["counts"]}, as_json)
 
 
-app.command()(launch)
+app.command(context_settings={"ignore_unknown_options": True})(launch)
 
 
 @app.command()
@@ -207,27 +209,32 @@ def evaluate_command(
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Evaluate on held-out prompt rows: metrics with intervals, blind controls, an HTML report with pictures."""
+    """Evaluate on held-out prompt rows: metrics with intervals, blind controls, an HTML report with pictures.
+
+    On many GPUs: clinalign launch eval RUN DATA --gpus N
+    """
     from alignment.box_units import known_space, written_space
     from alignment.evaluate import checked_file, evaluate
     from alignment.kept_answers import check_out, evaluation_folder
     from alignment.models import load_for_inference
+    from alignment.ranks import agreed, alone_at
     from alignment.recipe import parquet
     from alignment.weights_digest import model_sha256
-    from data_builders.locks import only_one
 
-    if out is not None:
+    if out is not None and is_main_process():
         check_out(out)
-    checked_file(Path(data))  # before a model is loaded
-    rows, target = parquet(data), out or evaluation_folder(run)
-    with only_one(target):
-        check_out(target)
-        weights = model_sha256(run)
-        model, processor = load_for_inference(run)
+    agreed(lambda: checked_file(Path(data)))  # before a model is loaded
+    rows, target = parquet(data), out or agreed(lambda: evaluation_folder(run))
+    with alone_at(target):
+        agreed(lambda: check_out(target) if is_main_process() else None)
+        weights = model_sha256(run) if is_main_process() else None
+        model, processor = agreed(lambda: load_for_inference(run))
         evaluation = evaluate(
             model, processor, rows, out=target, limit=limit, model_name=run, progress=True, probe=probe,
             weights_sha256=weights, box_space=known_space(box_space) if box_space else written_space(run),
         )  # fmt: skip
+    if not is_main_process():
+        return
     figures = {c: {n: m.value for n, m in found.items()} for c, found in evaluation.metrics.items()}
     looked = _looked(target / "blindness.json") if probe else {}
     if against is not None:
@@ -271,13 +278,20 @@ def demo(
     loop: Annotated[Path, typer.Argument(help="the loop to run")] = Path("recipes/loops/phantom_chest.yaml"),
     seeds: Annotated[int, typer.Option(min=1, help="how many seeds; intervals over seeds need at least three")] = 1,
     fresh: Annotated[bool, typer.Option(help="Start anew instead of going on.")] = False,
+    step: Annotated[
+        str | None,
+        typer.Option(help="only this: build, a stage, STAGE/evaluation, release"),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """The whole loop: build, SFT, own errors, DPO, GRPO, evaluate every stage, release; one table at the end."""
+    """The whole loop: build, SFT, own errors, DPO, GRPO, evaluate every stage, release; one table at the end.
+
+    On many GPUs, or as a job for each step: clinalign launch LOOP --gpus N [--slurm]
+    """
     from alignment.loop import run_loop
 
-    result = run_loop(loop, seeds=seeds, fresh=fresh, quiet=as_json)
-    if as_json:
+    result = run_loop(loop, seeds=seeds, fresh=fresh, quiet=as_json, step=step)
+    if as_json or "made" in result:
         say(result, as_json)
 
 

@@ -1,48 +1,174 @@
 """``clinalign launch``, and how ``clinalign check`` shows memory by ZeRO stage."""
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
-from alignment.cli_output import Overrides
-from rewards.strict_yaml import InputError, read_yaml
+from rewards.strict_yaml import InputError, nearest, read_yaml
+
+if TYPE_CHECKING:
+    from alignment.launch import Asked, Command, Place, Run
+
+
+OTHER_COMMANDS = ("eval", "counterparts")
+"""What can be launched beside recipes, chains and loops."""
 
 
 def launch(
-    recipe: Path,
-    overrides: Overrides = None,
+    ctx: typer.Context,
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="what",
+            help="RECIPE or CHAIN [KEY=VALUE]..., LOOP, eval RUN DATA [...], or counterparts DATA OUT [...]",
+        ),
+    ],
     nodes: Annotated[int, typer.Option(min=1)] = 1,
     gpus: Annotated[int, typer.Option(min=1, help="processes of each node, one a GPU")] = 1,
     cpu: Annotated[bool, typer.Option("--cpu", help="Processes without a GPU.")] = False,
-    slurm: Annotated[bool, typer.Option("--slurm", help="Submit a batch script.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="As `train --fresh`; a requeued job goes on.")] = False,
+    inexact: Annotated[bool, typer.Option("--inexact", help="As `train --inexact`.")] = False,
+    slurm: Annotated[
+        bool, typer.Option("--slurm", help="Submit a batch script; of a loop, one for each step. A chain is one job.")
+    ] = False,
+    time: Annotated[str | None, typer.Option(help="Slurm: a job's time, such as 12:00:00")] = None,
+    mem: Annotated[str | None, typer.Option(help="Slurm: memory of each node, such as 200G")] = None,
+    cpus_per_task: Annotated[
+        int | None, typer.Option(min=1, help="Slurm: CPUs of each node; by default 8 a GPU")
+    ] = None,
     head: Annotated[str | None, typer.Option(help="HOST[:PORT] of the first of several nodes")] = None,
     node: Annotated[int | None, typer.Option(help="this node's number; for accelerate")] = None,
     by: Annotated[str, typer.Option(help="torchrun or accelerate")] = "torchrun",
-    dry_run: Annotated[bool, typer.Option("--dry-run", "--print", help="Print the line or script only.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", "--print", help="Print the line or scripts only.")] = False,
 ) -> None:
-    """Start a recipe on many processes: the torchrun, accelerate or sbatch line for it, and nothing more.
+    """Start a recipe, chain or loop, `eval` or `counterparts` on many processes: by torchrun, accelerate or Slurm.
+
+    Options of launch may stand anywhere; others are the command's own (--limit of eval, --seeds of a loop). Partition
+    and account are Slurm's variables SBATCH_PARTITION and SBATCH_ACCOUNT.
 
     Example: clinalign launch recipes/sft/phantom_chest.yaml --gpus 2 --cpu trainer.max_steps=10
     """
-    from alignment.launch import Place, Run, sbatch_script, shell_line, submit
-    from alignment.launch import launch as start
+    from alignment.launch import Asked, Place
 
     if by not in ("torchrun", "accelerate"):
         raise InputError(f"launch: no launcher '{by}'. Known: torchrun, accelerate.")
     if slurm and (cpu or by == "accelerate"):
         raise InputError("launch: --slurm starts torchrun on GPUs; leave out --cpu and --by.")
+    if not slurm and (time, mem, cpus_per_task) != (None, None, None):
+        raise InputError("launch: --time, --mem and --cpus-per-task are asked of Slurm; add --slurm or leave them.")
     launcher: Literal["torchrun", "accelerate"] = "accelerate" if by == "accelerate" else "torchrun"
-    run, place = Run(recipe, overrides or []), Place(nodes, gpus, cpu, head, node, launcher)
-    output = _output_of(recipe, run.overrides, ranks=nodes * gpus, starts=not (dry_run or slurm))
-    if dry_run:
-        sys.stdout.write(sbatch_script(run, place) if slurm else shell_line(run, place) + "\n")
-    elif slurm:
-        sys.stdout.write(submit(run, place, output) + "\n")
-    elif code := start(run, place):
-        raise typer.Exit(code)
+    place, asked = Place(nodes, gpus, cpu, head, node, launcher), Asked(time, mem, cpus_per_task)
+    how = _How(place, asked if slurm else None, dry_run, [*["--fresh"] * fresh, *["--inexact"] * inexact])
+    _check_options(words[:1], [ctx.command])
+    if words[0] in OTHER_COMMANDS:
+        _launch_command(ctx, words, how)
+    elif "spec" in (content := read_yaml(Path(words[0]))) and "chain" in content:
+        _launch_loop(ctx, words, how)
+    else:
+        _launch_recipe(ctx, words, how)
+
+
+@dataclass(frozen=True)
+class _How:
+    """Where and how something is started; ``asked`` of Slurm, None without it; ``flags``: handed on."""
+
+    place: "Place"
+    asked: "Asked | None"
+    dry_run: bool
+    flags: list[str]
+
+    def refuse_flags(self, what: str, known: tuple[str, ...] = ()) -> None:
+        """Raises InputError for a flag that is not known there."""
+        for flag in self.flags:
+            if flag not in known:
+                raise InputError(f"launch: {what} knows no {flag}; leave it out.")
+
+    def start(self, run: "Run | Command", script: Path) -> None:
+        """Starts or submits it, or prints how; ``script``: where the batch script goes."""
+        from alignment.launch import launch as started
+        from alignment.launch import sbatch_script, shell_line, submit
+
+        if self.dry_run:
+            shown = sbatch_script(run, self.place, self.asked) if self.asked else shell_line(run, self.place) + "\n"
+            sys.stdout.write(shown)
+        elif self.asked:
+            sys.stdout.write(submit(run, self.place, script, self.asked) + "\n")
+        elif code := started(run, self.place):
+            raise typer.Exit(code)
+
+
+def _launch_recipe(ctx: typer.Context, words: list[str], how: _How) -> None:
+    """A recipe or chain; each is one job under Slurm."""
+    from alignment.launch import Run
+
+    _options(ctx, "train", words)
+    recipe, overrides = Path(words[0]), [word for word in words[1:] if not word.startswith("-")]
+    flags = [word for word in (*words[1:], *how.flags) if word.startswith("-") and word != "--fresh"]
+    here = not (how.dry_run or how.asked)
+    output = _output_of(recipe, overrides, ranks=how.place.nodes * how.place.gpus, starts=here)
+    how.start(Run(recipe, [*overrides, *flags], fresh="--fresh" in how.flags), output / "launch.sbatch")
+
+
+def _launch_loop(ctx: typer.Context, words: list[str], how: _How) -> None:
+    """A loop: in one go, its steps over ranks; under Slurm a job for each step."""
+    from alignment.launch import Command
+    from alignment.loop_file import read_loop
+    from alignment.loop_jobs import jobs_of, printed, submit_jobs
+
+    how.refuse_flags("a loop", ("--fresh",))
+    if given := [word for word in words[1:] if "=" in word and not word.startswith("-")]:
+        raise InputError(f"launch: a loop takes no {given[0]}; write it into the overrides of one of its stages.")
+    options, path, fresh = _options(ctx, "demo", words), Path(words[0]), "--fresh" in how.flags
+    read_loop(path)
+    if how.asked is None:
+        how.start(Command(path.stem, ["demo", *words], fresh), path)
+    elif options["step"] is not None:
+        raise InputError("launch: --slurm submits a job for each step of a loop; leave out --step.")
+    else:
+        jobs = jobs_of(path, how.place, how.asked, seeds=options["seeds"], fresh=fresh)
+        sys.stdout.write(printed(jobs) if how.dry_run else submit_jobs(jobs) + "\n")
+
+
+def _launch_command(ctx: typer.Context, words: list[str], how: _How) -> None:
+    """``eval`` or ``counterparts``, whose batch script goes beside what it writes."""
+    from alignment.kept_answers import evaluation_folder
+    from alignment.launch import Command
+
+    how.refuse_flags(words[0])
+    options = _options(ctx, words[0], words[1:])
+    if words[0] == "eval":
+        out = options["out"] or evaluation_folder(options["run"])
+        name = f"eval-{Path(options['run']).name}"
+    else:
+        out, name = Path(options["out"].removesuffix(".parquet")), f"counterparts-{Path(options['out']).name}"
+    how.start(Command(name, words), out.with_name(f"{out.name}.sbatch"))
+
+
+def _options(ctx: typer.Context, command: str, words: list[str]) -> dict[str, Any]:
+    """What a command will read in these words, before anything is started.
+
+    Raises: InputError for an option that neither it nor ``launch`` knows, with the nearest name.
+    """
+    assert ctx.parent is not None
+    group = ctx.parent.command
+    assert isinstance(group, TyperGroup)
+    own = group.get_command(ctx.parent, command)
+    assert own is not None
+    _check_options(words, [ctx.command, own])
+    return own.make_context(command, [*words], parent=ctx.parent).params
+
+
+def _check_options(words: list[str], commands: list[Any]) -> None:
+    options = {n for each in commands for param in each.params for n in (*param.opts, *param.secondary_opts)}
+    known = sorted(name for name in options if name.startswith("-"))
+    for name in (word.partition("=")[0] for word in words if word.startswith("-")):
+        if name not in known:
+            raise InputError(f"launch: no option {name}.{nearest(name, known) or ' See: clinalign launch --help.'}")
 
 
 def _output_of(recipe: Path, overrides: list[str], *, ranks: int, starts: bool) -> Path:

@@ -30,9 +30,11 @@ class Commands(TyperGroup):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
-        """Runs the command that is asked for."""
+        """Runs the command that is asked for; of several ranks none ends before the others."""
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            end_with_the_others(0)
+            return result
         except InputError as fault:
             tell(str(fault))
         except BrokenPipeError:  # who read the output has seen enough, such as `head -1`
@@ -49,7 +51,7 @@ class Commands(TyperGroup):
 def tell(faults: str) -> None:
     """Each line of the faults as an error of its own; once, where several processes have found them."""
     for line in faults.splitlines() if tells(faults) else ():
-        console.print(f"[red]error:[/red] {escape(escaped(line))}", highlight=False, soft_wrap=True)
+        console.print(f"[red]error:[/red] {escape(escaped(line))}", highlight=False, soft_wrap=True, emoji=False)
 
 
 def sentence(fault: OSError) -> str:

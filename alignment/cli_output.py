@@ -8,12 +8,19 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from alignment.engine import is_main_process
+
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="key=value, such as trainer.seed=1 or output=runs/x")]
 
 
 def say_json(result: Any) -> None:
-    """One JSON object on the real standard output (``main`` turns the other one away); null where no figure is."""
+    """One JSON object on the real standard output (``main`` turns the other one away); null where no figure is.
+
+    Of several ranks rank 0 prints.
+    """
+    if not is_main_process():
+        return
     assert sys.__stdout__ is not None
     sys.__stdout__.write(json.dumps(with_null(result), allow_nan=False) + "\n")
 
@@ -32,9 +39,13 @@ def with_null(result: Any) -> Any:
 
 
 def say(result: dict[str, Any], as_json: bool) -> None:
-    """A result as JSON, or as lines of ``name: value``."""
+    """A result as JSON, or as lines of ``name: value``. Of several ranks rank 0 prints."""
     if as_json:
         say_json(result)
-        return
+    elif is_main_process():
+        _say_lines(result)
+
+
+def _say_lines(result: dict[str, Any]) -> None:
     for name, value in result.items():
         Console().print(f"{name}: {value}", highlight=False, markup=False, soft_wrap=True)

@@ -1,14 +1,15 @@
 """Answers of named models to a data set's prompts, asked once: the pool that CRPO compares with.
 
 A model is a local VLM (a run's folder, a hub name) or an endpoint (a YAML file that holds an ``LlmSpec``). Answers are
-kept by content beside the output as they come, so a killed run goes on and a second one asks nothing.
+kept by content beside the output as they come, so a killed run goes on and a second one asks nothing. Ranks share out
+the batches of a local model; rank 0 alone keeps answers, asks endpoints and writes.
 """
 
 import asyncio
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,14 @@ from datasets import Image as ImageFeature
 from datasets import List, Value
 from rich.progress import track
 
-from alignment.engine import is_main_process, wait_for
-from alignment.generation import generate
+from alignment.engine import is_main_process
+from alignment.generation import generate, like_batches
 from alignment.models import load_for_inference, model_folder
+from alignment.ranks import agreed, alone_at, from_all, over_ranks
 from alignment.recipe import Chain, Stage, columns_of, parquet
 from alignment.reward_functions import local_backend
 from alignment.row_cache import borrowed_rows
 from data_builders.digest import sha256
-from data_builders.locks import only_one
 from data_builders.output_folders import check_file, unfinished
 from data_builders.row_checks import Check, check_rows
 from rewards.cases import cases, image_bytes, prompt_text
@@ -38,8 +39,6 @@ from rewards.tally import Tally
 from rewards.tournament import tournament
 
 COLUMN = List({"model": Value("string"), "text": Value("string")})
-CHUNK = 8
-DAY_S = 86_400
 
 
 def write_counterparts(
@@ -58,14 +57,29 @@ def write_counterparts(
     lacks that model's answer, and is counted. Raises: InputError if a model or the data are not there, or a model
     answered nothing.
     """
-    file, target = parquet(data), Path(out) if out.endswith(".parquet") else Path(f"{out}.parquet")
-    check_file(target, kinds=(".parquet",), inputs=[file])
-    _refuse_rows_of_others(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    check_rows(file, Check(("id", "images", "prompt", *(("task",) if tasks else ()))))
-    with only_one(target), borrowed_rows(file, target.with_suffix(".rows")) as every:
-        rows = _asked_rows(every, data, tasks, limit)
-        return _write_pool(data, rows, target, models, max_new_tokens, batch_size)
+    target = Path(out) if out.endswith(".parquet") else Path(f"{out}.parquet")
+    file = agreed(lambda: _checked(data, target, needed=["task"] if tasks else []))
+    with alone_at(target), borrowed_rows(file, target.with_suffix(".rows")) as every:
+        rows = agreed(lambda: _asked_rows(every, data, tasks, limit))
+        pool = _Pool(rows, target, max_new_tokens, batch_size)
+        card = {"data": data, "rows": len(rows), "max_new_tokens": max_new_tokens, "models": pool.asked(models)}
+        if is_main_process():
+            pool.write(card)
+        return from_all({"written": str(target), **card})[0]  # once rank 0 has written
+
+
+def _checked(data: str, target: Path, *, needed: list[str]) -> Path:
+    """The file of the rows. Rank 0 looks at every one of them, and at what would be replaced.
+
+    Raises: InputError as ``write_counterparts`` does.
+    """
+    file = parquet(data)
+    if is_main_process():
+        check_file(target, kinds=(".parquet",), inputs=[file])
+        _refuse_rows_of_others(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        check_rows(file, Check(("id", "images", "prompt", *needed)))
+    return file
 
 
 def _asked_rows(rows: Any, data: str, tasks: list[str] | None, limit: int | None) -> Any:
@@ -92,71 +106,93 @@ def _refuse_rows_of_others(target: Path) -> None:
         raise InputError(f"{target}: holds rows that are no pool of answers and is not replaced. Name another output.")
 
 
-def _write_pool(
-    data: str, rows: Any, target: Path, models: dict[str, str], max_new_tokens: int, batch_size: int
-) -> dict[str, Any]:
-    cache = ReplyCache(target.with_suffix(".counterparts.jsonl"))
-    pool: list[list[dict[str, str]]] = [[] for _ in range(len(rows))]
-    card: dict[str, Any] = {"data": data, "rows": len(rows), "max_new_tokens": max_new_tokens, "models": {}}
-    for name, path in models.items():
-        version, answers = _answers(path, rows, cache, max_new_tokens, batch_size)
-        if all(answer is None for answer in answers):
+@dataclass
+class _Pool:
+    """The rows that are answered, and the answers so far: of each row those of every model; in rank 0 alone."""
+
+    rows: Any
+    target: Path
+    max_new_tokens: int
+    batch_size: int
+
+    def __post_init__(self) -> None:
+        self.answers: list[list[dict[str, str]]] = [[] for _ in range(len(self.rows))]
+
+    def asked(self, models: dict[str, str]) -> dict[str, Any]:
+        """What the card says of each model, once all have answered.
+
+        Raises: InputError if a model answered nothing.
+        """
+        return {name: self._answered(name, path) for name, path in models.items()}
+
+    def _answered(self, name: str, path: str) -> dict[str, Any]:
+        version, answers = self._of_endpoint(path) if path.endswith((".yaml", ".yml")) else self._of_model(path)
+        if is_main_process() and all(answer is None for answer in answers):
             raise InputError(
-                f"--model {name}={path}: answered none of {len(rows)} rows. Check that the endpoint works."
+                f"--model {name}={path}: answered none of {len(self.rows)} rows. Check that the endpoint works."
             )
-        card["models"][name] = {"path": path, "version": version, "answers": sum(a is not None for a in answers)}
-        for own, answer in zip(pool, answers, strict=True):
+        for own, answer in zip(self.answers, answers, strict=True):
             own.extend([{"model": name, "text": answer}] if answer is not None else [])
-    _write(rows, pool, target)
-    target.with_suffix(".counterparts.json").write_text(json.dumps(card, indent=2), encoding="utf-8")
-    return {"written": str(target), **card}
+        return {"path": path, "version": version, "answers": sum(a is not None for a in answers)}
+
+    def _of_endpoint(self, path: str) -> tuple[str, list[str | None]]:
+        """The model's version and its answers, for which rank 0 alone asks; None where it failed."""
+        spec = agreed(lambda: validated(LlmSpec, read_yaml(Path(path)), where=Path(path)))
+        if not is_main_process():
+            return spec.model, [None] * len(self.rows)
+        return spec.model, _from_endpoint(open_llm(spec, local=local_backend), self.rows, self.max_new_tokens)
+
+    def _of_model(self, path: str) -> tuple[str, list[str | None]]:
+        """The model's version and its answers; those that rank 0 has kept are not asked for again."""
+        version = weights_version(path) if is_main_process() else ""
+        cache = ReplyCache(self.target.with_suffix(".counterparts.jsonl")) if is_main_process() else None
+        keys = list(_keys(version, self.rows, self.max_new_tokens)) if cache else []
+        batches = from_all(self._missing(keys, cache) if cache else None)[0]
+        if batches:
+            model, processor = agreed(lambda: load_for_inference(path))
+
+            def texts(batch: list[int]) -> list[list[str]]:
+                rows = [self.rows[k] for k in batch]
+                return generate(model, processor, rows, max_new_tokens=self.max_new_tokens, batch_size=len(batch))
+
+            done = over_ranks(batches, texts)
+            told = {"description": f"answers of {path}", "disable": not is_main_process()}
+            for batch, said in track(done, total=len(batches), **told):
+                for k, (text,) in zip(batch, said, strict=True):
+                    if cache:
+                        cache.put(keys[k], {"text": text})
+        kept = [cache.get(key) for key in keys] if cache else [None] * len(self.rows)
+        return version, [entry["text"] if entry else None for entry in kept]
+
+    def _missing(self, keys: list[str], cache: ReplyCache) -> list[list[int]]:
+        """Batches of the rows that are not answered yet, with images and without."""
+        left = [k for k, key in enumerate(keys) if cache.get(key) is None]
+        raw = self.rows.cast_column("images", List(ImageFeature(decode=False))) if left else []
+        shown = [{"images": bool(raw[k]["images"])} for k in left]
+        return [[left[n] for n in batch] for batch, _ in like_batches(shown, self.max_new_tokens, self.batch_size)]
+
+    def write(self, card: dict[str, Any]) -> None:
+        """The rows with their pool, whole or not at all, and the card beside them."""
+        rows = self.rows
+        if "counterparts" in rows.column_names:
+            rows = rows.remove_columns("counterparts")
+        raw = rows.cast_column("images", List(ImageFeature(decode=False))).add_column(
+            "counterparts", self.answers, feature=COLUMN
+        )
+        scratch = unfinished(self.target)
+        raw.cast_column("images", List(ImageFeature())).to_parquet(scratch)
+        scratch.replace(self.target)
+        self.target.with_suffix(".counterparts.json").write_text(json.dumps(card, indent=2), encoding="utf-8")
 
 
 def pool_of_stage(chain: Chain, stage: Stage, file: Path, wiring: list[Override]) -> str:
     """The data entry that holds the stage's training rows with the answers of its ``counterparts``; made once."""
     section = with_overrides(read_yaml(file), [*wiring, *stage.overrides])["data"]
     out = f"{chain.output}/{stage.name}_pool/align"
-    card = Path(f"{out}.counterparts.json")
-    if not is_main_process():
-        wait_for(card, limit_s=DAY_S)
-    elif not card.is_file():
+    if not from_all(Path(f"{out}.counterparts.json").is_file())[0]:
         models = {name: f"{chain.output}/{name}" for name in stage.counterparts}
         write_counterparts(section["train"], out, models, tasks=section.get("tasks"), limit=section.get("limit"))
     return out
-
-
-def _write(rows: Any, pool: list[list[dict[str, str]]], target: Path) -> None:
-    """The rows with their pool, whole or not at all."""
-    if "counterparts" in rows.column_names:
-        rows = rows.remove_columns("counterparts")
-    raw = rows.cast_column("images", List(ImageFeature(decode=False)))
-    scratch = unfinished(target)
-    raw.add_column("counterparts", pool, feature=COLUMN).cast_column("images", List(ImageFeature())).to_parquet(scratch)
-    scratch.replace(target)
-
-
-def _answers(
-    path: str, rows: Any, cache: ReplyCache, max_new_tokens: int, batch_size: int
-) -> tuple[str, list[str | None]]:
-    """The model's version and its answer to each row; None where an endpoint failed."""
-    if path.endswith((".yaml", ".yml")):
-        spec = validated(LlmSpec, read_yaml(Path(path)), where=Path(path))
-        return spec.model, _from_endpoint(open_llm(spec, local=local_backend), rows, max_new_tokens)
-    version = weights_version(path)
-    keys = list(_keys(version, rows, max_new_tokens))
-    missing = [k for k, key in enumerate(keys) if cache.get(key) is None]
-    if missing:
-        model, processor = load_for_inference(path)
-        size = CHUNK * batch_size
-        for start in track(range(0, len(missing), size), description=f"answers of {path}"):
-            chunk = missing[start : start + size]
-            texts = generate(
-                model, processor, [rows[k] for k in chunk], max_new_tokens=max_new_tokens, batch_size=batch_size
-            )
-            for k, (text,) in zip(chunk, texts, strict=True):
-                cache.put(keys[k], {"text": text})
-    kept = [cache.get(key) for key in keys]
-    return version, [entry["text"] if entry else None for entry in kept]
 
 
 def _from_endpoint(client: LlmClient, rows: Any, max_new_tokens: int) -> list[str | None]:

@@ -2,7 +2,8 @@
 
 A model that does not look at the image can still answer many questions from habit. So every figure stands
 beside the same figure with the image replaced (by noise, by another patient's image) and, where a reference
-split is given, beside answers that need no image at all. Left out: sampled answers (pass@k) and judges.
+split is given, beside answers that need no image at all. Ranks share out the batches; each has all answers, rank 0
+writes. Left out: sampled answers (pass@k) and judges.
 """
 
 import json
@@ -22,12 +23,14 @@ from alignment.box_units import UNIT_COLUMNS, with_units
 from alignment.controls import Answered, Blind, Response, Row, baselines, blinded, controls_for, image_key, pixels
 from alignment.data_summary import data_summary
 from alignment.dialogue_evaluation import dialogues_said
+from alignment.engine import is_main_process
 from alignment.generation import generate
 from alignment.kept_answers import KeptAnswers, check_out, rows_digest, weights_stamp
 from alignment.lineage import trained_on
 from alignment.metrics import Metric, Outcome, final_words, score_answers, summarise
 from alignment.processed_size import ProcessedSizes
 from alignment.processor_checks import check_processing
+from alignment.ranks import agreed, over_ranks
 from alignment.recipe import parquet
 from alignment.report import NUM_PICTURES, write_report
 from alignment.unjudged import unjudged_rows, why_unjudged
@@ -146,7 +149,7 @@ def evaluate(
         check_probed(probed)
     budget = {**MAX_NEW_TOKENS, **(max_new_tokens or {})}
     name = model_name or str(getattr(model.config, "name_or_path", "")) or "model"
-    check_out(out)
+    agreed(lambda: check_out(out) if is_main_process() else None)
     kept = KeptAnswers(out, _depends_on(model, name, data, rows, {
         "batch_size": batch_size, "max_new_tokens": budget, "seed": seed, "box_space": box_space,
         "probe_limit": probe_limit,
@@ -177,12 +180,15 @@ def evaluate(
         rule_sets=sorted({row["rule_set"] for row in rows} - {""}),
         trained_on=trained_on(name),
     )
-    _write(evaluation, answered, outcomes["clean"], out, rules=rules)
+    if is_main_process():
+        _write(evaluation, answered, outcomes["clean"], out, rules=rules)
     if probe:
         from alignment.blindness import blindness
 
         with stands(lambda: f"{kept}; the same command goes on."):
-            blindness(model, processor, probed, batch_size=batch_size, seed=seed, kept=kept).write(out)
+            seen = blindness(model, processor, probed, batch_size=batch_size, seed=seed, kept=kept)
+            if is_main_process():
+                seen.write(out)
     kept.remove()  # last: from here on the evaluation counts as finished
     return evaluation
 
@@ -301,7 +307,7 @@ def generate_answers(
 ) -> list[Response]:
     """The greedy answer to each row (in a dialogue, the model's turns), in the order of the rows.
 
-    One batch holds rows of one kind of task.
+    One batch holds rows of one kind of task. Ranks share them out, and each is given all answers.
 
     ``blind``: each image replaced by ``noise`` of its size, or by another patient's with other facts
     (``shuffled``). ``kept``: where answers are kept as they come, and taken from.
@@ -310,22 +316,34 @@ def generate_answers(
 
     asked = blinded(rows, blind, seed=seed)
     answers: list[Response] = [""] * len(rows)
-    batches = list(_batches(asked, batch_size))
     was_training = model.training
     model.eval()
     condition = blind or "clean"
+
+    def answered(batch: tuple[str, list[int]]) -> list[Response]:
+        kind, places = batch
+        return _said(model, processor, [_decoded(asked[n]) for n in places], kind, max_new_tokens[kind])
+
     with stands(lambda: f"{kept or 'No answer is kept'}; the same command goes on."):
-        for kind, places in track(batches, description=f"answers ({condition})", disable=not progress):
+        missing: list[tuple[str, list[int]]] = []
+        for kind, places in _batches(asked, batch_size):
             said = kept.of(condition, places) if kept else None
             if said is None:
-                batch = [_decoded(asked[n]) for n in places]
-                said = _said(model, processor, batch, kind, max_new_tokens[kind])
-                if kept:
-                    kept.keep(condition, places, said)
-            for place, answer in zip(places, said, strict=True):
-                answers[place] = answer
+                missing.append((kind, places))
+            else:
+                _enter(answers, places, said)
+        told = {"description": f"answers ({condition})", "disable": not progress or not is_main_process()}
+        for (_, places), said in track(over_ranks(missing, answered), total=len(missing), **told):
+            if kept:
+                kept.keep(condition, places, said)
+            _enter(answers, places, said)
     model.train(was_training)
     return answers
+
+
+def _enter(answers: list[Response], places: Sequence[int], said: Sequence[Response]) -> None:
+    for place, answer in zip(places, said, strict=True):
+        answers[place] = answer
 
 
 def _said(model: Any, processor: Any, batch: list[Row], kind: str, max_new_tokens: int) -> list[Response]:

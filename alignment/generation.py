@@ -41,7 +41,7 @@ def generate(
     short answers do not wait for long ones.
     """
     answers: dict[int, list[str]] = {}
-    for indices, limit in _batches(rows, max_new_tokens, batch_size):
+    for indices, limit in like_batches(rows, max_new_tokens, batch_size):
         batch = [rows[i] for i in indices]
         how: dict[str, Any] = dict(num_samples=num_samples, temperature=temperature, token_bias=token_bias)
         texts = _generate_batch(model, processor, batch, limit, **how)
@@ -51,7 +51,7 @@ def generate(
     return [answers[i] for i in range(len(rows))]
 
 
-def _batches(rows: list[dict[str, Any]], limits: int | dict[str, int], size: int) -> list[tuple[list[int], int]]:
+def like_batches(rows: list[dict[str, Any]], limits: int | dict[str, int], size: int) -> list[tuple[list[int], int]]:
     """Row indices in batches of one limit and one kind (with or without images)."""
     groups: dict[tuple[int, bool], list[int]] = {}
     for index, row in enumerate(rows):

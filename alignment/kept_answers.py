@@ -1,7 +1,8 @@
 """Answers of an evaluation, kept as they come: an interrupted one goes on, and its figures are those of a whole one.
 
 They lie in ``answers.unfinished.jsonl`` beside the results until these are written, under what they depend on: model,
-data and settings. Others are begun anew. The probe of ``blindness.py`` keeps its own there too.
+data and settings. Others are begun anew. The probe of ``blindness.py`` keeps its own there too. Of several ranks only
+rank 0 reads and writes the file; what is kept it tells the others, which need not see its disk.
 """
 
 import copy
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from alignment.controls import Response, Row
+from alignment.engine import is_main_process
+from alignment.ranks import agreed, from_all
 from data_builders.output_folders import check_writable
 from rewards.llm_cache import AppendLog
 from rewards.strict_yaml import InputError
@@ -24,10 +27,19 @@ logger = logging.getLogger(__name__)
 
 
 class KeptAnswers:
-    """The answers of one evaluation by condition and place of the row."""
+    """The answers of one evaluation by condition and place of the row; the same in every rank."""
 
     def __init__(self, out: Path, settings: Mapping[str, Any]) -> None:
         self.file, self._answers, self._of = out / FILE, dict[str, dict[int, Any]](), ""
+        for line in from_all(agreed(lambda: self._opened(settings)))[0]:
+            self._enter(line["condition"], line["places"], line["answers"])
+        if self._answers and is_main_process():
+            logger.warning("%s: goes on; %s.", out, self)
+
+    def _opened(self, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """What the file holds of an evaluation with these settings; begun where there is none. Read by rank 0 alone."""
+        if not is_main_process():
+            return []
         content = [*AppendLog(self.file).unread()]
         if content and content[0].get("settings") != settings:
             logger.warning("%s: of another model, data or settings; all rows are asked anew.", self.file)
@@ -36,10 +48,7 @@ class KeptAnswers:
         self._log = AppendLog(self.file)
         if not content:
             self._log.append({"settings": dict(settings)})
-        for line in content[1:]:
-            self._enter(line["condition"], line["places"], line["answers"])
-        if self._answers:
-            logger.warning("%s: goes on; %s.", out, self)
+        return content[1:]
 
     def under(self, name: str) -> "KeptAnswers":
         """The same file for other questions, told apart by this name."""
@@ -56,14 +65,15 @@ class KeptAnswers:
         return [own[place] for place in places] if own.keys() >= set(places) else None
 
     def keep(self, condition: str, places: Places, answers: Sequence[Response] | Sequence[tuple[float, int]]) -> None:
-        """Writes the answers of a batch; they are on the disk after this."""
+        """Writes the answers of a batch; they are on rank 0's disk after this."""
         name = condition + self._of
-        self._log.append({"condition": name, "places": list(places), "answers": list(answers)})
+        if is_main_process():
+            self._log.append({"condition": name, "places": list(places), "answers": list(answers)})
         self._enter(name, places, answers)
 
     def remove(self) -> None:
         """To be called once the results are written."""
-        for file in (self.file, Path(f"{self.file}.lock")):
+        for file in (self.file, Path(f"{self.file}.lock")) if is_main_process() else ():
             file.unlink(missing_ok=True)
 
     def __str__(self) -> str:

@@ -1,17 +1,19 @@
-"""The line that starts a recipe on many processes, and nothing more: torchrun, accelerate or sbatch.
+"""The line that starts a recipe, or another command, on many processes: torchrun, accelerate or sbatch.
 
 torchrun is ours (``torchrun.py``), which hands a cluster's warning on to the ranks.
 
 Every node runs the same line; torchrun's rendezvous numbers them. What is trained, DeepSpeed among it, is the recipe's
-alone. Left out: copying files to nodes, and choosing a partition (SLURM reads ``SBATCH_PARTITION`` and the like).
+alone. The jobs of a loop: ``loop_jobs.py``. Left out: copying files to nodes, and choosing a partition or an account
+(SLURM reads ``SBATCH_PARTITION``, ``SBATCH_ACCOUNT`` and the like).
 """
 
 import os
+import re
 import shlex
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +24,15 @@ PORT = 29500
 WARNED_S = 300
 """How long before the end of its time Slurm warns a job (all steps, not the batch script); ranks write a checkpoint."""
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
+CPUS_PER_GPU = 8
+"""Unsaid, Slurm gives a task one CPU, which all processes of a node would share with their loaders of pictures."""
+MEETING = """\
+HEAD="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)"
+PORT="$((20000 + SLURM_JOB_ID % 20000))"
+"""
+"""Where the nodes of a job meet, in its batch script."""
+TIME = re.compile(r"\d+(:\d+){0,2}|\d+-\d+(:\d+){0,2}")
+MEMORY = re.compile(r"\d+[KMGT]?")
 CPU = {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
 
 
@@ -54,23 +65,65 @@ class Place:
 
 @dataclass(frozen=True)
 class Run:
-    """A recipe with its overrides."""
+    """A recipe or chain with its overrides. ``fresh``: begun anew where there is a run."""
 
     recipe: Path
     overrides: list[str] = field(default_factory=list[str])
+    fresh: bool = False
+
+    @property
+    def name(self) -> str:
+        """What a job is called by."""
+        return self.recipe.stem
 
     @property
     def arguments(self) -> list[str]:
         """What every process is asked to do."""
-        return ["-m", "alignment", "train", str(self.recipe), *self.overrides]
+        words = ["train", str(self.recipe), *self.overrides, *(["--fresh"] if self.fresh else [])]
+        return ["-m", "alignment", *words]
+
+
+@dataclass(frozen=True)
+class Command:
+    """Another command than ``train``, in its own words."""
+
+    name: str
+    words: list[str]
+    fresh: bool = False
+
+    @property
+    def arguments(self) -> list[str]:
+        """What every process is asked to do."""
+        return ["-m", "alignment", *self.words, *(["--fresh"] if self.fresh else [])]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a job asks Slurm for beside nodes and GPUs, in Slurm's own words. None: what the cluster gives unasked.
+
+    ``cpus``: of the one task of a node; ``CPUS_PER_GPU`` for each GPU by default. Raises: InputError for others.
+    """
+
+    time: str | None = None
+    mem: str | None = None
+    cpus: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.time is not None and not TIME.fullmatch(self.time):
+            raise InputError(f"--time {self.time}: expected such as 90 (minutes), 12:00:00 or 1-12:00:00.")
+        if self.mem is not None and not MEMORY.fullmatch(self.mem):
+            raise InputError(f"--mem {self.mem}: expected a number with K, M, G or T, such as 200G (of each node).")
+
+
+UNASKED = Asked()
 
 
 def environment(place: Place) -> dict[str, str]:
-    """Nothing is fetched or reported; without GPUs DeepSpeed and torch are told so."""
-    return OFFLINE | (CPU if place.cpu else {})
+    """Nothing is fetched or reported, unless the user wants it; without GPUs DeepSpeed and torch are told so."""
+    return {name: os.environ.get(name, value) for name, value in OFFLINE.items()} | (CPU if place.cpu else {})
 
 
-def line(run: Run, place: Place) -> list[str]:
+def line(run: Run | Command, place: Place) -> list[str]:
     """The command for one node.
 
     Raises: InputError for accelerate on the CPU (it would leave DeepSpeed out and not say so), or nodes without a head.
@@ -78,18 +131,18 @@ def line(run: Run, place: Place) -> list[str]:
     return _accelerate(run, place) if place.by == "accelerate" else _torchrun(run, place)
 
 
-def _torchrun(run: Run, place: Place) -> list[str]:
+def _torchrun(run: Run | Command, place: Place) -> list[str]:
     start = [sys.executable, "-m", "alignment.torchrun"]
     if place.nodes == 1:
         meet = ["--standalone"]
     else:
         host, port = place.endpoint
-        meet = ["--nnodes", str(place.nodes), "--rdzv_id", run.recipe.stem, "--rdzv_backend", "c10d"]
+        meet = ["--nnodes", str(place.nodes), "--rdzv_id", run.name, "--rdzv_backend", "c10d"]
         meet += ["--rdzv_endpoint", f"{host}:{port}"]
     return [*start, *meet, "--nproc_per_node", str(place.gpus), *run.arguments]
 
 
-def _accelerate(run: Run, place: Place) -> list[str]:
+def _accelerate(run: Run | Command, place: Place) -> list[str]:
     if place.cpu:
         raise InputError("launch: accelerate on the CPU trains without DeepSpeed and does not say so; use torchrun.")
     host, port = place.endpoint if place.nodes > 1 else ("127.0.0.1", str(PORT))
@@ -104,36 +157,58 @@ def _accelerate(run: Run, place: Place) -> list[str]:
     ]
 
 
-def sbatch_script(run: Run, place: Place) -> str:
+def sbatch_script(run: Run | Command, place: Place, asked: Asked = UNASKED) -> str:
     """A batch script: one task a node, in which torchrun starts a process for each GPU."""
     where = Place(max(place.nodes, 2), place.gpus, head="HEAD")  # a rendezvous even of one node: jobs may share a host
-    command = shlex.join(_torchrun(run, where)).replace(f"HEAD:{PORT}", '"$HEAD:$PORT"')
+    command = shlex.join(_torchrun(replace(run, fresh=False), where)).replace(f"HEAD:{PORT}", '"$HEAD:$PORT"')
     command = command.replace(f"--nnodes {where.nodes}", f"--nnodes {place.nodes}")
-    command = command.replace(f"--rdzv_id {run.recipe.stem}", '--rdzv_id "$SLURM_JOB_ID"')
-    exports = "\n".join(f"export {name}={shlex.quote(value)}" for name, value in environment(place).items())
-    return f"""#!/usr/bin/env bash
-#SBATCH --job-name=clinalign-{run.recipe.stem}
-#SBATCH --nodes={place.nodes}
-#SBATCH --ntasks-per-node=1
-#SBATCH --gpus-per-node={place.gpus}
-#SBATCH --output=clinalign-%j.log
-#SBATCH --open-mode=append
-#SBATCH --requeue
-#SBATCH --signal=USR1@{WARNED_S}
-set -euo pipefail
-{exports}
-HEAD="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)"
-PORT="$((20000 + SLURM_JOB_ID % 20000))"
-srun {command}
+    command = command.replace(f"--rdzv_id {shlex.quote(run.name)}", '--rdzv_id "$SLURM_JOB_ID"')
+    return _head(run.name, place, asked, gpus=place.gpus) + MEETING + _started(command, fresh=run.fresh)
+
+
+def single_script(command: Command, asked: Asked = UNASKED) -> str:
+    """A batch script of a command that is the work of one process, without a GPU."""
+    words = shlex.join([sys.executable, *replace(command, fresh=False).arguments])
+    return _head(command.name, Place(), asked, gpus=0) + _started(words, fresh=command.fresh)
+
+
+def _head(name: str, place: Place, asked: Asked, *, gpus: int) -> str:
+    """The beginning of a batch script: what is asked of Slurm, and the environment; a user's own settings come first.
+
+    A job that Slurm starts again, as when a node has failed, goes on in the same log. ``srun`` is told of the CPUs,
+    which it does not take over from the job (Slurm 22.05 and later).
+    """
+    cpus = asked.cpus or CPUS_PER_GPU * max(gpus, 1)
+    lines = [
+        f"--job-name=clinalign-{re.sub(r'[^A-Za-z0-9_.-]', '-', name)}",
+        f"--nodes={place.nodes}", "--ntasks-per-node=1",
+        *([f"--gpus-per-node={gpus}"] if gpus else []), f"--cpus-per-task={cpus}",
+        *([f"--time={asked.time}"] if asked.time else []), *([f"--mem={asked.mem}"] if asked.mem else []),
+        "--output=clinalign-%j.log", "--open-mode=append", "--requeue", f"--signal=USR1@{WARNED_S}",
+    ]  # fmt: skip
+    told = {name: shlex.quote(value) for name, value in environment(place).items()}
+    exports = [f"export {name}=${{{name}-{value}}}" for name, value in told.items()]
+    exports.append(f'export SRUN_CPUS_PER_TASK="${{SLURM_CPUS_PER_TASK:-{cpus}}}"')
+    return "\n".join(["#!/usr/bin/env bash", *(f"#SBATCH {each}" for each in lines), "set -euo pipefail", *exports, ""])
+
+
+def _started(command: str, *, fresh: bool) -> str:
+    """The last lines of a batch script. A job that is started again goes on where it was: it is not begun anew."""
+    if not fresh:
+        return f"srun {command}\n"
+    return f"""\
+FRESH=--fresh
+if [ "${{SLURM_RESTART_COUNT:-0}}" -gt 0 ]; then FRESH=; fi
+srun {command} $FRESH
 """
 
 
-def shell_line(run: Run, place: Place) -> str:
+def shell_line(run: Run | Command, place: Place) -> str:
     """The command with its environment, to be pasted into a shell."""
     return " ".join([*(f"{k}={shlex.quote(v)}" for k, v in environment(place).items()), shlex.join(line(run, place))])
 
 
-def launch(run: Run, place: Place) -> int:
+def launch(run: Run | Command, place: Place) -> int:
     """Runs the line on this node and returns its exit code.
 
     Raises: InputError if this node has fewer GPUs than asked for.
@@ -146,8 +221,7 @@ def launch(run: Run, place: Place) -> int:
             f"launch: this node has {torch.cuda.device_count()} GPUs, not {place.gpus}. Lower --gpus, add --cpu, or "
             "look at the line only: --dry-run."
         )
-    settled = OFFLINE | dict(os.environ) | (CPU if place.cpu else {})  # what a user has said of the network stays
-    process = subprocess.Popen(command, env=settled)
+    process = subprocess.Popen(command, env=dict(os.environ) | environment(place))
     warned = signal.SIGUSR1 if place.by == "torchrun" else signal.SIGTERM  # of which accelerate would die
     with handled_by(lambda number, _: _pass_on(process, warned if number == signal.SIGUSR1 else number)):
         code = process.wait()
@@ -160,14 +234,13 @@ def _pass_on(process: "subprocess.Popen[bytes]", number: int) -> None:
         process.send_signal(number)
 
 
-def submit(run: Run, place: Place, folder: Path) -> str:
-    """Hands the batch script to SLURM; the script stays in the run's folder. Returns what sbatch says.
+def submit(run: Run | Command, place: Place, script: Path, asked: Asked = UNASKED) -> str:
+    """Hands the batch script to SLURM; it stays where it is written. Returns what sbatch says.
 
     Raises: InputError where there is no sbatch, or it refuses.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    script = folder / "launch.sbatch"
-    script.write_text(sbatch_script(run, place), encoding="utf-8")
+    script.parent.mkdir(parents=True, exist_ok=True)
+    script.write_text(sbatch_script(run, place, asked), encoding="utf-8")
     try:
         done = subprocess.run(["sbatch", str(script)], capture_output=True, text=True, check=False)
     except FileNotFoundError:

@@ -6,8 +6,10 @@ this run was judged by keeps its line, which says so: the model may have claimed
 Left out: judging whether an effect is large enough; the table says it.
 """
 
+import contextlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +18,23 @@ from rich.console import Console
 from rich.table import Table
 
 from alignment.controls import BASELINES
-from alignment.kept_answers import is_finished
+from alignment.engine import is_main_process
+from alignment.loop_evaluation import evaluated
 from alignment.loop_figures import figures, is_figure
 from alignment.loop_file import UNTRAINED, Comparison, Loop, read_loop
 from alignment.loop_release import check_release, loop_release
+from alignment.loop_steps import BUILD, RELEASE, Step, base_seed, check_inputs, is_built, step_named, steps_of
 from alignment.metrics import BY_FINDING, differences, ratios_in, score_answers, summarise
 from alignment.over_seeds import mean_over_seeds
+from alignment.ranks import agreed, alone_at, from_all
 from alignment.train import refuse_others_in_stages, run, stage_recipe
+from data_builders.build import build
+from data_builders.build_spec import read_spec
 from data_builders.interruptions import stands
-from data_builders.locks import only_one
 from data_builders.schema import user_turn
-from rewards.json_lines import read_json, read_json_lines
+from rewards.json_lines import read_json_lines
 from rewards.rule_set import load_rule_set
-from rewards.strict_yaml import InputError, nearest, read_yaml
+from rewards.strict_yaml import InputError, nearest
 
 NAN = float("nan")
 
@@ -52,126 +58,137 @@ class Effect:
         return {k: None if isinstance(v, float) and np.isnan(v) else v for k, v in vars(self).items()}
 
 
-def run_loop(path: Path, *, seeds: int = 1, fresh: bool = False, quiet: bool = False) -> dict[str, Any]:
+def run_loop(
+    path: Path, *, seeds: int = 1, fresh: bool = False, quiet: bool = False, step: str | None = None
+) -> dict[str, Any]:
     """Runs the loop for each seed and prints the table; what is already done is not done again.
 
-    Returns the effects (over seeds where there are several), the folders of the runs, report and release.
+    ``step``: only this one of ``loop_steps.steps_of``, whose inputs must be there; it takes no lock of the whole loop,
+    so that steps that do not read each other can be done at once. Ranks train and evaluate together; rank 0 alone
+    builds, compares and releases.
+    Returns the effects (over seeds where there are several), the folders of the runs, report and release; of another
+    step than the last, the folder that it filled.
     """
-    loop = read_loop(path)
+    loop = agreed(lambda: read_loop(path))
+    steps = agreed(lambda: steps_of(loop, path, seeds))
+    running = _Running(loop, path, seeds=seeds, fresh=fresh, quiet=quiet)
     done = f"What is finished in {loop.chain.output} stands, and is not done again."
-    with only_one(Path(loop.chain.output)), stands(lambda: done):
-        for seed in range(base := _base_seed(loop, path), base + seeds) if fresh else ():
-            home = str(_home(loop, seed, seeds == 1))
-            refuse_others_in_stages(loop.chain.model_copy(update={"output": home}))
-        check_release(loop.chain.output, _run_to_release(loop, path, single=seeds == 1), fresh=fresh)
-        return _run_loop(loop, path, seeds=seeds, fresh=fresh, quiet=quiet)
+    if step is not None:
+        only = agreed(lambda: step_named(step, steps, path))
+        again = f"clinalign demo {path}{f' --seeds {seeds}' if seeds > 1 else ''} --step"
+        agreed(lambda: check_inputs(only, steps, loop, again=again) if is_main_process() else None)
+        alone = contextlib.nullcontext() if only.stage is not None else alone_at(Path(loop.chain.output))
+        with alone, stands(lambda: done):
+            return running.done(only)
+    with alone_at(Path(loop.chain.output)), stands(lambda: done):
+        return [running.done(each) for each in steps][-1]
 
 
-def _run_loop(loop: Loop, path: Path, *, seeds: int, fresh: bool, quiet: bool) -> dict[str, Any]:
-    data = _built(loop, path, fresh=fresh)
-    base = _base_seed(loop, path)
-    per_seed = [_one_seed(loop, path, data, base + k, single=seeds == 1, fresh=fresh) for k in range(seeds)]
-    effects = per_seed[0] if seeds == 1 else over_seeds(per_seed)
-    out = Path(loop.chain.output) / (f"effects_{seeds}_seeds.json" if seeds > 1 else "effects.json")
-    result = {"seeds": seeds, "effects": [effect.to_json() for effect in effects], "output": loop.chain.output}
-    out.write_text(json.dumps(result, indent=2), encoding="utf-8")
-    released = loop_release(loop.chain.output, _run_to_release(loop, path, single=seeds == 1), fresh=fresh)
-    if not quiet:
-        _print_table(effects, seeds)
-        Console().print(
-            f"report: {_home(loop, base, seeds == 1) / 'report.html'}\nreleased: {released}", highlight=False
-        )
-    return {**result, "released": str(released)}
+@dataclass
+class _Running:
+    """A loop in this process. ``evaluated``: the evaluations that are finished, by seed.
 
-
-def _built(loop: Loop, path: Path, *, fresh: bool) -> Path:
-    from data_builders.build import build
-    from data_builders.build_spec import read_spec
-
-    spec = read_spec(Path(loop.spec), [])
-    card = Path(spec.output) / "card.json"
-    as_built = read_json(card, "Build the set anew.").get("spec") if card.is_file() else None
-    is_built = as_built == spec.model_dump(mode="json") and not fresh
-    return card.parent if is_built else build(spec, inputs=[path, Path(loop.spec)])
-
-
-def _base_seed(loop: Loop, path: Path) -> int:
-    first = read_yaml(path.parent / loop.chain.stages[0].recipe)
-    return int(first.get("trainer", {}).get("seed", 42))
-
-
-def _run_to_release(loop: Loop, path: Path, *, single: bool) -> Path:
-    return _home(loop, _base_seed(loop, path), single) / loop.release
-
-
-def _home(loop: Loop, seed: int, single: bool) -> Path:
-    return Path(loop.chain.output) if single else Path(loop.chain.output) / f"seed{seed}"
-
-
-def _one_seed(loop: Loop, path: Path, data: Path, seed: int, *, single: bool, fresh: bool) -> list[Effect]:
-    home = _home(loop, seed, single)
-    chain = loop.chain.model_copy(update={"output": str(home)})
-    console = Console(stderr=True)
-    folders: dict[str, Path] = {}
-    effects: dict[int, list[Effect]] = {}
-    for index, stage in enumerate(chain.stages):
-        console.print(f"[bold]{stage.name}[/bold] (seed {seed})", highlight=False)
-        recipe = stage_recipe(chain, index, path, seed=seed)
-        folder = run(recipe, fresh=fresh, inputs=[path, path.parent / stage.recipe, data])
-        if index == 0 and any(UNTRAINED in c.stages for c in loop.compare):
-            folders[UNTRAINED] = _evaluated(loop, data, folder / "init", folder / "init_evaluation", controls=False)
-        if recipe.method != "pairs":
-            controls = stage.name in loop.controlled
-            folders[stage.name] = _evaluated(loop, data, folder, folder / "evaluation", controls=controls)
-        # as soon as both stages are there: a name that only figures can refute costs no further training
-        ready = [n for n, c in enumerate(loop.compare) if n not in effects and c.stages <= folders.keys()]
-        effects |= {n: effects_of(loop.compare[n], folders) for n in ready}
-    from alignment.report import write_report
-
-    write_report(folders, home / "report.html")
-    return [effect for n in range(len(loop.compare)) for effect in effects[n]]
-
-
-def _evaluated(loop: Loop, data: Path, run_folder: Path, out: Path, *, controls: bool) -> Path:
-    """The evaluation folder of a stage; made if it is not there, or is not of the weights that are there.
-
-    Raises: InputError if another process evaluates into it.
+    ``effects``: by seed and number of the comparison, in rank 0 alone.
     """
-    with only_one(out):
-        _evaluate(loop, data, run_folder, out, controls=controls)
-    return out
 
+    loop: Loop
+    path: Path
+    seeds: int
+    fresh: bool
+    quiet: bool
+    evaluated: dict[int, dict[str, Path]] = field(default_factory=dict[int, dict[str, Path]])
+    effects: dict[int, dict[int, list[Effect]]] = field(default_factory=dict[int, dict[int, list[Effect]]])
 
-def _evaluate(loop: Loop, data: Path, run_folder: Path, out: Path, *, controls: bool) -> None:
-    from alignment.box_units import written_space
-    from alignment.evaluate import evaluate, limited, read_rows
-    from alignment.models import load_for_inference
-    from alignment.operating_points import biases_in, operating_points, write_points
-    from alignment.weights_digest import model_sha256
+    @property
+    def every_seed(self) -> range:
+        base = base_seed(self.loop, self.path)
+        return range(base, base + self.seeds)
 
-    weights = model_sha256(str(run_folder))
-    anew = not (is_finished(out) and _is_of(out, weights))
-    if anew:
-        model, processor = load_for_inference(str(run_folder))
-        done = evaluate(
-            model, processor, data / loop.test, out=out, model_name=str(run_folder), limit=loop.limit,
-            reference=data / loop.reference if loop.reference and controls else None,
-            blind_controls=controls, batch_size=128, progress=True, probe=loop.probe, probe_limit=loop.probe_limit,
-            box_space=written_space(str(run_folder)), weights_sha256=weights,
-        )  # fmt: skip
-        for reason, number in done.unjudged.items():
-            Console(stderr=True).print(f"{number} of {done.num_rows} rows: {reason}; not judged", highlight=False)
-    if loop.operating_points and (anew or biases_in(out) != loop.operating_points):
-        model, processor = load_for_inference(str(run_folder))
-        rows = limited(read_rows(data / loop.test), limit=loop.limit, seed=0)
-        write_points(operating_points(model, processor, rows, loop.operating_points, batch_size=128), out)
+    def home(self, seed: int) -> Path:
+        output = Path(self.loop.chain.output)
+        return output if self.seeds == 1 else output / f"seed{seed}"
 
+    @property
+    def run_to_release(self) -> Path:
+        return self.home(self.every_seed[0]) / self.loop.release
 
-def _is_of(evaluation: Path, weights: str | None) -> bool:
-    """Whether the folder holds an evaluation of these weights."""
-    from alignment.evaluate import Evaluation
+    def done(self, step: Step) -> dict[str, Any]:
+        """What a step made, once it is finished in all ranks."""
+        if step.name == BUILD:
+            return {"made": from_all(str(self.built()) if is_main_process() else None)[0]}
+        if step.name == RELEASE:
+            return from_all(self.released() if is_main_process() else None)[0]
+        Console(stderr=True, quiet=not is_main_process()).print(
+            f"[bold]{step.name}[/bold] (seed {step.seed})", highlight=False
+        )
+        return {"made": str(self.evaluation(step) if step.evaluates else self.stage(step))}
 
-    return (evaluation / "evaluation.json").is_file() and Evaluation.read(evaluation).model_sha256 == weights
+    def built(self) -> Path:
+        """The data set's folder, once nothing speaks against replacing what is there, the release too."""
+        for seed in self.every_seed if self.fresh else ():
+            refuse_others_in_stages(self.loop.chain.model_copy(update={"output": str(self.home(seed))}))
+        check_release(self.loop.chain.output, self.run_to_release, fresh=self.fresh)
+        spec = read_spec(Path(self.loop.spec), [])
+        if not self.fresh and is_built(spec):
+            return Path(spec.output)
+        return build(spec, inputs=[self.path, Path(self.loop.spec)])
+
+    def stage(self, step: Step) -> Path:
+        """The folder of a run, or of pairs."""
+        assert step.stage is not None
+        chain = self.loop.chain.model_copy(update={"output": str(self.home(step.seed))})
+        recipe = agreed(partial(stage_recipe, chain, step.stage, self.path, seed=step.seed))
+        file = self.path.parent / chain.stages[step.stage].recipe
+        folder = run(recipe, fresh=self.fresh, inputs=[self.path, file, self.data])
+        return agreed(lambda: folder)  # once rank 0 has saved it
+
+    @property
+    def data(self) -> Path:
+        return Path(read_spec(Path(self.loop.spec), []).output)
+
+    def evaluation(self, step: Step) -> Path:
+        """The folder of an evaluation. What can be compared by now is: a fault of a name costs no further training."""
+        assert step.stage is not None
+        assert step.evaluates is not None
+        folder = self.home(step.seed) / self.loop.chain.stages[step.stage].name
+        weights = folder / "init" if step.evaluates == UNTRAINED else folder
+        out = Path(self.loop.chain.output) / step.name
+        controls = step.evaluates in self.loop.controlled
+        evaluated(self.loop, self.data, weights, out, controls=controls)
+        self.evaluated.setdefault(step.seed, {})[step.evaluates] = out
+        if is_main_process():
+            self.compare(step.seed)
+        return out
+
+    def compare(self, seed: int) -> None:
+        """The effects of every comparison whose stages are evaluated; once all are, the seed's report."""
+        folders, found = self.evaluated[seed], self.effects.setdefault(seed, {})
+        ready = [n for n, c in enumerate(self.loop.compare) if n not in found and c.stages <= folders.keys()]
+        found |= {n: effects_of(self.loop.compare[n], folders) for n in ready}
+        if ready and len(found) == len(self.loop.compare):
+            from alignment.report import write_report
+
+            write_report(folders, self.home(seed) / "report.html")
+
+    def released(self) -> dict[str, Any]:
+        """The table, printed and as JSON, and the release."""
+        output, seeds = self.loop.chain.output, self.seeds
+        for step in steps_of(self.loop, self.path, seeds):
+            if step.evaluates:
+                self.evaluated.setdefault(step.seed, {})[step.evaluates] = Path(output) / step.name
+        for seed in self.every_seed:
+            self.compare(seed)
+        per_seed = [[e for n in sorted(found) for e in found[n]] for found in self.effects.values()]
+        effects = per_seed[0] if seeds == 1 else over_seeds(per_seed)
+        out = Path(output) / (f"effects_{seeds}_seeds.json" if seeds > 1 else "effects.json")
+        result = {"seeds": seeds, "effects": [effect.to_json() for effect in effects], "output": output}
+        out.write_text(json.dumps(result, indent=2), encoding="utf-8")
+        released = loop_release(output, self.run_to_release, fresh=self.fresh)
+        if not self.quiet:
+            _print_table(effects, seeds)
+            report = self.home(self.every_seed[0]) / "report.html"
+            Console().print(f"report: {report}\nreleased: {released}", highlight=False)
+        return {**result, "released": str(released)}
 
 
 def effects_of(comparison: Comparison, folders: dict[str, Path]) -> list[Effect]:

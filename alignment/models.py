@@ -199,11 +199,20 @@ def check_generation(path: str) -> None:
 
 
 def load_for_inference(path: str, *, max_pixels: int | None = None) -> tuple[Any, Any]:
-    """Model in eval mode, on the accelerator if there is one, and its processor (within the pixel budget)."""
+    """Model in eval mode, on this rank's accelerator if there is one, and its processor (within the pixel budget)."""
     check_model_name(path)
     model: Any = load_model(path).eval()
     use_one_call(model)
-    return model.to("cuda" if torch.cuda.is_available() else "cpu"), load_processor(path, max_pixels=max_pixels)
+    return model.to(_own_device()), load_processor(path, max_pixels=max_pixels)
+
+
+def _own_device() -> str:
+    """The card of this rank, which it is given by its number on the node; the CPU where there is none."""
+    if not torch.cuda.is_available():
+        return "cpu"
+    card = int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count()  # a launcher may show each rank one card
+    torch.cuda.set_device(card)
+    return f"cuda:{card}"
 
 
 def freeze(model: torch.nn.Module, parts: list[str]) -> None:

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from alignment.controls import Row, pixels
-from alignment.generation import generate
+from alignment.generation import generate, like_batches
 from alignment.metrics import score_answers, summarise
+from alignment.ranks import over_ranks
 from data_builders.render import report
 from rewards.facts import Facts, Finding
 from rewards.json_lines import read_json_list
@@ -41,7 +42,7 @@ class OperatingPoint:
 def operating_points(
     model: Any, processor: Any, rows: Sequence[Row], biases: Sequence[float], *, batch_size: int = 32
 ) -> list[OperatingPoint]:
-    """The model's trade-off on the report rows among ``rows``, one point for each bias.
+    """The model's trade-off on the report rows among ``rows``, one point for each bias. Ranks share out the batches.
 
     Raises: InputError if there are no reports, or no token of the model begins denials alone.
     """
@@ -63,11 +64,14 @@ def _is_read(row: Row) -> bool:
 def _point(
     model: Any, processor: Any, rows: list[Row], tokens: list[int], bias: float, batch_size: int
 ) -> OperatingPoint:
-    said = generate(
-        model, processor, rows, max_new_tokens=MAX_NEW_TOKENS, batch_size=batch_size,
-        token_bias=dict.fromkeys(tokens, bias),
-    )  # fmt: skip
-    found = summarise(score_answers(rows, [answer.strip() for (answer,) in said]), num_resamples=1)
+    how: dict[str, Any] = {"max_new_tokens": MAX_NEW_TOKENS, "token_bias": dict.fromkeys(tokens, bias)}
+    batches = [indices for indices, _ in like_batches(rows, MAX_NEW_TOKENS, batch_size)]
+
+    def reports(batch: list[int]) -> list[list[str]]:
+        return generate(model, processor, [rows[k] for k in batch], batch_size=len(batch), **how)
+
+    said = {k: text for batch, texts in over_ranks(batches, reports) for k, (text,) in zip(batch, texts, strict=True)}
+    found = summarise(score_answers(rows, [said[k].strip() for k in range(len(rows))]), num_resamples=1)
     names = ("omission_rate", "hallucination_rate", "finding_f1", "report_parse_failure")
     return OperatingPoint(bias, *(found[name].value if name in found else float("nan") for name in names))
 

@@ -8,12 +8,14 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import lru_cache
 from itertools import count
+from pathlib import Path
 from typing import Any, TypeVar
 
-from alignment.engine import leave_process_group
+from alignment.engine import is_main_process, leave_process_group
+from data_builders.locks import only_one
 from rewards.strict_yaml import InputError
 
 Found = TypeVar("Found")
@@ -21,6 +23,8 @@ Task = TypeVar("Task")
 POLL_S = 0.1
 LAST_WORD_S = 10.0
 """How long a process that ends by a fault waits for the others to end with it: longer ones are busy elsewhere."""
+LARGEST = 4 << 20
+"""Signs of one value of torch's store, which breaks off at 8 MB."""
 FAULT, ENDED = "fault", "ended"
 _turns = count()
 
@@ -66,15 +70,27 @@ def from_all(value: Any) -> list[Any]:
     if num_ranks() == 1:
         return [json.loads(json.dumps(value))]
     store, turn, rank = _store(), f"turn {next(_turns)}", int(os.environ["RANK"])
-    store.set(f"{turn}: {rank}", json.dumps(value))
+    own = _parts(json.dumps(value))
+    for n, part in enumerate(own[1:], start=1):
+        store.set(f"{turn}: {rank}/{n}", part)
+    store.set(f"{turn}: {rank}", f"{len(own)} {own[0]}")  # last: whoever sees it finds the others
     names = [f"{turn}: {k}" for k in range(num_ranks())]
     _until(lambda: store.check([FAULT]) or store.check(names))
     raise_fault_of_another()
-    values = [json.loads(store.get(name)) for name in names]
+    values: list[Any] = []
+    for name in names.copy():
+        number, _, first = store.get(name).decode().partition(" ")
+        more = [f"{name}/{n}" for n in range(1, int(number))]
+        values.append(json.loads(first + "".join(store.get(part).decode() for part in more)))
+        names += more
     if store.add(turn, 1) == num_ranks():  # all have read them
         for name in (*names, turn):
             store.delete_key(name)
     return values
+
+
+def _parts(text: str) -> list[str]:
+    return [text[start : start + LARGEST] for start in range(0, len(text), LARGEST)]
 
 
 def over_ranks(tasks: Sequence[Task], work: Callable[[Task], Any]) -> Iterator[tuple[Task, Any]]:
@@ -88,6 +104,17 @@ def over_ranks(tasks: Sequence[Task], work: Callable[[Task], Any]) -> Iterator[t
         some = tasks[start : start + ranks]
         done = from_all(work(some[rank]) if rank < len(some) else None)
         yield from zip(some, done, strict=False)  # in the last round some processes have no task
+
+
+@contextlib.contextmanager
+def alone_at(output: Path) -> Generator[None]:
+    """No other launch writes to ``output`` within this block: rank 0 holds its lock. All processes come by here.
+
+    Raises: InputError if another process is in such a block, or nothing can be written there.
+    """
+    with contextlib.ExitStack() as held:
+        agreed(lambda: held.enter_context(only_one(output)) if is_main_process() else None)
+        yield
 
 
 def raise_fault_of_another() -> None:

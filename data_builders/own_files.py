@@ -16,7 +16,7 @@ from rewards.strict_yaml import InputError
 CARD = "card.json"
 BESIDE = re.compile(
     r"gallery\.html|splits\.json|relevance-[^/]+\.jsonl|quarantine/reasons\.jsonl|quarantine/pool/[^/]+\.parquet"
-    r"|pool/[^/]+\.(parquet|fresh|counterparts\.jsonl?(\.lock)?)|pool/\.[^/]+\.parquet\.(lock|unfinished)"
+    r"|pool/[^/]+\.(parquet|fresh|sbatch|counterparts\.jsonl?(\.lock)?)|pool/\.[^/]+\.parquet\.(lock|unfinished)"
     r"|pool/[^/]+\.rows/.+"
 )
 

@@ -152,6 +152,7 @@ def test_a_file_that_was_added_to_a_run_is_named_and_the_run_stays(desk, theirs)
 
 @pytest.mark.parametrize("path", [
     "recipe.resolved.yaml.17.tmp", "provenance.json", "launch.sbatch", "audit.html", "log.jsonl", "ledger/rank3.jsonl",
+    "evaluation.sbatch",
     "ledger/epoch0.json", "preference/card.json", "preference/.pairs.parquet.unfinished", "relevance-pairs.jsonl",
     "checkpoints/README.md", "checkpoints/checkpoint-8/global_step8/zero.pt", "checkpoints/checkpoint-8/latest",
     "checkpoints/completions/completions_00001.parquet", "checkpoints/runs/x/events.out.tfevents.1.host.2.0",

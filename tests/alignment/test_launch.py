@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
-from alignment.launch import Place, Run, launch, line, sbatch_script, shell_line, submit
+from alignment.cli import app
+from alignment.launch import Asked, Command, Place, Run, launch, line, sbatch_script, shell_line, submit
 from alignment.models import load_model
 from rewards.strict_yaml import InputError
 from tests.alignment.test_deepspeed import ROOT
@@ -75,6 +77,28 @@ def test_the_printed_line_holds_its_environment():
     assert words[-len(TRAIN) :] == TRAIN
 
 
+def test_what_the_user_says_of_the_network_wins(monkeypatch):
+    for said in ("0", ""):
+        monkeypatch.setenv("HF_HUB_OFFLINE", said)
+        assert f"HF_HUB_OFFLINE={said}" in shlex.split(shell_line(RUN, Place()))
+        assert f"export HF_HUB_OFFLINE=${{HF_HUB_OFFLINE-{shlex.quote(said)}}}\n" in sbatch_script(RUN, Place())
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    assert "export HF_HUB_OFFLINE=${HF_HUB_OFFLINE-1}\n" in sbatch_script(RUN, Place())
+
+
+def test_a_job_asks_for_time_memory_and_enough_cpus():
+    asked = sbatch_script(RUN, Place(gpus=8), Asked("1-12:00:00", "200G")).splitlines()
+    assert {"#SBATCH --time=1-12:00:00", "#SBATCH --mem=200G", "#SBATCH --cpus-per-task=64"} <= {*asked}
+    assert 'export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-64}"' in asked
+    assert "#SBATCH --cpus-per-task=6" in sbatch_script(RUN, Place(gpus=8), Asked(cpus=6)).splitlines()
+    unasked = sbatch_script(RUN, Place(gpus=8))
+    assert "--time" not in unasked
+    assert "--mem" not in unasked
+    for fault in ({"time": "soon"}, {"time": "1:00\n#SBATCH --nice"}, {"mem": "200 G"}):
+        with pytest.raises(InputError, match="expected"):
+            Asked(**fault)
+
+
 @pytest.mark.parametrize("nodes", [1, 16])
 def test_the_batch_script_asks_for_what_torchrun_is_told(nodes, tmp_path):
     script = sbatch_script(RUN, Place(nodes=nodes, gpus=8))
@@ -112,7 +136,7 @@ def test_the_batch_script_runs_torchrun_at_the_first_host(tmp_path):
 def test_without_sbatch_the_script_is_left_and_named(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(InputError, match=r"launch\.sbatch"):
-        submit(RUN, Place(nodes=2, gpus=8), tmp_path / "run")
+        submit(RUN, Place(nodes=2, gpus=8), tmp_path / "run" / "launch.sbatch")
     assert (tmp_path / "run" / "launch.sbatch").read_text() == sbatch_script(RUN, Place(nodes=2, gpus=8))
 
 
@@ -124,6 +148,75 @@ def test_more_gpus_than_there_are_is_refused():
 def clinalign(*arguments):
     command = [sys.executable, "-m", "alignment", *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False)
+
+
+def printed(*words):
+    """What ``launch`` prints in place of starting anything."""
+    done = CliRunner().invoke(app, ["launch", *map(str, words), "--dry-run"])
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_launch_takes_its_options_anywhere_and_hands_on_the_others(data):
+    words = ["counterparts", data / "prompt/align", "pool/align", "--model", "sft=./runs/x", "--limit", 3]
+    said = printed("--gpus", 4, *words[:3], "--cpu", *words[3:])
+    assert shlex.split(said)[-len(words) - 3 :] == ["4", "-m", "alignment", *map(str, words)]
+    assert "DS_ACCELERATOR=cpu" in said
+
+
+def test_a_launched_evaluation_is_one_job_whose_script_lies_in_the_run(tmp_path, monkeypatch):
+    (tmp_path / "sft/model").mkdir(parents=True)
+    (tmp_path / "sft/model/config.json").write_text('{"model_type": "idefics3"}')
+    said = printed("eval", tmp_path / "sft", "data/x/prompt/test", "--gpus", 8, "--slurm", "--limit", 3)
+    assert "#SBATCH --job-name=clinalign-eval-sft\n" in said
+    assert f"--nproc_per_node 8 -m alignment eval {tmp_path}/sft data/x/prompt/test --limit 3\n" in said
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "sft/evaluation.sbatch; submit" in refused("eval", tmp_path / "sft", "data/x/prompt/test", "--slurm")
+    assert (tmp_path / "sft/evaluation.sbatch").is_file()
+
+
+def refused(*words):
+    done = CliRunner().invoke(app, ["launch", *map(str, words)])
+    assert done.exit_code == 2, done.output
+    return " ".join(done.output.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["RECIPE", "--gpu", 2], "no option --gpu. Did you mean '--gpus'?"),
+        (["--gpu", 2, "RECIPE"], "no option --gpu. Did you mean '--gpus'?"),
+        (["RECIPE", "--frsh"], "no option --frsh. Did you mean '--fresh'?"),
+        (["eval", "runs/x", "data/x", "--limt=3"], "no option --limt. Did you mean '--limit'?"),
+        (["eval", "runs/x", "data/x", "--fresh"], "eval knows no --fresh; leave it out."),
+        (["eval", "runs/x"], "Missing argument 'data'"),
+        (["RECIPE", "--time", "3:00"], "asked of Slurm; add --slurm"),
+        (["RECIPE", "--time", "3h", "--slurm"], "--time 3h: expected such as 90 (minutes), 12:00:00"),
+    ],
+)
+def test_a_misspelt_option_is_one_error_before_anything_starts(words, told, write_recipe, monkeypatch):
+    monkeypatch.setattr("alignment.launch.launch", lambda *_: pytest.fail("started"))
+    recipe = write_recipe()
+    assert told in refused(*(recipe if word == "RECIPE" else word for word in words))
+
+
+def test_fresh_goes_to_the_ranks(write_recipe):
+    said = printed(write_recipe(), "--fresh", "trainer.max_steps=1", "--gpus", 2)
+    assert shlex.split(said)[-2:] == ["trainer.max_steps=1", "--fresh"]
+
+
+@pytest.mark.parametrize("run", [Run(Path("x.yaml"), fresh=True), Command("a b/c", ["demo", "x y.yaml"], fresh=True)])
+def test_a_job_that_is_started_again_does_not_begin_anew(run, tmp_path):
+    file = tmp_path / "x.sbatch"
+    file.write_text(sbatch_script(run, Place(gpus=2)))
+    for name, body in {"scontrol": "echo first", "srun": 'printf "%s\\n" "$@"'}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "77", "SLURM_JOB_NODELIST": "x"}
+    for restarts, words in (({}, run.arguments), ({"SLURM_RESTART_COUNT": "1"}, run.arguments[:-1])):
+        done = subprocess.run(["bash", str(file)], env=env | restarts, capture_output=True, text=True, check=True)
+        assert done.stdout.splitlines()[-len(words) :] == words
+        assert done.stdout.count("--fresh") == words.count("--fresh")
 
 
 @pytest.mark.slow

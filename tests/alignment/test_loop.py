@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from alignment.evaluate import Evaluation
-from alignment.loop import Effect, _change, _is_of, effects_of, over_seeds
+from alignment.loop import Effect, _change, effects_of, over_seeds
+from alignment.loop_evaluation import is_of
 from alignment.loop_file import Comparison, read_loop
 from rewards.strict_yaml import InputError
 
@@ -145,11 +146,11 @@ def test_a_line_without_a_figure_is_null_in_json_and_a_sentence_in_the_table():
 
 
 def test_an_evaluation_of_other_weights_is_made_again(tmp_path):
-    assert not _is_of(tmp_path, "a")
+    assert not is_of(tmp_path, "a")
     about: dict = dict(num_rows=1, num_patients=1, seed=0, max_new_tokens={}, versions={}, metrics={})
     Evaluation(model="m", data="d", data_sha256="0", data_card=None, model_sha256="a", **about).write(tmp_path)
-    assert _is_of(tmp_path, "a")
-    assert not _is_of(tmp_path, "b")
+    assert is_of(tmp_path, "a")
+    assert not is_of(tmp_path, "b")
 
 
 def test_seeds_without_a_figure_are_counted():

@@ -6,7 +6,8 @@ import shutil
 import pytest
 import yaml
 
-from alignment.loop import _evaluated, run_loop
+from alignment.loop import run_loop
+from alignment.loop_evaluation import evaluated
 from alignment.loop_file import read_loop
 from alignment.loop_release import NOTE, check_release, loop_release
 from alignment.manifest import verify
@@ -127,4 +128,4 @@ def test_a_loops_evaluation_is_told_where_another_one_is_made(loop_file, trained
         only_one(run / "evaluation"),
         pytest.raises(InputError, match=r"evaluation: process \d+ on .* is writing there now"),
     ):
-        _evaluated(read_loop(loop_file), tmp_path / "data", run, run / "evaluation", controls=False)
+        evaluated(read_loop(loop_file), tmp_path / "data", run, run / "evaluation", controls=False)

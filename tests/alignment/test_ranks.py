@@ -19,6 +19,8 @@ from rewards.strict_yaml import InputError
 from tests.alignment.test_resume_after_kill import ROOT, SERVER
 
 LIMIT_S = 120
+LARGER = 9 << 20
+"""Bytes that a value of torch's store cannot have."""
 
 
 def rank(words, log, env):
@@ -133,6 +135,7 @@ def share(env, file, unreadable):
 
     try:
         given = list(over_ranks(range(7), work)) + [(-1, each) for each in from_all(env["RANK"])]
+        given += [(-2, len(each)) for each in from_all("." * LARGER * int(env["RANK"]))]
     except InputError as fault:
         tell(str(fault))
         given = str(fault)
@@ -159,7 +162,9 @@ def shares(tmp_path, unreadable=None):
 def test_each_process_does_every_third_task_and_is_given_all(tmp_path):
     did, given = zip(*shares(tmp_path), strict=True)
     assert did == ([0, 3, 6], [1, 4], [2, 5])
-    assert given[0] == [[task, {"square": task * task}] for task in range(7)] + [[-1, "0"], [-1, "1"], [-1, "2"]]
+    squares = [[task, {"square": task * task}] for task in range(7)]
+    words = [*([-1, str(k)] for k in range(3)), *([-2, k * LARGER] for k in range(3))]
+    assert given[0] == squares + words
     assert given[1] == given[2] == given[0]
 
 

@@ -293,7 +293,7 @@ def test_what_commands_write_into_a_set_goes_with_it(tmp_path):
     fresh = everything(out)
     for name in (
         ".lock", ".DS_Store", "splits.json", "relevance-sft.jsonl", "quarantine/reasons.jsonl", "instruction/sft.fresh",
-        "quarantine/instruction/sft.parquet", "pool/align.parquet", "pool/align.counterparts.json",
+        "quarantine/instruction/sft.parquet", "pool/align.parquet", "pool/align.counterparts.json", "pool/align.sbatch",
         "pool/align.counterparts.jsonl", "pool/align.counterparts.jsonl.lock", "pool/.align.parquet.lock",
         "pool/.align.parquet.unfinished", "pool/align.rows/parquet/x.arrow", "quarantine/pool/align.parquet",
     ):  # fmt: skip

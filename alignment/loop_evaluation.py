@@ -1,0 +1,61 @@
+"""The evaluation of one stage of a loop: made where it is not there, or is of other weights than the stage's.
+
+Ranks share out the answers; rank 0 alone looks at what is there and writes.
+"""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from alignment.box_units import written_space
+from alignment.engine import is_main_process
+from alignment.evaluate import Evaluation, evaluate, limited, read_rows
+from alignment.kept_answers import is_finished
+from alignment.loop_file import Loop
+from alignment.models import load_for_inference
+from alignment.operating_points import biases_in, operating_points, write_points
+from alignment.ranks import alone_at, from_all
+from alignment.weights_digest import model_sha256
+
+
+def evaluated(loop: Loop, data: Path, run_folder: Path, out: Path, *, controls: bool) -> Path:
+    """The evaluation folder of a stage; made if it is not there, or is not of the weights that are there.
+
+    Raises: InputError if another process evaluates into it.
+    """
+    with alone_at(out):
+        _evaluate(loop, data, run_folder, out, controls=controls)
+    return out
+
+
+def _evaluate(loop: Loop, data: Path, run_folder: Path, out: Path, *, controls: bool) -> None:
+    weights, anew, points = from_all(_lacking(loop, run_folder, out) if is_main_process() else None)[0]
+    if anew:
+        model, processor = load_for_inference(str(run_folder))
+        done = evaluate(
+            model, processor, data / loop.test, out=out, model_name=str(run_folder), limit=loop.limit,
+            reference=data / loop.reference if loop.reference and controls else None,
+            blind_controls=controls, batch_size=128, progress=True, probe=loop.probe, probe_limit=loop.probe_limit,
+            box_space=written_space(str(run_folder)), weights_sha256=weights,
+        )  # fmt: skip
+        console = Console(stderr=True, quiet=not is_main_process())
+        for reason, number in done.unjudged.items():
+            console.print(f"{number} of {done.num_rows} rows: {reason}; not judged", highlight=False)
+    if points:
+        model, processor = load_for_inference(str(run_folder))
+        rows = limited(read_rows(data / loop.test), limit=loop.limit, seed=0)
+        found = operating_points(model, processor, rows, loop.operating_points, batch_size=128)
+        if is_main_process():
+            write_points(found, out)
+
+
+def _lacking(loop: Loop, run_folder: Path, out: Path) -> tuple[str | None, bool, bool]:
+    """By which the weights are known, whether they must be evaluated, and whether operating points are to be found."""
+    weights = model_sha256(str(run_folder))
+    anew = not (is_finished(out) and is_of(out, weights))
+    return weights, anew, bool(loop.operating_points) and (anew or biases_in(out) != loop.operating_points)
+
+
+def is_of(evaluation: Path, weights: str | None) -> bool:
+    """Whether the folder holds an evaluation of these weights."""
+    return (evaluation / "evaluation.json").is_file() and Evaluation.read(evaluation).model_sha256 == weights

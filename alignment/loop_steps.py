@@ -1,0 +1,139 @@
+"""The steps of a loop, each with what it reads: what one process runs in turn, and a cluster as a job each.
+
+A step is named by the folder that it fills, below the loop's output (``sft``, ``sft/evaluation``); ``build`` fills the
+data set's, ``release`` compares and releases. Left out: running them (``loop.py``).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alignment.kept_answers import is_finished
+from alignment.loop_file import UNTRAINED, Loop
+from data_builders.build_spec import BuildSpec, read_spec
+from rewards.json_lines import read_json
+from rewards.overrides import Override, with_overrides
+from rewards.strict_yaml import InputError, nearest, read_yaml
+
+BUILD, RELEASE = "build", "release"
+OF_MODEL, OF_INIT = "evaluation", "init_evaluation"
+
+
+@dataclass(frozen=True)
+class Step:
+    """``after``: the steps whose results it reads. ``stage``: the number of its stage in the chain, None of no stage.
+
+    ``evaluates``: the name that comparisons know the evaluation by, a stage's or ``untrained``; None of a training.
+    """
+
+    name: str
+    after: tuple[str, ...] = ()
+    seed: int = 0
+    stage: int | None = None
+    evaluates: str | None = None
+
+    @property
+    def is_on_gpus(self) -> bool:
+        """Whether it is shared out over ranks; the build and the release are the work of one process."""
+        return self.stage is not None
+
+
+def base_seed(loop: Loop, path: Path) -> int:
+    """The seed of the first stage's recipe; further seeds count from it."""
+    first = read_yaml(path.parent / loop.chain.stages[0].recipe)
+    return int(first.get("trainer", {}).get("seed", 42))
+
+
+def steps_of(loop: Loop, path: Path, seeds: int) -> list[Step]:
+    """Every step for so many seeds, in an order in which each comes after what it reads.
+
+    Raises: InputError if a stage has the name of another step.
+    """
+    if named := {BUILD, RELEASE} & {stage.name for stage in loop.chain.stages}:
+        raise InputError(f"{path}: chain.stages: no stage can be named '{named.pop()}', as a step is. Rename it.")
+    base = base_seed(loop, path)
+    steps = [step for k in range(seeds) for step in _of_seed(loop, path, base + k, single=seeds == 1)]
+    evaluations = tuple(step.name for step in steps if step.evaluates)
+    return [Step(BUILD), *steps, Step(RELEASE, evaluations)]
+
+
+def _of_seed(loop: Loop, path: Path, seed: int, *, single: bool) -> Iterator[Step]:
+    above = "" if single else f"seed{seed}/"
+    for index, stage in enumerate(loop.chain.stages):
+        name = f"{above}{stage.name}"
+        yield Step(name, (BUILD, *(f"{above}{read}" for read in _reads(loop, index, path))), seed, index)
+        if index == 0 and any(UNTRAINED in c.stages for c in loop.compare):
+            yield Step(f"{name}/{OF_INIT}", (name,), seed, index, UNTRAINED)
+        if _recipe(loop, index, path).get("method") != "pairs":
+            yield Step(f"{name}/{OF_MODEL}", (name,), seed, index, stage.name)
+
+
+def _recipe(loop: Loop, index: int, path: Path) -> dict[str, Any]:
+    return read_yaml(path.parent / loop.chain.stages[index].recipe)
+
+
+def _reads(loop: Loop, index: int, path: Path) -> list[str]:
+    """The earlier stages that a stage reads: as it is wired, and whose folders its recipe or overrides name."""
+    chain, stage = loop.chain, loop.chain.stages[index]
+    trained = [s.name for k, s in enumerate(chain.stages[:index]) if _recipe(loop, k, path).get("method") != "pairs"]
+    start = stage.model or (trained[-1] if trained else None)
+    wired: list[Override] = [("output", "")]
+    wired += [("model.path", "")] if start else []
+    wired += [("data.train", "")] if stage.train or stage.counterparts or chain.data else []
+    named = [*_texts(with_overrides(_recipe(loop, index, path), [*wired, *stage.overrides]))]
+    return [
+        s.name
+        for s in chain.stages[:index]
+        if s.name in (start, stage.train, *stage.counterparts)
+        or any(f"{text}/".startswith(f"{chain.output}/{s.name}/") for text in named)
+    ]
+
+
+def _texts(content: Any) -> Iterator[str]:
+    if isinstance(content, str):
+        yield content
+    elif isinstance(content, dict | list):
+        for value in content.values() if isinstance(content, dict) else content:
+            yield from _texts(value)
+
+
+def step_named(name: str, steps: list[Step], path: Path) -> Step:
+    """The step of this name.
+
+    Raises: InputError if there is none, with the nearest name.
+    """
+    for step in steps:
+        if step.name == name:
+            return step
+    known = [step.name for step in steps]
+    hint = nearest(name, known) or f" There are: {', '.join(known)}."
+    raise InputError(f"--step {name}: {path} has no such step.{hint}")
+
+
+def check_inputs(step: Step, steps: list[Step], loop: Loop, *, again: str) -> None:
+    """Before a step is done by itself: what it reads is there. ``again``: the command for a step, but for its name.
+
+    Raises: InputError naming the first step that must come before it.
+    """
+    for other in (known for known in steps if known.name in step.after and not _is_made(known, loop)):
+        raise InputError(
+            f"--step {step.name}: reads what step '{other.name}' makes, which is not done. Do that first: "
+            f"{again} {other.name}"
+        )
+
+
+def _is_made(step: Step, loop: Loop) -> bool:
+    if step.name == BUILD:
+        return is_built(read_spec(Path(loop.spec), []))
+    folder = Path(loop.chain.output) / step.name
+    if step.evaluates:
+        return is_finished(folder)
+    weights = (folder / "model" / name for name in ("config.json", "adapter_config.json"))
+    return any(file.is_file() for file in (*weights, folder / "preference" / "pairs.parquet"))
+
+
+def is_built(spec: BuildSpec) -> bool:
+    """Whether the data set is there as this spec asks for it."""
+    card = Path(spec.output) / "card.json"
+    return card.is_file() and read_json(card, "Build the set anew.").get("spec") == spec.model_dump(mode="json")
