@@ -99,6 +99,33 @@ def loaded_objects_left_alone() -> Generator[None]:
         gc.unfreeze()
 
 
+def let_go(trainer: Any) -> None:
+    """Ends the engine of a run that has done its work: what comes next finds the libraries as a new process does.
+
+    accelerate takes one DeepSpeed plugin a process, and transformers divides every model that it loads while a config
+    of ZeRO-3 is there. The process group stays: DeepSpeed and torch take up the one that they find.
+    """
+    from accelerate.state import AcceleratorState
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    for engine in (trainer.model_wrapped, getattr(trainer, "ref_model", None)):
+        if hasattr(engine, "destroy"):  # DeepSpeed's, which it keeps in tables of its own until then
+            engine.destroy()
+    trainer.accelerator.free_memory()
+    AcceleratorState._reset_state(reset_partial_state=True)  # accelerate has no public way (1.15)
+    unset_hf_deepspeed_config()
+    os.environ.pop("ACCELERATE_USE_DEEPSPEED", None)  # set by us and by accelerate
+
+
+def free_memory() -> None:
+    """Collects what nobody holds any more, and gives the accelerator's memory back."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
 def leave_process_group(code: int = 0, *, always: bool = False) -> None:
     """Ends a process of several that has done its work, with this exit code; does nothing where there is no group.
 

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from alignment.config_faults import check_config, check_model_name, told_of_trl
-from alignment.engine import is_main_process, loaded_objects_left_alone, prepare_deepspeed
+from alignment.engine import free_memory, is_main_process, let_go, loaded_objects_left_alone, prepare_deepspeed
 from alignment.own_files import is_of_run
 from alignment.ranks import agreed
 from alignment.recipe import Chain, Recipe, Stage, kept_places, parquet, read_recipe
@@ -59,7 +59,9 @@ def run(recipe: Recipe, *, fresh: bool = False, inputs: Iterable[Path] = ()) -> 
                 write_pairs(recipe)
             else:
                 _train(recipe, folder)
+        free_memory()  # of the model that is no longer needed
         _forget_rows(folder)
+        agreed(lambda: None)  # rank 0 has written what the next run reads
     return folder
 
 
@@ -258,6 +260,7 @@ def _train(recipe: Recipe, folder: Path) -> None:
         unfinished.replace(folder / "model")  # from here on the run counts as finished
     if asked := getattr(trainer, "asked_to_end", None):
         asked.end_if_asked(trainer.args)
+    let_go(trainer)
 
 
 def make_trainer(recipe: Recipe, folder: Path) -> Any:
