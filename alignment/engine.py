@@ -108,11 +108,13 @@ def let_go(trainer: Any) -> None:
     from accelerate.state import AcceleratorState
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-    for engine in (trainer.model_wrapped, getattr(trainer, "ref_model", None)):
+    engines: list[Any] = [trainer.model_wrapped, getattr(trainer, "ref_model", None)]
+    for engine in engines:
         if hasattr(engine, "destroy"):  # DeepSpeed's, which it keeps in tables of its own until then
             engine.destroy()
     trainer.accelerator.free_memory()
-    AcceleratorState._reset_state(reset_partial_state=True)  # accelerate has no public way (1.15)
+    # accelerate has no public way (1.15); transformers does the same before each config without DeepSpeed
+    AcceleratorState._reset_state(reset_partial_state=True)  # pyright: ignore[reportPrivateUsage]
     unset_hf_deepspeed_config()
     os.environ.pop("ACCELERATE_USE_DEEPSPEED", None)  # set by us and by accelerate
 

@@ -199,11 +199,13 @@ def check_generation(path: str) -> None:
 
 
 def load_for_inference(path: str, *, max_pixels: int | None = None) -> tuple[Any, Any]:
-    """Model in eval mode, on the accelerator if there is one, and its processor (within the pixel budget)."""
+    """Model in eval mode, on the process's own accelerator if there is one, and its processor (in the pixel budget)."""
     check_model_name(path)
+    if is_cuda := torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     model: Any = load_model(path).eval()
     use_one_call(model)
-    return model.to("cuda" if torch.cuda.is_available() else "cpu"), load_processor(path, max_pixels=max_pixels)
+    return model.to("cuda" if is_cuda else "cpu"), load_processor(path, max_pixels=max_pixels)
 
 
 def freeze(model: torch.nn.Module, parts: list[str]) -> None:

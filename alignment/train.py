@@ -59,9 +59,9 @@ def run(recipe: Recipe, *, fresh: bool = False, inputs: Iterable[Path] = ()) -> 
                 write_pairs(recipe)
             else:
                 _train(recipe, folder)
-        free_memory()  # of the model that is no longer needed
+        free_memory()
+        agreed(lambda: None)  # rank 0 has written what the next run reads, and nobody reads the rows any more
         _forget_rows(folder)
-        agreed(lambda: None)  # rank 0 has written what the next run reads
     return folder
 
 
