@@ -7,6 +7,7 @@ prepared before the first ``TrainingArguments``; both are settled here. Left out
 import atexit
 import contextlib
 import gc
+import inspect
 import os
 import sys
 import time
@@ -113,10 +114,25 @@ def let_go(trainer: Any) -> None:
         if hasattr(engine, "destroy"):  # DeepSpeed's, which it keeps in tables of its own until then
             engine.destroy()
     trainer.accelerator.free_memory()
+    _forget_modules()
     # accelerate has no public way (1.15); transformers does the same before each config without DeepSpeed
     AcceleratorState._reset_state(reset_partial_state=True)  # pyright: ignore[reportPrivateUsage]
     unset_hf_deepspeed_config()
     os.environ.pop("ACCELERATE_USE_DEEPSPEED", None)  # set by us and by accelerate
+
+
+def _forget_modules() -> None:
+    """Empties the tables in which DeepSpeed (0.19) keeps the modules of every engine of ZeRO-3 for good."""
+    if "deepspeed" not in sys.modules:
+        return
+    from deepspeed.runtime.zero import parameter_offload
+    from deepspeed.runtime.zero.partitioned_param_coordinator import PartitionedParameterCoordinator
+
+    parameter_offload.FWD_MODULE_STACK.clear()
+    for method in filter(inspect.isfunction, vars(PartitionedParameterCoordinator).values()):
+        for inner in inspect.getclosurevars(method).nonlocals.values():  # a cache, wrapped by another decorator
+            if hasattr(inner, "cache_clear"):
+                inner.cache_clear()
 
 
 def free_memory() -> None:

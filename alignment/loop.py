@@ -22,7 +22,7 @@ from alignment.loop_file import UNTRAINED, Comparison, Loop, read_loop
 from alignment.loop_release import check_release, loop_release
 from alignment.metrics import BY_FINDING, differences, ratios_in, score_answers, summarise
 from alignment.over_seeds import mean_over_seeds
-from alignment.train import refuse_others_in_stages, run, stage_recipe
+from alignment.train import check_stages, refuse_others_in_stages, run, stage_recipe
 from data_builders.interruptions import stands
 from data_builders.locks import only_one
 from data_builders.schema import user_turn
@@ -58,6 +58,7 @@ def run_loop(path: Path, *, seeds: int = 1, fresh: bool = False, quiet: bool = F
     Returns the effects (over seeds where there are several), the folders of the runs, report and release.
     """
     loop = read_loop(path)
+    check_stages(loop.chain, path)
     done = f"What is finished in {loop.chain.output} stands, and is not done again."
     with only_one(Path(loop.chain.output)), stands(lambda: done):
         for seed in range(base := _base_seed(loop, path), base + seeds) if fresh else ():

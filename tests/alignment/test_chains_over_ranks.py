@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 import time
+import weakref
 
 import pytest
 import torch
@@ -28,20 +29,25 @@ LIMIT_S = 240
 
 
 def worker(words, kill_stage, log, env):
-    """One rank of ``clinalign WORDS``; rank 1 is killed in mid-step of the stage of this name, behind its first."""
-    from alignment import resuming
+    """One rank of ``clinalign WORDS``, killed in the second step of the stage of this name."""
+    from alignment import resuming, train
     from alignment.cli import main
 
     os.environ.update(env)
     torch.set_num_threads(1)
-    noted = resuming.note_rows
+    noted, forget, models = resuming.note_rows, train._forget_rows, {}
 
     def with_killer(trainer, *more):
         noted(trainer, *more)
-        if kill_stage and f"/{kill_stage}/" in trainer.args.output_dir and env["RANK"] == "1":
+        models[trainer.args.output_dir] = weakref.ref(trainer.model)
+        if kill_stage and f"/{kill_stage}/" in trainer.args.output_dir:
             trainer.add_callback(Killed(1))
 
-    resuming.note_rows = with_killer
+    def with_count(folder):
+        print("models in memory:", [place for place, model in models.items() if model() is not None])
+        forget(folder)
+
+    resuming.note_rows, train._forget_rows = with_killer, with_count
     with log.open("w") as opened:
         sys.stdout = sys.stderr = opened
         sys.argv = ["clinalign", *map(str, words)]
@@ -51,10 +57,8 @@ def worker(words, kill_stage, log, env):
 def two(tmp_path, *words, kill_stage=None):
     """What two ranks said, and their exit codes."""
     shared, logs = launcher(2) | {"OMP_NUM_THREADS": "1"}, [tmp_path / f"{k}.log" for k in range(2)]
-    ranks = [
-        SERVER.Process(target=worker, args=(words, kill_stage, logs[k], {**shared, "RANK": str(k), "LOCAL_RANK": str(k)}))
-        for k in range(2)
-    ]
+    envs = [{**shared, "RANK": str(k), "LOCAL_RANK": str(k)} for k in range(2)]
+    ranks = [SERVER.Process(target=worker, args=(words, kill_stage, logs[k], envs[k])) for k in range(2)]
     last = time.monotonic() + LIMIT_S
     for process in ranks:
         process.start()
@@ -67,6 +71,8 @@ def two(tmp_path, *words, kill_stage=None):
 def trained(tmp_path, *words):
     said, codes = two(tmp_path, "train", *words)
     assert codes == [0, 0], "\n".join(text[-3000:] for text in said)
+    assert [text.count("trained: ") for text in said] == [1, 0]
+    return said
 
 
 def chain_of(tmp_path, data, **trainer):
@@ -94,9 +100,10 @@ def test_a_chain_under_zero_gives_the_weights_of_its_stages_one_by_one(data, tmp
     chain = chain_of(tmp_path, data, deepspeed=str(ROOT / f"recipes/deepspeed/zero{stage}.json"))
     if kill:  # its second trained stage, in which it then goes on
         _, codes = two(tmp_path, "train", chain, kill_stage=kill)
-        assert codes[1] == -9
+        assert codes == [-9, -9]
         assert not (tmp_path / "chain/dpo/model").exists()
-    trained(tmp_path, chain)
+    said = trained(tmp_path, chain)
+    assert said[1].count("models in memory: []") == said[1].count("models in memory") == 4
     for name, start in (("dpo", "sft"), ("grpo", "dpo")):
         trained(tmp_path, tmp_path / f"chain/{name}/recipe.resolved.yaml", f"output={tmp_path / name}")
         before, in_chain, alone = (tmp_path / place / "model" for place in (f"chain/{start}", f"chain/{name}", name))
