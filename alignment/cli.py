@@ -175,7 +175,7 @@ def train(
 
     Example: clinalign train recipes/sft/phantom_chest.yaml trainer.max_steps=100 output=runs/short
     """
-    from alignment.ranks import agreed
+    from alignment.ranks import agreed, end_with_the_others
     from alignment.recipe import read_recipe
     from alignment.train import run, run_chain
 
@@ -184,7 +184,9 @@ def train(
     else:
         read = agreed(lambda: read_recipe(recipe, overrides or []))
         folders = [run(read, fresh=fresh, inputs=[recipe])]
-    say({"trained": [str(folder) for folder in folders]}, as_json)
+    if is_main_process():
+        say({"trained": [str(folder) for folder in folders]}, as_json)
+    end_with_the_others(0)  # rank 0 may hold what they meet at
     leave_process_group()
 
 

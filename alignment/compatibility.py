@@ -180,6 +180,9 @@ KILLED_ZERO = "test_resume_after_kill.py::test_two_ranks_under_zero_go_on_to_the
 DIALOGUES = "test_dialogue_deepspeed.py::test_two_ranks_under_zero_2_train_on_dialogues"
 RATES = "test_module_settings.py::test_rates_hold_under_zero_2"
 LAUNCHED = "test_launch.py::test_launch_trains_on_two_cpu_processes"
+CHAIN = "test_chains_over_ranks.py::test_a_chain_under_zero_gives_the_weights_of_its_stages_one_by_one"
+PAIRS = "test_chains_over_ranks.py::test_two_ranks_write_the_pairs_of_one_and_ask_an_llm_once"
+CHAINED = "weights of the stages one by one, to the last bit"
 ALIKE = {
     "sft": "losses and gradient norms as on one process",
     "dpo": "losses and gradient norms as on one process",
@@ -210,6 +213,9 @@ WORKS = (
     Works("dialogues", "ZeRO-3", "takes too long for every change", None),
     Works("learning_rates", "ZeRO-2", "each part moves by its own rate", RATES),
     Works("learning_rates", "ZeRO-3", "takes too long for every change", None),
+    Works("a chain of SFT, pairs, DPO and GRPO in one call", "ZeRO-2", CHAINED, f"{CHAIN}[2-dpo]"),
+    Works("a chain of SFT, pairs, DPO and GRPO in one call", "ZeRO-3", CHAINED, f"{CHAIN}[3-None]"),
+    Works("pairs", "two processes", "the rows of one process", PAIRS),
     Works("launch", "two CPU processes", "trains some steps", LAUNCHED),
     Works("launch", "several nodes", "one machine here; the line for torchrun, accelerate and SLURM is checked", None),
     Works("quantization, liger, flash attention", "a GPU", NO_GPU, None),

@@ -4,6 +4,7 @@ Left out: keys that only a GPU can take, on a machine without one.
 """
 
 import contextlib
+import json
 import os
 import traceback
 import warnings
@@ -65,6 +66,12 @@ def _deepspeed_faults(file: Any) -> list[str]:
         return [f"trainer.deepspeed: {fault}"]
     if not isinstance(content, dict) or not isinstance(content.get("zero_optimization", {}), dict):
         return [f"trainer.deepspeed: {file}: expected an object of settings. See recipes/deepspeed/zero2.json."]
+    stage = content.get("zero_optimization", {}).get("stage", 0)
+    if type(stage) is not int or stage not in range(4):
+        return [
+            f"trainer.deepspeed: {file}: zero_optimization.stage: got {json.dumps(stage)}, expected 0, 1, 2 or 3. "
+            "See recipes/deepspeed/zero2.json."
+        ]
     return []
 
 

@@ -7,6 +7,7 @@ prepared before the first ``TrainingArguments``; both are settled here. Left out
 import atexit
 import contextlib
 import gc
+import inspect
 import os
 import sys
 import time
@@ -97,6 +98,50 @@ def loaded_objects_left_alone() -> Generator[None]:
         yield
     finally:
         gc.unfreeze()
+
+
+def let_go(trainer: Any) -> None:
+    """Ends the engine of a run that has done its work: what comes next finds the libraries as a new process does.
+
+    accelerate takes one DeepSpeed plugin a process, and transformers divides every model that it loads while a config
+    of ZeRO-3 is there. The process group stays: DeepSpeed and torch take up the one that they find.
+    """
+    from accelerate.state import AcceleratorState
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    engines: list[Any] = [trainer.model_wrapped, getattr(trainer, "ref_model", None)]
+    for engine in engines:
+        if hasattr(engine, "destroy"):  # DeepSpeed's, which it keeps in tables of its own until then
+            engine.destroy()
+    trainer.accelerator.free_memory()
+    _forget_modules()
+    # accelerate has no public way (1.15); transformers does the same before each config without DeepSpeed
+    AcceleratorState._reset_state(reset_partial_state=True)  # pyright: ignore[reportPrivateUsage]
+    unset_hf_deepspeed_config()
+    os.environ.pop("ACCELERATE_USE_DEEPSPEED", None)  # set by us and by accelerate
+
+
+def _forget_modules() -> None:
+    """Empties the tables in which DeepSpeed (0.19) keeps the modules of every engine of ZeRO-3 for good."""
+    if "deepspeed" not in sys.modules:
+        return
+    from deepspeed.runtime.zero import parameter_offload
+    from deepspeed.runtime.zero.partitioned_param_coordinator import PartitionedParameterCoordinator
+
+    parameter_offload.FWD_MODULE_STACK.clear()
+    for method in filter(inspect.isfunction, vars(PartitionedParameterCoordinator).values()):
+        for inner in inspect.getclosurevars(method).nonlocals.values():  # a cache, wrapped by another decorator
+            if hasattr(inner, "cache_clear"):
+                inner.cache_clear()
+
+
+def free_memory() -> None:
+    """Collects what nobody holds any more, and gives the accelerator's memory back."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def leave_process_group(code: int = 0, *, always: bool = False) -> None:

@@ -27,7 +27,7 @@ from alignment.loop_steps import BUILD, RELEASE, Step, base_seed, check_inputs, 
 from alignment.metrics import BY_FINDING, differences, ratios_in, score_answers, summarise
 from alignment.over_seeds import mean_over_seeds
 from alignment.ranks import agreed, alone_at, from_all
-from alignment.train import refuse_others_in_stages, run, stage_recipe
+from alignment.train import check_stages, refuse_others_in_stages, run, stage_recipe
 from data_builders.build import build
 from data_builders.build_spec import read_spec
 from data_builders.interruptions import stands
@@ -70,6 +70,7 @@ def run_loop(
     step than the last, the folder that it filled.
     """
     loop = agreed(lambda: read_loop(path))
+    agreed(lambda: check_stages(loop.chain, path))
     steps = agreed(lambda: steps_of(loop, path, seeds))
     running = _Running(loop, path, seeds=seeds, fresh=fresh, quiet=quiet)
     done = f"What is finished in {loop.chain.output} stands, and is not done again."

@@ -4,24 +4,27 @@ MMedPO (Zhu et al. 2024) section 3.1, with the rule set's reader in place of a j
 several samples is rejected. On phantoms these pairs teach what corrupted truths, which the model already tells apart,
 do not. Kinds: ``own_error``; ``degraded``, sampled under the noised image, where a model that looks must err;
 ``lesion_noise`` and ``look_alike`` (``image_pairs.py``); ``llm``, chosen or written by an LLM (``sampling.llm``).
+
+The ranks of a launch sample by turns (``own_answers.py``); all the rest rank 0 does alone, so that an LLM is asked
+once. The rows are the same for any number of ranks.
 """
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 from datasets import Dataset, Features, List, Value
 from datasets import Image as ImageFeature
-from rich.progress import track
 
 from alignment.data_summary import data_card
-from alignment.generation import generate
+from alignment.engine import is_main_process
 from alignment.image_pairs import Degraded, degraded, look_alike_pairs, noised_pairs
-from alignment.models import load_for_inference
-from alignment.processor_checks import check_file
+from alignment.own_answers import OwnAnswers
+from alignment.ranks import from_all
 from alignment.recipe import Recipe, Sampling, parquet
 from alignment.reward_functions import local_backend
 from alignment.row_cache import ROWS, stored_rows
@@ -105,7 +108,8 @@ def write_pairs(recipe: Recipe, *, ask: Ask | None = None) -> Path:
     """Pairs of every kind in ``sampling.kinds`` from the report rows of ``data.train``, and their card.
 
     They go to ``output/preference/pairs.parquet`` and ``card.json`` beside it; what judges said of their relevance to
-    ``output/relevance-pairs.jsonl``. ``ask``: the LLM of kind ``llm``, by default that of ``sampling.llm``.
+    ``output/relevance-pairs.jsonl``. ``ask``: the LLM of kind ``llm``, by default that of ``sampling.llm``. All ranks
+    come by here; where rank 0 is not done yet, the others have returned already.
 
     Raises: InputError if no pair can be built, or a kind lacks what it needs.
     """
@@ -113,15 +117,15 @@ def write_pairs(recipe: Recipe, *, ask: Ask | None = None) -> Path:
     data = data.select([k for k, task in enumerate(data["task"]) if task == "report"])
     if recipe.data.limit:
         data = data.select(range(min(recipe.data.limit, len(data))))
-    raw: Any = data.cast_column("images", List(ImageFeature(decode=False)))
-    rows: list[Row] = list(raw)
-    tally = PairTally()
-    if ask is None and recipe.sampling.llm is not None:
+    out, tally = Path(recipe.output) / "preference" / "pairs.parquet", PairTally()
+    if ask is None and recipe.sampling.llm is not None and is_main_process():
         ask = asker(open_llm(recipe.sampling.llm, local=local_backend))
-    out = Path(recipe.output) / "preference" / "pairs.parquet"
+    maker = _Maker(recipe, data, tally, ask)
+    maker.sample()
+    if not is_main_process():
+        return out
     out.parent.mkdir(parents=True, exist_ok=True)
-    made = _Maker(recipe, data, rows, tally, ask).pairs()
-    pairs = [*_weighted(made, recipe.sampling, out.parent.parent, tally), *_built(recipe)]
+    pairs = [*_weighted(maker.pairs(), recipe.sampling, out.parent.parent, tally), *_built(recipe)]
     if not pairs:
         raise InputError(
             f"{recipe.model.path} made no mistake on {len(data)} reports; there is nothing to prefer against."
@@ -164,35 +168,63 @@ def _card(pairs: list[Row], tally: PairTally) -> dict[str, Any]:
 
 @dataclass
 class _Maker:
-    """One run: ``data`` with decoded images, ``rows`` the same with their files."""
+    """One run: ``data`` with decoded images; ``own`` and ``under_noise``: what was sampled, once it was."""
 
     recipe: Recipe
     data: Dataset
-    rows: list[Row]
     tally: PairTally
     ask: Ask | None
+    noised: list[Degraded] = field(default_factory=list[Degraded])
+    own: list[list[str]] = field(default_factory=list[list[str]])
+    under_noise: list[list[str]] = field(default_factory=list[list[str]])
+
+    @cached_property
+    def raw(self) -> Any:
+        """The rows with their images as files."""
+        return self.data.cast_column("images", List(ImageFeature(decode=False)))
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """All of them, in memory; only rank 0 needs them."""
+        return list(self.raw)
+
+    def sample(self) -> None:
+        """Samples every answer that a kind needs. All ranks come by here."""
+        kinds, answers = {*self.recipe.sampling.kinds}, OwnAnswers(self.recipe)
+        if {"degraded", "lesion_noise"} & kinds and is_main_process():
+            self.noised = degraded(self.rows, self.recipe.sampling, grid=self._grid(), tally=self.tally.noise)
+        if {"own_error", "llm"} & kinds:
+            self.own = answers.to(range(len(self.data)), self._shown, name="clean")
+        if "degraded" in kinds:
+            places = from_all([one.place for one in self.noised])[0]
+            self.under_noise = answers.to(places, self._shown_noised, name="degraded")
+
+    def _shown(self, places: Sequence[int]) -> list[Row]:
+        return [self.data[place] for place in places]
+
+    def _shown_noised(self, places: Sequence[int]) -> list[Row]:
+        rows = [self.raw[place] for place in places]  # noised once more, so that no rank holds all pictures
+        made = degraded(rows, self.recipe.sampling, grid=self._grid(), tally=NoiseTally())
+        return [{**self.data[places[one.place]], "images": [one.image.convert("RGB")]} for one in made]
 
     def pairs(self) -> list[Row]:
+        """The pairs of every kind, from what was sampled."""
         kinds, sampling = self.recipe.sampling.kinds, self.recipe.sampling
-        places = list(range(len(self.rows)))
-        noised = self._noised() if {"degraded", "lesion_noise"} & {*kinds} else []
-        own = self._sampled(self.data) if {"own_error", "llm"} & {*kinds} else []
         pairs: list[Row] = []
         if "own_error" in kinds:
-            pairs += self._errors(places, own, kind="own_error", suffix="own")
+            pairs += self._errors(range(len(self.rows)), self.own, kind="own_error", suffix="own")
         if "llm" in kinds:
-            pairs += self._by_llm(own)
+            pairs += self._by_llm(self.own)
         if "degraded" in kinds:
-            shown = [{**self.data[one.place], "images": [one.image.convert("RGB")]} for one in noised]
-            pairs += self._errors([o.place for o in noised], self._sampled(shown), kind="degraded", suffix="degraded")
+            pairs += self._errors([o.place for o in self.noised], self.under_noise, kind="degraded", suffix="degraded")
         if "lesion_noise" in kinds:
-            made = noised_pairs(self.rows, noised)
-            pairs += [self._row(one.place, pair) for one, pair in zip(noised, made, strict=True)]
+            made = noised_pairs(self.rows, self.noised)
+            pairs += [self._row(one.place, pair) for one, pair in zip(self.noised, made, strict=True)]
         if "look_alike" in kinds:
             pairs += [self._row(place, pair) for place, pair in look_alike_pairs(self.rows, sampling)]
         return pairs
 
-    def _noised(self) -> list[Degraded]:
+    def _grid(self) -> int:
         card = data_card(parquet(self.recipe.data.train))
         grid = (card or {}).get("spec", {}).get("box_grid")
         if grid is None:
@@ -200,24 +232,9 @@ class _Maker:
                 f"sampling.kinds: {self.recipe.data.train} has no card.json that says the units of its boxes, "
                 "so lesions cannot be noised. Build it with: clinalign build."
             )
-        return degraded(self.rows, self.recipe.sampling, grid=grid, tally=self.tally.noise)
+        return grid
 
-    def _sampled(self, rows: Any) -> list[list[str]]:
-        """Several answers to each row; its images are decoded a few batches at a time."""
-        model, processor = load_for_inference(self.recipe.model.path, max_pixels=self.recipe.model.max_pixels)
-        check_file(processor, parquet(self.recipe.data.train))
-        options, size = self.recipe.sampling, 16 * self.recipe.sampling.batch_size
-        torch.manual_seed(options.seed)
-        responses: list[list[str]] = []
-        for start in track(range(0, len(rows), size), description="sampling own answers"):
-            some = [rows[place] for place in range(start, min(start + size, len(rows)))]
-            responses += generate(
-                model, processor, some, max_new_tokens=options.max_new_tokens, batch_size=options.batch_size,
-                num_samples=options.num_samples, temperature=options.temperature,
-            )  # fmt: skip
-        return responses
-
-    def _errors(self, places: list[int], responses: list[list[str]], *, kind: str, suffix: str) -> list[Row]:
+    def _errors(self, places: Sequence[int], responses: list[list[str]], *, kind: str, suffix: str) -> list[Row]:
         """The most conflicting answer of each row as its rejected one; rows without a usable one are counted."""
         pairs: list[Row] = []
         for place, said in zip(places, responses, strict=True):

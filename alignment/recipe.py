@@ -3,7 +3,7 @@
 ``trainer`` is TRL's own vocabulary, handed on verbatim. Left out: inheritance between recipes; a recipe says all of it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -279,15 +279,9 @@ def read_recipe(path: Path, overrides: Sequence[Override] = ()) -> Recipe:
     from alignment.compatibility import incompatibilities
     from alignment.dialogue_recipe import dialogue_faults
     from alignment.honest_answers import honesty_faults
-    from alignment.recipe_faults import data_faults, reward_faults, sampling_faults, trainer_faults, unused_faults
+    from alignment.recipe_faults import data_faults, reward_faults, sampling_faults, unused_faults
 
-    content = with_overrides(read_yaml(path), overrides)
-    faults = trainer_faults(content)
-    recipe: Recipe | None = None
-    try:
-        recipe = Recipe.model_validate(content)
-    except ValidationError as invalid:
-        faults = [*fault_lines(Recipe, invalid), *faults]
+    recipe, faults = _shape(path, overrides)
     if recipe is not None:
         faults += [*data_faults(recipe), *sampling_faults(recipe), *reward_faults(recipe), *dialogue_faults(recipe)]
         faults += [*unused_faults(recipe), *incompatibilities(recipe)]
@@ -295,6 +289,28 @@ def read_recipe(path: Path, overrides: Sequence[Override] = ()) -> Recipe:
     if faults or recipe is None:
         raise InputError("\n".join(f"{path}: {fault}" for fault in faults))
     return recipe
+
+
+def check_shapes(recipes: Iterable[tuple[Path, Sequence[Override]]]) -> None:
+    """Checks recipes with their overrides, as far as that can be before their data and models are made.
+
+    Raises: InputError with the faults of all: of the form, and of the trainer section with its DeepSpeed file.
+    """
+    faults = [f"{path}: {fault}" for path, overrides in recipes for fault in _shape(path, overrides)[1]]
+    if faults:
+        raise InputError("\n".join(dict.fromkeys(faults)))  # several stages may share a file
+
+
+def _shape(path: Path, overrides: Sequence[Override]) -> tuple[Recipe | None, list[str]]:
+    """The recipe (None where its form is wrong), and the faults that are seen without its data."""
+    from alignment.recipe_faults import trainer_faults
+
+    content = with_overrides(read_yaml(path), overrides)
+    faults = trainer_faults(content)
+    try:
+        return Recipe.model_validate(content), faults
+    except ValidationError as invalid:
+        return None, [*fault_lines(Recipe, invalid), *faults]
 
 
 def parquet(path: str) -> Path:

@@ -16,10 +16,10 @@ from typing import Any
 import yaml
 
 from alignment.config_faults import check_config, check_model_name, told_of_trl
-from alignment.engine import is_main_process, loaded_objects_left_alone, prepare_deepspeed
+from alignment.engine import free_memory, is_main_process, let_go, loaded_objects_left_alone, prepare_deepspeed
 from alignment.own_files import is_of_run
 from alignment.ranks import agreed
-from alignment.recipe import Chain, Recipe, Stage, kept_places, parquet, read_recipe
+from alignment.recipe import Chain, Recipe, Stage, check_shapes, kept_places, parquet, read_recipe
 from data_builders.digest import sha256
 from data_builders.interruptions import stands
 from data_builders.locks import only_one
@@ -59,6 +59,8 @@ def run(recipe: Recipe, *, fresh: bool = False, inputs: Iterable[Path] = ()) -> 
                 write_pairs(recipe)
             else:
                 _train(recipe, folder)
+        free_memory()
+        agreed(lambda: None)  # rank 0 has written what the next run reads, and nobody reads the rows any more
         _forget_rows(folder)
     return folder
 
@@ -136,8 +138,24 @@ def refuse_others_in_stages(chain: Chain) -> None:
 
 
 def read_chain(path: Path, overrides: list[str]) -> Chain:
-    """The chain in a ``stages:`` file, after overrides."""
-    return validated(Chain, with_overrides(read_yaml(path), overrides), where=str(path))
+    """The chain in a ``stages:`` file, after overrides.
+
+    Raises: InputError as ``check_stages`` does.
+    """
+    chain = validated(Chain, with_overrides(read_yaml(path), overrides), where=str(path))
+    check_stages(chain, path)
+    return chain
+
+
+def check_stages(chain: Chain, path: Path) -> None:
+    """Before the first stage trains: what is wrong in any of them, whatever the stages before it make.
+
+    Raises: InputError with all of it, such as a DeepSpeed file that is not there.
+    """
+    check_shapes(
+        (path.parent / stage.recipe, [*_wiring(chain, index, path), *stage.overrides])
+        for index, stage in enumerate(chain.stages)
+    )
 
 
 def stage_recipe(chain: Chain, index: int, path: Path, *, seed: int | None = None) -> Recipe:
@@ -145,6 +163,17 @@ def stage_recipe(chain: Chain, index: int, path: Path, *, seed: int | None = Non
 
     Where the stage names ``counterparts``, their answers are written first, unless they are there.
     """
+    stage = chain.stages[index]
+    file, wiring = path.parent / stage.recipe, _wiring(chain, index, path)
+    if stage.counterparts:
+        from alignment.counterparts import pool_of_stage
+
+        wiring.append(("data.train", pool_of_stage(chain, stage, file, wiring)))
+    return read_recipe(file, [*wiring, *stage.overrides, *_seeds(file, seed)])
+
+
+def _wiring(chain: Chain, index: int, path: Path) -> list[Override]:
+    """What a stage is given by the stages before it, but for the answers of its ``counterparts``."""
     stage = chain.stages[index]
     file = path.parent / stage.recipe
     wiring: list[Override] = [("output", f"{chain.output}/{stage.name}")]
@@ -155,11 +184,7 @@ def stage_recipe(chain: Chain, index: int, path: Path, *, seed: int | None = Non
         wiring.append(("data.train", f"{chain.output}/{stage.train}/preference/pairs"))
     elif chain.data:
         wiring.append(("data.train", f"{chain.data}/{'/'.join(_train_of(file).split('/')[-2:])}"))
-    if stage.counterparts:
-        from alignment.counterparts import pool_of_stage
-
-        wiring.append(("data.train", pool_of_stage(chain, stage, file, wiring)))
-    return read_recipe(file, [*wiring, *stage.overrides, *_seeds(file, seed)])
+    return wiring
 
 
 def _train_of(file: Path) -> str:
@@ -258,6 +283,7 @@ def _train(recipe: Recipe, folder: Path) -> None:
         unfinished.replace(folder / "model")  # from here on the run counts as finished
     if asked := getattr(trainer, "asked_to_end", None):
         asked.end_if_asked(trainer.args)
+    let_go(trainer)
 
 
 def make_trainer(recipe: Recipe, folder: Path) -> Any:

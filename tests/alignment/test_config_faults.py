@@ -5,14 +5,16 @@ import json
 from datetime import date
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
-from alignment.check import check_recipe
+from alignment.check import check_chain, check_recipe
 from alignment.cli import app
 from alignment.config_faults import check_config, check_model_name, told_of_trl
+from alignment.loop import run_loop
 from alignment.recipe import read_recipe
 from alignment.recipe_faults import config_class, trainer_faults
-from alignment.train import run
+from alignment.train import run, run_chain
 from alignment.trainer_values import OURS, refused_keys, value_faults
 from rewards.strict_yaml import InputError
 
@@ -45,11 +47,28 @@ def test_check_tells_what_no_run_would_take(write_recipe, override, told):
     assert told in fault_of(check_recipe, path, [override])
 
 
-@pytest.mark.parametrize("text", ["{", "[1]", '{"zero_optimization": 2}'])
+ODD_STAGES = [f'{{"zero_optimization": {{"stage": {stage}}}}}' for stage in ('"x"', "4", "true")]
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '{"zero_optimization": 2}', *ODD_STAGES])
 def test_a_damaged_deepspeed_file_is_told(write_recipe, tmp_path, text):
     file = tmp_path / "zero.json"
     file.write_text(text)
     assert f"trainer.deepspeed: {file}" in fault_of(read_recipe, write_recipe(trainer={"deepspeed": str(file)}))
+
+
+@pytest.mark.parametrize("command", [check_chain, run_chain, lambda path, _: run_loop(path)])
+def test_a_file_that_a_later_stage_lacks_is_told_before_the_first_one_trains(write_recipe, data, tmp_path, command):
+    write_recipe("sft")
+    write_recipe("dpo", trainer={"deepspeed": "gone.json"})
+    stages = [{"name": name, "recipe": f"{name}.yaml"} for name in ("sft", "dpo")]
+    chain = {"output": str(tmp_path / "run"), "data": str(data), "stages": stages}
+    loop = {"spec": "spec.yaml", "test": "prompt/test", "chain": chain, "release": "dpo"}
+    loop["compare"] = [{"before": "sft", "after": "dpo", "metrics": ["finding_f1"]}]
+    path = tmp_path / "both.yaml"
+    path.write_text(yaml.safe_dump(chain if command in (check_chain, run_chain) else loop))
+    assert fault_of(command, path, []) == f"{tmp_path}/dpo.yaml: trainer.deepspeed: gone.json: no such file."
+    assert not (tmp_path / "run").exists()
 
 
 def test_train_tells_what_this_machine_lacks_and_writes_nothing(write_recipe, tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ from alignment.library_names import installed_keys
 from alignment.loop_file import read_loop
 from alignment.recipe import Recipe
 from alignment.recipe_faults import config_class, trainer_faults
+from alignment.train import read_chain
 from data_builders.build_spec import read_spec
 from rewards.loading import load_reward
 from rewards.strict_yaml import read_yaml, validated
@@ -55,6 +56,11 @@ def test_a_loop_reads_strictly_and_its_stages_exist(file):
     loop = read_loop(file)
     assert all((file.parent / stage.recipe).is_file() for stage in loop.chain.stages)
     assert Path(loop.spec).name in {spec.name for spec in RECIPES.glob("data/*.yaml")}
+
+
+@pytest.mark.parametrize("file", sorted(RECIPES.glob("chains/*.yaml")), ids=name)
+def test_a_chain_reads_strictly_with_every_stage(file):
+    assert read_chain(file, []).stages
 
 
 @pytest.mark.parametrize("file", sorted(RECIPES.glob("deepspeed/*.json")), ids=name)

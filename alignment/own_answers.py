@@ -1,0 +1,69 @@
+"""A model's own sampled answers, by turns of the ranks of a launch: the same texts for any number of ranks.
+
+What a row is answered depends on its whole batch: on how far its prompt is padded, and on the random numbers, which
+the rows of a batch draw in turn. So the batch is the unit of work: its draws follow from ``sampling.seed`` and its
+number alone, and what is sampled changes with ``sampling.batch_size``. Left out: a row's answers apart from its batch,
+which would take a stream of random numbers for each row of the sampler.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from rich.progress import track
+
+from alignment.engine import is_main_process
+from alignment.generation import generate
+from alignment.models import load_for_inference
+from alignment.processor_checks import check_file
+from alignment.ranks import agreed, over_ranks
+from alignment.recipe import Recipe, parquet
+from data_builders.seeds import seeded
+
+Row = dict[str, Any]
+
+
+@dataclass
+class OwnAnswers:
+    """The model of a ``pairs`` recipe, loaded once by each rank, on a card of its own where there are GPUs."""
+
+    recipe: Recipe
+
+    def to(self, places: Sequence[int], shown: Callable[[Sequence[int]], list[Row]], *, name: str) -> list[list[str]]:
+        """Several answers to the row at each place, in this order. All ranks come by here, and are given all.
+
+        ``shown``: the rows at some places as the model is to see them; asked by each rank for its own batches only.
+        ``name``: of these questions; others draw other random numbers.
+
+        Raises: InputError if the model is not there, or refuses a row.
+        """
+        agreed(self._check)
+        size = self.recipe.sampling.batch_size
+        batches = [(k, places[start : start + size]) for k, start in enumerate(range(0, len(places), size))]
+        done = over_ranks(batches, lambda batch: self._answers(shown(batch[1]), seed_of(self.recipe, name, batch[0])))
+        told = track(done, "sampling own answers", total=len(batches), disable=not is_main_process())
+        return [answers for _, some in told for answers in some]
+
+    @cached_property
+    def _model(self) -> tuple[Any, Any]:
+        return load_for_inference(self.recipe.model.path, max_pixels=self.recipe.model.max_pixels)
+
+    def _check(self) -> None:
+        _, processor = self._model
+        if is_main_process():
+            check_file(processor, parquet(self.recipe.data.train))
+
+    def _answers(self, rows: list[Row], seed: int) -> list[list[str]]:
+        options = self.recipe.sampling
+        torch.manual_seed(seed)
+        return generate(
+            *self._model, rows, max_new_tokens=options.max_new_tokens, batch_size=options.batch_size,
+            num_samples=options.num_samples, temperature=options.temperature,
+        )  # fmt: skip
+
+
+def seed_of(recipe: Recipe, name: str, batch: int) -> int:
+    """Where torch's random numbers start for one batch."""
+    return int(seeded("own answers", recipe.sampling.seed, name, batch).integers(2**63))
