@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from alignment import kernels
-from alignment.models import load_model, model_options, part_of
-from alignment.module_settings import TowerCheckpointing
+from alignment.models import freeze, load_model, model_options, part_of
+from alignment.module_settings import TowerCheckpointing, spare_frozen_tower
 from alignment.recipe import ModelSection, read_recipe
 from alignment.train import make_trainer
 from rewards.strict_yaml import InputError
@@ -83,6 +83,42 @@ def test_the_tower_is_checkpointed_by_its_own_switch_with_the_same_gradients(on)
     assert {value for name, value in switched.items() if part_of(name) == "language"} == {not on}
     found = gradients()
     assert all(torch.allclose(found[name], expected[name], atol=1e-6) for name in expected)
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "idefics3", "llava"])
+def test_no_gradient_goes_through_a_frozen_tower_and_none_changes(family):
+    model = build(family).train()
+    freeze(model, ["vision"])
+    inputs = prompt_inputs(family, model, rows()[:1])
+    tower = next(m for name, m in model.named_modules() if type(m) is torch.nn.ModuleList and part_of(name) == "vision")
+    through: list[bool] = []
+    tower[-1].register_forward_hook(
+        lambda _, __, out: through.append((out[0] if type(out) is tuple else out).requires_grad)
+    )
+
+    def gradients():
+        recompute(model)
+        model.enable_input_require_grads()  # as trl does for adapters, and after every pass of the reference
+        model.zero_grad()
+        through.clear()
+        model(**inputs).logits.sum().backward()
+        return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+    expected = gradients()
+    assert through == [True], "transformers has stopped to ask for this gradient: spare_frozen_tower can go"
+    assert spare_frozen_tower(model)
+    for _ in range(2):
+        found = gradients()
+        assert through == [False]
+        assert expected.keys() == found.keys()
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_a_tower_of_which_anything_is_trained_keeps_its_gradients():
+    model = build("qwen2_5_vl")
+    freeze(model, ["vision"])
+    next(p for name, p in model.named_parameters() if "visual.blocks.0" in name).requires_grad_()
+    assert not spare_frozen_tower(model)
 
 
 without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a GPU")
