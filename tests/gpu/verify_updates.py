@@ -219,6 +219,7 @@ class Bench:
             "targets": cell.targets,
             "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
             "tower": self.tower,
+            "tower_spared": tower_is_spared(model),
         }
         note = f"{spread}; loss {watch.losses[0]:.4g}, gradient {watch.norms[0] if watch.norms else float('nan'):.4g}"
         note += f"; batch made in {watch.collating:.2f} s; set up in {made:.1f} s"
@@ -336,6 +337,12 @@ def restored(model):
                     getattr(module, table).pop(key)
                     for flags in FLAGS:
                         getattr(module, flags, {}).pop(key, None)
+
+
+def tower_is_spared(model):
+    """Whether ``module_settings.spare_frozen_tower`` has been at work on it."""
+    hooks = [hook for module in model.modules() for hook in module._forward_pre_hooks.values()]
+    return any(getattr(getattr(hook, "func", None), "__name__", "") == "_without_gradient" for hook in hooks)
 
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks")
@@ -477,56 +484,53 @@ def useful_flops(model, cell, size, prompt):
 
 
 def memory(figures, size, folder):
-    """What the estimate of ``check`` says a rank needs beside what was measured, cell by cell.
-
-    Each is given the tokens of its own layout. ``check`` itself counts GRPO's rows by the repeated one.
-    """
-    from alignment.estimate import memory_table
-    from alignment.meta_model import meta_model
-    from alignment.recipe import Recipe
-
+    """What the estimate of ``check`` says a rank needs beside what was measured, cell by cell."""
     measured = [f for f in read(figures.folder) if "peak_mib" in f]
     if not measured:
         raise LeftOut("nothing was measured in part c")
-    processor = make_processor(max(shapes(size), key=lambda s: s.image))
-    folder = config_folder(size, processor.tokenizer, folder / "model").parent
-    known = {cell.name: cell for cell in cells(size)}
-    stand_in = Bench(figures, size, None, processor, folder, None)
-    models = {}
+    estimates = Estimates(size, folder)
     for figure in measured:
-        cell = known[figure["cell"]]
-        with figures.measuring(f"{cell.name}: estimate", needs=3) as go:
+        with figures.measuring(f"{figure['cell']}: estimate", needs=3) as go:
             if not go:
                 continue
-            recipe = Recipe.model_validate(recipe_of(stand_in, cell, folder / "run", folder))
-            if cell.targets not in models:
-                models[cell.targets] = meta_model(recipe)
-            tokens = tokens_per_row(cell, figure["prompt_tokens"], size.answers)
-            table = memory_table(recipe, models[cell.targets], 1, tokens)
-            said = table["memory_gb_per_rank"][table["this_recipe"]]
+            said, batch = estimates.of(figure)
             peak = figure["peak_mib"] * 2**20 / 1e9
             parts = ", ".join(f"{name} {value:.1f}" for name, value in said.items() if value and name != "device")
-            layout = "repeated" if cell.method in (STOCK, ONE_CALL) else "shared prompts"
-            note = f"estimated {said['device']:.1f} GB ({parts}; {layout}), measured {peak:.1f} GB"
-            figures.add(f"{cell.name}: estimate / measured", said["device"] / peak, "", note, estimate=said)
+            note = f"estimated {said['device']:.1f} GB ({parts}; {batch.tokens:.0f} tokens), measured {peak:.1f} GB"
+            figures.add(f"{figure['cell']}: estimate / measured", said["device"] / peak, "", note, estimate=said)
 
 
-def tokens_per_row(cell, prompt, answers):
-    """Tokens that one of the batch's rows brings along: an answer of GRPO, a pair of DPO, a row of SFT.
+class Estimates:
+    """The estimate of ``check`` for measured cells; models without weights are made once for each kind of adapters."""
 
-    >>> shape = Shape((4, 5), 30, 2)
-    >>> [tokens_per_row(Cell("grpo", shape, m), 100, 8) for m in (STOCK, OURS)]  # 100 + 30; (100 + 8 * 30) / 8
-    [130, 42.5]
-    >>> [tokens_per_row(Cell("dpo", shape, m), 100, 8) for m in (STOCK, OURS)]  # 2 * (100 + 30); 100 + 2 * 30
-    [260, 160]
-    """
-    length = cell.shape.answer
-    if cell.kind == "sft":
-        return prompt + length
-    repeated = cell.method in (STOCK, ONE_CALL)
-    if cell.kind == "dpo":
-        return 2 * (prompt + length) if repeated else prompt + 2 * length
-    return prompt + length if repeated else (prompt + answers * length) / answers
+    def __init__(self, size, folder):
+        self.size, self.models = size, {}
+        processor = make_processor(max(shapes(size), key=lambda s: s.image))
+        self.folder = config_folder(size, processor.tokenizer, folder / "model").parent
+        self.known = {cell.name: cell for cell in cells(size)}
+
+    def of(self, figure):
+        """Gigabytes by part, and the batch; rows of a cell are equally long, so that repeated ones need no mask."""
+        from alignment.estimate import Row, batch_of, memory_table
+        from alignment.meta_model import meta_model
+        from alignment.recipe import Recipe
+        from alignment.shared_prefix import base_model
+
+        cell = self.known[figure["cell"]]
+        stand_in = Bench(None, self.size, None, None, self.folder, None)
+        recipe = Recipe.model_validate(recipe_of(stand_in, cell, self.folder / "run", self.folder))
+        if cell.targets not in self.models:
+            self.models[cell.targets] = meta_model(recipe)
+        model = self.models[cell.targets]
+        answers = cell.shape.answer * (2 if cell.kind == "dpo" else 1)
+        row = Row(prompt=figure["prompt_tokens"], answers=answers, images=cell.shape.image)
+        stocks = cell.method in (STOCK, ONE_CALL)
+        shared = cell.kind != "sft" and not stocks
+        batch = batch_of(recipe, row, base_model(model).config, shared=shared)
+        batch = batch if shared else replace(batch, mask=0.0)
+        hooked = not figure.get("tower_spared", False)
+        table = memory_table(recipe, model, 1, batch, hooked=hooked)
+        return table["memory_gb_per_rank"][table["this_recipe"]], batch
 
 
 def roof_of(folder):
