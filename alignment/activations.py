@@ -10,12 +10,13 @@ size i of the MLP, query width q and key width k (heads times head size), a laye
                values repeated for every query head; + 2 w q where q, k, v are one matrix, whose views keep it whole
     mask       3 bytes for each token of the row: sdpa turns the boolean one (1 byte, once) into an additive one (w)
     MLP        3 w i where it is gated (activation's input and output, and the other half), else w i
-    inputs     w of every input of a matrix that is trained; an adapter keeps a copy of its own in half precision,
-               because peft casts the input to the adapter's float32 and autocast casts it back; and w r for rank r
+    inputs     w of every different input of a matrix that is trained or adapted; and w r for rank r. Where peft casts
+               the input to the adapter's float32, and autocast back (``module_settings.keep_input_dtype`` leaves it
+               out unless there is dropout), every adapter keeps a copy of its own instead
 
 At its worst moment a layer holds this and, passing (counted, as the rest, by ``tests/alignment/test_activations.py``)::
 
-    adapters in half precision   6 i + 12 h: while the last matrix is recomputed, its input, the same in float32, and
+    adapters that cast           6 i + 12 h: while the last matrix is recomputed, its input, the same in float32, and
                                  six tensors of the residual stream; without recomputation 6 i + 6 h
     else                         gradients of the MLP and of input and output: w (3 i + 2 h); one i less where the last
                                  matrix is trained and has released its input; without a gate one i less
@@ -38,8 +39,8 @@ WORKSPACE = 2 * 32 * 2**20
 class Shape:
     """A layer's sizes, and what of it is trained.
 
-    ``inputs``: widths of the different inputs that this keeps; ``adapted``: widths of the inputs of all adapters;
-    ``ranks``: their ranks.
+    ``inputs``: widths of the different inputs that this keeps; ``adapted``: of the inputs of all adapters that cast
+    them; ``ranks``: the adapters' ranks.
     """
 
     hidden: int

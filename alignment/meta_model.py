@@ -89,8 +89,8 @@ def stacks_of(
 ) -> tuple[Stack, Stack]:
     """Language model and vision tower, with what the batch sends through each.
 
-    ``weight_bytes``: those of what is trained. ``hooked``: under checkpointing a gradient goes through a frozen tower
-    too, as trl alone has it (see ``module_settings.spare_frozen_tower``).
+    ``weight_bytes``: those of what is trained. ``hooked``: as trl alone has it, where under checkpointing a gradient
+    goes through a frozen tower too, and adapters cast their inputs (see ``module_settings.py``).
     """
     from alignment.models import part_of
 
@@ -101,7 +101,7 @@ def stacks_of(
     trained = {part: sum(p.numel() for own, _, p in parameters if own == part) for part in PARTS}
     language, tower = (_layers(model, part) for part in PARTS)
     shapes = [_shape(model, layers[0], part) for layers, part in zip((language, tower), PARTS, strict=True)]
-    if weight_bytes < 4:  # such adapters take their layer's input as it is
+    if weight_bytes < 4 or not (hooked or _drops(model)):  # such adapters take their layer's input as it is
         shapes = [replace(s, adapted=0, trained=s.trained or s.adapted > 0) for s in shapes]
     return (
         Stack(
@@ -114,6 +114,12 @@ def stacks_of(
             carries=bool(trained["vision"]) or (hooked and checkpointed), checkpointed=tower_checkpointed,
         ),
     )  # fmt: skip
+
+
+def _drops(model: Any) -> bool:
+    from torch.nn import Dropout
+
+    return any(isinstance(m, Dropout) and ".lora_dropout." in name for name, m in model.named_modules())
 
 
 def trains_projector(model: Any) -> bool:

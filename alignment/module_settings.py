@@ -1,16 +1,17 @@
-"""Learning rates by part of the model; checkpointing, attention and gradients of the vision tower by themselves.
+"""Learning rates by part of the model; the vision tower's checkpointing, attention and gradients; adapters' casts.
 
 A part is ``vision``, ``projector`` or ``language`` (see ``models.part_of``). Left out: rates by layer.
 """
 
 import logging
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
-from torch.nn import ModuleList
+from torch.nn import Dropout, ModuleList
 from torch.utils.checkpoint import checkpoint
 from transformers import TrainerCallback
 
@@ -35,6 +36,7 @@ def set_modules(trainer: Any, section: ModelSection) -> None:
     if section.tower_checkpointing is not None:
         trainer.add_callback(TowerCheckpointing(on=section.tower_checkpointing))
     spare_frozen_tower(trainer.model)
+    keep_input_dtype(trainer.model)
     for model in filter(None, (trainer.model, getattr(trainer, "ref_model", None))):
         log.info(use_one_call(model, section.tower_attention))
 
@@ -98,3 +100,23 @@ def _without_gradient(stack: Any, _: Any, args: tuple[Any, ...], kwargs: dict[st
 
 def _detached(value: Any) -> Any:
     return value.detach() if isinstance(value, Tensor) else value
+
+
+def keep_input_dtype(model: Any) -> int:
+    """How many adapters take an input in half precision as it is from now on, while autocast is on.
+
+    peft casts it to the adapter's float32, and autocast casts it back before the product: a round trip that changes no
+    bit, forward, recomputed and backward, of which every adapter keeps its own copy (peft's 4-bit layers leave it out
+    in the same way). Not where dropout stands between the two casts, and not outside autocast (generation).
+    """
+    adapted = [module for module in model.modules() if hasattr(module, "_cast_input_dtype")]  # peft 0.21
+    plain = [m for m in adapted if not any(isinstance(d, Dropout) for d in getattr(m, "lora_dropout", {}).values())]
+    for module in plain:
+        module._cast_input_dtype = partial(_cast_outside_autocast, module._cast_input_dtype)
+    return len(plain)
+
+
+def _cast_outside_autocast(cast: Callable[..., Any], x: Any, dtype: Any) -> Any:
+    kind = x.device.type if isinstance(x, Tensor) else ""
+    as_it_is = kind and torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == x.dtype
+    return x if as_it_is else cast(x, dtype)

@@ -19,6 +19,7 @@ from transformers import AttentionInterface, AutoConfig, AutoModelForImageTextTo
 
 from alignment.activations import Batch, Shape, passing, saved
 from alignment.meta_model import stacks_of
+from alignment.module_settings import keep_input_dtype
 from alignment.shared_prefix import base_model
 
 pytestmark = pytest.mark.filterwarnings("default")  # peft asks for a property that transformers is about to rename
@@ -32,7 +33,7 @@ ADAPTERS = r".*(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj|qkv|attn
 
 
 def model_of(size: str, trained: str, dtype: torch.dtype) -> Any:
-    """Two layers each; ``trained``: nothing (a gradient goes through), adapters, or whole."""
+    """Two layers each; ``trained``: nothing (a gradient goes through), adapters (that cast, or not), or whole."""
     hidden, heads, keys, inner, tower, tower_heads, tower_inner = SIZES[size]
     config = AutoConfig.for_model("qwen2_5_vl")
     text, vision = config.text_config, config.vision_config
@@ -43,9 +44,10 @@ def model_of(size: str, trained: str, dtype: torch.dtype) -> Any:
     vision.update(dict(out_hidden_size=hidden, fullatt_block_indexes=[0, 1]))
     torch.manual_seed(0)
     model: Any = AutoModelForImageTextToText.from_config(config, dtype=dtype, attn_implementation="sdpa")
-    if trained == "adapters":
+    if trained.startswith("adapters"):
         model = get_peft_model(model, LoraConfig(r=4, target_modules=ADAPTERS, task_type="CAUSAL_LM"))
-    model.requires_grad_(trained == "whole") if trained != "adapters" else None
+        return model.train()
+    model.requires_grad_(trained == "whole")
     return model.train()
 
 
@@ -149,15 +151,17 @@ class Alive(TorchDispatchMode):
         self.most = max(self.most, self.now)
 
 
+TRAINED = ("nothing", "adapters", "adapters that cast", "whole")
 CASES = [
-    *[("language", trained, masked) for trained in ("nothing", "adapters", "whole") for masked in (False, True)],
-    *[("vision", trained, False) for trained in ("nothing", "adapters", "whole")],
+    *[("language", trained, masked) for trained in TRAINED for masked in (False, True)],
+    *[("vision", trained, False) for trained in TRAINED],
 ]
 
 
-def shape_of(model: Any, part: str) -> Shape:
+def shape_of(model: Any, part: str, *, casts: bool) -> Shape:
     size = 4 if hasattr(model, "peft_config") else model.dtype.itemsize
-    stacks = stacks_of(model, Batch(1, 1, 1), weight_bytes=size, checkpointed=True, tower_checkpointed=True)
+    how: Any = dict(weight_bytes=size, checkpointed=True, tower_checkpointed=True, hooked=casts)
+    stacks = stacks_of(model, Batch(1, 1, 1), **how)
     return stacks[part == "vision"].shape
 
 
@@ -166,7 +170,9 @@ def shape_of(model: Any, part: str) -> Shape:
 @pytest.mark.parametrize(("part", "trained", "masked"), CASES)
 def test_a_layer_keeps_what_the_formula_says(part, trained, masked, size, dtype):
     model, w = model_of(size, trained, dtype), dtype.itemsize
-    layer, shape = layer_of(model, part, masked=masked), shape_of(model, part)
+    if trained == "adapters":
+        keep_input_dtype(model)
+    layer, shape = layer_of(model, part, masked=masked), shape_of(model, part, casts="cast" in trained)
     with torch.autocast("cpu", torch.bfloat16, enabled=w < 4):
         found = kept_bytes(layer)
     vectors = 4 * layer.heads + 4 * shape.norms  # sums of attention's rows, and of the norms' squares
@@ -178,7 +184,9 @@ def test_a_layer_keeps_what_the_formula_says(part, trained, masked, size, dtype)
 @pytest.mark.parametrize(("part", "trained", "masked"), CASES)
 def test_a_layer_that_is_computed_again_holds_at_its_worst_what_the_formula_says(part, trained, masked, dtype):
     model, w = model_of("real", trained, dtype), dtype.itemsize
-    layer, shape = layer_of(model, part, masked=masked), shape_of(model, part)
+    if trained == "adapters":
+        keep_input_dtype(model)
+    layer, shape = layer_of(model, part, masked=masked), shape_of(model, part, casts="cast" in trained)
     casting = torch.autocast("cpu", torch.bfloat16, enabled=w < 4)
     with casting:
         out = checkpoint(layer, layer.states, use_reentrant=False)

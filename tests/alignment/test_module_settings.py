@@ -4,10 +4,12 @@ import logging
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from alignment import kernels
 from alignment.models import freeze, load_model, model_options, part_of
-from alignment.module_settings import TowerCheckpointing, spare_frozen_tower
+from alignment.module_settings import TowerCheckpointing, keep_input_dtype, spare_frozen_tower
 from alignment.recipe import ModelSection, read_recipe
 from alignment.train import make_trainer
 from rewards.strict_yaml import InputError
@@ -119,6 +121,47 @@ def test_a_tower_of_which_anything_is_trained_keeps_its_gradients():
     freeze(model, ["vision"])
     next(p for name, p in model.named_parameters() if "visual.blocks.0" in name).requires_grad_()
     assert not spare_frozen_tower(model)
+
+
+@pytest.mark.filterwarnings("default")  # peft asks for a property that transformers is about to rename
+def test_adapters_that_keep_their_inputs_type_give_the_same_bits_by_fewer_operators():
+    model = build("qwen2_5_vl").bfloat16()
+    torch.manual_seed(0)
+    model = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)).train()
+    inputs = prompt_inputs("qwen2_5_vl", model, rows()[:1])
+
+    def update():
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16), Casts() as operators:
+            model(**inputs).logits.float().square().mean().backward()
+        return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}, operators.casts
+
+    expected, casts_before = update()
+    adapted = keep_input_dtype(model)
+    found, casts = update()
+    assert adapted > 10
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert any(gradient.any() for gradient in found.values())
+    assert casts_before - casts > 3.8 * adapted  # to float32 and back, forward and (but for the first layer) backward
+    model.generate(**inputs, max_new_tokens=1, do_sample=False)  # without autocast: float32 adapters as before
+
+
+@pytest.mark.filterwarnings("default")
+def test_dropout_stands_between_the_casts():
+    model = get_peft_model(build("qwen2_5_vl"), LoraConfig(r=4, target_modules=["q_proj"], lora_dropout=0.1))
+    assert keep_input_dtype(model) == 0
+
+
+class Casts(TorchDispatchMode):
+    """Counts casts."""
+
+    def __init__(self):
+        super().__init__()
+        self.casts = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.casts += func is torch.ops.aten._to_copy.default
+        return func(*args, **(kwargs or {}))
 
 
 without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a GPU")
