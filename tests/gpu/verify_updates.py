@@ -63,40 +63,47 @@ class Cell:
     method: str
     checkpointing: bool = True
     targets: str = LANGUAGE_LINEAR
+    compiled: bool = False
 
     @property
     def name(self) -> str:
         """As in the table."""
         more = "" if self.checkpointing else ", no checkpointing"
         more += "" if self.targets == LANGUAGE_LINEAR else ", adapters in the tower too"
+        more += ", compiled" if self.compiled else ""
         return f"{self.kind} {self.shape.name} {self.method}{more}"
 
     @property
     def group(self) -> tuple[Any, ...]:
         """Cells that are compared with one another."""
-        return self.kind, self.shape, self.checkpointing, self.targets
+        return self.kind, self.shape, self.checkpointing, self.targets, self.compiled
 
 
 def cells(size: Scale) -> list[Cell]:
-    """In order of worth."""
+    """In order of worth: each kind at the large image, then what was never measured, then stock as people have it."""
     first = shapes(size)
     if size.tiny:
         found = [Cell("grpo", first[0], m) for m in (*METHODS["grpo"], STOCK)]
-        found += [Cell("dpo", wide(first[1]), m) for m in METHODS["dpo"]]
-        found += [Cell("grpo", first[1], OURS, checkpointing=False), Cell("sft", wide(first[0]), OURS)]
-        return [*found, Cell("grpo", first[0], OURS, targets="all-linear")]
-    found = [Cell("grpo", first[0], m) for m in (*METHODS["grpo"], STOCK)]
-    found += [Cell("dpo", wide(first[0]), m) for m in METHODS["dpo"]]
-    found += [Cell("grpo", first[1], m) for m in METHODS["grpo"]]
-    found += [Cell("dpo", wide(first[1]), m) for m in METHODS["dpo"]]
-    found += [Cell("dpo", wide(first[0]), STOCK)]
-    found += [Cell("grpo", first[1], OURS, checkpointing=False)]
-    found += [Cell("sft", wide(first[0]), m) for m in METHODS["sft"]]
-    found += [Cell("grpo", s, m) for s in first[2:] for m in METHODS["grpo"]]
-    found += [Cell("grpo", first[0], m, targets="all-linear") for m in METHODS["grpo"]]
-    found += [Cell("dpo", wide(s), m) for s in first[2:] for m in METHODS["dpo"][:2]]
-    found += [Cell("sft", wide(first[1]), m) for m in METHODS["sft"]]
-    return found
+        found += [Cell("dpo", wide(first[1]), m) for m in (*METHODS["dpo"], STOCK)]
+        found += [Cell("grpo", first[1], OURS, checkpointing=False)]
+        found += [Cell("sft", wide(first[0]), m) for m in METHODS["sft"]]
+        found += [Cell("grpo", first[0], m, targets="all-linear") for m in METHODS["grpo"]]
+        return [*found, Cell("grpo", first[0], OURS, compiled=True)]
+    large, small, large_long, small_long = first
+    found = [Cell("grpo", large, m) for m in (OURS, ONE_CALL)]
+    found += [Cell("dpo", wide(large), m) for m in (OURS, ONE_CALL, EACH)]
+    found += [Cell("grpo", large_long, m) for m in (OURS, ONE_CALL)]
+    found += [Cell("sft", wide(large), m) for m in (OURS, ONE_CALL)]
+    found += [Cell("grpo", small, m) for m in (OURS, ONE_CALL)]
+    found += [Cell("grpo", large, m, targets="all-linear") for m in (OURS, ONE_CALL)]
+    found += [Cell("dpo", wide(large_long), m) for m in (OURS, ONE_CALL)]
+    found += [Cell("grpo", large, OURS, compiled=True), Cell("grpo", small, OURS, checkpointing=False)]
+    found += [Cell("dpo", wide(small), m) for m in (OURS, ONE_CALL, EACH)]
+    found += [Cell("dpo", wide(large), STOCK)]
+    found += [Cell("grpo", small_long, m) for m in (OURS, ONE_CALL)]
+    found += [Cell("sft", wide(small), m) for m in (OURS, ONE_CALL)]
+    found += [Cell("dpo", wide(small_long), m) for m in (OURS, ONE_CALL)]
+    return [*found, Cell("grpo", large, STOCK)]
 
 
 def wide(shape: Shape) -> Shape:
@@ -118,7 +125,7 @@ def updates(
     figures.add("model made in", time.time() - begun, "s", f"{sum(p.numel() for p in model.parameters()):,} parameters")
     bench = Bench(figures, size, model, processor, folder, roof)
     for cell in wanted:
-        slow = 25.0 if cell.method == STOCK and cell.kind == "dpo" else 0.0
+        slow = 25.0 if (cell.method == STOCK and cell.kind == "dpo") or cell.compiled else 0.0
         with figures.measuring(cell.name, needs=2.0 if size.tiny else NEEDS[cell.method] + slow) as go:
             if go:
                 bench.measure(cell)
@@ -145,6 +152,8 @@ class Bench:
             trainer = make(self, cell, self.dataset(rows, file, cell), file)
             model = trainer.model
             try:
+                if cell.compiled:
+                    compile_layers(model)
                 if cell.kind == "grpo":
                     self.feed(trainer, cell, rows)
                 watch = Watch(trainer, self.figures, 1 if self.size.tiny else REPETITIONS)
@@ -220,6 +229,7 @@ class Bench:
             "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
             "tower": self.tower,
             "tower_spared": tower_is_spared(model),
+            "compiled": cell.compiled,
         }
         note = f"{spread}; loss {watch.losses[0]:.4g}, gradient {watch.norms[0] if watch.norms else float('nan'):.4g}"
         note += f"; batch made in {watch.collating:.2f} s; set up in {made:.1f} s"
@@ -317,7 +327,7 @@ class Watch:
 
 @contextlib.contextmanager
 def restored(model):
-    """Takes away what a trainer adds to a model: trl's head, hooks and attributes of ours, input gradients."""
+    """Takes away what a trainer adds to a model: trl's head, hooks, attributes of ours, compiled layers."""
     from alignment.tower_attention import windowed_modules
 
     modules = [model, *model.modules()]
@@ -329,6 +339,7 @@ def restored(model):
         for config, attention in configs:
             config._attn_implementation = attention
         for module, attributes, hooks in kept:
+            module._compiled_call_impl = None
             for name in set(vars(module)) - attributes:
                 if name == "forward" or name.startswith("_clinalign"):
                     delattr(module, name)
@@ -337,6 +348,14 @@ def restored(model):
                     getattr(module, table).pop(key)
                     for flags in FLAGS:
                         getattr(module, flags, {}).pop(key, None)
+
+
+def compile_layers(model):
+    """Compiles each layer of the language model by itself: one graph for all of them, and nothing between them."""
+    from alignment.shared_prefix import base_model
+
+    for layer in base_model(model).model.language_model.layers:
+        layer.compile(dynamic=False)
 
 
 def tower_is_spared(model):
