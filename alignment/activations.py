@@ -5,11 +5,13 @@ the allocator reserves beyond them. For a token (a patch in the tower), at w byt
 size i of the MLP, query width q and key width k (heads times head size), a layer keeps for its backward pass::
 
     norms      4 h each: they compute in float32 and keep that copy (in float32 the first one's is the layer's input,
-               which a checkpoint is already); and w h each where their weight is trained
+               which a checkpoint is already); and w h each where their weight is trained; those of queries and keys,
+               where a family has them, the same of q + k
     attention  w (2 q + 2 k): queries, keys, values, output; k = q where a mask is given, as sdpa then wants keys and
                values repeated for every query head; + 2 w q where q, k, v are one matrix, whose views keep it whole
     mask       3 bytes for each token of the row: sdpa turns the boolean one (1 byte, once) into an additive one (w)
-    MLP        3 w i where it is gated (activation's input and output, and the other half), else w i
+    MLP        3 w i where it is gated (activation's input and output, and the other half), 2 w i for x sigmoid(1.7 x),
+               else w i
     inputs     w of every different input of a matrix that is trained or adapted; and w r for rank r. Where peft casts
                the input to the adapter's float32, and autocast back (``module_settings.keep_input_dtype`` leaves it
                out unless there is dropout), every adapter keeps a copy of its own instead
@@ -25,7 +27,8 @@ At its worst moment a layer holds this and, passing (counted, as the rest, by ``
 With checkpointing a layer keeps its input alone, w h, and one layer at a time the whole. A projector keeps 4 h + w h
 for a patch (its norm, and the input of its activation) where a gradient goes through it. The head, in tiles of 4096
 tokens and 32768 words (trl's fused one), keeps what ``_head`` says. Left out: single vectors (rotary tables, sums of
-squares), the allocator's rounding (0.3 % of a 7B's weights), generation's cache, and eager attention's matrices.
+squares), layer scales, more than one float32 copy in a norm (Gemma 3), the allocator's rounding (0.3 % of a 7B's
+weights), generation's cache, and eager attention's matrices.
 """
 
 from dataclasses import dataclass, replace
@@ -48,8 +51,9 @@ class Shape:
     keys: int
     inner: int
     norms: int = 2
-    gated: bool = True
+    inner_kept: int = 3
     fused: bool = False
+    head_norms: bool = False
     trained: bool = False
     trained_norms: int = 0
     adapted: int = 0
@@ -95,16 +99,18 @@ def saved(shape: Shape, w: float, *, mask: float = 0.0, checkpointed: bool = Tru
 
     >>> plain = Shape(hidden=10, queries=10, keys=2, inner=30)
     >>> saved(plain, 2)  # norms 2 x 40, attention 2 x (20 + 4), MLP 6 x 30
-    308
+    308.0
     >>> saved(plain, 4), saved(plain, 4, checkpointed=False)  # the layer's input is counted as its checkpoint, or here
-    (496, 536)
+    (496.0, 536.0)
     """
     half = w < 4
     of_input = 0 if half or not checkpointed else 1
     norms = 4 * shape.hidden * (shape.norms - of_input) + w * shape.hidden * shape.trained_norms
+    if shape.head_norms:
+        norms += (4 + w * (shape.trained_norms > 0)) * (shape.queries + shape.keys)
     attention = w * (2 * shape.queries + 2 * (shape.queries if mask else shape.keys) + 2 * shape.queries * shape.fused)
     inputs = w * ((shape.adapted if half and shape.adapted else shape.inputs) + shape.ranks)
-    return norms + attention + w * mask + w * shape.inner * (3 if shape.gated else 1) + inputs
+    return norms + attention + w * mask + w * shape.inner * shape.inner_kept + inputs
 
 
 def passing(shape: Shape, w: float, *, recomputed: bool = True) -> float:
@@ -117,7 +123,7 @@ def passing(shape: Shape, w: float, *, recomputed: bool = True) -> float:
     """
     if shape.adapted and w < 4:
         return 6 * shape.inner + (12 if recomputed else 6) * shape.hidden
-    inner = (3 if shape.gated else 2) - (shape.trained or shape.adapted > 0)
+    inner = max(2, shape.inner_kept) - (shape.trained or shape.adapted > 0)
     return w * (inner * shape.inner + 2 * shape.hidden)
 
 

@@ -130,9 +130,12 @@ def trains_projector(model: Any) -> bool:
 
 
 def patches_per_token(config: Any) -> int:
-    """Patches of the tower that become one image token."""
-    edge = getattr(config.vision_config, "spatial_merge_size", None) or getattr(config, "scale_factor", None)
-    return round(edge**2) if edge and edge >= 1 else 1
+    """Patches of the tower that become one image token; without the few tokens that a family adds around tiles."""
+    vision = config.vision_config
+    if per_image := getattr(config, "mm_tokens_per_image", None):  # Gemma 3 pools each image to so many
+        return round((vision.image_size // vision.patch_size) ** 2 / per_image)
+    merged = getattr(vision, "spatial_merge_size", None) or getattr(config, "scale_factor", None)
+    return round((merged or 1 / getattr(config, "downsample_ratio", 1)) ** 2)
 
 
 def patch_bytes(config: Any) -> float:
@@ -165,23 +168,27 @@ def _shape(model: Any, layer: Any, part: str) -> Shape:
 
     config = base_model(model).config
     own = config.get_text_config() if part == "language" else config.vision_config
+    hidden = getattr(own, "embed_dim", None) or own.hidden_size  # Qwen2-VL's tower has its output's as hidden_size
     heads = getattr(own, "num_attention_heads", None) or own.num_heads
-    size = getattr(own, "head_dim", None) or own.hidden_size // heads
+    size = getattr(own, "head_dim", None) or hidden // heads
     linear = {name: m for name, m in layer.named_modules() if isinstance(m, Linear)}
     plain = {name.removesuffix(".base_layer"): m for name, m in linear.items() if "lora_" not in name}
     adapters = {name.partition(".lora_A")[0]: m for name, m in linear.items() if "lora_A" in name}
     whole = [name for name, m in plain.items() if m.weight.requires_grad]
     inputs = {(name.rpartition(".")[0], plain[name].in_features) for name in (*whole, *adapters)}
-    norms = [m for m in layer.modules() if "Norm" in type(m).__name__ and m.weight.numel() == own.hidden_size]
+    kinds = " ".join(type(m).__name__ for m in layer.modules())
+    every = [m for m in layer.modules() if "Norm" in type(m).__name__]
+    norms = [m for m in every if m.weight.numel() == hidden]
     inner = [m.out_features for name, m in plain.items() if "mlp" in name]
     return Shape(
-        hidden=own.hidden_size,
+        hidden=hidden,
         queries=heads * size,
         keys=(getattr(own, "num_key_value_heads", None) or heads) * size,
-        inner=max(inner, default=getattr(own, "intermediate_size", 4 * own.hidden_size)),
+        inner=max(inner, default=getattr(own, "intermediate_size", 4 * hidden)),
         norms=len(norms),
-        gated=any("gate" in name for name in plain),
+        inner_kept=3 if any("gate" in name for name in plain) else 2 if "QuickGELU" in kinds else 1,
         fused=any(m.out_features == 3 * heads * size for m in plain.values()),
+        head_norms=any(m.weight.numel() == size for m in every),
         trained=bool(whole),
         trained_norms=sum("RMS" in type(m).__name__ and m.weight.requires_grad for m in norms),
         adapted=sum(m.in_features for m in adapters.values()),

@@ -7,15 +7,18 @@ import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn import ModuleList
 from transformers import AutoModelForImageTextToText
 
 from alignment.activations import Batch
 from alignment.estimate import Row, batch_of, load_of, memory_table, time_table, zero_of
 from alignment.memory import SETTINGS, Load, Zero, per_rank
-from alignment.meta_model import Counts, counts_of, known_config, meta_model
+from alignment.meta_model import Counts, counts_of, known_config, meta_model, patches_per_token, stacks_of
+from alignment.models import part_of
 from alignment.recipe import Recipe
 from rewards.strict_yaml import InputError
 from tests.alignment.test_deepspeed import ROOT, launched
+from tests.alignment.tiny_families import FAMILIES, build, prompt_inputs, rows
 
 BILLION = 1_000_000_000
 FULL = Load(total=7 * BILLION, trainable=7 * BILLION)
@@ -163,6 +166,28 @@ def test_the_batch_of_pairs_shares_its_prompt_or_doubles_it():
     assert batch_of(recipe, row, SIZES) == Batch(320, 120, 640, mask=160, pixels=640 * PATCH)
     off = Recipe.model_validate(content | {"model": {"path": "x", "shared_prefix": "off"}, "trainer": recipe.trainer})
     assert batch_of(off, row, SIZES) == Batch(520, 120, 1280, mask=130, pixels=1280 * PATCH)
+
+
+@pytest.mark.parametrize("family", [f for f in FAMILIES if f not in ("llava_next", "llava_onevision")])
+def test_patches_and_widths_are_those_that_go_through_the_tower(family):
+    """LLaVA-NeXT and -OneVision cut padding off and add line ends: their tokens are no even share of patches."""
+    model = build(family)
+    inputs = prompt_inputs(family, model, rows()[:2])
+    seen = []
+    tower = next(m for name, m in model.named_modules() if isinstance(m, ModuleList) and part_of(name) == "vision")
+    tower[0].register_forward_pre_hook(
+        lambda _, args, kwargs: seen.append((args[0] if args else kwargs["hidden_states"]).shape), with_kwargs=True
+    )
+    model(**inputs)
+    tokens = int((inputs["input_ids"] == model.config.image_token_id).sum())
+    through, classes = seen[0][:-1].numel(), family in ("llava", "internvl")  # one more of each image, for its class
+    images = inputs["pixel_values"].shape[0] if classes else 0
+    assert tokens
+    assert patches_per_token(model.config) * tokens + images == through
+    stacks = stacks_of(model, Batch(1, 1, 1), weight_bytes=4, checkpointed=True, tower_checkpointed=True)
+    assert stacks[1].shape.hidden == seen[0][-1]
+    assert stacks[1].shape.norms == 2
+    assert stacks[0].shape.hidden == model.config.get_text_config().hidden_size
 
 
 def test_hours_by_hand():
