@@ -1,6 +1,8 @@
 """Each part moves by its own learning rate; the tower is checkpointed by its own switch; kernels by what there is."""
 
 import logging
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from alignment import kernels
 from alignment.models import freeze, load_model, model_options, part_of
-from alignment.module_settings import TowerCheckpointing, keep_input_dtype, spare_frozen_tower
+from alignment.module_settings import TowerCheckpointing, keep_input_dtype, set_modules, spare_frozen_tower
 from alignment.recipe import ModelSection, read_recipe
 from alignment.train import make_trainer
 from rewards.strict_yaml import InputError
@@ -144,6 +146,16 @@ def test_adapters_that_keep_their_inputs_type_give_the_same_bits_by_fewer_operat
     assert any(gradient.any() for gradient in found.values())
     assert casts_before - casts > 3.8 * adapted  # to float32 and back, forward and (but for the first layer) backward
     model.generate(**inputs, max_new_tokens=1, do_sample=False)  # without autocast: float32 adapters as before
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_trainers_model_gets_both():
+    model = get_peft_model(build("qwen2_5_vl"), LoraConfig(r=4, target_modules=["q_proj"]))
+    set_modules(SimpleNamespace(model=model), ModelSection(path="x", freeze=["vision"]))
+    hooks = [hook.func for module in model.modules() for hook in module._forward_pre_hooks.values()]
+    assert [hook.__name__ for hook in hooks] == ["_without_gradient"]
+    adapted = [m for m in model.modules() if isinstance(vars(m).get("_cast_input_dtype"), partial)]
+    assert len(adapted) == 2  # one a layer
 
 
 @pytest.mark.filterwarnings("default")
