@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from alignment.config_faults import check_config
-from alignment.estimate import measured_rate, memory_table, time_table, trained_tokens_per_row
+from alignment.estimate import Row, batch_of, measured_rate, memory_table, time_table, trained_tokens_per_row
 from alignment.meta_model import counts_of, meta_model
 from alignment.recipe import Recipe, kept_places, parquet, read_recipe
 from data_builders.row_checks import Check, check_rows
@@ -83,9 +83,10 @@ def made_once(recipe: Recipe) -> Generator[Recipe]:
 
 
 def _figures(recipe: Recipe, places: list[int], scale: Scale) -> dict[str, Any]:
-    from alignment.fitting_rows import length_figures
+    from alignment.fitting_rows import length_figures, lengths_of
     from alignment.processed_size import ProcessedSizes
     from alignment.recipe_faults import unpaid_warning
+    from alignment.shared_prefix import base_model
 
     steps, per_step = num_steps(recipe, len(places), ranks=scale.ranks)
     model = meta_model(recipe)
@@ -96,6 +97,9 @@ def _figures(recipe: Recipe, places: list[int], scale: Scale) -> dict[str, Any]:
     per_row = mean_tokens(recipe, processor) if scale.tokens is None else scale.tokens
     trained = trained_tokens_per_row(recipe, per_row)
     rate = measured_rate(recipe, trained, counts.total) if scale.measure else scale.rate
+    lengths = lengths_of(recipe, processor, places) if processor is not None else None
+    row = Row.known_by(per_row, recipe) if lengths is None else longest_row(recipe, lengths)
+    batch = batch_of(recipe, row, base_model(model).config)
     unpaid = unpaid_warning(recipe)
     source = "measured: a few steps on this machine" if scale.measure else "given" if rate else "none given (--rate)"
     return {
@@ -104,14 +108,24 @@ def _figures(recipe: Recipe, places: list[int], scale: Scale) -> dict[str, Any]:
         "steps": steps,
         "samples_per_step": per_step,
         "tokens_per_row": per_row,
-        **(length_figures(recipe, processor, recipe.model.path, places) if processor is not None else {}),
+        **(length_figures(recipe, processor, lengths, recipe.model.path, places) if lengths is not None else {}),
         **time_table(samples=steps * per_step, tokens_per_row=trained, ranks=scale.ranks, rate=rate, source=source),
         "parameters": counts.total,
         "trainable_parameters": counts.trainable,
         **(weight_figures(recipe, places) if recipe.method == "dpo" else {}),
-        **memory_table(recipe, model, scale.ranks, trained),
+        "memory_of_batch": {"tokens": round(batch.tokens), "patches": round(batch.patches)},
+        **memory_table(recipe, model, scale.ranks, batch),
         **({"warning": unpaid} if unpaid else {}),
     }
+
+
+def longest_row(recipe: Recipe, lengths: Any) -> Row:
+    """The row of most tokens, all its answers behind one prompt: it decides the memory of the largest batch."""
+    tokens = lengths.packed()
+    longest = tokens.index(max(tokens))
+    completion = recipe.trainer.get("max_completion_length", 256) if recipe.method == "grpo" else 0
+    images = lengths.images[longest]
+    return Row(lengths.text[longest] + images, sum(lengths.answers[longest]) + completion, images)
 
 
 def weight_figures(recipe: Recipe, places: list[int]) -> dict[str, Any]:

@@ -2,12 +2,15 @@
 
 import tempfile
 import time
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from alignment.activations import WORKSPACE, Batch, activation_bytes
 from alignment.compatibility import zero_settings
-from alignment.memory import SETTINGS, Load, Zero, activation_bytes, per_rank
-from alignment.meta_model import Counts, counts_of, stacks_of
+from alignment.memory import SETTINGS, Load, Memory, Zero, per_rank
+from alignment.meta_model import Counts, counts_of, patch_bytes, patches_per_token, stacks_of, trains_projector
 from alignment.recipe import Recipe
 from rewards.strict_yaml import InputError
 
@@ -37,32 +40,85 @@ def load_of(recipe: Recipe, counts: Counts) -> Load:
         weight_bytes=size,
         base_bytes=0.5 if recipe.model.quantization else size,
         reference=counts.base if has_reference else 0,
+        lone_bytes=4 if recipe.model.lora and not recipe.model.quantization else None,
     )
 
 
-def memory_table(recipe: Recipe, model: Any, ranks: int, tokens_per_row: float) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Row:
+    """Tokens of a row: its prompt, image tokens among them, and its answers together (GRPO: one full completion)."""
+
+    prompt: float
+    answers: float = 0.0
+    images: float = 0.0
+
+    @classmethod
+    def known_by(cls, tokens: float, recipe: Recipe) -> "Row":
+        """A row of which no more is known than all its tokens: an upper bound, as if every one were an image's."""
+        answer = recipe.trainer.get("max_completion_length", 256) if recipe.method == "grpo" else 0
+        return cls(prompt=tokens, answers=answer, images=tokens)
+
+
+def batch_of(recipe: Recipe, row: Row, config: Any, *, shared: bool | None = None) -> Batch:
+    """A rank's batch of such rows, in the layout that the recipe gets (``shared``: whether a prompt is shared).
+
+    Rows of SFT, and repeated ones, are padded: they have a mask as wide as a row unless they are alone.
+    """
+    trainer = recipe.trainer
+    rows = trainer.get("per_device_train_batch_size", 8)
+    shared = shares_prompts(recipe, config) if shared is None else shared
+    copies = {"grpo": trainer.get("num_generations", 8), "dpo": 2}.get(recipe.method, 1)
+    answers = rows * row.answers
+    prompts = rows if recipe.method != "grpo" else max(1.0, rows / copies)
+    if not shared and copies > 1:
+        prompts = rows * (copies if recipe.method == "dpo" else 1)
+    tokens = prompts * row.prompt + answers
+    patches = prompts * row.images * patches_per_token(config)
+    pixels = patches * patch_bytes(config)
+    if recipe.method == "grpo":  # trl keeps those of every row, for all steps of a generation
+        steps = trainer.get("steps_per_generation") or trainer.get("gradient_accumulation_steps", 1)
+        pixels *= rows / prompts * steps + (rows > prompts)
+    return Batch(tokens, answers, patches, mask=tokens / prompts if shared or prompts > 1 else 0.0, pixels=pixels)
+
+
+def shares_prompts(recipe: Recipe, config: Any) -> bool:
+    """Whether DPO's or GRPO's answers lie behind one prompt, with a mask."""
+    from alignment.shared_prefix import MASKED_KERNELS, PROVEN
+
+    section = recipe.model
+    kernel = section.attention in ("auto", *MASKED_KERNELS) and section.shared_prefix in ("auto", "on")
+    return recipe.method in ("dpo", "grpo") and not recipe.dialogue and kernel and config.model_type in PROVEN
+
+
+def memory_table(recipe: Recipe, model: Any, ranks: int, batch: Batch, *, hooked: bool = False) -> dict[str, Any]:
     """Gigabytes of one rank under each setting, part by part, and which of them is the recipe's.
 
-    ``model``: the recipe's, as ``meta_model`` gives it.
+    ``model``: the recipe's, as ``meta_model`` gives it; ``hooked`` as in ``stacks_of``.
     """
     load = load_of(recipe, counts_of(model))
     trainer = recipe.trainer
     checkpointed = trainer.get("activation_checkpointing", trainer.get("gradient_checkpointing", True))
     tower = recipe.model.tower_checkpointing
-    stacks = stacks_of(
-        model,
-        tokens_per_row * trainer.get("per_device_train_batch_size", 8),
-        checkpointed=checkpointed,
-        tower_checkpointed=checkpointed if tower is None else tower,
-    )
-    activations = activation_bytes(stacks, load.weight_bytes)
     own = zero_of(recipe)
+
+    @cache
+    def activations(size: float, held: bool) -> float:
+        stacks = stacks_of(
+            model, batch, weight_bytes=size, checkpointed=checkpointed, hooked=hooked,
+            tower_checkpointed=checkpointed if tower is None else tower,
+        )  # fmt: skip
+        through = trains_projector(model) or (hooked and checkpointed)
+        return activation_bytes(*stacks, batch.scored, BYTES[recipe.model.dtype], projector=through, held=held)
+
+    def held_by(zero: Zero) -> Memory:
+        held = zero.stage > 0 or trainer.get("gradient_accumulation_steps", 1) > 1
+        needed = activations(load.of(zero).weight_bytes, held)
+        return per_rank(load, zero, ranks, activations=needed, inputs=batch.pixels + WORKSPACE)
+
     settings = SETTINGS if own in SETTINGS else (*SETTINGS, own)
     return {
         "this_recipe": own.name,
-        "memory_gb_per_rank": {
-            zero.name: per_rank(load, zero, ranks, activations=activations).gigabytes() for zero in settings
-        },
+        "memory_gb_per_rank": {zero.name: held_by(zero).gigabytes() for zero in settings},
     }
 
 

@@ -42,15 +42,19 @@ def rows_to_train_on(
     return fitting_rows(recipe, processor, data, every.of(kept_places(recipe)), limit_of(recipe, base_of(path)))
 
 
-def length_figures(recipe: Recipe, processor: Any, path: str, places: list[int]) -> dict[str, Any]:
-    """How long the rows of a recipe are, in tokens, before anything is done about it.
+def lengths_of(recipe: Recipe, processor: Any, places: list[int]) -> Lengths | None:
+    """The lengths of a recipe's rows, before anything is done about them; None where no answers are known here."""
+    if recipe.method not in ANSWERS:
+        return None
+    return lengths_of_file(processor, parquet(recipe.data.train), ANSWERS[recipe.method]).of(places)
+
+
+def length_figures(recipe: Recipe, processor: Any, lengths: Lengths, path: str, places: list[int]) -> dict[str, Any]:
+    """How long these rows of a recipe are, in tokens.
 
     Raises: InputError if some are too long and ``data.too_long`` refuses them.
     """
-    if recipe.method not in ANSWERS:
-        return {}
     file, limit = parquet(recipe.data.train), None if recipe.dialogue else limit_of(recipe, base_of(path))
-    lengths = lengths_of_file(processor, file, ANSWERS[recipe.method]).of(places)
     data = with_ids(Dataset(pq.read_table(file, columns=_id_columns(file))).select(places))
     tokens = lengths.longest()
     longest = sorted(range(len(tokens)), key=lambda k: -tokens[k])[:3]

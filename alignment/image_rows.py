@@ -4,6 +4,7 @@ Left out: families outside ``shared_prefix.PROVEN``.
 """
 
 from collections.abc import Sequence
+from itertools import islice
 
 import torch
 
@@ -37,7 +38,8 @@ def _sizes(name: str, fields: Fields, num_images: Sequence[int], num_tiles: Sequ
     if name != "pixel_values" or (fields[name].dim() == 5 and "image_sizes" not in fields):  # Idefics3: filled up
         return [1] * len(num_images)
     if grid is not None:
-        return [int(part.prod(dim=-1).sum()) for part in grid.split(list(num_images))]
+        patches = iter(grid.prod(dim=-1).tolist())  # read at once: a GPU is waited for once, not for every row
+        return [sum(islice(patches, count)) for count in num_images]
     return list(num_tiles if num_tiles is not None else num_images)
 
 

@@ -9,10 +9,10 @@ For P parameters of which T are trained, on N ranks, in bytes (w = 2 in bfloat16
     gathered   w min(P, stage3_max_live_parameters), with ZeRO-3 alone: what it may hold whole at one time
     buckets    2 w min(T, reduce_bucket_size) with ZeRO-2 (one is filled while one is sent)
 
-Offload moves the optimizer (and gradients, where they are divided) to the CPU, and with parameter offload the weights.
-A layer of hidden size h keeps 17 w h bytes a token, or with checkpointing w h and one whole layer (Korthikanti et al.
-2022, eq. 2, without attention matrices and logits: sdpa, flash attention and the chunked head never hold them).
-Left out: fragmentation, the CUDA context (about 1 GB) and generation's cache.
+Adapters are float32 (peft makes them so) beside weights in half precision; DeepSpeed casts them to w, and trl those of
+4-bit weights. Offload moves the optimizer (and gradients, where they are divided) to the CPU, and with parameter
+offload the weights. Activations: ``activations.py``. Left out: fragmentation, the CUDA context (about 1 GB) and
+generation's cache.
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -28,6 +28,7 @@ class Load:
     """What is to be held: parameters, and bytes of each weight (``base_bytes`` of the frozen ones).
 
     ``reference``: parameters of a reference model of its own; it is divided under ZeRO-3 as the policy is.
+    ``lone_bytes``: bytes of each trained weight without DeepSpeed, where they differ (adapters).
     """
 
     total: int
@@ -35,6 +36,11 @@ class Load:
     weight_bytes: float = 2.0
     base_bytes: float = 2.0
     reference: int = 0
+    lone_bytes: float | None = None
+
+    def of(self, zero: "Zero") -> "Load":
+        """The same, as it is under this setting."""
+        return self if zero.stage or self.lone_bytes is None else replace(self, weight_bytes=self.lone_bytes)
 
     @property
     def weights(self) -> float:
@@ -63,7 +69,10 @@ SETTINGS = (Zero(0), Zero(1), Zero(2), Zero(2, True), Zero(3), Zero(3, True, Tru
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of one rank on its device, and ``cpu``: its share in the machine's memory."""
+    """Bytes of one rank on its device, and ``cpu``: its share in the machine's memory.
+
+    ``working``: DeepSpeed's buffers; ``inputs``: a batch's pixels, and the workspace of the matrix products.
+    """
 
     weights: float
     gradients: float
@@ -71,25 +80,28 @@ class Memory:
     reference: float
     working: float
     activations: float = 0.0
+    inputs: float = 0.0
     cpu: float = 0.0
 
     @property
     def device(self) -> float:
         """All that lies on the device."""
-        return self.weights + self.gradients + self.optimizer + self.reference + self.working + self.activations
+        fixed = self.weights + self.gradients + self.optimizer + self.reference
+        return fixed + self.working + self.activations + self.inputs
 
     def gigabytes(self) -> dict[str, float]:
         """Each part and ``device``, in units of 10^9 bytes."""
         return {name: round(size / GIGABYTE, 3) for name, size in (asdict(self) | {"device": self.device}).items()}
 
 
-def per_rank(load: Load, zero: Zero, ranks: int, *, activations: float = 0.0) -> Memory:
+def per_rank(load: Load, zero: Zero, ranks: int, *, activations: float = 0.0, inputs: float = 0.0) -> Memory:
     """What each of ``ranks`` ranks holds.
 
     >>> full = Load(total=7_000_000_000, trainable=7_000_000_000)
     >>> [per_rank(full, Zero(stage), 8).optimizer / 1e9 for stage in (1, 3)]
     [10.5, 10.5]
     """
+    load = load.of(zero)
     shares = {stage: ranks if zero.stage >= stage else 1 for stage in (1, 2, 3)}
     optimizer = load.trainable * (ADAM_BYTES if zero.stage else 2 * load.weight_bytes) / shares[1]
     whole = Memory(
@@ -99,6 +111,7 @@ def per_rank(load: Load, zero: Zero, ranks: int, *, activations: float = 0.0) ->
         reference=load.reference * load.base_bytes / shares[3],
         working=_working(load, zero),
         activations=activations,
+        inputs=inputs,
     )
     return _offloaded(whole, zero)
 
@@ -117,30 +130,3 @@ def _offloaded(memory: Memory, zero: Zero) -> Memory:
         moved += ["weights", "reference"]
     sizes = asdict(memory)
     return replace(memory, **dict.fromkeys(moved, 0.0), cpu=sum(sizes[name] for name in moved))
-
-
-@dataclass(frozen=True)
-class Layers:
-    """A stack of transformer layers: how many, their hidden size, and the tokens that go through it at once."""
-
-    count: int
-    hidden: int
-    tokens: float
-    trained: bool = True
-    checkpointed: bool = True
-
-
-def activation_bytes(stacks: list[Layers], weight_bytes: float) -> float:
-    """What the stacks keep for the backward pass; of a stack through which no gradient goes, one layer's worth.
-
-    >>> activation_bytes([Layers(count=2, hidden=10, tokens=3)], 2.0)  # 2 inputs of 60 bytes, one layer of 1020
-    1140.0
-    """
-    return sum(_stack_bytes(stack, weight_bytes) for stack in stacks)
-
-
-def _stack_bytes(stack: Layers, weight_bytes: float) -> float:
-    row = weight_bytes * stack.hidden * stack.tokens
-    if not stack.trained:
-        return 17 * row
-    return (stack.count + 17) * row if stack.checkpointed else stack.count * 17 * row

@@ -4,16 +4,17 @@ A folder with nothing but ``config.json`` is enough. The sizes of models that th
 ``recipes/architectures``, as their makers published them, so that a check needs no hub.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from alignment.activations import Batch, Shape, Stack
 from alignment.config_faults import told_of_trl
 from alignment.foreign_code import NotLoaded, pretrained
-from alignment.memory import Layers
 from alignment.recipe import Recipe
 from rewards.strict_yaml import InputError
 
+PARTS = ("language", "vision")
 SHIPPED = Path(__file__).parents[1] / "recipes" / "architectures"
 
 
@@ -83,23 +84,114 @@ def counts_of(model: Any) -> Counts:
     )
 
 
-def stacks_of(model: Any, tokens: float, *, checkpointed: bool, tower_checkpointed: bool) -> list[Layers]:
-    """Language model and vision tower, for ``tokens`` tokens at once.
+def stacks_of(
+    model: Any, batch: Batch, *, weight_bytes: float, checkpointed: bool, tower_checkpointed: bool, hooked: bool = False
+) -> tuple[Stack, Stack]:
+    """Language model and vision tower, with what the batch sends through each.
 
-    Upper bound of the tower's share: as if all tokens were an image's, each made of ``spatial_merge_size`` (or
-    ``scale_factor``) squared patches.
+    ``weight_bytes``: those of what is trained. ``hooked``: as trl alone has it, where under checkpointing a gradient
+    goes through a frozen tower too, and adapters cast their inputs (see ``module_settings.py``).
     """
     from alignment.models import part_of
+
+    parameters = [(part_of(name), name, p) for name, p in model.named_parameters() if p.requires_grad]
+    adapters = {
+        part: sum(p.numel() for own, name, p in parameters if own == part and "lora_" in name) for part in PARTS
+    }
+    trained = {part: sum(p.numel() for own, _, p in parameters if own == part) for part in PARTS}
+    language, tower = (_layers(model, part) for part in PARTS)
+    shapes = [_shape(model, layers[0], part) for layers, part in zip((language, tower), PARTS, strict=True)]
+    if weight_bytes < 4 or not (hooked or _drops(model)):  # such adapters take their layer's input as it is
+        shapes = [replace(s, adapted=0, trained=s.trained or s.adapted > 0) for s in shapes]
+    return (
+        Stack(
+            shapes[0], len(language), batch.tokens, batch.mask,
+            trained["language"] * weight_bytes, adapters["language"], checkpointed=checkpointed,
+        ),
+        Stack(
+            shapes[1], len(tower), batch.patches, 0.0,
+            trained["vision"] * weight_bytes, adapters["vision"],
+            carries=bool(trained["vision"]) or (hooked and checkpointed), checkpointed=tower_checkpointed,
+        ),
+    )  # fmt: skip
+
+
+def _drops(model: Any) -> bool:
+    from torch.nn import Dropout
+
+    return any(isinstance(m, Dropout) and ".lora_dropout." in name for name, m in model.named_modules())
+
+
+def trains_projector(model: Any) -> bool:
+    """Whether a gradient is wanted in what stands between tower and language model."""
+    from alignment.models import part_of
+
+    return any(p.requires_grad and part_of(name) == "projector" for name, p in model.named_parameters())
+
+
+def patches_per_token(config: Any) -> int:
+    """Patches of the tower that become one image token; without the few tokens that a family adds around tiles."""
+    vision = config.vision_config
+    if per_image := getattr(config, "mm_tokens_per_image", None):  # Gemma 3 pools each image to so many
+        return round((vision.image_size // vision.patch_size) ** 2 / per_image)
+    merged = getattr(vision, "spatial_merge_size", None) or getattr(config, "scale_factor", None)
+    return round((merged or 1 / getattr(config, "downsample_ratio", 1)) ** 2)
+
+
+def patch_bytes(config: Any) -> float:
+    """Bytes of one patch's pixels, which the processor gives in float32."""
+    vision = config.vision_config
+    edge: Any = vision.patch_size
+    edge = edge[0] if isinstance(edge, list | tuple) else edge
+    return 4.0 * 3 * getattr(vision, "temporal_patch_size", 1) * edge**2
+
+
+def _layers(model: Any, part: str) -> Any:
+    """The longest list of modules in a part: its layers."""
+    from torch.nn import ModuleList
+
+    from alignment.models import part_of
+
+    lists = [m for name, m in model.named_modules() if isinstance(m, ModuleList) and len(m) and part_of(name) == part]
+    return max(lists, key=len)
+
+
+def _shape(model: Any, layer: Any, part: str) -> Shape:
+    """A layer's sizes from the config, and what of it is trained from its modules.
+
+    A matrix that is trained whole keeps its input, which the others of its module share: queries, keys and values one,
+    gate and up one; the output matrix takes what attention keeps anyway.
+    """
+    from torch.nn import Linear
+
     from alignment.shared_prefix import base_model
 
     config = base_model(model).config
-    text, vision = config.get_text_config(), config.vision_config
-    trained = {part_of(name) for name, p in model.named_parameters() if p.requires_grad}
-    merge = getattr(vision, "spatial_merge_size", None) or getattr(config, "scale_factor", 1)
-    depth = getattr(vision, "depth", None) or vision.num_hidden_layers
-    return [
-        Layers(text.num_hidden_layers, text.hidden_size, tokens, checkpointed=checkpointed),
-        Layers(
-            depth, vision.hidden_size, tokens * merge**2, trained="vision" in trained, checkpointed=tower_checkpointed
-        ),
-    ]
+    own = config.get_text_config() if part == "language" else config.vision_config
+    hidden = getattr(own, "embed_dim", None) or own.hidden_size  # Qwen2-VL's tower has its output's as hidden_size
+    heads = getattr(own, "num_attention_heads", None) or own.num_heads
+    size = getattr(own, "head_dim", None) or hidden // heads
+    linear = {name: m for name, m in layer.named_modules() if isinstance(m, Linear)}
+    plain = {name.removesuffix(".base_layer"): m for name, m in linear.items() if "lora_" not in name}
+    adapters = {name.partition(".lora_A")[0]: m for name, m in linear.items() if "lora_A" in name}
+    whole = [name for name, m in plain.items() if m.weight.requires_grad]
+    inputs = {(name.rpartition(".")[0], plain[name].in_features) for name in (*whole, *adapters)}
+    kinds = " ".join(type(m).__name__ for m in layer.modules())
+    every = [m for m in layer.modules() if "Norm" in type(m).__name__]
+    norms = [m for m in every if m.weight.numel() == hidden]
+    inner = [m.out_features for name, m in plain.items() if "mlp" in name]
+    return Shape(
+        hidden=hidden,
+        queries=heads * size,
+        keys=(getattr(own, "num_key_value_heads", None) or heads) * size,
+        inner=max(inner, default=getattr(own, "intermediate_size", 4 * hidden)),
+        norms=len(norms),
+        inner_kept=3 if any("gate" in name for name in plain) else 2 if "QuickGELU" in kinds else 1,
+        fused=any(m.out_features == 3 * heads * size for m in plain.values()),
+        head_norms=any(m.weight.numel() == size for m in every),
+        trained=bool(whole),
+        trained_norms=sum("RMS" in type(m).__name__ and m.weight.requires_grad for m in norms),
+        adapted=sum(m.in_features for m in adapters.values()),
+        inputs=sum(width for _, width in inputs),
+        ranks=sum(m.out_features for m in adapters.values()),
+    )

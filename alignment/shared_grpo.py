@@ -283,8 +283,8 @@ class SharedPrefixGRPOTrainer(ResumableGenerations, GRPOTrainer):  # pyright: ig
 def _token_lists(
     input_ids: torch.Tensor, attention_mask: torch.Tensor, keep: int
 ) -> tuple[list[list[int]], list[list[int]]]:
-    """Prompt and answer of each row without padding."""
-    shown = attention_mask.bool()
+    """Prompt and answer of each row without padding. Both come to the CPU at once: a GPU is waited for twice."""
+    input_ids, shown = input_ids.cpu(), attention_mask.cpu().bool()
     prompts = [ids[m].tolist() for ids, m in zip(input_ids[:, :-keep], shown[:, :-keep], strict=True)]
     answers = [ids[m].tolist() for ids, m in zip(input_ids[:, -keep:], shown[:, -keep:], strict=True)]
     return prompts, answers

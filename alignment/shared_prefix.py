@@ -147,8 +147,10 @@ def position_ids(model: Any, batch: Batch) -> torch.Tensor:
     column_L = torch.arange(segments_BL.shape[1], device=segments_BL.device)
     rope_index = getattr(base_model(model).base_model, "get_rope_index", None)
     if rope_index is not None and "image_grid_thw" in batch:
-        known = {k: batch[k] for k in ("input_ids", "mm_token_type_ids", "image_grid_thw")}
-        prompt, _ = rope_index(**known, attention_mask=prompt_BL.long())
+        # on the CPU: it reads every image's grid and every row's kinds by themselves, each time waiting for a GPU
+        known = {k: batch[k].cpu() for k in ("input_ids", "mm_token_type_ids", "image_grid_thw")}
+        prompt, _ = rope_index(**known, attention_mask=prompt_BL.long().cpu())
+        prompt = prompt.to(segments_BL.device)
     else:
         prompt = column_L.expand(1, *segments_BL.shape)
     last_B = prompt.masked_fill(~prompt_BL, -1).amax(dim=(0, 2))

@@ -1,18 +1,24 @@
 """Memory by ZeRO stage against numbers worked by hand, and the shipped sizes of large models."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn import ModuleList
 from transformers import AutoModelForImageTextToText
 
-from alignment.estimate import load_of, memory_table, time_table, zero_of
-from alignment.memory import SETTINGS, Layers, Load, Zero, activation_bytes, per_rank
-from alignment.meta_model import Counts, counts_of, known_config, meta_model
+from alignment.activations import Batch
+from alignment.estimate import Row, batch_of, load_of, memory_table, time_table, zero_of
+from alignment.memory import SETTINGS, Load, Zero, per_rank
+from alignment.meta_model import Counts, counts_of, known_config, meta_model, patches_per_token, stacks_of
+from alignment.models import part_of
 from alignment.recipe import Recipe
 from rewards.strict_yaml import InputError
 from tests.alignment.test_deepspeed import ROOT, launched
+from tests.alignment.tiny_families import FAMILIES, build, prompt_inputs, rows
 
 BILLION = 1_000_000_000
 FULL = Load(total=7 * BILLION, trainable=7 * BILLION)
@@ -79,11 +85,11 @@ def test_more_ranks_never_hold_more_each(total, share, ranks, zero):
     assert per_rank(load, zero, ranks + 1).device <= per_rank(load, zero, ranks).device
 
 
-def test_activations_by_hand():
-    # 4 layers of 8 for 10 tokens at 2 bytes: a row is 160 bytes, a whole layer 17 of them.
-    assert activation_bytes([Layers(4, 8, 10, checkpointed=False)], 2) == 4 * 17 * 160
-    assert activation_bytes([Layers(4, 8, 10)], 2) == (4 + 17) * 160
-    assert activation_bytes([Layers(4, 8, 10, trained=False, checkpointed=False)], 2) == 17 * 160
+def test_adapters_are_float32_unless_deepspeed_casts_them():
+    load = Load(total=1100, trainable=100, lone_bytes=4)
+    alone, divided = per_rank(load, Zero(0), 1), per_rank(load, Zero(1), 1)
+    assert (alone.weights, alone.gradients, alone.optimizer) == (2000 + 400, 400, 800)
+    assert (divided.weights, divided.gradients, divided.optimizer) == (2200, 200, 1200)
 
 
 @pytest.mark.parametrize(("name", "billions"), [("7B", 8.29), ("72B", 73.41)])
@@ -121,7 +127,8 @@ def test_frozen_parts_and_adapters_are_counted():
 def test_a_recipe_says_which_setting_is_its_own():
     recipe = large("sft/qwen2_5_vl_72b_full.yaml")
     assert zero_of(recipe).name == "zero3_offload"
-    table = memory_table(recipe, meta_model(recipe), 32, 1500)
+    model = meta_model(recipe)
+    table = memory_table(recipe, model, 32, batch_of(recipe, Row.known_by(1500, recipe), model.config))
     assert table["this_recipe"] == "zero3_offload"
     held = table["memory_gb_per_rank"]
     assert held["zero3_offload"]["device"] < 80 < held["zero2"]["device"]
@@ -132,6 +139,55 @@ def test_full_training_with_a_reference_holds_a_second_model():
     counts = Counts(total=10, base=9, trainable=1)
     assert load_of(recipe, counts).reference == 0
     assert load_of(large("dpo/qwen2_5_vl_72b_lora.yaml", lora=None), counts).reference == 9
+
+
+SIZES = SimpleNamespace(
+    model_type="qwen2_5_vl",
+    vision_config=SimpleNamespace(spatial_merge_size=2, patch_size=14, temporal_patch_size=2),
+)
+PATCH = 3 * 2 * 14 * 14 * 4
+
+
+def test_the_batch_of_a_group_shares_its_prompt_and_keeps_every_rows_pixels():
+    """16 rows are 2 groups of 8: 2 x 100 + 16 x 30 tokens, rows of 340, 2 x 80 x 4 patches; pixels of all rows."""
+    trainer = {"per_device_train_batch_size": 16, "num_generations": 8, "gradient_checkpointing": True}
+    content = {"method": "grpo", "output": "x", "model": {"path": "x"}, "data": {"train": "x"}, "trainer": trainer}
+    recipe = Recipe.model_validate(content | {"rewards": [{"name": "box_overlap"}]})
+    row = Row(prompt=100, answers=30, images=80)
+    assert batch_of(recipe, row, SIZES) == Batch(680, 480, 640, mask=340, pixels=(16 + 2) * 320 * PATCH)
+    repeated = batch_of(recipe, row, SIZES, shared=False)
+    assert repeated == Batch(16 * 130, 480, 16 * 320, mask=130, pixels=16 * 320 * PATCH)
+
+
+def test_the_batch_of_pairs_shares_its_prompt_or_doubles_it():
+    content = {"method": "dpo", "output": "x", "model": {"path": "x"}, "data": {"train": "x"}}
+    recipe = Recipe.model_validate(content | {"trainer": {"per_device_train_batch_size": 2}})
+    row = Row(prompt=100, answers=60, images=80)
+    assert batch_of(recipe, row, SIZES) == Batch(320, 120, 640, mask=160, pixels=640 * PATCH)
+    off = Recipe.model_validate(content | {"model": {"path": "x", "shared_prefix": "off"}, "trainer": recipe.trainer})
+    assert batch_of(off, row, SIZES) == Batch(520, 120, 1280, mask=130, pixels=1280 * PATCH)
+
+
+@pytest.mark.parametrize("family", [f for f in FAMILIES if f not in ("llava_next", "llava_onevision")])
+def test_patches_and_widths_are_those_that_go_through_the_tower(family):
+    """LLaVA-NeXT and -OneVision cut padding off and add line ends: their tokens are no even share of patches."""
+    model = build(family)
+    inputs = prompt_inputs(family, model, rows()[:2])
+    seen = []
+    tower = next(m for name, m in model.named_modules() if isinstance(m, ModuleList) and part_of(name) == "vision")
+    tower[0].register_forward_pre_hook(
+        lambda _, args, kwargs: seen.append((args[0] if args else kwargs["hidden_states"]).shape), with_kwargs=True
+    )
+    model(**inputs)
+    tokens = int((inputs["input_ids"] == model.config.image_token_id).sum())
+    through, classes = seen[0][:-1].numel(), family in ("llava", "internvl")  # one more of each image, for its class
+    images = inputs["pixel_values"].shape[0] if classes else 0
+    assert tokens
+    assert patches_per_token(model.config) * tokens + images == through
+    stacks = stacks_of(model, Batch(1, 1, 1), weight_bytes=4, checkpointed=True, tower_checkpointed=True)
+    assert stacks[1].shape.hidden == seen[0][-1]
+    assert stacks[1].shape.norms == 2
+    assert stacks[0].shape.hidden == model.config.get_text_config().hidden_size
 
 
 def test_hours_by_hand():

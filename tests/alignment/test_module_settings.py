@@ -1,13 +1,17 @@
 """Each part moves by its own learning rate; the tower is checkpointed by its own switch; kernels by what there is."""
 
 import logging
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from alignment import kernels
-from alignment.models import load_model, model_options, part_of
-from alignment.module_settings import TowerCheckpointing
+from alignment.models import freeze, load_model, model_options, part_of
+from alignment.module_settings import TowerCheckpointing, keep_input_dtype, set_modules, spare_frozen_tower
 from alignment.recipe import ModelSection, read_recipe
 from alignment.train import make_trainer
 from rewards.strict_yaml import InputError
@@ -83,6 +87,93 @@ def test_the_tower_is_checkpointed_by_its_own_switch_with_the_same_gradients(on)
     assert {value for name, value in switched.items() if part_of(name) == "language"} == {not on}
     found = gradients()
     assert all(torch.allclose(found[name], expected[name], atol=1e-6) for name in expected)
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "idefics3", "llava"])
+def test_no_gradient_goes_through_a_frozen_tower_and_none_changes(family):
+    model = build(family).train()
+    freeze(model, ["vision"])
+    inputs = prompt_inputs(family, model, rows()[:1])
+    tower = next(m for name, m in model.named_modules() if type(m) is torch.nn.ModuleList and part_of(name) == "vision")
+    through: list[bool] = []
+    tower[-1].register_forward_hook(
+        lambda _, __, out: through.append((out[0] if type(out) is tuple else out).requires_grad)
+    )
+
+    def gradients():
+        recompute(model)
+        model.enable_input_require_grads()  # as trl does for adapters, and after every pass of the reference
+        model.zero_grad()
+        through.clear()
+        model(**inputs).logits.sum().backward()
+        return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+    expected = gradients()
+    assert through == [True], "transformers has stopped to ask for this gradient: spare_frozen_tower can go"
+    assert spare_frozen_tower(model)
+    for _ in range(2):
+        found = gradients()
+        assert through == [False]
+        assert expected.keys() == found.keys()
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_a_tower_of_which_anything_is_trained_keeps_its_gradients():
+    model = build("qwen2_5_vl")
+    freeze(model, ["vision"])
+    next(p for name, p in model.named_parameters() if "visual.blocks.0" in name).requires_grad_()
+    assert not spare_frozen_tower(model)
+
+
+@pytest.mark.filterwarnings("default")  # peft asks for a property that transformers is about to rename
+def test_adapters_that_keep_their_inputs_type_give_the_same_bits_by_fewer_operators():
+    model = build("qwen2_5_vl").bfloat16()
+    torch.manual_seed(0)
+    model = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)).train()
+    inputs = prompt_inputs("qwen2_5_vl", model, rows()[:1])
+
+    def update():
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16), Casts() as operators:
+            model(**inputs).logits.float().square().mean().backward()
+        return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}, operators.casts
+
+    expected, casts_before = update()
+    adapted = keep_input_dtype(model)
+    found, casts = update()
+    assert adapted > 10
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert any(gradient.any() for gradient in found.values())
+    assert casts_before - casts > 3.8 * adapted  # to float32 and back, forward and (but for the first layer) backward
+    model.generate(**inputs, max_new_tokens=1, do_sample=False)  # without autocast: float32 adapters as before
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_trainers_model_gets_both():
+    model = get_peft_model(build("qwen2_5_vl"), LoraConfig(r=4, target_modules=["q_proj"]))
+    set_modules(SimpleNamespace(model=model), ModelSection(path="x", freeze=["vision"]))
+    hooks = [hook.func for module in model.modules() for hook in module._forward_pre_hooks.values()]
+    assert [hook.__name__ for hook in hooks] == ["_without_gradient"]
+    adapted = [m for m in model.modules() if isinstance(vars(m).get("_cast_input_dtype"), partial)]
+    assert len(adapted) == 2  # one a layer
+
+
+@pytest.mark.filterwarnings("default")
+def test_dropout_stands_between_the_casts():
+    model = get_peft_model(build("qwen2_5_vl"), LoraConfig(r=4, target_modules=["q_proj"], lora_dropout=0.1))
+    assert keep_input_dtype(model) == 0
+
+
+class Casts(TorchDispatchMode):
+    """Counts casts."""
+
+    def __init__(self):
+        super().__init__()
+        self.casts = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.casts += func is torch.ops.aten._to_copy.default
+        return func(*args, **(kwargs or {}))
 
 
 without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a GPU")

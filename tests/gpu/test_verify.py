@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from verify_figures import read
 
 ROOT = Path(__file__).parents[2]
 
@@ -40,6 +41,7 @@ def assert_readme_has_the_figures(folder):
     assert text.startswith(before)
     assert text.endswith("<!-- end of figures -->\nafter\n")
     assert text.count("| grpo 6+5 x2 ours |") == 2  # in the updates and in the memory
+    assert f"| {value(read(folder), 'commit')} |" in text
     assert "| packed, sdpa with mask bfloat16 |" in text
     assert "| no GPU | torch " in text
 
@@ -67,6 +69,12 @@ def test_the_whole_runs_on_a_cpu_and_nothing_fails(tmp_path):
         assert ours["useful_flops"] == stock["useful_flops"] > 0
         assert value(figures, f"{cell} ours: faster than {method}") > 0
         assert ("its own attention" in stock["tower"]) == (method == "stock")
+        assert ours["tower_spared"]
+        assert not stock["tower_spared"]
+    plain, compiled = updates["grpo 6+5 x2 ours"], updates["grpo 6+5 x2 ours, compiled"]
+    assert compiled["losses"][0] == pytest.approx(plain["losses"][0], abs=1e-5)
+    assert compiled["grad_norms"][0] == pytest.approx(plain["grad_norms"][0], rel=1e-4)
+    assert {f["name"].partition(": ")[0] for f in figures if "estimate" in f} == set(updates)
     table = (tmp_path / "table.md").read_text(encoding="utf-8")
     assert table.count("\n") == len(figures) + 2
     assert_readme_has_the_figures(tmp_path)
@@ -74,7 +82,8 @@ def test_the_whole_runs_on_a_cpu_and_nothing_fails(tmp_path):
 
 @pytest.mark.slow
 def test_a_part_that_runs_out_of_time_costs_no_other(tmp_path):
-    shown, figures = verify(tmp_path, "--parts", "b,e", "--limit-b", "1", "--limit-e", "300")
+    shown, figures = verify(tmp_path, "--parts", "b,e", "--limit-b", "0.1", "--limit-e", "300", "--commit", "abc")
+    assert value(figures, "commit") == "abc"
     assert "ran out of time" in next(f["note"] for f in figures if f["name"] == "part b")
     assert value(figures, "liger_kernel") == "not there"
     assert "| e | part e |" in shown

@@ -1,5 +1,6 @@
 """The card, the versions, the two roofs (a bfloat16 matrix product and a copy), and the kernels that may be there."""
 
+import hashlib
 import importlib
 import platform
 import statistics
@@ -35,12 +36,21 @@ def environment(figures, size):
     with figures.measuring("copy", needs=5) as go:
         if go:
             figures.add("copy", *copy(2**31 if cuda and not size.tiny else 2**20))
-    with figures.measuring("imports", needs=0) as go:  # cold here; the other parts find the files in memory
-        if go:
-            begun = time.time()
-            for name in ("peft", "trl", "alignment.train", "alignment.grpo", "alignment.dpo", "alignment.sft"):
-                importlib.import_module(name)
-            figures.add("imports", time.time() - begun, "s", "peft, trl, alignment")
+
+
+def commit(root, given=""):
+    """The commit that is measured, marked where files differ from it; without git, a digest of the sources."""
+    if given:
+        return given
+    git = ["git", "-C", str(root)]
+    done = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False)
+    if done.returncode:
+        digest = hashlib.sha256()
+        for file in sorted((root / "alignment").glob("*.py")):
+            digest.update(file.read_bytes())
+        return f"sources {digest.hexdigest()[:12]}"
+    changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=False)
+    return done.stdout.strip() + (" and changes" if changed.stdout.strip() else "")
 
 
 def versions():

@@ -36,17 +36,18 @@ def named(figures, part, name):
 
 
 def runs(figures):
-    """Card, versions, day and command of each run."""
+    """Card, versions, commit, day and command of each run."""
     rows = []
     for k in dict.fromkeys(f["run"] for f in figures):
         own = [f for f in figures if f["run"] == k]
-        fact = {f["name"]: f["value"] for f in own if f["name"] in ("card", "versions", "command")}
+        fact = {f["name"]: f["value"] for f in own if f["name"] in ("card", "versions", "commit", "command")}
         days = sorted({f["at"][:10] for f in own if "at" in f})
         parts = ", ".join(sorted({f["part"] for f in own} - {"draw"}))
         rows.append(
-            [parts, fact.get("card"), fact.get("versions"), days[0] if days else "", f"`{fact.get('command')}`"]
-        )
-    return table(["parts", "card", "versions", "day", "command"], rows)
+            [parts, fact.get("card"), fact.get("versions"), fact.get("commit", "not noted"), days[0] if days else "",
+             f"`{fact.get('command')}`"]
+        )  # fmt: skip
+    return table(["parts", "card", "versions", "commit", "day", "command"], rows)
 
 
 def roofs(figures):

@@ -63,40 +63,47 @@ class Cell:
     method: str
     checkpointing: bool = True
     targets: str = LANGUAGE_LINEAR
+    compiled: bool = False
 
     @property
     def name(self) -> str:
         """As in the table."""
         more = "" if self.checkpointing else ", no checkpointing"
         more += "" if self.targets == LANGUAGE_LINEAR else ", adapters in the tower too"
+        more += ", compiled" if self.compiled else ""
         return f"{self.kind} {self.shape.name} {self.method}{more}"
 
     @property
     def group(self) -> tuple[Any, ...]:
         """Cells that are compared with one another."""
-        return self.kind, self.shape, self.checkpointing, self.targets
+        return self.kind, self.shape, self.checkpointing, self.targets, self.compiled
 
 
 def cells(size: Scale) -> list[Cell]:
-    """In order of worth."""
+    """In order of worth: each kind at the large image, then what was never measured, then stock as people have it."""
     first = shapes(size)
     if size.tiny:
         found = [Cell("grpo", first[0], m) for m in (*METHODS["grpo"], STOCK)]
-        found += [Cell("dpo", wide(first[1]), m) for m in METHODS["dpo"]]
-        found += [Cell("grpo", first[1], OURS, checkpointing=False), Cell("sft", wide(first[0]), OURS)]
-        return [*found, Cell("grpo", first[0], OURS, targets="all-linear")]
-    found = [Cell("grpo", first[0], m) for m in (*METHODS["grpo"], STOCK)]
-    found += [Cell("dpo", wide(first[0]), m) for m in METHODS["dpo"]]
-    found += [Cell("grpo", first[1], m) for m in METHODS["grpo"]]
-    found += [Cell("dpo", wide(first[1]), m) for m in METHODS["dpo"]]
-    found += [Cell("dpo", wide(first[0]), STOCK)]
-    found += [Cell("grpo", first[1], OURS, checkpointing=False)]
-    found += [Cell("sft", wide(first[0]), m) for m in METHODS["sft"]]
-    found += [Cell("grpo", s, m) for s in first[2:] for m in METHODS["grpo"]]
-    found += [Cell("grpo", first[0], m, targets="all-linear") for m in METHODS["grpo"]]
-    found += [Cell("dpo", wide(s), m) for s in first[2:] for m in METHODS["dpo"][:2]]
-    found += [Cell("sft", wide(first[1]), m) for m in METHODS["sft"]]
-    return found
+        found += [Cell("dpo", wide(first[1]), m) for m in (*METHODS["dpo"], STOCK)]
+        found += [Cell("grpo", first[1], OURS, checkpointing=False)]
+        found += [Cell("sft", wide(first[0]), m) for m in METHODS["sft"]]
+        found += [Cell("grpo", first[0], m, targets="all-linear") for m in METHODS["grpo"]]
+        return [*found, Cell("grpo", first[0], OURS, compiled=True)]
+    large, small, large_long, small_long = first
+    found = [Cell("grpo", large, m) for m in (OURS, ONE_CALL)]
+    found += [Cell("dpo", wide(large), m) for m in (OURS, ONE_CALL, EACH)]
+    found += [Cell("grpo", large_long, m) for m in (OURS, ONE_CALL)]
+    found += [Cell("sft", wide(large), m) for m in (OURS, ONE_CALL)]
+    found += [Cell("grpo", small, m) for m in (OURS, ONE_CALL)]
+    found += [Cell("grpo", large, m, targets="all-linear") for m in (OURS, ONE_CALL)]
+    found += [Cell("dpo", wide(large_long), m) for m in (OURS, ONE_CALL)]
+    found += [Cell("grpo", large, OURS, compiled=True), Cell("grpo", small, OURS, checkpointing=False)]
+    found += [Cell("dpo", wide(small), m) for m in (OURS, ONE_CALL, EACH)]
+    found += [Cell("dpo", wide(large), STOCK)]
+    found += [Cell("grpo", small_long, m) for m in (OURS, ONE_CALL)]
+    found += [Cell("sft", wide(small), m) for m in (OURS, ONE_CALL)]
+    found += [Cell("dpo", wide(small_long), m) for m in (OURS, ONE_CALL)]
+    return [*found, Cell("grpo", large, STOCK)]
 
 
 def wide(shape: Shape) -> Shape:
@@ -118,7 +125,7 @@ def updates(
     figures.add("model made in", time.time() - begun, "s", f"{sum(p.numel() for p in model.parameters()):,} parameters")
     bench = Bench(figures, size, model, processor, folder, roof)
     for cell in wanted:
-        slow = 25.0 if cell.method == STOCK and cell.kind == "dpo" else 0.0
+        slow = 25.0 if (cell.method == STOCK and cell.kind == "dpo") or cell.compiled else 0.0
         with figures.measuring(cell.name, needs=2.0 if size.tiny else NEEDS[cell.method] + slow) as go:
             if go:
                 bench.measure(cell)
@@ -145,6 +152,8 @@ class Bench:
             trainer = make(self, cell, self.dataset(rows, file, cell), file)
             model = trainer.model
             try:
+                if cell.compiled:
+                    compile_layers(model)
                 if cell.kind == "grpo":
                     self.feed(trainer, cell, rows)
                 watch = Watch(trainer, self.figures, 1 if self.size.tiny else REPETITIONS)
@@ -219,6 +228,8 @@ class Bench:
             "targets": cell.targets,
             "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
             "tower": self.tower,
+            "tower_spared": tower_is_spared(model),
+            "compiled": cell.compiled,
         }
         note = f"{spread}; loss {watch.losses[0]:.4g}, gradient {watch.norms[0] if watch.norms else float('nan'):.4g}"
         note += f"; batch made in {watch.collating:.2f} s; set up in {made:.1f} s"
@@ -316,7 +327,7 @@ class Watch:
 
 @contextlib.contextmanager
 def restored(model):
-    """Takes away what a trainer adds to a model: trl's head, hooks and attributes of ours, input gradients."""
+    """Takes away what a trainer adds to a model: trl's head, hooks, attributes of ours, compiled layers."""
     from alignment.tower_attention import windowed_modules
 
     modules = [model, *model.modules()]
@@ -328,6 +339,7 @@ def restored(model):
         for config, attention in configs:
             config._attn_implementation = attention
         for module, attributes, hooks in kept:
+            module._compiled_call_impl = None
             for name in set(vars(module)) - attributes:
                 if name == "forward" or name.startswith("_clinalign"):
                     delattr(module, name)
@@ -336,6 +348,20 @@ def restored(model):
                     getattr(module, table).pop(key)
                     for flags in FLAGS:
                         getattr(module, flags, {}).pop(key, None)
+
+
+def compile_layers(model):
+    """Compiles each layer of the language model by itself: one graph for all of them, and nothing between them."""
+    from alignment.shared_prefix import base_model
+
+    for layer in base_model(model).model.language_model.layers:
+        layer.compile(dynamic=False)
+
+
+def tower_is_spared(model):
+    """Whether ``module_settings.spare_frozen_tower`` has been at work on it."""
+    hooks = [hook for module in model.modules() for hook in module._forward_pre_hooks.values()]
+    return any(getattr(getattr(hook, "func", None), "__name__", "") == "_without_gradient" for hook in hooks)
 
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks")
@@ -477,56 +503,53 @@ def useful_flops(model, cell, size, prompt):
 
 
 def memory(figures, size, folder):
-    """What the estimate of ``check`` says a rank needs beside what was measured, cell by cell.
-
-    Each is given the tokens of its own layout. ``check`` itself counts GRPO's rows by the repeated one.
-    """
-    from alignment.estimate import memory_table
-    from alignment.meta_model import meta_model
-    from alignment.recipe import Recipe
-
+    """What the estimate of ``check`` says a rank needs beside what was measured, cell by cell."""
     measured = [f for f in read(figures.folder) if "peak_mib" in f]
     if not measured:
         raise LeftOut("nothing was measured in part c")
-    processor = make_processor(max(shapes(size), key=lambda s: s.image))
-    folder = config_folder(size, processor.tokenizer, folder / "model").parent
-    known = {cell.name: cell for cell in cells(size)}
-    stand_in = Bench(figures, size, None, processor, folder, None)
-    models = {}
+    estimates = Estimates(size, folder)
     for figure in measured:
-        cell = known[figure["cell"]]
-        with figures.measuring(f"{cell.name}: estimate", needs=3) as go:
+        with figures.measuring(f"{figure['cell']}: estimate", needs=3) as go:
             if not go:
                 continue
-            recipe = Recipe.model_validate(recipe_of(stand_in, cell, folder / "run", folder))
-            if cell.targets not in models:
-                models[cell.targets] = meta_model(recipe)
-            tokens = tokens_per_row(cell, figure["prompt_tokens"], size.answers)
-            table = memory_table(recipe, models[cell.targets], 1, tokens)
-            said = table["memory_gb_per_rank"][table["this_recipe"]]
+            said, batch = estimates.of(figure)
             peak = figure["peak_mib"] * 2**20 / 1e9
             parts = ", ".join(f"{name} {value:.1f}" for name, value in said.items() if value and name != "device")
-            layout = "repeated" if cell.method in (STOCK, ONE_CALL) else "shared prompts"
-            note = f"estimated {said['device']:.1f} GB ({parts}; {layout}), measured {peak:.1f} GB"
-            figures.add(f"{cell.name}: estimate / measured", said["device"] / peak, "", note, estimate=said)
+            note = f"estimated {said['device']:.1f} GB ({parts}; {batch.tokens:.0f} tokens), measured {peak:.1f} GB"
+            figures.add(f"{figure['cell']}: estimate / measured", said["device"] / peak, "", note, estimate=said)
 
 
-def tokens_per_row(cell, prompt, answers):
-    """Tokens that one of the batch's rows brings along: an answer of GRPO, a pair of DPO, a row of SFT.
+class Estimates:
+    """The estimate of ``check`` for measured cells; models without weights are made once for each kind of adapters."""
 
-    >>> shape = Shape((4, 5), 30, 2)
-    >>> [tokens_per_row(Cell("grpo", shape, m), 100, 8) for m in (STOCK, OURS)]  # 100 + 30; (100 + 8 * 30) / 8
-    [130, 42.5]
-    >>> [tokens_per_row(Cell("dpo", shape, m), 100, 8) for m in (STOCK, OURS)]  # 2 * (100 + 30); 100 + 2 * 30
-    [260, 160]
-    """
-    length = cell.shape.answer
-    if cell.kind == "sft":
-        return prompt + length
-    repeated = cell.method in (STOCK, ONE_CALL)
-    if cell.kind == "dpo":
-        return 2 * (prompt + length) if repeated else prompt + 2 * length
-    return prompt + length if repeated else (prompt + answers * length) / answers
+    def __init__(self, size, folder):
+        self.size, self.models = size, {}
+        processor = make_processor(max(shapes(size), key=lambda s: s.image))
+        self.folder = config_folder(size, processor.tokenizer, folder / "model").parent
+        self.known = {cell.name: cell for cell in cells(size)}
+
+    def of(self, figure):
+        """Gigabytes by part, and the batch; rows of a cell are equally long, so that repeated ones need no mask."""
+        from alignment.estimate import Row, batch_of, memory_table
+        from alignment.meta_model import meta_model
+        from alignment.recipe import Recipe
+        from alignment.shared_prefix import base_model
+
+        cell = self.known[figure["cell"]]
+        stand_in = Bench(None, self.size, None, None, self.folder, None)
+        recipe = Recipe.model_validate(recipe_of(stand_in, cell, self.folder / "run", self.folder))
+        if cell.targets not in self.models:
+            self.models[cell.targets] = meta_model(recipe)
+        model = self.models[cell.targets]
+        answers = cell.shape.answer * (2 if cell.kind == "dpo" else 1)
+        row = Row(prompt=figure["prompt_tokens"], answers=answers, images=cell.shape.image)
+        stocks = cell.method in (STOCK, ONE_CALL)
+        shared = cell.kind != "sft" and not stocks
+        batch = batch_of(recipe, row, base_model(model).config, shared=shared)
+        batch = batch if shared else replace(batch, mask=0.0)
+        hooked = not figure.get("tower_spared", False)
+        table = memory_table(recipe, model, 1, batch, hooked=hooked)
+        return table["memory_gb_per_rank"][table["this_recipe"]], batch
 
 
 def roof_of(folder):
