@@ -72,9 +72,9 @@ def note_resumes(folder: Path, before: list[dict[str, int]], latest: InexactResu
     facts = read_json(file, "") if file.is_file() else {}
     told = [place for place in facts.get(PLACES, []) if place["step"] in {part["step"] for part in before}]
     told = [place for place in told if latest is None or place["step"] < latest.step]
-    facts[PLACES] = told + ([asdict(latest)] if latest else [])
-    if facts[PLACES]:
-        write_whole(file, json.dumps(facts, indent=2))
+    told += [asdict(latest)] if latest else []
+    if told != facts.get(PLACES, []):
+        write_whole(file, json.dumps(facts | {PLACES: told}, indent=2))
 
 
 def prepare_universal(trainer: Any, checkpoint: Path) -> None:
@@ -84,13 +84,17 @@ def prepare_universal(trainer: Any, checkpoint: Path) -> None:
     """
     if not trainer.is_deepspeed_enabled:
         return
-    agreed(lambda: _put_together(checkpoint) if trainer.args.process_index == 0 else None)
+    agreed(lambda: put_together(checkpoint) if trainer.args.process_index == 0 else None)
     agreed(lambda: _check_seen(checkpoint))
     settings = trainer.accelerator.state.deepspeed_plugin.deepspeed_config
     settings["checkpoint"] = {**settings.get("checkpoint", {}), "load_universal": True}
 
 
-def _put_together(checkpoint: Path) -> None:
+def put_together(checkpoint: Path) -> None:
+    """Makes the universal checkpoint of DeepSpeed's shards, in their folder.
+
+    Raises: InputError for pickles of another's, and for an optimizer that is not Adam.
+    """
     from deepspeed.checkpoint import ds_to_universal
 
     _forget(checkpoint)
