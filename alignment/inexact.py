@@ -11,6 +11,8 @@ import io
 import json
 import logging
 import shutil
+from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -56,11 +58,20 @@ class InexactResume:
 def inexact_resume(trainer: Any, checkpoint: Path, before: int) -> InexactResume:
     """What it costs this trainer to go on from a checkpoint of ``before`` ranks."""
     step, arguments = step_of(checkpoint), trainer.args
-    lost = [RANDOM, METRICS]
+    lost = [RANDOM, METRICS, *_filled_up(trainer, checkpoint, before)]
     if hasattr(arguments, "steps_per_generation"):
         turns = arguments.steps_per_generation * trainer.num_iterations
         lost += [ANSWERS] if step * arguments.gradient_accumulation_steps % turns else []
     return InexactResume(checkpoint.name, step, before, arguments.world_size, lost)
+
+
+def _filled_up(trainer: Any, checkpoint: Path, before: int) -> list[str]:
+    """Of an epoch of whole rows: how many stand twice in it so that the last batch is full on every rank."""
+    if trainer.order or trainer.batch_tokens or hasattr(trainer.args, "steps_per_generation"):
+        return []
+    sizes = read_json(checkpoint / "trainer_state.json", "")["train_batch_size"] * before, trainer.args.train_batch_size
+    was, now = (-len(trainer.train_dataset) % at_once for at_once in (sizes[0], sizes[1] * trainer.args.world_size))
+    return [f"rows seen twice to fill up an epoch's last batch ({was} before, {now} now)"] if was != now else []
 
 
 def note_resumes(folder: Path, before: list[dict[str, int]], latest: InexactResume | None) -> None:
@@ -110,9 +121,10 @@ def put_together(checkpoint: Path) -> None:
         with PlainPickles(checkpoint), quiet[0], quiet[1]:
             ds_to_universal.main(settings)
     except KeyError as missing:  # what another optimizer than Adam keeps has other names, or none
+        _forget(checkpoint)
         raise InputError(
-            f"{checkpoint}: its optimizer keeps no {missing}, and DeepSpeed's universal checkpoint holds Adam's "
-            "moments only. Go on under the number of processes that wrote it, or add --fresh to begin anew."
+            f"{checkpoint}: DeepSpeed's universal checkpoint holds the moments of Adam only, and its optimizer "
+            "(trainer.optim) keeps others. Start it with the number of processes that wrote it, or add --fresh."
         ) from missing
 
 
@@ -135,21 +147,24 @@ def finish_universal(trainer: Any, checkpoint: Path) -> None:
     if not trainer.is_deepspeed_enabled:
         return
     trainer.accelerator.state.deepspeed_plugin.deepspeed_config["checkpoint"]["load_universal"] = False
-    trainer.model_wrapped._config.load_universal_checkpoint = False
-    _set_right(trainer.model_wrapped.optimizer.optimizer, trainer.weight_decays)
+    engine = trainer.model_wrapped
+    engine._config.load_universal_checkpoint = False
+    if engine.zero_optimization_partition_weights():
+        _set_right(engine.optimizer.optimizer, trainer.weight_decays, trainer.lr_scheduler.get_last_lr())
     trainer.accelerator.wait_for_everyone()
     if trainer.args.process_index == 0:
         _forget(checkpoint)
 
 
-def _set_right(optimizer: Any, weight_decays: tuple[float, ...]) -> None:
-    """What DeepSpeed 0.19 loads wrong under ZeRO-3, and other stages do not."""
-    for state in optimizer.state.values():
-        if torch.is_tensor(state.get("step")):  # one tensor for all, which each parameter would count up in its turn
-            state["step"] = state["step"].clone()
-    if weight_decays:  # of the first group, for all
-        for group, decay in zip(optimizer.param_groups, weight_decays, strict=True):
-            group["weight_decay"] = decay
+def _set_right(optimizer: Any, weight_decays: Sequence[float], rates: Sequence[float]) -> None:
+    """What DeepSpeed 0.19 loads wrong under ZeRO-3: every group has the settings of the first, all one count of steps.
+
+    ``rates``: of the groups, by the schedule.
+    """
+    for state in optimizer.state.values():  # the count is one tensor, which each group would count up in its turn
+        state["step"] = deepcopy(state["step"])
+    for group, decay, rate in zip(optimizer.param_groups, weight_decays, rates, strict=True):
+        group |= {"weight_decay": decay, "lr": rate}
 
 
 def _forget(checkpoint: Path) -> None:

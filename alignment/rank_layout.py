@@ -2,7 +2,7 @@
 
 Order of rows, schedule and place in the epoch all count in steps, so that they stay where a step's rows do. What a
 run was begun with is in the seal of its checkpoints. Left out: numbers of ranks that no division of a step fits, which
-are refused, and batches that hold a rank's rows by tokens, which are dealt out whole (``token_batches.py``).
+are refused. Batches by tokens are dealt out whole (``token_batches.py``): there a step is counted in batches.
 """
 
 import logging
@@ -35,15 +35,16 @@ class Layout:
         """The rows of one optimizer step."""
         return self.size * self.accumulation * self.ranks
 
-    def on(self, ranks: int, *, whole: bool) -> "Layout | None":
-        """The same rows on other ranks, as many at a time as fit; ``whole``: exactly as many. None if none do.
+    def on(self, ranks: int) -> "Layout | None":
+        """The same rows on other ranks, as many at a time as fit; None if none do.
 
-        >>> Layout(4, 1, 2).on(1, whole=False), Layout(4, 1, 2).on(4, whole=False), Layout(4, 1, 2).on(3, whole=False)
-        (Layout(size=4, accumulation=2, ranks=1, generation=None), \
-Layout(size=2, accumulation=1, ranks=4, generation=None), None)
+        >>> Layout(4, 1, ranks=2).on(1)
+        Layout(size=4, accumulation=2, ranks=1, generation=None)
+        >>> Layout(4, 1, ranks=2).on(4)
+        Layout(size=2, accumulation=1, ranks=4, generation=None)
         """
         generated = self.size * self.ranks * (self.generation or 0)
-        for size in [self.size] if whole else range(self.size, 0, -1):
+        for size in range(self.size, 0, -1):
             at_once = size * ranks
             if self.size % size == self.rows() % at_once == generated % at_once == 0:
                 turns = generated // at_once if self.generation else None
@@ -71,11 +72,11 @@ def on_ranks(recipe: Recipe, begun: int | None, ranks: int) -> Recipe:
     """
     if begun is None or begun == ranks:
         return recipe
-    before, whole = _layout(recipe, begun), recipe.data.batch_tokens is not None
-    if (now := before.on(ranks, whole=whole)) is None:
-        fitting = [str(n) for n in range(1, before.rows() + 1) if before.on(n, whole=whole)]
+    before, unit = _layout(recipe, begun), "rows" if recipe.data.batch_tokens is None else "batches"
+    if (now := before.on(ranks)) is None:
+        fitting = [str(n) for n in range(1, before.rows() + 1) if before.on(n)]
         raise InputError(
-            f"{recipe.output}: begun on {begun} processes, its step takes {before.rows()} rows ({before.size} x "
+            f"{recipe.output}: begun on {begun} processes, its step takes {before.rows()} {unit} ({before.size} x "
             f"{begun} processes x {before.accumulation} accumulated), which {ranks} cannot share alike. Start it with "
             f"{', '.join(fitting)}, or add --fresh to begin anew."
         )
@@ -84,9 +85,9 @@ def on_ranks(recipe: Recipe, begun: int | None, ranks: int) -> Recipe:
             f"{recipe.output}: begun on {begun} processes, and this run has {ranks}: which rows the last batch of an "
             f"epoch leaves out (trainer.dataloader_drop_last) would change. Start it with {begun}, or add --fresh."
         )
-    changed: dict[str, Any] = {
-        "per_device_train_batch_size": now.size, "gradient_accumulation_steps": now.accumulation,
-    }  # fmt: skip
+    changed: dict[str, Any] = {"gradient_accumulation_steps": now.accumulation}
+    if now.size != before.size:
+        changed["per_device_train_batch_size"] = now.size
     if recipe.trainer.get("steps_per_generation") is not None:
         changed["steps_per_generation"] = now.generation
     if is_main_process():
@@ -96,7 +97,7 @@ def on_ranks(recipe: Recipe, begun: int | None, ranks: int) -> Recipe:
 
 def _layout(recipe: Recipe, ranks: int) -> Layout:
     """The layout that a recipe means on so many ranks."""
-    size = _setting(recipe, "per_device_train_batch_size")
+    size = 1 if recipe.data.batch_tokens is not None else _setting(recipe, "per_device_train_batch_size")
     accumulation = _setting(recipe, "gradient_accumulation_steps")
     if recipe.method != "grpo":
         return Layout(size, accumulation, ranks)

@@ -10,7 +10,7 @@ Left out: random draws in collators of the main process (there are none), the sa
 import contextlib
 import logging
 import shutil
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -80,8 +80,8 @@ class Resumable(FiniteTraining):
     resumed_from: Path | None = None
     begun_with: int | None = None
     """How many ranks the run was begun with, where they are not these."""
-    weight_decays: tuple[float, ...] = ()
-    """Of the optimizer's groups of parameters, as it was made; DeepSpeed drops groups of none."""
+    weight_decays: Sequence[float] = ()
+    """Of the optimizer's groups of parameters."""
     ranks_before: int | None = None
     """How many ranks wrote the checkpoint that it goes on from, where they are not these."""
     asked_to_end: AskedToEnd
@@ -177,13 +177,11 @@ class Resumable(FiniteTraining):
         if arguments.should_save:
             rotate_checkpoints(arguments.output_dir, limit, trainer.state.best_model_checkpoint)
 
-    def create_optimizer(self, *given: Any) -> Any:
-        """TRL's."""
+    def create_scheduler(self, *given: Any, **options: Any) -> Any:
+        """TRL's, for an optimizer whose groups are now those that it trains with."""
+        self.weight_decays = [group["weight_decay"] for group in self._trainer.optimizer.param_groups]
         trainer: Any = super()
-        optimizer = trainer.create_optimizer(*given)
-        groups = [group for group in getattr(optimizer, "param_groups", []) if group["params"]]
-        self.weight_decays = tuple(group["weight_decay"] for group in groups)
-        return optimizer
+        return trainer.create_scheduler(*given, **options)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """TRL's, unless the states are those of other ranks."""
@@ -275,6 +273,7 @@ class Resuming(TrainerCallback):
             turns = args.gradient_accumulation_steps
             self.trainer.restore_state(joined_state(checkpoint, before, turns=turns, device=args.device))
             finish_universal(self.trainer, checkpoint)
+            state.train_batch_size = args.train_batch_size  # transformers keeps the checkpoint's
         elif checkpoint is not None:
             file = checkpoint / f"state_of_rank{args.process_index}.safetensors"
             self.trainer.restore_state(read_state(file, args.device))

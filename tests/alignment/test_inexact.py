@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from alignment.finite import FiniteTraining
 from alignment.inexact import (
     ANSWERS,
     FOLDER,
@@ -19,11 +20,13 @@ from alignment.inexact import (
     put_together,
 )
 from alignment.kept_state import write_state
+from alignment.resuming import Resumable
 from rewards.strict_yaml import InputError
 
 
 def trainer_of(ranks, **arguments):
-    return SimpleNamespace(args=SimpleNamespace(world_size=ranks, **arguments), num_iterations=2)
+    args = SimpleNamespace(world_size=ranks, train_batch_size=2, **arguments)
+    return SimpleNamespace(args=args, num_iterations=2, order=None, batch_tokens=None, train_dataset=range(18))
 
 
 def test_the_loss_since_the_last_line_of_the_log_is_the_mean_over_the_ranks_that_had_it(tmp_path):
@@ -45,6 +48,16 @@ def test_answers_are_lost_within_a_generation_batch_only(tmp_path, step, told):
     assert f"checkpoint-{step} was written by 2 processes, and this run has 1" in str(resume)
 
 
+def test_rows_that_fill_up_an_epoch_are_told_where_their_number_changes(tmp_path):
+    checkpoint = tmp_path / "checkpoint-4"
+    checkpoint.mkdir()
+    (checkpoint / "trainer_state.json").write_text('{"train_batch_size": 2}')
+    told = "rows seen twice to fill up an epoch's last batch (2 before, 0 now)"  # 18 rows by fours, and by twos
+    assert told in inexact_resume(trainer_of(1), checkpoint, 2).not_kept
+    (checkpoint / "trainer_state.json").write_text('{"train_batch_size": 1}')
+    assert not any("fill up" in lost for lost in inexact_resume(trainer_of(1), checkpoint, 2).not_kept)
+
+
 def test_provenance_keeps_the_places_that_the_run_has_gone_through(tmp_path):
     file = tmp_path / "provenance.json"
     file.write_text(json.dumps({"seed": 3}))
@@ -58,6 +71,26 @@ def test_provenance_keeps_the_places_that_the_run_has_gone_through(tmp_path):
     assert [place["step"] for place in json.loads(file.read_text())[PLACES]] == [4]
     note_resumes(tmp_path, [], None)  # and from its start
     assert json.loads(file.read_text())[PLACES] == []
+
+
+class Trainer(Resumable):
+    """A trainer of which only the random states are asked for."""
+
+    def __init__(self, before, checkpoint):
+        self.ranks_before, self.resumed_from = before, checkpoint
+        self.args = SimpleNamespace(seed=5, process_index=0)
+
+
+def test_a_run_on_other_ranks_draws_anew_and_takes_no_state_of_theirs(tmp_path, monkeypatch):
+    monkeypatch.setattr(FiniteTraining, "_load_rng_state", lambda _, file: torch.manual_seed(77), raising=False)
+    drawn = {}
+    for before in (None, 2):
+        Trainer(before, tmp_path / "checkpoint-4")._load_rng_state("checkpoint-4")
+        drawn[before] = float(torch.rand(1))
+    torch.manual_seed(77)
+    assert drawn[None] == float(torch.rand(1))
+    draw_anew(5, 4, 0)
+    assert drawn[2] == float(torch.rand(1))
 
 
 def test_random_states_differ_by_rank_and_step_and_are_the_same_again():
@@ -105,5 +138,6 @@ def test_an_optimizer_that_is_not_adam_is_told(checkpoint, monkeypatch):
         raise KeyError("exp_avg")
 
     monkeypatch.setattr("deepspeed.checkpoint.ds_to_universal.main", without_moments)
-    with pytest.raises(InputError, match=r"its optimizer keeps no 'exp_avg', .* Adam's moments only\. Go on under"):
+    with pytest.raises(InputError, match=r"holds the moments of Adam only, .* \(trainer\.optim\) keeps others"):
         put_together(checkpoint)
+    assert not (checkpoint / FOLDER).exists()

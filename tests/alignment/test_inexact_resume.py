@@ -90,7 +90,7 @@ def assert_goes_on_as(run, whole):
 
 @pytest.mark.parametrize(("stage", "numbers"), [(2, (1, 4)), (3, (1,))])
 def test_sft_under_zero_goes_on_on_other_ranks_with_the_moments_it_had(whole_run, start, stage, numbers):
-    recipe, run, whole = whole_run(stage=stage)
+    recipe, run, whole = whole_run(stage=stage, learning_rates={"vision": 1.0e-4})
     for ranks in numbers:
         shutil.rmtree(run)
         shutil.copytree(whole, run)

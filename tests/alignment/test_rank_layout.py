@@ -22,21 +22,20 @@ from rewards.strict_yaml import InputError
     ],
 )
 def test_a_step_takes_the_same_rows_on_other_ranks(before, ranks, size, accumulation):
-    now = before.on(ranks, whole=False)
+    now = before.on(ranks)
     assert (now.size, now.accumulation, now.ranks) == (size, accumulation, ranks)
     assert now.rows() == before.rows()
 
 
 def test_a_step_that_other_ranks_cannot_share_has_no_layout():
-    assert Layout(4, 1, 2).on(3, whole=False) is None
-    assert Layout(4, 1, 2).on(16, whole=False) is None
-    assert Layout(4, 1, 2).on(4, whole=True) is None  # half a batch of tokens is no batch
+    assert Layout(4, 1, 2).on(3) is None
+    assert Layout(4, 1, 2).on(16) is None
 
 
 def test_a_generation_keeps_its_rows_too():
-    now = Layout(2, 1, 2, generation=3).on(1, whole=False)
+    now = Layout(2, 1, 2, generation=3).on(1)
     assert (now.size, now.accumulation, now.generation) == (2, 2, 6)
-    now = Layout(2, 1, 2, generation=3).on(4, whole=False)
+    now = Layout(2, 1, 2, generation=3).on(4)
     assert now.size * now.ranks * now.generation == 12
 
 
@@ -63,6 +62,15 @@ def test_numbers_that_do_not_fit_are_refused_with_those_that_do(write_recipe):
     told = r"takes 12 rows \(2 x 2 processes x 3 accumulated\), which 5 cannot share alike. Start it with 1, 2, 3, 4, 6"
     with pytest.raises(InputError, match=told):
         on_ranks(recipe, 2, 5)
+
+
+def test_batches_by_tokens_are_counted_whole(write_recipe):
+    settings = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
+    recipe = read_recipe(write_recipe(trainer=settings, data={"batch_tokens": 4000}))
+    assert on_ranks(recipe, 2, 4).trainer == recipe.trainer | {"gradient_accumulation_steps": 1}
+    told = r"takes 4 batches \(1 x 2 processes x 2 accumulated\), which 8 cannot share alike. Start it with 1, 2, 4,"
+    with pytest.raises(InputError, match=told):
+        on_ranks(recipe, 2, 8)
 
 
 def test_rows_that_are_dropped_by_batch_are_refused(write_recipe):
