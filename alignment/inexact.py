@@ -22,6 +22,7 @@ import torch
 
 from alignment.checkpoints import step_of, write_whole
 from alignment.kept_state import read_state
+from alignment.ledger import Stretch
 from alignment.plain_pickles import PlainPickles
 from alignment.ranks import agreed
 from rewards.json_lines import read_json
@@ -74,14 +75,14 @@ def _filled_up(trainer: Any, checkpoint: Path, before: int) -> list[str]:
     return [f"rows seen twice to fill up an epoch's last batch ({was} before, {now} now)"] if was != now else []
 
 
-def note_resumes(folder: Path, before: list[dict[str, int]], latest: InexactResume | None) -> None:
+def note_resumes(folder: Path, before: Sequence[Stretch], latest: InexactResume | None) -> None:
     """Writes into a run's provenance at which places it went on inexactly, those that were undone since left out.
 
     ``before``: the plan's of the ledger. Called by rank 0.
     """
     file = folder / "provenance.json"
     facts = read_json(file, "") if file.is_file() else {}
-    told = [place for place in facts.get(PLACES, []) if place["step"] in {part["step"] for part in before}]
+    told = [place for place in facts.get(PLACES, []) if place["step"] in {part.step for part in before}]
     told = [place for place in told if latest is None or place["step"] < latest.step]
     told += [asdict(latest)] if latest else []
     if told != facts.get(PLACES, []):

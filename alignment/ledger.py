@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from alignment.checkpoints import write_whole
 from alignment.resident_memory import resident_mib
 from rewards.json_lines import json_value, read_json, read_json_lines, read_json_list
@@ -23,27 +25,34 @@ DAMAGED = "Add --fresh to train anew."
 
 
 @dataclass(frozen=True)
+class Stretch:
+    """The steps up to ``step`` that so many processes made."""
+
+    step: int
+    processes: int
+
+
+@dataclass(frozen=True)
 class Plan:
     """``chunk`` rows are seen together, each ``per_row`` times (GRPO: answers x iterations), before the next ones.
 
-    ``before``: until which step how many other processes saw them (``step``, ``processes``), in the order of steps.
+    ``before``: the stretches that other numbers of processes made, in the order of their steps.
     """
 
     processes: int
     chunk: int = 1
     per_row: int = 1
-    before: list[dict[str, int]] = field(default_factory=list)
+    before: list[Stretch] = field(default_factory=list)
 
     def processes_at(self, step: int) -> int:
         """How many processes made a step."""
-        return next((part["processes"] for part in self.before if step <= part["step"]), self.processes)
+        return next((part.processes for part in self.before if step <= part.step), self.processes)
 
-    def goes_on_under(self, processes: int, step: int) -> list[dict[str, int]]:
+    def goes_on_under(self, processes: int, step: int) -> list[Stretch]:
         """``before`` of the plan of a run that goes on from ``step`` under so many processes."""
-        made = [part for part in self.before if part["step"] < step]
-        if step:
-            made.append({"step": step, "processes": self.processes_at(step)})
-        return made[:-1] if made and made[-1]["processes"] == processes else made
+        made = [part for part in self.before if part.step < step]
+        made += [Stretch(step, self.processes_at(step))] if step else []
+        return made[:-1] if made and made[-1].processes == processes else made
 
 
 class Ledger:
@@ -117,8 +126,16 @@ class Ledger:
 
 
 def read_plan(folder: Path) -> Plan:
-    """The plan in a run's ledger folder."""
-    return Plan(**read_json(folder / "plan.json", DAMAGED))
+    """The plan in a run's ledger folder.
+
+    Raises: InputError if it is none.
+    """
+    file = folder / "plan.json"
+    content = read_json(file, DAMAGED)
+    try:
+        return TypeAdapter(Plan).validate_python(content)
+    except ValidationError as fault:
+        raise InputError(f"{file}: is no plan of a ledger. {DAMAGED}") from fault
 
 
 def read_lines(folder: Path) -> list[list[dict[str, Any]]]:
@@ -162,7 +179,7 @@ class _Cuts:
     """Where a run went on under another number of processes, in rows of the epoch that it was in."""
 
     def __init__(self, plan: Plan) -> None:
-        self.steps, self.size = {part["step"] for part in plan.before}, plan.chunk * plan.per_row
+        self.steps, self.size = {part.step for part in plan.before}, plan.chunk * plan.per_row
         self._found: dict[int, set[int]] = {}
 
     def note(self, step: int, epoch: int, num_rows: int) -> None:

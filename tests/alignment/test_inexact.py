@@ -20,6 +20,7 @@ from alignment.inexact import (
     put_together,
 )
 from alignment.kept_state import write_state
+from alignment.ledger import Stretch
 from alignment.resuming import Resumable
 from rewards.strict_yaml import InputError
 
@@ -64,10 +65,10 @@ def test_provenance_keeps_the_places_that_the_run_has_gone_through(tmp_path):
     note_resumes(tmp_path, [], None)
     assert json.loads(file.read_text()) == {"seed": 3}
     first, second = (InexactResume(f"checkpoint-{s}", s, 2, 1, []) for s in (4, 8))
-    note_resumes(tmp_path, [{"step": 4, "processes": 2}], first)
-    note_resumes(tmp_path, [{"step": 4, "processes": 2}, {"step": 8, "processes": 1}], second)
+    note_resumes(tmp_path, [Stretch(4, 2)], first)
+    note_resumes(tmp_path, [Stretch(4, 2), Stretch(8, 1)], second)
     assert [place["step"] for place in json.loads(file.read_text())[PLACES]] == [4, 8]
-    note_resumes(tmp_path, [{"step": 4, "processes": 2}], first)  # went on from 4 once more: 8 was undone
+    note_resumes(tmp_path, [Stretch(4, 2)], first)  # went on from 4 once more: 8 was undone
     assert [place["step"] for place in json.loads(file.read_text())[PLACES]] == [4]
     note_resumes(tmp_path, [], None)  # and from its start
     assert json.loads(file.read_text())[PLACES] == []

@@ -88,29 +88,26 @@ def assert_goes_on_as(run, whole):
         assert (here["learning_rate"], here["epoch"]) == (there["learning_rate"], there["epoch"])
 
 
-@pytest.mark.parametrize(("stage", "numbers"), [(2, (1, 4)), (3, (1,))])
-def test_sft_under_zero_goes_on_on_other_ranks_with_the_moments_it_had(whole_run, start, stage, numbers):
+@pytest.mark.parametrize(("stage", "ranks"), [(2, 4), (3, 1)])
+def test_sft_under_zero_goes_on_on_other_ranks(whole_run, start, stage, ranks):
     recipe, run, whole = whole_run(stage=stage, learning_rates={"vision": 1.0e-4})
-    for ranks in numbers:
-        shutil.rmtree(run)
-        shutil.copytree(whole, run)
-        cut_to(run, 2)
-        said = trained_by(ranks, recipe, INEXACT="1")
-        assert said.count(f"checkpoint-2 was written by 2 processes, and this run has {ranks}") == 1
-        assert_goes_on_as(run, whole)
-        assert_moved_alike(weights_of(run / "model"), weights_of(whole / "model"), weights_of(start), within=1e-2)
-        assert inexact_resumes(run) == [(2, 2, ranks)]
-        assert not list(run.glob("checkpoints/*/*universal*"))
+    cut_to(run, 2)
+    said = trained_by(ranks, recipe, INEXACT="1")
+    assert said.count(f"checkpoint-2 was written by 2 processes, and this run has {ranks}") == 1
+    assert_goes_on_as(run, whole)
+    assert_moved_alike(weights_of(run / "model"), weights_of(whole / "model"), weights_of(start), within=1e-2)
+    assert inexact_resumes(run) == [(2, 2, ranks)]
+    assert not list(run.glob("checkpoints/*/*universal*"))
 
 
-def test_dpo_of_adapters_under_zero_goes_on_on_one_rank(whole_run):
+def test_dpo_of_adapters_goes_on_on_one_rank(whole_run):
     recipe, run, whole = whole_run("dpo", 2, lora={"rank": 4})
     cut_to(run, 2)
     trained_by(1, recipe, INEXACT="1")
     assert_goes_on_as(run, whole)
 
 
-def test_without_deepspeed_from_two_ranks_to_one_and_back(whole_run):
+def test_without_deepspeed_to_one_rank_and_back(whole_run):
     recipe, run, whole = whole_run()
     cut_to(run, 2)
     said = trained_by(1, recipe, fails=True)
@@ -130,24 +127,18 @@ def test_without_deepspeed_from_two_ranks_to_one_and_back(whole_run):
     assert (steps_of(run), log_of(run)) == (on_one, log_on_one)
     assert inexact_resumes(run) == [(2, 2, 1)]
     cut_to(run, 4)
-    assert "written by 1 processes, and this run has 2" in trained_by(2, recipe, fails=True)
     trained_by(2, recipe, INEXACT="1")
     assert inexact_resumes(run) == [(2, 2, 1), (4, 1, 2)]
     assert rows_of(run) == rows_of(whole)
     assert proof(run)["steps_missing_or_twice"] == 0
 
 
-def test_grpo_goes_on_with_the_rows_it_had_and_answers_a_generation_batch_anew(whole_run):
+def test_grpo_answers_a_generation_batch_anew(whole_run):
     turns = {"steps_per_generation": 2, "num_iterations": 1, "save_steps": 1}
     recipe, run, whole = whole_run("grpo", trainer=turns)
-    cut_to(run, 2)
-    assert "answers" not in trained_by(1, recipe, INEXACT="1")
-    assert proof(run) == proof(whole) | {"processes": 1, "inexact_resumes": 1, "rows_made_anew": 0}
-    shutil.rmtree(run)
-    shutil.copytree(whole, run)
     cut_to(run, 3)
     assert "its rows are answered anew" in trained_by(1, recipe, INEXACT="1")
     assert proof(run) == proof(whole) | {"processes": 1, "inexact_resumes": 1, "rows_made_anew": 4}
     here, there = rows_of(run), rows_of(whole)
-    assert (here[1], here[2], here[3]) == (there[1], there[2], there[3])
+    assert [here[step] for step in (1, 2, 3)] == [there[step] for step in (1, 2, 3)]
     assert sorted(here[5] + here[6]) == sorted(there[5] + there[6])  # each generation batch in an order of its own

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from alignment.ledger import Ledger, Plan, proof
+from alignment.ledger import Ledger, Plan, Stretch, proof
 from rewards.strict_yaml import InputError
 
 
@@ -63,7 +63,7 @@ def test_a_run_that_went_on_under_other_numbers_of_processes_is_proved_by_the_st
     for batch in ("ij", "kl"):  # one process, which takes the step's rows in two turns
         ledger.saw(batch)
     ledger.close_step(3, 0)
-    ledger.plan(Plan(1, before=[{"step": 2, "processes": 2}]))
+    ledger.plan(Plan(1, before=[Stretch(2, 2)]))
     found = proof(tmp_path)
     assert (found["steps"], found["processes"], found["steps_missing_or_twice"]) == (3, 1, 0)
     assert (found["rows_seen"], found["rows_skipped"], found["rows_repeated"]) == (12, 0, 0)
@@ -73,11 +73,11 @@ def test_a_run_that_went_on_under_other_numbers_of_processes_is_proved_by_the_st
 
 
 def test_a_generation_batch_that_others_made_anew_is_told_and_not_proved(tmp_path):
-    plan = Plan(1, chunk=2, per_row=2, before=[{"step": 1, "processes": 1}])
+    plan = Plan(1, chunk=2, per_row=2, before=[Stretch(1, 1)])
     rows = [(0, ["aa"]), (0, ["ab"]), (0, ["cc"]), (0, ["dd"])]
     found = written(tmp_path, [rows], ["abcd"], plan)
     assert (found["rows_made_anew"], found["rows_skipped"], found["rows_repeated"]) == (2, 0, 0)
-    at_its_end = Plan(1, chunk=2, per_row=2, before=[{"step": 2, "processes": 1}])
+    at_its_end = Plan(1, chunk=2, per_row=2, before=[Stretch(2, 1)])
     found = written(tmp_path / "end", [rows], ["abcd"], at_its_end)
     assert (found["rows_made_anew"], found["rows_skipped"], found["rows_repeated"]) == (0, 1, 1)
 
@@ -96,8 +96,16 @@ def test_a_generation_batch_that_others_made_anew_is_told_and_not_proved(tmp_pat
     ],
 )
 def test_where_a_run_went_on_under_others_follows_from_its_checkpoint(before, now, ranks, step, want):
-    plan = Plan(now, before=[{"step": s, "processes": p} for s, p in before])
-    assert [(part["step"], part["processes"]) for part in plan.goes_on_under(ranks, step)] == want
+    plan = Plan(now, before=[Stretch(s, p) for s, p in before])
+    assert plan.goes_on_under(ranks, step) == [Stretch(*part) for part in want]
+
+
+@pytest.mark.parametrize("content", ["{}", '{"processes": "two"}', '{"processes": 1, "before": [{"step": 4}]}'])
+def test_a_plan_that_is_none_is_said(tmp_path, content):
+    written(tmp_path, [[(0, ["a"])]], ["a"], Plan(1))
+    (tmp_path / "ledger/plan.json").write_text(content)
+    with pytest.raises(InputError, match=r"plan\.json: is no plan of a ledger"):
+        proof(tmp_path)
 
 
 def test_pages_of_ranks_that_there_are_no_longer_are_cut_back_too(tmp_path):
