@@ -12,6 +12,7 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from alignment.combined_rewards import gathered, process_index
 from rewards.json_lines import read_json
@@ -23,13 +24,17 @@ Digest = tuple[int, str]
 """A file's size in bytes and its SHA-256."""
 
 
-def seal(folder: Path, *, step: int) -> None:
-    """Writes the manifest of a checkpoint, after every process has written its files. Called by all processes."""
+def seal(folder: Path, *, step: int, begun_with: int | None = None) -> None:
+    """Writes the manifest of a checkpoint, after every process has written its files. Called by all processes.
+
+    ``begun_with``: how many processes the run was begun with, where they are not these.
+    """
     processes = len(gathered(None))
     files = sorted(str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file() and f.name != MANIFEST)
     found = {name: digest for part in gathered(_digests(folder, files)) for name, digest in part.items()}
     if process_index() == 0:
-        content = {"step": step, "processes": processes, "files": found}
+        begun: Any = {"step": step, "processes": processes, "begun_with": begun_with or processes}
+        content = {**begun, "files": found}
         write_whole(folder / MANIFEST, json.dumps(content, indent=1))
     gathered(None)
 
@@ -92,23 +97,26 @@ def _file_fault(file: Path, size: int, sha256: str) -> str | None:
     return None if _digest(file)[1] == sha256 else f"is damaged: {file.name} is not what was written"
 
 
-def last_whole(folder: Path) -> Path | None:
+def last_whole(folder: Path, *, inexact: bool = False) -> Path | None:
     """The newest checkpoint in a run's ``checkpoints`` folder that is whole; the others are named in the log.
 
-    Called by all processes. Raises: InputError if it was written by another number of processes.
+    Called by all processes. Raises: InputError if it was written by another number of processes, unless ``inexact``.
     """
-    for checkpoint in sorted(_checkpoints(folder), key=step_of, reverse=True):
+    for checkpoint in newest_first(folder):
         if found := fault(checkpoint):
             if process_index() == 0:
                 logger.warning("%s %s; the one before it is used.", checkpoint, found)
             continue
-        _check_processes(checkpoint)
+        if not inexact:
+            _check_processes(checkpoint)
         return checkpoint
     return None
 
 
-def _checkpoints(folder: Path) -> list[Path]:
-    return [path for path in folder.glob("checkpoint-*") if path.is_dir() and path.name.split("-")[1].isdigit()]
+def newest_first(folder: Path) -> list[Path]:
+    """The checkpoints in a run's ``checkpoints`` folder, whole or not."""
+    found = [path for path in folder.glob("checkpoint-*") if path.is_dir() and path.name.split("-")[1].isdigit()]
+    return sorted(found, key=step_of, reverse=True)
 
 
 def step_of(checkpoint: Path) -> int:
@@ -126,10 +134,15 @@ def goes_on_from(folder: Path) -> str:
     return f"{whole}. The same command goes on from {last.name if last else 'its start'}."
 
 
+def written_by(checkpoint: Path) -> int:
+    """How many processes have written a whole checkpoint."""
+    return int(read_json(checkpoint / MANIFEST, "")["processes"])
+
+
 def _check_processes(checkpoint: Path) -> None:
-    written = read_json(checkpoint / MANIFEST, "")["processes"]
-    if written != (now := len(gathered(None))):
+    if (written := written_by(checkpoint)) != (now := len(gathered(None))):
         raise InputError(
             f"{checkpoint}: written by {written} processes, and this run has {now}: it cannot go on exactly. "
-            f"Start it with {written}, or add --fresh to begin anew."
+            f"Start it with {written}, add --inexact to go on with {now} (weights, optimizer, schedule and order of "
+            "rows are kept, random states are not), or add --fresh to begin anew."
         )

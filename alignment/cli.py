@@ -169,6 +169,9 @@ def train(
     recipe: Path,
     overrides: Overrides = None,
     fresh: Annotated[bool, typer.Option(help="Start anew where the output folder already holds a run.")] = False,
+    inexact: Annotated[
+        bool, typer.Option("--inexact", help="Go on from a checkpoint of another number of processes, too.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Train from a recipe (sft, dpo, grpo, pairs) or a chain of them (`stages:`). A killed run goes on where it was.
@@ -180,10 +183,10 @@ def train(
     from alignment.train import run, run_chain
 
     if agreed(lambda: _is_chain(recipe)):
-        folders = run_chain(recipe, overrides or [], fresh=fresh)
+        folders = run_chain(recipe, overrides or [], fresh=fresh, inexact=inexact)
     else:
         read = agreed(lambda: read_recipe(recipe, overrides or []))
-        folders = [run(read, fresh=fresh, inputs=[recipe])]
+        folders = [run(read, fresh=fresh, inexact=inexact, inputs=[recipe])]
     if is_main_process():
         say({"trained": [str(folder) for folder in folders]}, as_json)
     end_with_the_others(0)  # rank 0 may hold what they meet at

@@ -177,6 +177,7 @@ SHARED = "test_deepspeed.py::test_shared_prefix_on_and_off_train_alike_under_zer
 CACHED = "test_cached_prefix.py::test_log_probabilities_and_gradients_equal_the_repeated_layout"
 KILLED = "test_resume_after_kill.py::test_a_killed_run_goes_on_to_the_same_losses"
 KILLED_ZERO = "test_resume_after_kill.py::test_two_ranks_under_zero_go_on_to_the_same_losses"
+INEXACT = "test_inexact_resume.py::test_"
 DIALOGUES = "test_dialogue_deepspeed.py::test_two_ranks_under_zero_2_train_on_dialogues"
 RATES = "test_module_settings.py::test_rates_hold_under_zero_2"
 LAUNCHED = "test_launch.py::test_launch_trains_on_two_cpu_processes"
@@ -188,6 +189,8 @@ ALIKE = {
     "dpo": "losses and gradient norms as on one process",
     "grpo": "weights as on one process",
 }
+ON_OTHERS = "a checkpoint of two ranks (`train --inexact`)"
+AS_ON_TWO = "rows and losses as on two"
 RESUMED = "losses and weights as never killed"
 
 WORKS = (
@@ -209,6 +212,11 @@ WORKS = (
     *(Works(f"a run killed and gone on, {m.upper()}", "ZeRO-2", RESUMED, f"{KILLED_ZERO}[{m}-2]") for m in ALIKE),
     Works("a run killed and gone on, SFT", "ZeRO-3", RESUMED, f"{KILLED_ZERO}[sft-3]"),
     Works("a run killed and gone on, DPO and GRPO", "ZeRO-3", "takes too long for every change", None),
+    Works(f"{ON_OTHERS}, SFT", "ZeRO-2, on four", AS_ON_TWO, f"{INEXACT}sft_under_zero_goes_on_on_other_ranks[2-4]"),
+    Works(f"{ON_OTHERS}, SFT", "ZeRO-3, on one", AS_ON_TWO, f"{INEXACT}sft_under_zero_goes_on_on_other_ranks[3-1]"),
+    Works(f"{ON_OTHERS}, DPO, LoRA", "ZeRO-2, on one", AS_ON_TWO, f"{INEXACT}dpo_of_adapters_goes_on_on_one_rank"),
+    Works(f"{ON_OTHERS}, SFT", "on one and back", AS_ON_TWO, f"{INEXACT}without_deepspeed_to_one_rank_and_back"),
+    Works(f"{ON_OTHERS}, GRPO", "on one", "rows as on two", f"{INEXACT}grpo_answers_a_generation_batch_anew"),
     Works("dialogues", "ZeRO-2", "trains with unequal dialogues", DIALOGUES),
     Works("dialogues", "ZeRO-3", "takes too long for every change", None),
     Works("learning_rates", "ZeRO-2", "each part moves by its own rate", RATES),

@@ -115,7 +115,12 @@ REASON = one_of(
 LIBRARY = one_of(
     "clinalign", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "deepspeed", "numpy", "pillow"
 )
-PROVENANCE = record(packages=table(LIBRARY, VERSION), git_commit=pattern(r"[0-9a-f]{40}([0-9a-f]{24})?"), seed=number)
+PROVENANCE = record(
+    packages=table(LIBRARY, VERSION),
+    git_commit=pattern(r"[0-9a-f]{40}([0-9a-f]{24})?"),
+    seed=number,
+    inexact_resumes=each(record(step=number, ranks_before=number, ranks=number)),
+)
 
 
 def evaluation_form(words: Collection[str]) -> Form:

@@ -10,7 +10,8 @@ Left out: random draws in collators of the main process (there are none), the sa
 import contextlib
 import logging
 import shutil
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,9 +19,17 @@ import torch
 from transformers import TrainerCallback
 from transformers.trainer_utils import rotate_checkpoints
 
-from alignment.checkpoints import goes_on_from, last_whole, seal, step_of
+from alignment.checkpoints import goes_on_from, last_whole, seal, step_of, written_by
 from alignment.ending import AskedToEnd
 from alignment.finite import FiniteTraining, check_weights
+from alignment.inexact import (
+    draw_anew,
+    finish_universal,
+    inexact_resume,
+    joined_state,
+    note_resumes,
+    prepare_universal,
+)
 from alignment.kept_state import read_state, write_state
 from alignment.ledger import Ledger, Plan
 from alignment.plain_pickles import PlainPickles
@@ -69,6 +78,12 @@ class Resumable(FiniteTraining):
     largest_first: bool = False
     ledger: Ledger | None = None
     resumed_from: Path | None = None
+    begun_with: int | None = None
+    """How many ranks the run was begun with, where they are not these."""
+    weight_decays: Sequence[float] = ()
+    """Of the optimizer's groups of parameters."""
+    ranks_before: int | None = None
+    """How many ranks wrote the checkpoint that it goes on from, where they are not these."""
     asked_to_end: AskedToEnd
     _sampler: EpochSampler | TokenBatches | None = None
 
@@ -93,6 +108,7 @@ class Resumable(FiniteTraining):
         seed = arguments.seed if arguments.data_seed is None else arguments.data_seed
         if self.batch_tokens is not None and self.lengths is not None:
             ranks: Any = dict(processes=arguments.world_size, rank=arguments.process_index)
+            ranks["begun_with"] = self.begun_with
             return TokenBatches(self.lengths, self.batch_tokens, ids=data["id"], seed=seed, **ranks)
         return EpochSampler(self.order or self._default_order(len(data), seed))
 
@@ -157,9 +173,24 @@ class Resumable(FiniteTraining):
             arguments.save_total_limit = limit
         folder.mkdir(exist_ok=True)
         write_state(folder / f"state_of_rank{arguments.process_index}.safetensors", self.kept_state())
-        seal(folder, step=trainer.state.global_step)
+        seal(folder, step=trainer.state.global_step, begun_with=self.begun_with)
         if arguments.should_save:
             rotate_checkpoints(arguments.output_dir, limit, trainer.state.best_model_checkpoint)
+
+    def create_scheduler(self, *given: Any, **options: Any) -> Any:
+        """TRL's, for an optimizer whose groups are now those that it trains with."""
+        self.weight_decays = [group["weight_decay"] for group in self._trainer.optimizer.param_groups]
+        trainer: Any = super()
+        return trainer.create_scheduler(*given, **options)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """TRL's, unless the states are those of other ranks."""
+        trainer: Any = super()
+        if self.ranks_before is None or self.resumed_from is None:
+            trainer._load_rng_state(checkpoint)
+        else:
+            arguments = self._trainer.args
+            draw_anew(arguments.seed, step_of(self.resumed_from), arguments.process_index)
 
     def kept_state(self) -> dict[str, Any]:
         """What this process must find again to go on, beside what transformers keeps."""
@@ -237,8 +268,14 @@ class Resuming(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Restores the state of the checkpoint that training goes on from."""
-        if self.trainer.resumed_from is not None:
-            file = self.trainer.resumed_from / f"state_of_rank{args.process_index}.safetensors"
+        checkpoint, before = self.trainer.resumed_from, self.trainer.ranks_before
+        if before is not None:
+            turns = args.gradient_accumulation_steps
+            self.trainer.restore_state(joined_state(checkpoint, before, turns=turns, device=args.device))
+            finish_universal(self.trainer, checkpoint)
+            state.train_batch_size = args.train_batch_size  # transformers keeps the checkpoint's
+        elif checkpoint is not None:
+            file = checkpoint / f"state_of_rank{args.process_index}.safetensors"
             self.trainer.restore_state(read_state(file, args.device))
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -268,8 +305,10 @@ def note_rows(trainer: Any, data: DataSection, lengths: Lengths | None) -> None:
         trainer.data_collator = IdCollator(trainer.data_collator)
 
 
-def train_from_last_checkpoint(trainer: Any, folder: Path) -> None:
+def train_from_last_checkpoint(trainer: Any, folder: Path, *, inexact: bool = False) -> None:
     """Trains, from the last whole checkpoint in ``folder/checkpoints`` if there is one.
+
+    ``inexact``: also from one of another number of ranks (``inexact.py``).
 
     Raises: InputError if the checkpoint cannot be gone on from exactly.
     """
@@ -278,20 +317,37 @@ def train_from_last_checkpoint(trainer: Any, folder: Path) -> None:
     if not _is_resumable(trainer):  # it seals no checkpoint, and from one without a seal nothing goes on
         trainer.train()
         return
-    last = last_whole(folder / "checkpoints")
+    last = last_whole(folder / "checkpoints", inexact=inexact)
     ledger = Ledger(folder / "ledger", trainer.args.process_index)
     again = ledger.cut_back(step_of(last) if last else 0)
+    trainer.ledger, trainer.resumed_from, trainer.asked_to_end = ledger, last, AskedToEnd()
+    if last and (before := written_by(last)) != trainer.args.world_size:
+        trainer.ranks_before = before
+        prepare_universal(trainer, last)
     if trainer.is_world_process_zero():
-        ledger.plan(trainer.plan())
+        _plan_and_tell(trainer, folder)
         if last or again:
             logger.warning("%s: goes on from %s; %d steps after it are done again.", folder, last or "the start", again)
-    trainer.ledger, trainer.resumed_from, trainer.asked_to_end = ledger, last, AskedToEnd()
     trainer.add_callback(Resuming(trainer))
     trainer.add_callback(trainer.asked_to_end)  # behind it: the step's line of the ledger is closed first
     with told_where_it_stopped(folder), handled_by(trainer.asked_to_end.note), contextlib.ExitStack() as opening:
         if last:
             trainer.add_callback(opening.enter_context(PlainPickles(last)))
         trainer.train(resume_from_checkpoint=str(last) if last else None)
+
+
+def _plan_and_tell(trainer: Any, folder: Path) -> None:
+    """What the ledger is proved by, and in log and provenance what is not exact. Done by rank 0."""
+    ledger, last, plan = trainer.ledger, trainer.resumed_from, trainer.plan()
+    step, ranks = step_of(last) if last else 0, trainer.args.world_size
+    ledger.cut_back_others(step, ranks)
+    if (earlier := ledger.planned()) is not None:
+        plan = replace(plan, before=earlier.goes_on_under(ranks, step))
+    ledger.plan(plan)
+    resume = inexact_resume(trainer, last, trainer.ranks_before) if trainer.ranks_before else None
+    if resume:
+        logger.warning("%s: %s", folder, resume)
+    note_resumes(folder, plan.before, resume)
 
 
 @contextlib.contextmanager

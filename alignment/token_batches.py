@@ -53,21 +53,31 @@ def split_to_multiple(batches: list[list[int]], processes: int) -> list[list[int
 class TokenBatches(BatchRebalanceSampler):
     """This process' batches of an epoch; transformers takes its class for one that knows of processes itself.
 
-    ``epoch`` is set from outside. Raises: InputError for a row longer than the budget.
+    ``epoch`` is set from outside. ``begun_with``: how many processes the batches were made for, where they are not
+    these: the same batches are dealt out in the same order.
+
+    Raises: InputError for a row longer than the budget, and for batches that cannot be dealt out alike.
     """
 
     def __init__(
-        self, lengths: Sequence[int], budget: int, *, ids: Sequence[str], processes: int, rank: int, seed: int
-    ) -> None:
+        self, lengths: Sequence[int], budget: int, *, ids: Sequence[str], processes: int, rank: int, seed: int,
+        begun_with: int | None = None,
+    ) -> None:  # fmt: skip
         if too_long := [f"{ids[k]} ({count})" for k, count in enumerate(lengths) if count > budget]:
             raise InputError(f"data.batch_tokens: {budget} is less than one row takes: {', '.join(too_long[:10])}.")
         self.processes, self.rank, self.seed, self.epoch = processes, rank, seed, 0
-        whole = split_to_multiple(batches_within(lengths, budget), processes)
+        first = begun_with or processes
+        whole = split_to_multiple(batches_within(lengths, budget), first)
+        if len(whole) % processes:
+            raise InputError(
+                f"data.batch_tokens: the {len(whole)} batches of an epoch were made for {first} processes, and "
+                f"{processes} cannot share them alike. Start it with {first}, or add --fresh to begin anew."
+            )
         whole.sort(key=lambda batch: -cost(batch, lengths))
-        self.rounds = [whole[k : k + processes] for k in range(0, len(whole), processes)]
+        self.rounds = [whole[k : k + first] for k in range(0, len(whole), first)]
 
     def rounds_of(self, epoch: int) -> list[list[list[int]]]:
-        """What the processes get, round by round; the first round of the first epoch is the largest."""
+        """What the processes of the start get, round by round; the first round of the first epoch is the largest."""
         generator = torch.Generator()
         generator.manual_seed(self.seed + epoch)
         order = torch.randperm(len(self.rounds), generator=generator).tolist()
@@ -80,10 +90,11 @@ class TokenBatches(BatchRebalanceSampler):
         return [place for batches in self.rounds_of(epoch) for batch in batches for place in batch]
 
     def __iter__(self) -> Iterator[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return (batches[self.rank] for batches in self.rounds_of(self.epoch))
+        dealt = [batch for batches in self.rounds_of(self.epoch) for batch in batches]
+        return iter(dealt[self.rank :: self.processes])
 
     def __len__(self) -> int:
-        return len(self.rounds)
+        return sum(map(len, self.rounds)) // self.processes
 
 
 def longest_first(order: Order, lengths: Sequence[int], count: int) -> Order:

@@ -18,7 +18,7 @@ import yaml
 from alignment.config_faults import check_config, check_model_name, told_of_trl
 from alignment.engine import free_memory, is_main_process, let_go, loaded_objects_left_alone, prepare_deepspeed
 from alignment.own_files import is_of_run
-from alignment.ranks import agreed
+from alignment.ranks import agreed, from_all, num_ranks
 from alignment.recipe import Chain, Recipe, Stage, check_shapes, kept_places, parquet, read_recipe
 from data_builders.digest import sha256
 from data_builders.interruptions import stands
@@ -32,17 +32,18 @@ from data_builders.output_folders import (
     refuse_others,
     remove,
 )
+from rewards.json_lines import read_json
 from rewards.overrides import Override, with_overrides
 from rewards.strict_yaml import InputError, read_yaml, validated
 
 PACKAGES = ("clinalign", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "deepspeed")
 
 
-def run(recipe: Recipe, *, fresh: bool = False, inputs: Iterable[Path] = ()) -> Path:
+def run(recipe: Recipe, *, fresh: bool = False, inexact: bool = False, inputs: Iterable[Path] = ()) -> Path:
     """Trains and returns the run's folder. A finished run of the same recipe is left as it is.
 
-    ``fresh`` replaces the run that is there. ``inputs``: files that are read beside those that the recipe names, such
-    as its own.
+    ``fresh`` replaces the run that is there. ``inexact`` lets it go on from a checkpoint of another number of
+    ranks. ``inputs``: files that are read beside those that the recipe names, such as its own.
 
     Raises: InputError if the folder holds a run of another recipe, something that is no run, or (with ``fresh``)
     something that is needed; and if another process trains there.
@@ -58,7 +59,7 @@ def run(recipe: Recipe, *, fresh: bool = False, inputs: Iterable[Path] = ()) -> 
 
                 write_pairs(recipe)
             else:
-                _train(recipe, folder)
+                _train(recipe, folder, inexact=inexact)
         free_memory()
         agreed(lambda: None)  # rank 0 has written what the next run reads, and nobody reads the rows any more
         _forget_rows(folder)
@@ -116,7 +117,12 @@ def _clear(folder: Path, recipe: Recipe, *, fresh: bool, inputs: Iterable[Path])
 
 
 def run_chain(
-    path: Path, overrides: list[str] | None = None, *, fresh: bool = False, seed: int | None = None
+    path: Path,
+    overrides: list[str] | None = None,
+    *,
+    fresh: bool = False,
+    inexact: bool = False,
+    seed: int | None = None,
 ) -> list[Path]:
     """Every stage of a chain in order; finished stages are left as they are."""
     chain = agreed(lambda: read_chain(path, overrides or []))
@@ -126,7 +132,12 @@ def run_chain(
         if fresh:
             agreed(lambda: refuse_others_in_stages(chain))
         return [
-            run(agreed(partial(stage_recipe, chain, index, path, seed=seed)), fresh=fresh, inputs=inputs)
+            run(
+                agreed(partial(stage_recipe, chain, index, path, seed=seed)),
+                fresh=fresh,
+                inexact=inexact,
+                inputs=inputs,
+            )
             for index in range(len(chain.stages))
         ]
 
@@ -242,7 +253,14 @@ def _write_provenance(recipe: Recipe, folder: Path) -> None:
         "data_sha256": {recipe.data.train: sha256(parquet(recipe.data.train))},
         "started_from": recipe.model.path,
     }
-    (folder / "provenance.json").write_text(json.dumps(facts, indent=2), encoding="utf-8")
+    if told := _inexact_resumes(folder / "provenance.json"):
+        facts["inexact_resumes"] = told
+    write_whole(folder / "provenance.json", json.dumps(facts, indent=2))
+
+
+def _inexact_resumes(provenance: Path) -> list[Any]:
+    """Where the run so far went on under another number of ranks (``inexact.py``)."""
+    return read_json(provenance, "").get("inexact_resumes", []) if provenance.is_file() else []
 
 
 def git_commit(package: Path = Path(__file__).parent) -> str | None:
@@ -266,15 +284,18 @@ def _asked_of_git(folder: Path, *words: str) -> str:
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
-def _train(recipe: Recipe, folder: Path) -> None:
+def _train(recipe: Recipe, folder: Path, *, inexact: bool = False) -> None:
     from alignment.finite import check_weights
+    from alignment.rank_layout import begun_with, on_ranks
     from alignment.resuming import train_from_last_checkpoint
     from alignment.run_log import GrowingLog
 
-    trainer = make_trainer(recipe, folder)
+    (begun, *_) = from_all(begun_with(folder / "checkpoints"))
+    trainer = make_trainer(agreed(lambda: on_ranks(recipe, begun, num_ranks())), folder)
+    trainer.begun_with = begun
     trainer.add_callback(GrowingLog(folder / "log.jsonl"))
     with loaded_objects_left_alone():
-        train_from_last_checkpoint(trainer, folder)
+        train_from_last_checkpoint(trainer, folder, inexact=inexact)
     check_weights(trainer)
     unfinished = folder / "model.unfinished"
     trainer.save_model(str(unfinished))

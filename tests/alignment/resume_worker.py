@@ -41,7 +41,7 @@ def train(recipe, step, rank="all"):
             trainer.add_callback(Killed(step))
 
         resuming.note_rows = with_killer
-    run(read_recipe(recipe))
+    run(read_recipe(recipe), inexact="INEXACT" in os.environ)
     leave_process_group()
 
 

@@ -57,6 +57,24 @@ def test_epochs_differ_in_order_and_a_seed_repeats(tmp_path):
     assert one.rounds_of(1) == other.rounds_of(1) != one.rounds_of(2)
 
 
+@pytest.mark.parametrize("now", [1, 2, 4])
+def test_batches_made_for_other_processes_are_dealt_out_whole_and_in_their_order(now):
+    lengths = list(range(22, 38))
+    before = [made(lengths, 60, processes=2, rank=rank) for rank in range(2)]
+    assert sum(map(len, before)) == 12  # of one row or two
+    turns = [list(batches) for batches in zip(*before, strict=True)]
+    ranks = [made(lengths, 60, processes=now, rank=rank, begun_with=2) for rank in range(now)]
+    assert [len(batches) for batches in ranks] == [2 * len(turns) // now] * now
+    dealt = [batch for batches in zip(*ranks, strict=True) for batch in batches]
+    assert dealt == [batch for batches in turns for batch in batches]
+    assert ranks[0].planned(1) == before[0].planned(1)
+
+
+def test_batches_that_cannot_be_dealt_out_alike_are_refused():
+    with pytest.raises(InputError, match=r"made for 1 processes, and 5 cannot share them alike. Start it with 1"):
+        made([60, 60, 60], 60, processes=5, begun_with=1)
+
+
 def test_a_row_beyond_the_budget_is_refused_by_id():
     with pytest.raises(InputError, match=r"60 is less than one row takes: c \(61\)"):
         made([1, 2, 61], 60, ids=["a", "b", "c"])
