@@ -74,19 +74,22 @@ def _recipe(loop: Loop, index: int, path: Path) -> dict[str, Any]:
 
 
 def _reads(loop: Loop, index: int, path: Path) -> list[str]:
-    """The earlier stages that a stage reads: as it is wired, and whose folders its recipe or overrides name."""
+    """The earlier stages that a stage reads: whose folders its recipe names once it is wired and overridden.
+
+    An override may take the place of what the chain would start it from, such as ``model.path=tiny``.
+    """
     chain, stage = loop.chain, loop.chain.stages[index]
     trained = [s.name for k, s in enumerate(chain.stages[:index]) if _recipe(loop, k, path).get("method") != "pairs"]
     start = stage.model or (trained[-1] if trained else None)
+    train = f"{chain.output}/{stage.train}" if stage.train else chain.data
     wired: list[Override] = [("output", "")]
-    wired += [("model.path", "")] if start else []
-    wired += [("data.train", "")] if stage.train or stage.counterparts or chain.data else []
+    wired += [("model.path", f"{chain.output}/{start}")] if start else []
+    wired += [("data.train", train)] if train else []
     named = [*_texts(with_overrides(_recipe(loop, index, path), [*wired, *stage.overrides]))]
     return [
         s.name
         for s in chain.stages[:index]
-        if s.name in (start, stage.train, *stage.counterparts)
-        or any(f"{text}/".startswith(f"{chain.output}/{s.name}/") for text in named)
+        if s.name in stage.counterparts or any(f"{text}/".startswith(f"{chain.output}/{s.name}/") for text in named)
     ]
 
 

@@ -26,12 +26,13 @@ STAGES = [
     {"name": "plain", "recipe": "dpo.yaml", "model": "sft"},
     {"name": "read", "recipe": "sft.yaml", "model": "sft", "overrides": ["data.train=runs/x/pairs/preference/pairs"]},
     {"name": "crpo", "recipe": "grpo.yaml", "counterparts": ["sft", "plain"]},
+    {"name": "anew", "recipe": "sft.yaml", "overrides": ["model.path=tiny"]},
 ]
 
 
 @pytest.fixture
 def desk(tmp_path, monkeypatch):
-    """A working directory with a loop of six stages, of which nothing is there."""
+    """A working directory with a loop of seven stages, of which nothing is there."""
     monkeypatch.chdir(tmp_path)
     for method in ("sft", "pairs", "dpo", "grpo"):
         # what a stage's own recipe names is not read where the chain wires it
@@ -66,9 +67,11 @@ def test_a_step_waits_for_what_it_reads_and_for_nothing_else(desk):
         "read/evaluation": ("read",),
         "crpo": ("build", "sft", "plain", "read"),
         "crpo/evaluation": ("crpo",),
+        "anew": ("build",),
+        "anew/evaluation": ("anew",),
         "release": (
             "sft/init_evaluation", "sft/evaluation", "dpo/evaluation", "plain/evaluation", "read/evaluation",
-            "crpo/evaluation",
+            "crpo/evaluation", "anew/evaluation",
         ),
     }  # fmt: skip
 
@@ -76,7 +79,7 @@ def test_a_step_waits_for_what_it_reads_and_for_nothing_else(desk):
 def test_seeds_share_the_build_alone(desk):
     of_two = {step.name: step.after for step in steps(seeds=2)}
     assert of_two["seed43/dpo"] == ("build", "seed43/sft", "seed43/pairs")
-    assert len(of_two["release"]) == 2 * 6
+    assert len(of_two["release"]) == 2 * 7
 
 
 def told(*words):
