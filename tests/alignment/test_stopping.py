@@ -50,10 +50,10 @@ def test_a_disk_that_fills_while_a_checkpoint_is_written_leaves_the_one_before(w
     recipe = read_recipe(write_recipe(trainer={"max_steps": 4, "save_strategy": "steps", "save_steps": 2}))
     seal = resuming.seal
 
-    def full(folder, *, step):
+    def full(folder, *, step, **more):
         if step == 4:
             raise OSError(errno.ENOSPC, "No space left on device", str(folder))
-        seal(folder, step=step)
+        seal(folder, step=step, **more)
 
     with monkeypatch.context() as patch:
         patch.setattr(resuming, "seal", full)
