@@ -14,6 +14,7 @@ from transformers import TrainerCallback
 
 from alignment import resuming
 from alignment.engine import leave_process_group
+from alignment.ranks import end_with_the_others
 from alignment.recipe import read_recipe
 from alignment.train import run
 from data_builders.interruptions import Stopped
@@ -42,6 +43,7 @@ def train(recipe, step, rank="all"):
 
         resuming.note_rows = with_killer
     run(read_recipe(recipe), inexact="INEXACT" in os.environ)
+    end_with_the_others(0)  # rank 0 may hold what they meet at
     leave_process_group()
 
 
