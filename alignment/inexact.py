@@ -10,6 +10,7 @@ import contextlib
 import io
 import json
 import logging
+import re
 import shutil
 from collections.abc import Sequence
 from copy import deepcopy
@@ -30,6 +31,8 @@ from rewards.strict_yaml import InputError
 
 FOLDER, POINTER = "universal", "latest_universal"
 """In a checkpoint: the universal one, and the file by which DeepSpeed finds it."""
+SLICES = "param_slice_mappings"
+"""In DeepSpeed's optimizer states (0.19): where each parameter of a group lies in it, by its name."""
 RANDOM = "the random states of each process (drawn anew from seed, step and rank)"
 METRICS = "metrics since the last line of the log (of rank 0 only, of batches of another size; the loss is kept)"
 ANSWERS = "the answers of the generation batch that it lies in (its rows are answered anew, some of them twice)"
@@ -120,6 +123,7 @@ def put_together(checkpoint: Path) -> None:
     quiet = contextlib.redirect_stdout(unheard), contextlib.redirect_stderr(unheard)
     try:
         with PlainPickles(checkpoint), quiet[0], quiet[1]:
+            _check_names(checkpoint)
             ds_to_universal.main(settings)
     except KeyError as missing:  # what another optimizer than Adam keeps has other names, or none
         _forget(checkpoint)
@@ -127,6 +131,20 @@ def put_together(checkpoint: Path) -> None:
             f"{checkpoint}: DeepSpeed's universal checkpoint holds the moments of Adam only, and its optimizer "
             "(trainer.optim) keeps others. Start it with the number of processes that wrote it, or add --fresh."
         ) from missing
+
+
+def _check_names(checkpoint: Path) -> None:
+    """Raises: InputError for a parameter's name that is none; DeepSpeed makes folders of them."""
+    for file in sorted(_shards(checkpoint).glob("*.pt")):
+        content = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+        groups = [*content.get("param_shapes", ()), *content.get("optimizer_state_dict", {}).get(SLICES, ())]
+        for name in (name for group in groups for name in group):
+            if not re.fullmatch(r"[\w.]+", name) or ".." in name:
+                _forget(checkpoint)
+                raise InputError(
+                    f"{file}: names a parameter {name!r}, which is no name of one, so this run did not write it. "
+                    f"Remove {checkpoint.name} to go on from the one before, or add --fresh to begin anew."
+                )
 
 
 def _shards(checkpoint: Path) -> Path:

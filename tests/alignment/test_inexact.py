@@ -12,6 +12,7 @@ from alignment.inexact import (
     ANSWERS,
     FOLDER,
     PLACES,
+    SLICES,
     InexactResume,
     draw_anew,
     inexact_resume,
@@ -140,5 +141,18 @@ def test_an_optimizer_that_is_not_adam_is_told(checkpoint, monkeypatch):
 
     monkeypatch.setattr("deepspeed.checkpoint.ds_to_universal.main", without_moments)
     with pytest.raises(InputError, match=r"holds the moments of Adam only, .* \(trainer\.optim\) keeps others"):
+        put_together(checkpoint)
+    assert not (checkpoint / FOLDER).exists()
+
+
+@pytest.mark.parametrize("name", ["../../outside", "/tmp/outside", "layer/weight", "a..b", ""])
+@pytest.mark.parametrize("where", ["param_shapes", "slices"])
+def test_a_parameter_whose_name_would_leave_the_folder_is_refused(checkpoint, monkeypatch, name, where):
+    """DeepSpeed joins the name to a folder and makes it."""
+    monkeypatch.setattr("deepspeed.checkpoint.ds_to_universal.main", lambda _: pytest.fail("was put together"))
+    groups = [{"model.layers.0.weight": 1}, {name: 2}]
+    content = {"optimizer_state_dict": {SLICES: groups}} if where == "slices" else {"param_shapes": groups}
+    torch.save(content, checkpoint / "global_step4/zero_pp_rank_0_mp_rank_00_model_states.pt")
+    with pytest.raises(InputError, match="which is no name of one"):
         put_together(checkpoint)
     assert not (checkpoint / FOLDER).exists()
