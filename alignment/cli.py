@@ -22,7 +22,7 @@ from alignment.cli_reward_model import eval_reward_model
 from alignment.cli_rewards import audit, check_rules, eval_reader_command, list_rewards, read, score
 from alignment.cli_soak import ledger, soak
 from alignment.cli_splits import audit_splits_command
-from alignment.engine import is_main_process, leave_process_group, share_cores
+from alignment.engine import end_with_the_launcher, is_main_process, leave_process_group, share_cores
 from data_builders.interruptions import Stopped, handled_by, stop
 from rewards.json_lines import read_json
 from rewards.strict_yaml import InputError
@@ -41,6 +41,7 @@ app.command()(cache)
 def main() -> None:
     """Runs a command; a user's mistake is one sentence for each fault and exit code 2, never a traceback."""
     share_cores()
+    end_with_the_launcher()
     if "--json" in sys.argv:  # libraries that log to standard output must not spoil the one JSON object on it
         sys.stdout = sys.stderr
     with handled_by(stop):
@@ -51,8 +52,8 @@ def main() -> None:
 
 
 def _end(stopped: Stopped) -> None:
-    """Says once what stands and which command goes on, and ends with 128 and the signal's number."""
-    if is_main_process():
+    """Says once on every node what stands and which command goes on; ends with 128 and the signal's number."""
+    if is_main_process() or os.environ.get("LOCAL_RANK") == "0":
         own = shlex.join(["clinalign", *(word for word in sys.argv[1:] if word != "--fresh")])
         again = "the same launch" if "RANK" in os.environ else own
         told = f"stopped by {stopped.name}. {stopped.stands} Go on with: {again}".replace(".  ", ". ")
