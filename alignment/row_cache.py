@@ -62,11 +62,12 @@ def forget_rows(folder: Path) -> None:
 
 @contextlib.contextmanager
 def borrowed_rows(file: Path, folder: Path) -> Generator[Any]:
-    """``stored_rows`` that are gone afterwards."""
+    """``stored_rows`` that are gone afterwards; of several processes rank 0, which ends last, removes them."""
     try:
         yield stored_rows(file, folder)
     finally:
-        forget_rows(folder)
+        if is_main_process():
+            forget_rows(folder)
 
 
 def read_once(file: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
