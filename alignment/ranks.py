@@ -16,7 +16,7 @@ from itertools import count
 from typing import Any, TypeVar
 
 from alignment.engine import is_main_process, leave_process_group
-from alignment.signs_of_life import FAULT, give_signs, lost_store
+from alignment.signs_of_life import FAULT, give_signs, lost_store, silent_s
 from rewards.strict_yaml import InputError
 
 Found = TypeVar("Found")
@@ -45,6 +45,7 @@ def agreed(check: Callable[[], Found]) -> Found:
     with _store_at_hand():  # from here on this process gives signs of life
         pass
     try:
+        silent_s()
         found = check()
     except InputError as raised:
         fault = raised
@@ -170,5 +171,6 @@ def _store() -> Any:
 
     store, rank, ranks = next(rendezvous("env://"))
     own = PrefixStore("clinalign", store)
-    give_signs(own, rank, ranks)
+    with contextlib.suppress(InputError):  # a limit that is none, which ``agreed`` tells
+        give_signs(own, rank, ranks)
     return own
