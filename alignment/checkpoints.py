@@ -30,13 +30,18 @@ def seal(folder: Path, *, step: int, begun_with: int | None = None) -> None:
     ``begun_with``: how many processes the run was begun with, where they are not these.
     """
     processes = len(gathered(None))
-    files = sorted(str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file() and f.name != MANIFEST)
+    # each process sees its own files at once; those of another node a network's disk may show later
+    files = sorted({name for names in gathered(_files_in(folder)) for name in names})
     found = {name: digest for part in gathered(_digests(folder, files)) for name, digest in part.items()}
     if process_index() == 0:
         begun: Any = {"step": step, "processes": processes, "begun_with": begun_with or processes}
         content = {**begun, "files": found}
         write_whole(folder / MANIFEST, json.dumps(content, indent=1))
     gathered(None)
+
+
+def _files_in(folder: Path) -> list[str]:
+    return [str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file() and f.name != MANIFEST]
 
 
 def _digests(folder: Path, files: Sequence[str]) -> dict[str, Digest]:
@@ -66,16 +71,21 @@ def write_whole(file: Path, text: str) -> None:
 
 def fault(folder: Path) -> str | None:
     """What keeps a run from going on from this checkpoint; None for a whole one. Called by all processes."""
-    manifest = folder / MANIFEST
-    if not manifest.is_file():
-        return f"was not finished (no {MANIFEST})"
-    try:
-        files = _listed(manifest)
-    except InputError as unreadable:  # by every process alike
-        return f"is damaged: {unreadable}"
+    files = gathered(_listed_or_fault(folder / MANIFEST))[0]  # as rank 0 reads it
+    if isinstance(files, str):
+        return files
     mine = list(files)[process_index() :: len(gathered(None))]
     faults = [f for part in gathered([_file_fault(folder / name, *files[name]) for name in mine]) for f in part if f]
     return faults[0] if faults else None
+
+
+def _listed_or_fault(manifest: Path) -> dict[str, Digest] | str:
+    if not manifest.is_file():
+        return f"was not finished (no {MANIFEST})"
+    try:
+        return _listed(manifest)
+    except InputError as unreadable:
+        return f"is damaged: {unreadable}"
 
 
 def _listed(manifest: Path) -> dict[str, Digest]:
@@ -102,7 +112,7 @@ def last_whole(folder: Path, *, inexact: bool = False) -> Path | None:
 
     Called by all processes. Raises: InputError if it was written by another number of processes, unless ``inexact``.
     """
-    for checkpoint in newest_first(folder):
+    for checkpoint in gathered(newest_first(folder))[0]:  # as rank 0 sees them
         if found := fault(checkpoint):
             if process_index() == 0:
                 logger.warning("%s %s; the one before it is used.", checkpoint, found)

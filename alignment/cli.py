@@ -22,7 +22,7 @@ from alignment.cli_reward_model import eval_reward_model
 from alignment.cli_rewards import audit, check_rules, eval_reader_command, list_rewards, read, score
 from alignment.cli_soak import ledger, soak
 from alignment.cli_splits import audit_splits_command
-from alignment.engine import is_main_process, leave_process_group, share_cores
+from alignment.engine import end_with_the_launcher, is_main_process, leave_process_group, share_cores
 from data_builders.interruptions import Stopped, handled_by, stop
 from rewards.json_lines import read_json
 from rewards.strict_yaml import InputError
@@ -43,6 +43,7 @@ def main() -> None:
     share_cores()
     if not is_main_process():
         os.environ.setdefault("TQDM_DISABLE", "1")  # no bars of libraries beside those of rank 0
+    end_with_the_launcher()
     if "--json" in sys.argv:  # libraries that log to standard output must not spoil the one JSON object on it
         sys.stdout = sys.stderr
     with handled_by(stop):
@@ -53,8 +54,8 @@ def main() -> None:
 
 
 def _end(stopped: Stopped) -> None:
-    """Says once what stands and which command goes on, and ends with 128 and the signal's number."""
-    if is_main_process():
+    """Says once on every node what stands and which command goes on; ends with 128 and the signal's number."""
+    if is_main_process() or os.environ.get("LOCAL_RANK") == "0":
         own = shlex.join(["clinalign", *(word for word in sys.argv[1:] if word != "--fresh")])
         again = "the same launch" if "RANK" in os.environ else own
         told = f"stopped by {stopped.name}. {stopped.stands} Go on with: {again}".replace(".  ", ". ")
@@ -224,6 +225,7 @@ def evaluate_command(
     from alignment.models import load_for_inference
     from alignment.ranks import agreed, alone_at
     from alignment.recipe import parquet
+    from alignment.shared_folder import check_shared
     from alignment.weights_digest import model_sha256
 
     if out is not None and is_main_process():
@@ -232,6 +234,7 @@ def evaluate_command(
     rows, target = parquet(data), out or agreed(lambda: evaluation_folder(run))
     with alone_at(target):
         agreed(lambda: check_out(target) if is_main_process() else None)
+        check_shared(target)
         weights = model_sha256(run) if is_main_process() else None
         model, processor = agreed(lambda: load_for_inference(run))
         evaluation = evaluate(

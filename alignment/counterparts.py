@@ -25,6 +25,7 @@ from alignment.ranks import agreed, alone_at, from_all, over_ranks
 from alignment.recipe import Chain, Stage, columns_of, parquet
 from alignment.reward_functions import local_backend
 from alignment.row_cache import borrowed_rows
+from alignment.shared_folder import check_shared
 from data_builders.digest import sha256
 from data_builders.output_folders import check_file, unfinished
 from data_builders.row_checks import Check, check_rows
@@ -59,13 +60,15 @@ def write_counterparts(
     """
     target = Path(out) if out.endswith(".parquet") else Path(f"{out}.parquet")
     file = agreed(lambda: _checked(data, target, needed=["task"] if tasks else []))
-    with alone_at(target), borrowed_rows(file, target.with_suffix(".rows")) as every:
-        rows = agreed(lambda: _asked_rows(every, data, tasks, limit))
-        pool = _Pool(rows, target, max_new_tokens, batch_size)
-        card = {"data": data, "rows": len(rows), "max_new_tokens": max_new_tokens, "models": pool.asked(models)}
-        if is_main_process():
-            pool.write(card)
-        return from_all({"written": str(target), **card})[0]  # once rank 0 has written
+    with alone_at(target):
+        check_shared(target.parent)
+        with borrowed_rows(file, target.with_suffix(".rows")) as every:
+            rows = agreed(lambda: _asked_rows(every, data, tasks, limit))
+            pool = _Pool(rows, target, max_new_tokens, batch_size)
+            card = {"data": data, "rows": len(rows), "max_new_tokens": max_new_tokens, "models": pool.asked(models)}
+            if is_main_process():
+                pool.write(card)
+            return from_all({"written": str(target), **card})[0]  # once rank 0 has written
 
 
 def _checked(data: str, target: Path, *, needed: list[str]) -> Path:

@@ -7,6 +7,8 @@ the batch and so cannot carry weights.
 """
 
 import contextlib
+import hashlib
+import json
 import logging
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ from trl import DPOConfig, DPOTrainer
 from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import use_adapter
 
+from alignment.combined_rewards import gathered, process_index
 from alignment.config_faults import made_config
 from alignment.dpo_terms import anchor_loss, changed_tokens, span_logps, symmetric_loss, token_kl, token_kl_margin
 from alignment.losses import preference_margin, weighted_dpo_loss
@@ -111,6 +114,17 @@ class PreferenceCollator:
         if "reference_logps" in rows[0]:
             batch["reference_logps"] = torch.tensor([v for row in rows for v in row["reference_logps"]])
         return batch
+
+
+def _alike(known: Logps) -> Logps:
+    """What is known, or what rank 0 knows where the processes have read different files, on disks of their own nodes.
+
+    All must lack the same rows, since they compute them together.
+    """
+    digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+    if len(set(gathered(digest))) == 1:
+        return known
+    return gathered(known if process_index() == 0 else None)[0]
 
 
 def _changed(batch: Batch) -> torch.Tensor:
@@ -236,7 +250,7 @@ class WeightedDPOTrainer(Resumable, DPOTrainer):
         run = Path(str(self.args.output_dir)).parent  # checkpoints lie in the run's folder
         file = reference_file(self.ref_model or self.model, collator.processor, collator.max_length, run=run)
         keys = [row_key(row) for row in data]
-        known = read_references(file)
+        known = _alike(read_references(file))
         missing = list({key: index for index, key in enumerate(keys) if key not in known}.values())
         if missing:
             known |= self._computed_references(missing, keys)

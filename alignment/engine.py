@@ -6,9 +6,11 @@ prepared before the first ``TrainingArguments``; both are settled here. Left out
 
 import atexit
 import contextlib
+import ctypes
 import gc
 import inspect
 import os
+import signal
 import sys
 import time
 from collections.abc import Generator
@@ -16,6 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from rewards.strict_yaml import InputError
+
+PR_SET_PDEATHSIG = 1
+"""Linux' name for: which signal this process gets when its parent dies (prctl(2))."""
 
 
 def share_cores() -> None:
@@ -26,6 +31,15 @@ def share_cores() -> None:
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def end_with_the_launcher() -> None:
+    """Lets this process be asked to end (SIGTERM) when the launcher that started it is killed, and not train on alone.
+
+    Left out: systems other than Linux.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def prepare_deepspeed(trainer: dict[str, Any]) -> dict[str, Any]:
@@ -74,7 +88,7 @@ def _on_several_cpus(trainer: dict[str, Any]) -> dict[str, Any]:
 def wait_for(file: Path, *, limit_s: float = 600) -> None:
     """Returns once another process of the run has made ``file``.
 
-    Raises: InputError if it is not there in time, or another process has found a fault.
+    Raises: InputError if it is not there in time, or another process has found a fault, or gives no more signs of life.
     """
     from alignment.ranks import raise_fault_of_another
 

@@ -10,7 +10,6 @@ import functools
 import hashlib
 import inspect
 import logging
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from alignment.image_rows import IMAGE_FIELDS, Fields
-from alignment.reference_cache import KINDS, add_weights, cache_folder
+from alignment.reference_cache import KINDS, add_weights, cache_folder, scratch
 from alignment.shared_prefix import base_model
 from rewards.strict_yaml import InputError
 
@@ -154,7 +153,7 @@ def _joined(images: Sequence[Features], *, deep_by_image: bool) -> Any:
 def _write(file: Path, values: Features) -> None:
     """In one step, so that a killed run, or another rank, never leaves half a file."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_suffix(f".{os.getpid()}.tmp")
+    unfinished = scratch(file)
     save_file({name: value.contiguous().cpu() for name, value in values.items()}, unfinished)
     unfinished.replace(file)
 

@@ -38,9 +38,9 @@ def _without_tensors(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
 
 def read_state(file: Path, device: torch.device | str = "cpu") -> Any:
     """The state, its tensors on ``device``."""
-    named = torch.device(device)
-    device = "cpu" if named.type == "cpu" else named  # safetensors knows no "cpu:0", as it is called under DDP
-    with safe_open(file, framework="pt", device=str(device)) as opened:
+    place = torch.device(device)
+    place = "cpu" if place.type == "cpu" else str(place)  # accelerate numbers CPUs too, which safetensors does not
+    with safe_open(file, framework="pt", device=place) as opened:
         tree = json.loads(opened.metadata()["tree"])
         return _with_tensors(tree, opened)
 

@@ -27,6 +27,7 @@ from alignment.loop_steps import BUILD, RELEASE, Step, base_seed, check_inputs, 
 from alignment.metrics import BY_FINDING, differences, ratios_in, score_answers, summarise
 from alignment.over_seeds import mean_over_seeds
 from alignment.ranks import agreed, alone_at, from_all
+from alignment.shared_folder import check_shared
 from alignment.train import check_stages, refuse_others_in_stages, run, stage_recipe
 from data_builders.build import build
 from data_builders.build_spec import read_spec
@@ -82,6 +83,7 @@ def run_loop(
         with alone, stands(lambda: done):
             return running.done(only)
     with alone_at(Path(loop.chain.output)), stands(lambda: done):
+        check_shared(Path(loop.chain.output))
         return [running.done(each) for each in steps][-1]
 
 

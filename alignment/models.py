@@ -23,10 +23,12 @@ from transformers import (
 
 from alignment import kernels
 from alignment.config_faults import MADE, check_model_name
-from alignment.engine import is_main_process, wait_for
+from alignment.engine import wait_for
 from alignment.foreign_code import SAFE, pretrained, refuse_foreign_code, told_of_files
 from alignment.model_files import check_model_files, told_of_weights
+from alignment.ranks import agreed, of_rank_0
 from alignment.recipe import Lora, ModelSection, Recipe, parquet
+from alignment.shared_folder import check_same
 from alignment.tower_attention import use_one_call
 from rewards.strict_yaml import InputError, nearest_file
 
@@ -66,17 +68,30 @@ def model_folder(path: str) -> str:
 
 
 def prepared_model(recipe: Recipe) -> str:
-    """The folder or hub name to load, after ``tiny`` and ``smollm2`` are created under ``output/init``."""
+    """The folder or hub name to load, after ``tiny`` and ``smollm2`` are created under ``output/init``.
+
+    All processes come by here.
+    """
     section, init = recipe.model, Path(recipe.output) / "init"
     if section.path not in MADE:
-        return model_folder(section.path)
-    if not is_main_process():  # transformers writes nothing on the others
-        wait_for(init / "config.json")
-    elif not (init / "config.json").is_file():
-        texts = list(built_texts(recipe.data.train))
-        with built_whole(init) as folder:
-            _build(section, texts, folder)
+        place = agreed(lambda: model_folder(section.path))
+        check_same(f"model.path: {place}", _sizes(place))
+        return place
+    of_rank_0(lambda: None if (init / "config.json").is_file() else _made(recipe, init))
+    agreed(lambda: wait_for(init / "config.json"))
     return str(init)
+
+
+def _sizes(place: str) -> dict[str, int]:
+    """Bytes of the files of a folder's model; nothing for a hub name."""
+    files = [file for kind in ("*.safetensors", "*.json", "*.jinja") for file in sorted(Path(place).glob(kind))]
+    return {file.name: file.stat().st_size for file in files}
+
+
+def _made(recipe: Recipe, init: Path) -> None:
+    texts = list(built_texts(recipe.data.train))
+    with built_whole(init) as folder:
+        _build(recipe.model, texts, folder)
 
 
 @contextlib.contextmanager

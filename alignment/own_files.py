@@ -10,7 +10,7 @@ RUN = (
     r"(recipe\.resolved\.yaml|log\.jsonl|provenance\.json)(\.\d+\.tmp)?|(launch|evaluation)\.sbatch|audit\.html"
     r"|relevance-pairs\.jsonl|preference/(card\.json|\.?pairs\.parquet(\.unfinished)?)"
     r"|ledger/(rank\d+\.jsonl|(plan|epoch\d+)\.json)(\.\d+\.tmp)?"
-    r"|\.rows/.+|\.cache/.+|(.+/)?events\.out\.tfevents\..+|checkpoints/(tmp-)?checkpoint-\d+[^/]*/.+"
+    r"|\.shared-[0-9a-f]{32}|\.rows/.+|\.cache/.+|(.+/)?events\.out\.tfevents\..+|checkpoints/(tmp-)?checkpoint-\d+[^/]*/.+"
     rf"|(checkpoints|(model|init)(\.unfinished)?)/(.+/)?([^/]+\.({KINDS})|README\.md|merges\.txt|vocab\.txt)"
     r"|([^/]+_)?evaluation/(answers(\.unfinished)?\.jsonl(\.lock)?|(evaluation|blindness|operating_points)\.json"
     r"|report\.html|reward_model\.(json|html)|pictures/[0-9a-f]{16}\.png)|\.[^/]*evaluation\.lock"

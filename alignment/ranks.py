@@ -1,12 +1,14 @@
 """The processes of one launch end alike: a fault that one has found is the fault of all, and is told once.
 
 Faults are handed on by the launcher's own store, before there is a process group in which the others could wait for
-ever. Left out: crashes, at which the launcher ends the other processes.
+ever. A wait has no limit of its own: the work of rank 0 may take hours; it ends when a process gives no more signs of
+life (``signs_of_life.py``). Left out: crashes, at which the launcher ends the other processes of its node.
 """
 
 import contextlib
 import json
 import os
+import socket
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import lru_cache
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from alignment.engine import is_main_process, leave_process_group
+from alignment.signs_of_life import FAULT, give_signs, lost_store, silent_s
 from data_builders.locks import only_one
 from rewards.strict_yaml import InputError
 
@@ -25,7 +28,7 @@ LAST_WORD_S = 10.0
 """How long a process that ends by a fault waits for the others to end with it: longer ones are busy elsewhere."""
 LARGEST = 4 << 20
 """Signs of one value of torch's store, which breaks off at 8 MB."""
-FAULT, ENDED = "fault", "ended"
+ENDED = "ended"
 _turns = count()
 
 
@@ -42,22 +45,32 @@ def agreed(check: Callable[[], Found]) -> Found:
     """
     if num_ranks() == 1:
         return check()
-    store, turn, rank = _store(), f"turn {next(_turns)}", int(os.environ["RANK"])
-    found = fault = None
+    turn, found, fault = f"turn {next(_turns)}", None, None
+    with _store_at_hand():  # from here on this process gives signs of life
+        pass
     try:
+        silent_s()
         found = check()
     except InputError as raised:
         fault = raised
+    with _store_at_hand() as store:
+        _agree(store, turn, fault)
+    raise_fault_of_another()
+    assert fault is None
+    return found  # pyright: ignore[reportReturnType]
+
+
+def _agree(store: Any, turn: str, fault: InputError | None) -> None:
+    rank = int(os.environ["RANK"])
+    if fault is not None:
         if rank:  # rank 0 reads more than the others, such as every row
             _until(lambda: store.check([f"{turn}: 0"]) or store.check([FAULT]))
-        store.compare_set(FAULT, "", f"{rank}\n{fault}")
+        where = f" (Found by rank {rank} on {socket.gethostname()}.)" if rank else ""
+        store.compare_set(FAULT, "", f"{rank}\n{fault}{where}")
     if rank == 0:
         store.set(f"{turn}: 0", "done")
     store.add(turn, 1)
     _until(lambda: store.check([FAULT]) or store.add(turn, 0) >= num_ranks())
-    raise_fault_of_another()
-    assert fault is None
-    return found  # pyright: ignore[reportReturnType]
 
 
 def from_all(value: Any) -> list[Any]:
@@ -69,28 +82,42 @@ def from_all(value: Any) -> list[Any]:
     """
     if num_ranks() == 1:
         return [json.loads(json.dumps(value))]
-    store, turn, rank = _store(), f"turn {next(_turns)}", int(os.environ["RANK"])
-    own = _parts(json.dumps(value))
-    for n, part in enumerate(own[1:], start=1):
-        store.set(f"{turn}: {rank}/{n}", part)
-    store.set(f"{turn}: {rank}", f"{len(own)} {own[0]}")  # last: whoever sees it finds the others
+    turn, rank = f"turn {next(_turns)}", int(os.environ["RANK"])
     names = [f"{turn}: {k}" for k in range(num_ranks())]
-    _until(lambda: store.check([FAULT]) or store.check(names))
+    with _store_at_hand() as store:
+        _give(store, names[rank], json.dumps(value))
+        _until(lambda: store.check([FAULT]) or store.check(names))
     raise_fault_of_another()
-    values: list[Any] = []
-    for name in names.copy():
+    with _store_at_hand() as store:
+        return _read(store, turn, names)
+
+
+def _give(store: Any, name: str, text: str) -> None:
+    first, *more = [text[start : start + LARGEST] for start in range(0, len(text), LARGEST)]
+    for n, part in enumerate(more, start=1):
+        store.set(f"{name}/{n}", part)
+    store.set(name, f"{len(more) + 1} {first}")  # last: whoever sees it finds the others
+
+
+def _read(store: Any, turn: str, names: list[str]) -> list[Any]:
+    values, keys = list[Any](), [*names, turn]
+    for name in names:
         number, _, first = store.get(name).decode().partition(" ")
         more = [f"{name}/{n}" for n in range(1, int(number))]
         values.append(json.loads(first + "".join(store.get(part).decode() for part in more)))
-        names += more
+        keys += more
     if store.add(turn, 1) == num_ranks():  # all have read them
-        for name in (*names, turn):
-            store.delete_key(name)
+        for key in keys:
+            store.delete_key(key)
     return values
 
 
-def _parts(text: str) -> list[str]:
-    return [text[start : start + LARGEST] for start in range(0, len(text), LARGEST)]
+def of_rank_0(check: Callable[[], Found]) -> Found:
+    """What ``check`` finds in rank 0, as JSON has it: one decision for all processes, which all come by here.
+
+    Raises: InputError with the fault that it finds.
+    """
+    return from_all(agreed(lambda: check() if is_main_process() else None))[0]
 
 
 def over_ranks(tasks: Sequence[Task], work: Callable[[Task], Any]) -> Iterator[tuple[Task, Any]]:
@@ -122,8 +149,11 @@ def raise_fault_of_another() -> None:
 
     Raises: InputError with the fault that any process has found.
     """
-    if _store.cache_info().currsize and _store().check([FAULT]):
-        raise InputError(_store().get(FAULT).decode().partition("\n")[2])
+    if not _store.cache_info().currsize:
+        return
+    with _store_at_hand() as store:
+        if store.check([FAULT]):
+            raise InputError(store.get(FAULT).decode().partition("\n")[2])
 
 
 def tells(fault: str) -> bool:
@@ -155,11 +185,23 @@ def _until(done: Callable[[], bool]) -> None:
         wait = min(2 * wait, POLL_S)
 
 
+@contextlib.contextmanager
+def _store_at_hand() -> Generator[Any]:
+    """The launcher's store. Raises: InputError where it is gone, with the process that holds it."""
+    try:
+        yield _store()
+    except RuntimeError as lost:
+        raise InputError(lost_store()) from lost
+
+
 @lru_cache(maxsize=1)
 def _store() -> Any:
     """The store at which all processes of the launch meet; kept, since rank 0 may be who holds it."""
     from torch.distributed import PrefixStore
     from torch.distributed.rendezvous import rendezvous
 
-    store, _, _ = next(rendezvous("env://"))
-    return PrefixStore("clinalign", store)
+    store, rank, ranks = next(rendezvous("env://"))
+    own = PrefixStore("clinalign", store)
+    with contextlib.suppress(InputError):  # a limit that is none, which ``agreed`` tells
+        give_signs(own, rank, ranks)
+    return own

@@ -7,6 +7,7 @@ a row is known by its images, prompt and answers. Left out: removing old files.
 import hashlib
 import json
 import os
+import uuid
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -34,6 +35,11 @@ def cache_folder(run: Path | None = None) -> Path:
     if not shared and run is None:
         raise InputError("cache: every run keeps its own; name its folder, or one for all of them in CLINALIGN_CACHE.")
     return Path(shared) if shared else Path(str(run)) / ".cache"
+
+
+def scratch(file: Path) -> Path:
+    """Where a file grows until it is whole: a name that no other process takes, on this node or another."""
+    return file.with_name(f"{file.name}.{uuid.uuid4().hex}.tmp")
 
 
 def reference_file(model: Any, processor: Any, max_length: int | None = None, *, run: Path | None = None) -> Path:
@@ -99,6 +105,6 @@ def write_references(file: Path, logps: Logps) -> None:
         "lengths": torch.tensor([len(values) for values in logps.values()]),
         "logps": torch.tensor([v for values in logps.values() for v in values], dtype=torch.float32),
     }
-    unfinished = file.with_suffix(f".{os.getpid()}.tmp")
+    unfinished = scratch(file)
     save_file(content, unfinished)
     unfinished.replace(file)

@@ -14,14 +14,15 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import torch
-from filelock import FileLock
 from PIL import Image as PilImage
 from safetensors.torch import load_file, save_file
 
 from alignment.processor_checks import told_of_row
 from alignment.prompt_groups import group
-from alignment.reference_cache import cache_folder, processor_settings
+from alignment.ranks import of_rank_0
+from alignment.reference_cache import cache_folder, processor_settings, scratch
 from alignment.row_cache import read_once
+from alignment.shared_folder import made_once
 from data_builders.images import upright
 
 PAIR = ("chosen", "rejected")
@@ -95,19 +96,16 @@ def _opened(image: Any) -> PilImage.Image:
 
 
 def lengths_of_file(processor: Any, file: Path, answers: Sequence[str], *, run: Path | None = None) -> Lengths:
-    """The lengths of every row of a Parquet file; counted by the first process that asks, read by all others.
+    """The lengths of every row of a Parquet file; counted by rank 0, read by all others, which all come by here.
 
     Without a run's folder, as in a check, they are not kept, unless ``CLINALIGN_CACHE`` says where.
     """
     columns = ["images", "prompt", *answers]
     if run is None and not os.environ.get("CLINALIGN_CACHE"):
         return counted(processor, read_once(file, columns), answers)
-    kept = cache_folder(run) / "row_lengths" / f"{_key(processor, file, answers)}.safetensors"
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{kept}.lock"):
-        if not kept.is_file():
-            known = columns + ["id"] * ("id" in pq.read_schema(file).names)
-            _write(kept, counted(processor, read_once(file, known), answers))
+    kept = cache_folder(run) / "row_lengths" / f"{of_rank_0(lambda: _key(processor, file, answers))}.safetensors"
+    known = columns + ["id"] * ("id" in pq.read_schema(file).names)
+    made_once(kept, lambda: _write(kept, counted(processor, read_once(file, known), answers)))
     content = load_file(kept)
     return Lengths(content["text"].tolist(), content["images"].tolist(), content["answers"].tolist())
 
@@ -126,6 +124,7 @@ def _write(file: Path, lengths: Lengths) -> None:
         "images": torch.tensor(lengths.images, dtype=torch.int64),
         "answers": torch.tensor(lengths.answers, dtype=torch.int64),
     }
-    unfinished = file.with_suffix(".tmp")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = scratch(file)
     save_file(content, unfinished)
     unfinished.replace(file)

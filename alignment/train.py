@@ -18,9 +18,9 @@ import yaml
 from alignment.config_faults import check_config, check_model_name, told_of_trl
 from alignment.engine import free_memory, is_main_process, let_go, loaded_objects_left_alone, prepare_deepspeed
 from alignment.own_files import is_of_run
-from alignment.ranks import agreed, from_all, num_ranks
+from alignment.ranks import agreed, alone_at, from_all, num_ranks, of_rank_0
 from alignment.recipe import Chain, Recipe, Stage, check_shapes, kept_places, parquet, read_recipe
-from data_builders.digest import sha256
+from alignment.shared_folder import check_same, check_shared, forget_marks, same_bytes
 from data_builders.interruptions import stands
 from data_builders.locks import only_one
 from data_builders.output_folders import (
@@ -49,10 +49,13 @@ def run(recipe: Recipe, *, fresh: bool = False, inexact: bool = False, inputs: I
     something that is needed; and if another process trains there.
     """
     folder = Path(recipe.output)
+    check_same("the recipe", recipe.model_dump(mode="json"))
     with contextlib.ExitStack() as held:
-        if agreed(lambda: _is_done(recipe, folder, held, fresh=fresh, inputs=inputs)):
-            _forget_rows(folder)
+        if of_rank_0(lambda: _is_done(recipe, folder, held, fresh=fresh, inputs=inputs)):
             return folder
+        agreed(lambda: _check_here(recipe))
+        check_shared(folder)
+        _write_provenance(recipe, folder)
         with stands(lambda: _what_stands(folder)):
             if recipe.method == "pairs":
                 from alignment.pairs import write_pairs
@@ -61,36 +64,36 @@ def run(recipe: Recipe, *, fresh: bool = False, inexact: bool = False, inputs: I
             else:
                 _train(recipe, folder, inexact=inexact)
         free_memory()
-        agreed(lambda: None)  # rank 0 has written what the next run reads, and nobody reads the rows any more
-        _forget_rows(folder)
+        of_rank_0(lambda: _forget_rows(folder))  # behind which the next stage finds the model, and nobody reads rows
     return folder
 
 
 def _is_done(recipe: Recipe, folder: Path, held: contextlib.ExitStack, *, fresh: bool, inputs: Iterable[Path]) -> bool:
-    """Whether nothing is left to do; else the folder is ours (``held``) and ready, and nothing speaks against the run.
+    """Whether nothing is left to do, as rank 0 sees it; else the folder is ours (``held``) and ready.
 
     Raises: InputError as ``run`` does.
     """
     if not fresh and _is_finished(recipe, folder):
+        _forget_rows(folder)
         return True
-    held.enter_context(_alone_at(folder))
-    if is_main_process():
-        _clear(folder, recipe, fresh=fresh, inputs=inputs)
+    held.enter_context(only_one(folder))
+    _clear(folder, recipe, fresh=fresh, inputs=inputs)
     if not fresh and _is_finished(recipe, folder):
+        _forget_rows(folder)
         return True
+    return False
+
+
+def _check_here(recipe: Recipe) -> None:
+    """Raises: InputError if TRL refuses the settings, or the model is not on this node."""
     check_config(recipe, here=True)
     check_model_name(recipe.model.path)
-    folder.mkdir(parents=True, exist_ok=True)
-    if is_main_process():
-        _write_provenance(recipe, folder)
-    return False
 
 
 def _forget_rows(folder: Path) -> None:
     from alignment.row_cache import ROWS, forget_rows
 
-    if is_main_process():
-        forget_rows(folder / ROWS)
+    forget_rows(folder / ROWS)
 
 
 def _what_stands(folder: Path) -> str:
@@ -99,14 +102,10 @@ def _what_stands(folder: Path) -> str:
     return goes_on_from(folder)
 
 
-def _alone_at(folder: Path) -> contextlib.AbstractContextManager[None]:
-    """The lock of an output, held by rank 0 for all ranks of a launch."""
-    return only_one(folder) if is_main_process() else contextlib.nullcontext()
-
-
 def _clear(folder: Path, recipe: Recipe, *, fresh: bool, inputs: Iterable[Path]) -> None:
     """Sets right what a killed run left, refuses what is no run, and removes the run that is there if asked to."""
     recover(folder)
+    forget_marks(folder)
     refuse_foreign(folder, mark="recipe.resolved.yaml", kind="a run", besides=["launch.sbatch"])
     if fresh:
         named = [Path(recipe.model.path), parquet(recipe.data.train), *named_files(recipe.model_dump(mode="json"))]
@@ -128,7 +127,8 @@ def run_chain(
     chain = agreed(lambda: read_chain(path, overrides or []))
     inputs = [path, *(path.parent / stage.recipe for stage in chain.stages)]
     with contextlib.ExitStack() as held:
-        agreed(lambda: held.enter_context(_alone_at(Path(chain.output))))
+        held.enter_context(alone_at(Path(chain.output)))
+        check_shared(Path(chain.output))
         if fresh:
             agreed(lambda: refuse_others_in_stages(chain))
         return [
@@ -241,16 +241,23 @@ def _is_finished(recipe: Recipe, folder: Path) -> bool:
 
 
 def _write_provenance(recipe: Recipe, folder: Path) -> None:
-    """The resolved recipe, versions, commit, seed and the data's SHA-256."""
+    """The resolved recipe, versions, commit, seed and the data's SHA-256, by rank 0.
+
+    Raises: InputError if a node has other data.
+    """
     from alignment.checkpoints import write_whole
 
+    read = [recipe.data.train, *([recipe.sampling.built] if recipe.sampling.built else [])]
+    digests = {name: same_bytes(parquet(name)) for name in read}
+    if not is_main_process():
+        return
     content = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
     write_whole(folder / "recipe.resolved.yaml", content)
     facts = {
         "packages": {name: version(name) for name in PACKAGES},
         "git_commit": git_commit(),
         "seed": recipe.trainer.get("seed", 42),
-        "data_sha256": {recipe.data.train: sha256(parquet(recipe.data.train))},
+        "data_sha256": {recipe.data.train: digests[recipe.data.train]},
         "started_from": recipe.model.path,
     }
     if told := _inexact_resumes(folder / "provenance.json"):

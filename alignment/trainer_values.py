@@ -51,12 +51,14 @@ WORDS = ("eos_token", "pad_token", "bos_token", "unk_token", "sep_token", "cls_t
 
 
 def refused_keys(section: dict[Any, Any]) -> dict[str, str]:
-    """By key, why it is refused whatever TRL makes of it: uploads, and secrets, which would be kept with the run."""
+    """By key, why it is refused whatever TRL makes of it: uploads, secrets kept with the run, files of every node."""
     told = dict.fromkeys(_secrets(section), "a recipe is kept with its run, and no place for a secret. Leave it out.")
     upload = (
         "nothing is uploaded while it trains. Leave it out; release the run (clinalign release RUN OUT), then "
         "upload the released folder yourself."
     )
+    if section.get("save_on_each_node"):
+        told["save_on_each_node"] = "a run's folder is one for all nodes, in which rank 0 alone saves. Leave it out."
     hub = [str(key) for key, value in section.items() if _is_of_hub(str(key)) and _is_given(value)]
     return told | {key: upload for key in hub if key not in told}
 

@@ -258,6 +258,14 @@ def test_every_key_of_the_hub_is_refused_and_one_that_asks_for_nothing_is_not(me
     assert trainer_faults({"method": method, "trainer": {"push_to_hub": False, "hub_token": None}}) == []
 
 
+def test_a_run_that_every_node_would_save_is_refused():
+    told = trainer_faults({"method": "sft", "trainer": {"save_on_each_node": True}})
+    assert told == [
+        "trainer.save_on_each_node: a run's folder is one for all nodes, in which rank 0 alone saves. Leave it out."
+    ]
+    assert trainer_faults({"method": "sft", "trainer": {"save_on_each_node": False}}) == []
+
+
 @pytest.mark.parametrize(
     ("section", "place"),
     [

@@ -125,6 +125,17 @@ def test_only_the_first_rank_asks_for_the_lock(write_recipe, tmp_path, monkeypat
             pass
 
 
+def test_the_mark_of_a_launch_that_was_killed_while_its_nodes_looked_for_it_is_no_file_of_others(
+    write_recipe, tmp_path
+):
+    mark = tmp_path / "sft" / f".shared-{'0a' * 16}"
+    mark.parent.mkdir()
+    mark.touch()
+    assert is_of_run(mark.name)
+    run(read_recipe(write_recipe()))
+    assert not mark.exists()
+
+
 def test_soak_keeps_what_is_no_soak(desk):
     a_run_at(desk / "run")
     for out in (".", "run", "data"):

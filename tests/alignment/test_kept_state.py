@@ -43,6 +43,12 @@ def test_a_state_without_tensors_can_be_kept(tmp_path):
     assert read_state(tmp_path / "s") == {"seen": 3}
 
 
+def test_tensors_come_back_on_a_processor_that_is_numbered_too(tmp_path):
+    """As accelerate numbers those of several processes without a GPU."""
+    write_state(tmp_path / "s", {"loss": torch.tensor(0.5)})
+    assert read_state(tmp_path / "s", torch.device("cpu:0")) == {"loss": torch.tensor(0.5)}
+
+
 def test_what_cannot_be_kept_is_said(tmp_path):
     with pytest.raises(TypeError):
         write_state(tmp_path / "s", {"x": object()})

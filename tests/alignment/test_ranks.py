@@ -82,13 +82,14 @@ FAULTS = {
     "a name that is not here": "nobody/base' is not in the local cache",
     "an output that rank 0 refuses": "is writing there now",
     "a file that rank 1 lacks": "gone.yaml: no such file",
+    "a limit of silence that is none": "CLINALIGN_SILENT_S: got 'soon'; expected seconds above 0",
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
-def test_a_fault_is_told_once_and_every_rank_ends_with_it(fault, data, write_recipe, tmp_path):
+def test_a_fault_is_told_once_and_every_rank_ends_with_it(fault, data, write_recipe, tmp_path, monkeypatch):
     changes = {
         "a row, which only rank 0 reads": lambda: {"data": spoilt(data, tmp_path)},
         "an unknown key": lambda: {"trainer": {"learning_rat": 1.0}},
@@ -97,6 +98,9 @@ def test_a_fault_is_told_once_and_every_rank_ends_with_it(fault, data, write_rec
     }.get(fault, dict)()
     recipe = write_recipe(**changes)
     other = ["train", tmp_path / "gone.yaml"] if fault == "a file that rank 1 lacks" else None
+    if fault == "a limit of silence that is none":
+        env = {"CLINALIGN_SILENT_S": "soon"}
+        monkeypatch.setattr("tests.alignment.test_ranks.launcher", lambda ranks, known=launcher: known(ranks) | env)
     if fault == "an output that rank 0 refuses":
         with only_one(tmp_path / "sft"):
             said, codes = both(["train", recipe], tmp_path)
