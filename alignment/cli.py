@@ -225,7 +225,6 @@ def evaluate_command(
     from alignment.models import load_for_inference
     from alignment.ranks import agreed, alone_at
     from alignment.recipe import parquet
-    from alignment.shared_folder import check_shared
     from alignment.weights_digest import model_sha256
 
     if out is not None and is_main_process():
@@ -234,7 +233,6 @@ def evaluate_command(
     rows, target = parquet(data), out or agreed(lambda: evaluation_folder(run))
     with alone_at(target):
         agreed(lambda: check_out(target) if is_main_process() else None)
-        check_shared(target)
         weights = model_sha256(run) if is_main_process() else None
         model, processor = agreed(lambda: load_for_inference(run))
         evaluation = evaluate(
