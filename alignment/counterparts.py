@@ -61,7 +61,7 @@ def write_counterparts(
     target = Path(out) if out.endswith(".parquet") else Path(f"{out}.parquet")
     file = agreed(lambda: _checked(data, target, needed=["task"] if tasks else []))
     with alone_at(target):
-        check_shared(target.parent)  # where the rows are borrowed from
+        check_shared(target.with_suffix(".rows"))  # where the rows are borrowed from
         with borrowed_rows(file, target.with_suffix(".rows")) as every:
             rows = agreed(lambda: _asked_rows(every, data, tasks, limit))
             pool = _Pool(rows, target, max_new_tokens, batch_size)

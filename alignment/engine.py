@@ -184,4 +184,9 @@ def leave_process_group(code: int = 0, *, always: bool = False) -> None:
 
 def is_main_process() -> bool:
     """True on rank 0, and where there is only one process."""
-    return int(os.environ.get("RANK", "0")) == 0
+    return not is_launched() or int(os.environ["RANK"]) == 0
+
+
+def is_launched() -> bool:
+    """True in a process of torchrun or accelerate. Clusters set RANK and WORLD_SIZE for every program of a pod."""
+    return {"RANK", "LOCAL_RANK", "MASTER_ADDR"} <= os.environ.keys()

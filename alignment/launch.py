@@ -245,7 +245,8 @@ def submit(run: Run | Command, place: Place, script: Path, asked: Asked = UNASKE
         done = subprocess.run(["sbatch", str(script)], capture_output=True, text=True, check=False)
     except FileNotFoundError:
         raise InputError(
-            f"launch: no sbatch on this machine. The script is in {script}; submit it from there."
+            f"launch: no sbatch on this machine. The script is in {script}; submit it where there is one, from "
+            f"{Path.cwd()}."
         ) from None
     if done.returncode:
         raise InputError(f"launch: sbatch refused {script}: {done.stderr.strip()}")

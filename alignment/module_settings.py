@@ -84,18 +84,27 @@ def spare_frozen_tower(model: Any) -> bool:
     """
     if any(p.requires_grad and part_of(name) == "vision" for name, p in model.named_parameters()):
         return False
-    layers = [m for name, m in model.named_modules() if isinstance(m, ModuleList) and part_of(name) == "vision"]
-    for stack in filter(len, layers):
+    named = [(name, m) for name, m in model.named_modules() if isinstance(m, ModuleList) and part_of(name) == "vision"]
+    layers = [stack for _, stack in named]
+    for name, stack in ((name, stack) for name, stack in named if len(stack)):
+        holder = model.get_submodule(
+            name.rpartition(".")[0]
+        )  # before a layer is called: 5.17 checkpoints its hooks too
+        holder.register_forward_pre_hook(partial(_not_checkpointed, stack))
         stack[0].register_forward_pre_hook(partial(_without_gradient, stack), with_kwargs=True)
     return any(map(len, layers))
 
 
 def _without_gradient(stack: Any, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """The first layer's arguments, detached; at every pass, as trl switches checkpointing off and on between passes."""
+    _not_checkpointed(stack)
+    return tuple(map(_detached, args)), {name: _detached(value) for name, value in kwargs.items()}
+
+
+def _not_checkpointed(stack: Any, *_: Any) -> None:
     for layer in stack:
         if hasattr(layer, "gradient_checkpointing"):
             layer.gradient_checkpointing = False
-    return tuple(map(_detached, args)), {name: _detached(value) for name, value in kwargs.items()}
 
 
 def _detached(value: Any) -> Any:
@@ -110,10 +119,14 @@ def keep_input_dtype(model: Any) -> int:
     in the same way). Not where dropout stands between the two casts, and not outside autocast (generation).
     """
     adapted = [module for module in model.modules() if hasattr(module, "_cast_input_dtype")]  # peft 0.21
-    plain = [m for m in adapted if not any(isinstance(d, Dropout) for d in getattr(m, "lora_dropout", {}).values())]
+    plain = [m for m in adapted if not _drops(m) and not getattr(m, "lora_variant", None)]  # variants compute with it
     for module in plain:
         module._cast_input_dtype = partial(_cast_outside_autocast, module._cast_input_dtype)
     return len(plain)
+
+
+def _drops(adapted: Any) -> bool:
+    return any(isinstance(module, Dropout) for module in getattr(adapted, "lora_dropout", {}).values())
 
 
 def _cast_outside_autocast(cast: Callable[..., Any], x: Any, dtype: Any) -> Any:

@@ -7,7 +7,7 @@ import re
 
 KINDS = r"json|jsonl|safetensors|bin|pt|pth|jinja|model|parquet|distcp"
 RUN = (
-    r"(recipe\.resolved\.yaml|log\.jsonl|provenance\.json)(\.\d+\.tmp)?|(launch|evaluation)\.sbatch|audit\.html"
+    r"(recipe\.resolved\.yaml|log\.jsonl|provenance\.json)(\.\d+\.tmp)?|(launch|([^/]+_)?evaluation)\.sbatch|audit\.html"
     r"|relevance-pairs\.jsonl|preference/(card\.json|\.?pairs\.parquet(\.unfinished)?)"
     r"|ledger/(rank\d+\.jsonl|(plan|epoch\d+)\.json)(\.\d+\.tmp)?"
     r"|\.shared-[0-9a-f]{32}|\.rows/.+|\.cache/.+|(.+/)?events\.out\.tfevents\..+|checkpoints/(tmp-)?checkpoint-\d+[^/]*/.+"

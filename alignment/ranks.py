@@ -16,8 +16,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
-from alignment.engine import is_main_process, leave_process_group
-from alignment.signs_of_life import FAULT, give_signs, lost_store, silent_s
+from alignment.engine import is_launched, is_main_process, leave_process_group
+from alignment.signs_of_life import FAULT, ended_early, give_signs, lost_store, silent_s
 from data_builders.locks import only_one
 from rewards.strict_yaml import InputError
 
@@ -29,13 +29,13 @@ LAST_WORD_S = 10.0
 LARGEST = 4 << 20
 """Signs of one value of torch's store, which breaks off at 8 MB."""
 ENDED = "ended"
+ENDED_POLL_S = 2.0
 _turns = count()
 
 
 def num_ranks() -> int:
     """How many processes the launch has; 1 without a launcher."""
-    meet = {"RANK", "MASTER_ADDR"} <= os.environ.keys()
-    return int(os.environ.get("WORLD_SIZE", "1")) if meet else 1
+    return int(os.environ.get("WORLD_SIZE", "1")) if is_launched() else 1
 
 
 def agreed(check: Callable[[], Found]) -> Found:
@@ -70,7 +70,7 @@ def _agree(store: Any, turn: str, fault: InputError | None) -> None:
     if rank == 0:
         store.set(f"{turn}: 0", "done")
     store.add(turn, 1)
-    _until(lambda: store.check([FAULT]) or store.add(turn, 0) >= num_ranks())
+    _until(lambda: store.check([FAULT]) or store.add(turn, 0) >= num_ranks(), store)
 
 
 def from_all(value: Any) -> list[Any]:
@@ -86,7 +86,7 @@ def from_all(value: Any) -> list[Any]:
     names = [f"{turn}: {k}" for k in range(num_ranks())]
     with _store_at_hand() as store:
         _give(store, names[rank], json.dumps(value))
-        _until(lambda: store.check([FAULT]) or store.check(names))
+        _until(lambda: store.check([FAULT]) or store.check(names), store)
     raise_fault_of_another()
     with _store_at_hand() as store:
         return _read(store, turn, names)
@@ -126,7 +126,8 @@ def over_ranks(tasks: Sequence[Task], work: Callable[[Task], Any]) -> Iterator[t
     Of n processes each does every n-th task, and all wait for each other after every n tasks, so that rank 0 can keep
     what is done so far. What a task gives must not depend on the tasks before it. All processes come by here.
     """
-    ranks, rank = num_ranks(), int(os.environ.get("RANK", "0"))
+    ranks = num_ranks()
+    rank = int(os.environ["RANK"]) if ranks > 1 else 0
     for start in range(0, len(tasks), ranks):
         some = tasks[start : start + ranks]
         done = from_all(work(some[rank]) if rank < len(some) else None)
@@ -168,8 +169,11 @@ def tells(fault: str) -> bool:
 
 
 def end_with_the_others(code: int) -> None:
-    """Ends a process of several once all do, so that none is ended by the launcher first; else does nothing."""
-    if num_ranks() == 1:
+    """Ends a process of several once all do, so that none is ended by the launcher first; else does nothing.
+
+    A command that did its work without a word to the others (``code`` 0) has none to wait for.
+    """
+    if num_ranks() == 1 or (code == 0 and not _store.cache_info().currsize):
         return
     with contextlib.suppress(RuntimeError):
         store, last = _store(), time.monotonic() + LAST_WORD_S
@@ -178,11 +182,20 @@ def end_with_the_others(code: int) -> None:
     leave_process_group(code, always=True)
 
 
-def _until(done: Callable[[], bool]) -> None:
-    wait = 0.001
+def _until(done: Callable[[], bool], store: Any = None) -> None:
+    """Waits for all processes. ``store``: at which one that has ended, such as by a signal, is seen.
+
+    Raises: InputError if one has.
+    """
+    wait, look = 0.001, time.monotonic() + ENDED_POLL_S
     while not done():  # short sleeps, between which signals are heard
         time.sleep(wait)
         wait = min(2 * wait, POLL_S)
+        if store is not None and time.monotonic() > look:
+            gone = [rank for rank in range(num_ranks()) if store.check([f"ended {rank}"])]
+            if gone and not done():
+                raise InputError(ended_early(store, gone[0]))
+            look = time.monotonic() + ENDED_POLL_S
 
 
 @contextlib.contextmanager

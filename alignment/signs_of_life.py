@@ -84,8 +84,10 @@ class _Signs:
         watch = threading.Timer(self.limit_s, _leave, [lost_store()])
         watch.daemon = True
         watch.start()
-        ask()
-        watch.cancel()
+        try:
+            ask()
+        finally:
+            watch.cancel()
 
     def _tell(self, silent: int) -> None:
         host = self.store.get(f"host {silent}").decode() if self.store.check([f"host {silent}"]) else "another node"
@@ -110,6 +112,12 @@ class _Signs:
                 first = next(iter(str(error).splitlines()), "")[:200]
                 self._raise(f"rank {self.rank} on {socket.gethostname()} ended by {type(error).__name__}: {first}")
             self.store.set(f"ended {self.rank}", "")
+
+
+def ended_early(store: Any, rank: int) -> str:
+    """What is said where a process has ended, such as by a signal, while others wait for what it makes."""
+    host = store.get(f"host {rank}").decode()
+    return f"rank {rank} on {host} has ended before the others; the log of that node tells why. {AGAIN}"
 
 
 def lost_store() -> str:

@@ -21,6 +21,7 @@ from alignment.own_files import is_of_run
 from alignment.ranks import agreed, alone_at, from_all, num_ranks, of_rank_0
 from alignment.recipe import Chain, Recipe, Stage, check_shapes, kept_places, parquet, read_recipe
 from alignment.shared_folder import check_same, check_shared, forget_marks, same_bytes
+from data_builders.digest import sha256
 from data_builders.interruptions import stands
 from data_builders.locks import only_one
 from data_builders.output_folders import (
@@ -233,11 +234,36 @@ def _is_finished(recipe: Recipe, folder: Path) -> bool:
         raise InputError(
             f"{folder}: holds a run of another recipe. Name another output=FOLDER, or add --fresh to replace it."
         )
-    return (
-        (folder / "model" / "config.json").is_file()
-        or (folder / "model" / "adapter_config.json").is_file()
-        or (folder / "preference" / "pairs.parquet").is_file()
-    )
+    ends = ("model/config.json", "model/adapter_config.json", "preference/pairs.parquet")
+    is_finished = any((folder / name).is_file() for name in ends)
+    if is_finished:
+        _check_origin(recipe, folder)
+    return is_finished
+
+
+def _check_origin(recipe: Recipe, folder: Path) -> None:
+    """A finished run stands for what it was made of. What is no longer there at all is not asked for.
+
+    Raises: InputError if the earlier run that it started from has other weights now, or its data other rows.
+    """
+    facts = read_json(folder / "provenance.json", "") if (folder / "provenance.json").is_file() else {}
+    again = "Add --fresh to train it anew, or name another output=FOLDER."
+    start, train = facts.get("started_from_sha256"), recipe.data.train
+    if start and start != (_start_sha256(recipe.model.path) or start):
+        raise InputError(f"{folder}: was trained from other weights of {recipe.model.path} than are there now. {again}")
+    file = Path(train if train.endswith(".parquet") else f"{train}.parquet")
+    before = facts.get("data_sha256", {}).get(train)
+    if before and file.is_file() and before != sha256(file):
+        raise InputError(f"{folder}: was trained on other rows of {train} than are there now. {again}")
+
+
+def _start_sha256(path: str) -> str | None:
+    """SHA-256 of the weights of an earlier run; None for a base model, which no command of ours trains anew."""
+    if not (Path(path) / "recipe.resolved.yaml").is_file():
+        return None
+    from alignment.weights_digest import model_sha256
+
+    return model_sha256(path)
 
 
 def _write_provenance(recipe: Recipe, folder: Path) -> None:
@@ -259,6 +285,7 @@ def _write_provenance(recipe: Recipe, folder: Path) -> None:
         "seed": recipe.trainer.get("seed", 42),
         "data_sha256": {recipe.data.train: digests[recipe.data.train]},
         "started_from": recipe.model.path,
+        "started_from_sha256": _start_sha256(recipe.model.path),
     }
     if told := _inexact_resumes(folder / "provenance.json"):
         facts["inexact_resumes"] = told

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from alignment.cli import app
 from alignment.loop import run_loop
 from alignment.own_files import is_of_run, is_of_soak
+from alignment.ranks import alone_at
 from alignment.recipe import read_recipe
 from alignment.train import run, run_chain
 from data_builders.locks import only_one
@@ -117,12 +118,10 @@ def test_two_runs_chains_or_loops_at_one_output_are_told_at_once(write_recipe, t
 
 def test_only_the_first_rank_asks_for_the_lock(write_recipe, tmp_path, monkeypatch):
     run(read_recipe(write_recipe()))
-    monkeypatch.setenv("RANK", "1")
-    with only_one(tmp_path / "sft"):
-        from alignment.train import _alone_at
-
-        with _alone_at(tmp_path / "sft"):
-            pass
+    for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR"):
+        monkeypatch.setenv(name, "1")
+    with only_one(tmp_path / "sft"), alone_at(tmp_path / "sft"):
+        pass
 
 
 def test_the_mark_of_a_launch_that_was_killed_while_its_nodes_looked_for_it_is_no_file_of_others(

@@ -153,7 +153,7 @@ def test_a_trainers_model_gets_both():
     model = get_peft_model(build("qwen2_5_vl"), LoraConfig(r=4, target_modules=["q_proj"]))
     set_modules(SimpleNamespace(model=model), ModelSection(path="x", freeze=["vision"]))
     hooks = [hook.func for module in model.modules() for hook in module._forward_pre_hooks.values()]
-    assert [hook.__name__ for hook in hooks] == ["_without_gradient"]
+    assert [hook.__name__ for hook in hooks] == ["_not_checkpointed", "_without_gradient"]
     adapted = [m for m in model.modules() if isinstance(vars(m).get("_cast_input_dtype"), partial)]
     assert len(adapted) == 2  # one a layer
 

@@ -13,6 +13,7 @@ import pytest
 
 from alignment import torchrun
 from alignment.cli_faults import tell
+from alignment.engine import is_main_process, leave_process_group
 from alignment.ranks import agreed, from_all, num_ranks, over_ranks
 from data_builders.locks import only_one
 from rewards.strict_yaml import InputError
@@ -122,6 +123,16 @@ def test_one_process_asks_nobody(monkeypatch, capsys):
     assert "a fault" in capsys.readouterr().err
 
 
+def test_what_a_cluster_sets_for_every_program_of_a_pod_makes_no_launch(monkeypatch):
+    """torchrun and accelerate number the processes of a node too. Without them nobody else comes by."""
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    assert num_ranks() == 1
+    assert is_main_process()
+    assert list(over_ranks([3], lambda task: task)) == [(3, 3)]
+
+
 def test_one_process_does_all_tasks_in_their_order():
     assert list(over_ranks([3, 1, 2], lambda task: [task, task * task])) == [(3, [3, 9]), (1, [1, 1]), (2, [2, 4])]
 
@@ -170,6 +181,35 @@ def test_each_process_does_every_third_task_and_is_given_all(tmp_path):
     words = [*([-1, str(k)] for k in range(3)), *([-2, k * LARGER] for k in range(3))]
     assert given[0] == squares + words
     assert given[1] == given[2] == given[0]
+
+
+def ends_early(env, file):
+    """Rank 1 ends, as by a signal, where rank 0 waits for it."""
+    os.environ.update(env)
+    from_all(env["RANK"])
+    if env["RANK"] == "1":
+        leave_process_group(143, always=True)
+    try:
+        from_all(0) if file.suffix == ".given" else agreed(lambda: 0)
+    except InputError as fault:
+        file.write_text(str(fault))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["given", "agreed"])
+def test_nobody_waits_for_a_process_that_has_ended(kind, tmp_path):
+    shared, file = launcher(2), tmp_path / f"0.{kind}"
+    ranks = [
+        SERVER.Process(target=ends_early, args=({**shared, "RANK": str(k), "LOCAL_RANK": str(k)}, file))
+        for k in range(2)
+    ]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(LIMIT_S / 2)
+        process.kill()
+    assert "rank 1 on " in file.read_text()
+    assert "has ended before the others" in file.read_text()
 
 
 @pytest.mark.slow

@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import subprocess
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
@@ -40,7 +42,7 @@ def test_each_tiny_family_trains_saves_and_loads(write_recipe, family):
 
 def test_a_run_keeps_its_recipe_versions_seed_and_data_hash(sft_run):
     facts = json.loads((sft_run / "provenance.json").read_text())
-    assert set(facts) == {"packages", "git_commit", "seed", "data_sha256", "started_from"}
+    assert set(facts) == {"packages", "git_commit", "seed", "data_sha256", "started_from", "started_from_sha256"}
     assert len(next(iter(facts["data_sha256"].values()))) == 64
     resolved = yaml.safe_load((sft_run / "recipe.resolved.yaml").read_text())
     assert (resolved["method"], resolved["trainer"]["max_steps"]) == ("sft", 2)
@@ -89,6 +91,32 @@ def test_a_finished_run_is_left_as_it_is(write_recipe, sft_run):
 def test_another_recipe_in_the_same_folder_is_refused(write_recipe, sft_run):
     with pytest.raises(InputError, match="another recipe"):
         trained(write_recipe(), "trainer.max_steps=3")
+
+
+def test_a_run_whose_origin_was_trained_anew_is_no_longer_finished(write_recipe, sft_run, tmp_path):
+    """Else a chain would call a stage done that goes back to weights which are there no more."""
+    recipe = read_recipe(write_recipe("dpo", model={"path": str(sft_run)}))
+    folder = run(recipe)
+    assert run(recipe) == folder
+    weights = sft_run / "model/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\x80\x3f")
+    with pytest.raises(InputError, match=rf"dpo: was trained from other weights of {sft_run} than .* --fresh"):
+        run(recipe)
+    assert run(recipe, fresh=True) == folder
+    assert run(recipe) == folder
+
+
+def test_a_finished_run_is_not_that_of_other_rows(write_recipe, data, tmp_path):
+    own = tmp_path / "instruction"
+    shutil.copytree(data / "instruction", own)
+    recipe = read_recipe(write_recipe(data={"train": str(own / "sft")}))
+    folder = run(recipe)
+    table = pq.read_table(own / "sft.parquet")
+    pq.write_table(table.slice(1), own / "sft.parquet")
+    with pytest.raises(InputError, match=r"sft: was trained on other rows of .* --fresh"):
+        run(recipe)
+    (own / "sft.parquet").unlink()  # a run outlives its data
+    assert run(recipe) == folder
 
 
 def test_a_folder_without_a_checkpoint_is_refused(write_recipe, tmp_path):
