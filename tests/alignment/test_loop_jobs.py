@@ -37,6 +37,7 @@ def desk(tmp_path, monkeypatch):
     for method in ("sft", "pairs", "dpo", "grpo"):
         # what a stage's own recipe names is not read where the chain wires it
         content = {"method": method, "model": {"path": "runs/x/plain"}, "data": {"train": "runs/x/plain"}}
+        content |= {"rewards": [{"name": "box_overlap"}]} if method == "grpo" else {}
         (tmp_path / f"{method}.yaml").write_text(yaml.safe_dump(content))
     loop = {
         "spec": "data.yaml", "test": "prompt/test", "release": "dpo",

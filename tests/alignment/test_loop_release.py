@@ -104,7 +104,7 @@ def test_what_is_not_the_loops_own_release_is_refused_and_stays(trained, tmp_pat
 
 @pytest.fixture
 def loop_file(tmp_path):
-    (tmp_path / "one.yaml").write_text("method: sft\n")
+    (tmp_path / "one.yaml").write_text("{method: sft, model: {path: tiny}, data: {train: none}, output: none}\n")
     content = {
         "spec": "none.yaml", "test": "prompt/test", "release": "one",
         "chain": {"output": "runs/x", "stages": [{"name": "one", "recipe": "one.yaml"}]},
