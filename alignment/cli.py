@@ -22,7 +22,7 @@ from alignment.cli_reward_model import eval_reward_model
 from alignment.cli_rewards import audit, check_rules, eval_reader_command, list_rewards, read, score
 from alignment.cli_soak import ledger, soak
 from alignment.cli_splits import audit_splits_command
-from alignment.engine import end_with_the_launcher, is_main_process, leave_process_group, share_cores
+from alignment.engine import end_with_the_launcher, is_first_of_node, is_main_process, leave_process_group, share_cores
 from data_builders.interruptions import Stopped, handled_by, stop
 from rewards.json_lines import read_json
 from rewards.strict_yaml import InputError
@@ -55,7 +55,7 @@ def main() -> None:
 
 def _end(stopped: Stopped) -> None:
     """Says once on every node what stands and which command goes on; ends with 128 and the signal's number."""
-    if is_main_process() or os.environ.get("LOCAL_RANK") == "0":
+    if is_first_of_node():
         own = shlex.join(["clinalign", *(word for word in sys.argv[1:] if word != "--fresh")])
         again = "the same launch" if "RANK" in os.environ else own
         told = f"stopped by {stopped.name}. {stopped.stands} Go on with: {again}".replace(".  ", ". ")
@@ -188,8 +188,7 @@ def train(
     else:
         read = agreed(lambda: read_recipe(recipe, overrides or []))
         folders = [run(read, fresh=fresh, inexact=inexact, inputs=[recipe])]
-    if is_main_process():
-        say({"trained": [str(folder) for folder in folders]}, as_json)
+    say({"trained": [str(folder) for folder in folders]}, as_json)
     end_with_the_others(0)  # rank 0 may hold what they meet at
     leave_process_group()
 
@@ -223,7 +222,7 @@ def evaluate_command(
     from alignment.evaluate import checked_file, evaluate
     from alignment.kept_answers import check_out, evaluation_folder
     from alignment.models import load_for_inference
-    from alignment.ranks import agreed, alone_at
+    from alignment.ranks import agreed, alone_at, of_rank_0
     from alignment.recipe import parquet
     from alignment.weights_digest import model_sha256
 
@@ -232,7 +231,7 @@ def evaluate_command(
     agreed(lambda: checked_file(Path(data)))  # before a model is loaded
     rows, target = parquet(data), out or agreed(lambda: evaluation_folder(run))
     with alone_at(target):
-        agreed(lambda: check_out(target) if is_main_process() else None)
+        of_rank_0(lambda: check_out(target))
         weights = model_sha256(run) if is_main_process() else None
         model, processor = agreed(lambda: load_for_inference(run))
         evaluation = evaluate(

@@ -22,7 +22,7 @@ from alignment.engine import is_main_process
 from alignment.generation import generate, like_batches
 from alignment.models import load_for_inference, model_folder
 from alignment.ranks import agreed, alone_at, from_all, over_ranks
-from alignment.recipe import Chain, Stage, columns_of, parquet
+from alignment.recipe import Chain, Stage, columns_of, file_of_entry, parquet
 from alignment.reward_functions import local_backend
 from alignment.row_cache import borrowed_rows
 from alignment.shared_folder import check_shared
@@ -58,7 +58,7 @@ def write_counterparts(
     lacks that model's answer, and is counted. Raises: InputError if a model or the data are not there, or a model
     answered nothing.
     """
-    target = Path(out) if out.endswith(".parquet") else Path(f"{out}.parquet")
+    target = file_of_entry(out)
     file = agreed(lambda: _checked(data, target, needed=["task"] if tasks else []))
     with alone_at(target):
         check_shared(target.with_suffix(".rows"))  # where the rows are borrowed from

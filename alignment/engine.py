@@ -187,6 +187,11 @@ def is_main_process() -> bool:
     return not is_launched() or int(os.environ["RANK"]) == 0
 
 
+def is_first_of_node() -> bool:
+    """True in the first process of each node, and where there is only one process."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
 def is_launched() -> bool:
     """True in a process of torchrun or accelerate. Clusters set RANK and WORLD_SIZE for every program of a pod."""
     return {"RANK", "LOCAL_RANK", "MASTER_ADDR"} <= os.environ.keys()

@@ -30,7 +30,7 @@ from alignment.lineage import trained_on
 from alignment.metrics import Metric, Outcome, final_words, score_answers, summarise
 from alignment.processed_size import ProcessedSizes
 from alignment.processor_checks import check_processing
-from alignment.ranks import agreed, over_ranks
+from alignment.ranks import of_rank_0, over_ranks
 from alignment.recipe import parquet
 from alignment.report import NUM_PICTURES, write_report
 from alignment.unjudged import unjudged_rows, why_unjudged
@@ -149,7 +149,7 @@ def evaluate(
         check_probed(probed)
     budget = {**MAX_NEW_TOKENS, **(max_new_tokens or {})}
     name = model_name or str(getattr(model.config, "name_or_path", "")) or "model"
-    agreed(lambda: check_out(out) if is_main_process() else None)
+    of_rank_0(lambda: check_out(out))
     kept = KeptAnswers(out, _depends_on(model, name, data, rows, {
         "batch_size": batch_size, "max_new_tokens": budget, "seed": seed, "box_space": box_space,
         "probe_limit": probe_limit,

@@ -25,7 +25,7 @@ from alignment.checkpoints import step_of, write_whole
 from alignment.kept_state import read_state
 from alignment.ledger import Stretch
 from alignment.plain_pickles import PlainPickles
-from alignment.ranks import agreed
+from alignment.ranks import agreed, of_rank_0
 from rewards.json_lines import read_json
 from rewards.strict_yaml import InputError
 
@@ -99,7 +99,7 @@ def prepare_universal(trainer: Any, checkpoint: Path) -> None:
     """
     if not trainer.is_deepspeed_enabled:
         return
-    agreed(lambda: put_together(checkpoint) if trainer.args.process_index == 0 else None)
+    of_rank_0(lambda: put_together(checkpoint))
     agreed(lambda: _check_seen(checkpoint))
     settings = trainer.accelerator.state.deepspeed_plugin.deepspeed_config
     settings["checkpoint"] = {**settings.get("checkpoint", {}), "load_universal": True}

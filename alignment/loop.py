@@ -26,7 +26,7 @@ from alignment.loop_release import check_release, loop_release
 from alignment.loop_steps import BUILD, RELEASE, Step, base_seed, check_inputs, is_built, step_named, steps_of
 from alignment.metrics import BY_FINDING, differences, ratios_in, score_answers, summarise
 from alignment.over_seeds import mean_over_seeds
-from alignment.ranks import agreed, alone_at, from_all
+from alignment.ranks import agreed, alone_at, of_rank_0
 from alignment.shared_folder import check_shared
 from alignment.train import check_stages, refuse_others_in_stages, run, stage_recipe
 from data_builders.build import build
@@ -78,7 +78,7 @@ def run_loop(
     if step is not None:
         only = agreed(lambda: step_named(step, steps, path))
         again = f"clinalign demo {path}{f' --seeds {seeds}' if seeds > 1 else ''} --step"
-        agreed(lambda: check_inputs(only, steps, loop, again=again) if is_main_process() else None)
+        of_rank_0(lambda: check_inputs(only, steps, loop, again=again))
         alone = contextlib.nullcontext() if only.stage is not None else alone_at(Path(loop.chain.output))
         with alone, stands(lambda: done):
             return running.done(only)
@@ -118,9 +118,9 @@ class _Running:
     def done(self, step: Step) -> dict[str, Any]:
         """What a step made, once it is finished in all ranks."""
         if step.name == BUILD:
-            return {"made": from_all(str(self.built()) if is_main_process() else None)[0]}
+            return {"made": of_rank_0(lambda: str(self.built()))}
         if step.name == RELEASE:
-            return from_all(self.released() if is_main_process() else None)[0]
+            return of_rank_0(self.released)
         Console(stderr=True, quiet=not is_main_process()).print(
             f"[bold]{step.name}[/bold] (seed {step.seed})", highlight=False
         )
@@ -142,8 +142,7 @@ class _Running:
         chain = self.loop.chain.model_copy(update={"output": str(self.home(step.seed))})
         recipe = agreed(partial(stage_recipe, chain, step.stage, self.path, seed=step.seed))
         file = self.path.parent / chain.stages[step.stage].recipe
-        folder = run(recipe, fresh=self.fresh, inputs=[self.path, file, self.data])
-        return agreed(lambda: folder)  # once rank 0 has saved it
+        return run(recipe, fresh=self.fresh, inputs=[self.path, file, self.data])
 
     @property
     def data(self) -> Path:

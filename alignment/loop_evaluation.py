@@ -14,7 +14,7 @@ from alignment.kept_answers import is_finished
 from alignment.loop_file import Loop
 from alignment.models import load_for_inference
 from alignment.operating_points import biases_in, operating_points, write_points
-from alignment.ranks import alone_at, from_all
+from alignment.ranks import alone_at, of_rank_0
 from alignment.weights_digest import model_sha256
 
 
@@ -29,7 +29,7 @@ def evaluated(loop: Loop, data: Path, run_folder: Path, out: Path, *, controls: 
 
 
 def _evaluate(loop: Loop, data: Path, run_folder: Path, out: Path, *, controls: bool) -> None:
-    weights, anew, points = from_all(_lacking(loop, run_folder, out) if is_main_process() else None)[0]
+    weights, anew, points = of_rank_0(lambda: _lacking(loop, run_folder, out))
     if anew:
         model, processor = load_for_inference(str(run_folder))
         done = evaluate(

@@ -11,9 +11,10 @@ from typing import Any
 
 from alignment.kept_answers import is_finished
 from alignment.loop_file import UNTRAINED, Loop
+from alignment.train import has_result, stage_wiring
 from data_builders.build_spec import BuildSpec, read_spec
 from rewards.json_lines import read_json
-from rewards.overrides import Override, with_overrides
+from rewards.overrides import with_overrides
 from rewards.strict_yaml import InputError, nearest, read_yaml
 
 BUILD, RELEASE = "build", "release"
@@ -79,13 +80,8 @@ def _reads(loop: Loop, index: int, path: Path) -> list[str]:
     An override may take the place of what the chain would start it from, such as ``model.path=tiny``.
     """
     chain, stage = loop.chain, loop.chain.stages[index]
-    trained = [s.name for k, s in enumerate(chain.stages[:index]) if _recipe(loop, k, path).get("method") != "pairs"]
-    start = stage.model or (trained[-1] if trained else None)
-    train = f"{chain.output}/{stage.train}" if stage.train else chain.data
-    wired: list[Override] = [("output", "")]
-    wired += [("model.path", f"{chain.output}/{start}")] if start else []
-    wired += [("data.train", train)] if train else []
-    named = [*_texts(with_overrides(_recipe(loop, index, path), [*wired, *stage.overrides]))]
+    wired = with_overrides(_recipe(loop, index, path), [*stage_wiring(chain, index, path), *stage.overrides])
+    named = [*_texts({**wired, "output": ""})]
     return [
         s.name
         for s in chain.stages[:index]
@@ -132,8 +128,7 @@ def _is_made(step: Step, loop: Loop) -> bool:
     folder = Path(loop.chain.output) / step.name
     if step.evaluates:
         return is_finished(folder)
-    weights = (folder / "model" / name for name in ("config.json", "adapter_config.json"))
-    return any(file.is_file() for file in (*weights, folder / "preference" / "pairs.parquet"))
+    return has_result(folder)
 
 
 def is_built(spec: BuildSpec) -> bool:

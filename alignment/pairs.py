@@ -24,7 +24,7 @@ from alignment.data_summary import data_card
 from alignment.engine import is_main_process
 from alignment.image_pairs import Degraded, degraded, look_alike_pairs, noised_pairs
 from alignment.own_answers import OwnAnswers
-from alignment.ranks import from_all
+from alignment.ranks import of_rank_0
 from alignment.recipe import Recipe, Sampling, parquet
 from alignment.reward_functions import local_backend
 from alignment.row_cache import ROWS, stored_rows
@@ -196,7 +196,7 @@ class _Maker:
         if {"own_error", "llm"} & kinds:
             self.own = answers.to(range(len(self.data)), self._shown, name="clean")
         if "degraded" in kinds:
-            places = from_all([one.place for one in self.noised])[0]
+            places = of_rank_0(lambda: [one.place for one in self.noised])
             self.under_noise = answers.to(places, self._shown_noised, name="degraded")
 
     def _shown(self, places: Sequence[int]) -> list[Row]:

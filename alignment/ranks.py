@@ -141,7 +141,7 @@ def alone_at(output: Path) -> Generator[None]:
     Raises: InputError if another process is in such a block, or nothing can be written there.
     """
     with contextlib.ExitStack() as held:
-        agreed(lambda: held.enter_context(only_one(output)) if is_main_process() else None)
+        of_rank_0(lambda: held.enter_context(only_one(output)))
         yield
 
 

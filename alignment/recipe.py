@@ -313,6 +313,11 @@ def _shape(path: Path, overrides: Sequence[Override]) -> tuple[Recipe | None, li
         return None, [*fault_lines(Recipe, invalid), *faults]
 
 
+def file_of_entry(path: str) -> Path:
+    """Where the rows of a ``data`` entry lie, or would: named by the file, or by it without its ending."""
+    return Path(path) if path.endswith(".parquet") else Path(f"{path}.parquet")
+
+
 def parquet(path: str) -> Path:
     """The Parquet file that a ``data`` entry names.
 
@@ -320,7 +325,7 @@ def parquet(path: str) -> Path:
     """
     from data_builders.row_checks import open_parquet
 
-    file = Path(path) if path.endswith(".parquet") else Path(f"{path}.parquet")
+    file = file_of_entry(path)
     if not regular(file).is_file():
         near = sorted(str(p.with_suffix("")) for p in file.parent.parent.glob("*/*.parquet"))
         have = f" There: {', '.join(near)}." if near else " Build it first: clinalign build SPEC.yaml."

@@ -4,14 +4,13 @@ A run's folder is one folder, on a disk that all nodes share: rank 0 writes the 
 checkpoint. Data may be a copy on each node, of the same bytes.
 """
 
-import os
 import socket
 import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from alignment.engine import is_main_process, wait_for
+from alignment.engine import is_first_of_node, is_main_process, wait_for
 from alignment.ranks import agreed, from_all, num_ranks, of_rank_0
 from data_builders.digest import sha256
 from rewards.strict_yaml import InputError
@@ -75,7 +74,7 @@ def same_bytes(file: Path) -> str:
 
     Raises: InputError naming a node whose copy differs from that of rank 0.
     """
-    found = from_all([socket.gethostname(), sha256(file) if _is_first_of_node() else None])
+    found = from_all([socket.gethostname(), sha256(file) if is_first_of_node() else None])
     first, expected = found[0]
     for rank, (host, digest) in enumerate(found):
         if digest not in (None, expected):
@@ -92,12 +91,8 @@ def made_once(file: Path, make: Callable[[], object]) -> None:
     It is made whole or not at all, unless it is there. All processes come by here.
     """
     of_rank_0(lambda: None if file.is_file() else make())
-    agreed(lambda: make() if _is_first_of_node() and not file.is_file() else None)
+    agreed(lambda: make() if is_first_of_node() and not file.is_file() else None)
     agreed(lambda: wait_for(file, limit_s=LATE_S))
-
-
-def _is_first_of_node() -> bool:
-    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def check_same(what: str, content: object) -> None:

@@ -19,7 +19,7 @@ from alignment.config_faults import check_config, check_model_name, told_of_trl
 from alignment.engine import free_memory, is_main_process, let_go, loaded_objects_left_alone, prepare_deepspeed
 from alignment.own_files import is_of_run
 from alignment.ranks import agreed, alone_at, from_all, num_ranks, of_rank_0
-from alignment.recipe import Chain, Recipe, Stage, check_shapes, kept_places, parquet, read_recipe
+from alignment.recipe import Chain, Recipe, Stage, check_shapes, file_of_entry, kept_places, parquet, read_recipe
 from alignment.shared_folder import check_same, check_shared, forget_marks, same_bytes
 from data_builders.digest import sha256
 from data_builders.interruptions import stands
@@ -165,7 +165,7 @@ def check_stages(chain: Chain, path: Path) -> None:
     Raises: InputError with all of it, such as a DeepSpeed file that is not there.
     """
     check_shapes(
-        (path.parent / stage.recipe, [*_wiring(chain, index, path), *stage.overrides])
+        (path.parent / stage.recipe, [*stage_wiring(chain, index, path), *stage.overrides])
         for index, stage in enumerate(chain.stages)
     )
 
@@ -176,7 +176,7 @@ def stage_recipe(chain: Chain, index: int, path: Path, *, seed: int | None = Non
     Where the stage names ``counterparts``, their answers are written first, unless they are there.
     """
     stage = chain.stages[index]
-    file, wiring = path.parent / stage.recipe, _wiring(chain, index, path)
+    file, wiring = path.parent / stage.recipe, stage_wiring(chain, index, path)
     if stage.counterparts:
         from alignment.counterparts import pool_of_stage
 
@@ -184,7 +184,7 @@ def stage_recipe(chain: Chain, index: int, path: Path, *, seed: int | None = Non
     return read_recipe(file, [*wiring, *stage.overrides, *_seeds(file, seed)])
 
 
-def _wiring(chain: Chain, index: int, path: Path) -> list[Override]:
+def stage_wiring(chain: Chain, index: int, path: Path) -> list[Override]:
     """What a stage is given by the stages before it, but for the answers of its ``counterparts``."""
     stage = chain.stages[index]
     file = path.parent / stage.recipe
@@ -234,11 +234,15 @@ def _is_finished(recipe: Recipe, folder: Path) -> bool:
         raise InputError(
             f"{folder}: holds a run of another recipe. Name another output=FOLDER, or add --fresh to replace it."
         )
-    ends = ("model/config.json", "model/adapter_config.json", "preference/pairs.parquet")
-    is_finished = any((folder / name).is_file() for name in ends)
-    if is_finished:
+    if is_ended := has_result(folder):
         _check_origin(recipe, folder)
-    return is_finished
+    return is_ended
+
+
+def has_result(folder: Path) -> bool:
+    """Whether a run was gone through to its end, by the model or the pairs that it writes last."""
+    ends = ("model/config.json", "model/adapter_config.json", "preference/pairs.parquet")
+    return any((folder / name).is_file() for name in ends)
 
 
 def _check_origin(recipe: Recipe, folder: Path) -> None:
@@ -251,7 +255,7 @@ def _check_origin(recipe: Recipe, folder: Path) -> None:
     start, train = facts.get("started_from_sha256"), recipe.data.train
     if start and start != (_start_sha256(recipe.model.path) or start):
         raise InputError(f"{folder}: was trained from other weights of {recipe.model.path} than are there now. {again}")
-    file = Path(train if train.endswith(".parquet") else f"{train}.parquet")
+    file = file_of_entry(train)
     before = facts.get("data_sha256", {}).get(train)
     if before and file.is_file() and before != sha256(file):
         raise InputError(f"{folder}: was trained on other rows of {train} than are there now. {again}")

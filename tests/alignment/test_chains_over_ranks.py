@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import sys
-import time
 import weakref
 
 import pytest
@@ -16,7 +15,7 @@ from alignment.train import run
 from tests.alignment.conftest import TRAINER
 from tests.alignment.moving_grpo import PAID, SGD, largest_difference, weights_of
 from tests.alignment.resume_worker import Killed
-from tests.alignment.test_ranks import both, launcher
+from tests.alignment.test_ranks import both, exit_codes, launcher
 from tests.alignment.test_resume_after_kill import ROOT, SERVER
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
@@ -59,13 +58,8 @@ def two(tmp_path, *words, kill_stage=None):
     shared, logs = launcher(2) | {"OMP_NUM_THREADS": "1"}, [tmp_path / f"{k}.log" for k in range(2)]
     envs = [{**shared, "RANK": str(k), "LOCAL_RANK": str(k)} for k in range(2)]
     ranks = [SERVER.Process(target=worker, args=(words, kill_stage, logs[k], envs[k])) for k in range(2)]
-    last = time.monotonic() + LIMIT_S
-    for process in ranks:
-        process.start()
-    for process in ranks:
-        process.join(max(0, last - time.monotonic()))
-        process.kill()
-    return [log.read_text() for log in logs], [process.exitcode for process in ranks]
+    codes = exit_codes(ranks, LIMIT_S)
+    return [log.read_text() for log in logs], codes
 
 
 def trained(tmp_path, *words):

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -13,12 +12,11 @@ from alignment import shared_folder
 from alignment.recipe import read_recipe
 from alignment.train import run
 from tests.alignment.moving_grpo import largest_difference, weights_of
-from tests.alignment.test_ranks import launcher, rank
+from tests.alignment.test_ranks import exit_codes, launcher, rank
 from tests.alignment.test_resume_after_kill import SERVER, recipe_of, start
 
 __all__ = ["start"]
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
-LIMIT_S = 120
 NOT_SHARED = "is not one folder for all nodes: rank 1 on "
 
 
@@ -37,13 +35,8 @@ def both(disks, *words, **env):
         SERVER.Process(target=at, args=(disks[k], asked, logs[k], {**shared, "RANK": str(k), "LOCAL_RANK": "0"}))
         for k in range(2)
     ]
-    for process in ranks:
-        process.start()
-    last = time.monotonic() + LIMIT_S
-    for process in ranks:
-        process.join(max(0, last - time.monotonic()))
-        process.kill()
-    return [log.read_text() for log in logs], [process.exitcode for process in ranks]
+    codes = exit_codes(ranks)
+    return [log.read_text() for log in logs], codes
 
 
 @pytest.fixture

@@ -45,6 +45,19 @@ def launcher(ranks):
     return told | {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "COLUMNS": "1000"}
 
 
+def exit_codes(ranks, limit_s=LIMIT_S):
+    """How processes ended that are started here together; who is late is killed."""
+    for process in ranks:
+        process.start()
+    last = time.monotonic() + limit_s
+    for process in ranks:
+        process.join(max(0, last - time.monotonic()))
+        if process.is_alive():
+            process.kill()
+            process.join()
+    return [process.exitcode for process in ranks]
+
+
 def both(words, tmp_path, *, other=None):
     """What two ranks of ``clinalign WORDS`` said, and their exit codes; ``other``: the words of rank 1."""
     shared = launcher(2)
@@ -54,15 +67,8 @@ def both(words, tmp_path, *, other=None):
         SERVER.Process(target=rank, args=(asked[k], logs[k], {**shared, "RANK": str(k), "LOCAL_RANK": str(k)}))
         for k in range(2)
     ]
-    for process in ranks:
-        process.start()
-    last = time.monotonic() + LIMIT_S
-    for process in ranks:
-        process.join(max(0, last - time.monotonic()))
-        if process.is_alive():
-            process.kill()
-    said = [log.read_text() for log in logs]
-    return said, [process.exitcode for process in ranks]
+    codes = exit_codes(ranks)
+    return [log.read_text() for log in logs], codes
 
 
 def spoilt(data, tmp_path):
@@ -165,11 +171,7 @@ def shares(tmp_path, unreadable=None):
         SERVER.Process(target=share, args=({**shared, "RANK": str(k), "LOCAL_RANK": str(k)}, files[k], unreadable))
         for k in range(3)
     ]
-    for process in ranks:
-        process.start()
-    for process in ranks:
-        process.join(LIMIT_S)
-        process.kill()
+    exit_codes(ranks)
     return [json.loads(file.read_text()) for file in files]
 
 
@@ -203,11 +205,7 @@ def test_nobody_waits_for_a_process_that_has_ended(kind, tmp_path):
         SERVER.Process(target=ends_early, args=({**shared, "RANK": str(k), "LOCAL_RANK": str(k)}, file))
         for k in range(2)
     ]
-    for process in ranks:
-        process.start()
-    for process in ranks:
-        process.join(LIMIT_S / 2)
-        process.kill()
+    exit_codes(ranks, LIMIT_S / 2)
     assert "rank 1 on " in file.read_text()
     assert "has ended before the others" in file.read_text()
 

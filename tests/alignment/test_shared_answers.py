@@ -14,7 +14,7 @@ from alignment.models import built_texts
 from alignment.ranks import end_with_the_others
 from alignment.tiny import build_tiny
 from rewards.llm_cache import AppendLog
-from tests.alignment.test_ranks import LIMIT_S, both, launcher
+from tests.alignment.test_ranks import both, exit_codes, launcher
 from tests.alignment.test_resume_after_kill import SERVER
 
 TEXTS = ["Is there a nodule?", "Yes", "No", "Left lung"]
@@ -99,10 +99,7 @@ def test_two_ranks_write_the_pool_of_one_and_ask_an_endpoint_once(data, start, t
             own = models | ({"own": str(other)} if k else {})
             env = {**shared, "RANK": str(k), "LOCAL_RANK": str(k)}
             ranks.append(SERVER.Process(target=pooled, args=(data, tmp_path / case / "align", own, env)))
-            ranks[-1].start()
-        for rank in ranks:
-            rank.join(LIMIT_S)
-        assert [rank.exitcode for rank in ranks] == [0, 0]
+        assert exit_codes(ranks) == [0, 0]
     assert files_in(tmp_path / "two") == one
     assert len(server.requests) == 3 * 14
     pools = [pq.read_table(tmp_path / case / "align.parquet")["counterparts"].to_pylist() for case in ("one", "shared")]
