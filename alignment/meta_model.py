@@ -117,9 +117,9 @@ def stacks_of(
 
 
 def _drops(model: Any) -> bool:
-    from torch.nn import Dropout
+    from alignment.module_settings import has_dropout
 
-    return any(isinstance(m, Dropout) and ".lora_dropout." in name for name, m in model.named_modules())
+    return any(map(has_dropout, model.modules()))
 
 
 def trains_projector(model: Any) -> bool:

@@ -119,13 +119,15 @@ def keep_input_dtype(model: Any) -> int:
     in the same way). Not where dropout stands between the two casts, and not outside autocast (generation).
     """
     adapted = [module for module in model.modules() if hasattr(module, "_cast_input_dtype")]  # peft 0.21
-    plain = [m for m in adapted if not _drops(m) and not getattr(m, "lora_variant", None)]  # variants compute with it
+    # a variant, such as DoRA, computes with the cast input too
+    plain = [m for m in adapted if not has_dropout(m) and not getattr(m, "lora_variant", None)]
     for module in plain:
         module._cast_input_dtype = partial(_cast_outside_autocast, module._cast_input_dtype)
     return len(plain)
 
 
-def _drops(adapted: Any) -> bool:
+def has_dropout(adapted: Any) -> bool:
+    """Whether an adapted module drops some of what its adapters take in."""
     return any(isinstance(module, Dropout) for module in getattr(adapted, "lora_dropout", {}).values())
 
 
