@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+import traceback
 from pathlib import Path
 
 import torch
@@ -17,7 +18,7 @@ from alignment.engine import leave_process_group
 from alignment.ranks import end_with_the_others
 from alignment.recipe import read_recipe
 from alignment.train import run
-from data_builders.interruptions import Stopped
+from data_builders.interruptions import Stopped, handled_by, stop
 from rewards.strict_yaml import InputError
 
 
@@ -69,5 +70,16 @@ def child(recipe, step, log, env):
             sys.exit(1)
 
 
+def main():
+    """As the command does: the launcher's SIGTERM, sent as soon as another rank dies, cuts off nothing that is said."""
+    with handled_by(stop):
+        try:
+            train(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
+        except (InputError, Stopped) as end:
+            with handled_by(lambda *_: None):
+                traceback.print_exc()
+                sys.exit(f"{end.stands}" if isinstance(end, Stopped) else 1)
+
+
 if __name__ == "__main__":
-    train(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
+    main()
