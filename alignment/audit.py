@@ -28,8 +28,8 @@ from alignment.reward_functions import AwaitedReward, TrlReward
 from rewards.attacks import Asked, tagged
 from rewards.box_space import BoxSpace, Units, in_written_units
 from rewards.combination import as_table, weighted_sum
+from rewards.config.strict_yaml import InputError, nearest
 from rewards.dialogue import Dialogue, Responses
-from rewards.strict_yaml import InputError, nearest
 
 SLACK = 1e-6
 HELD_OUT = {"box": "mean_iou", "report": "finding_f1"}

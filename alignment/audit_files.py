@@ -13,8 +13,8 @@ from alignment.audit import Audit, audit
 from alignment.recipe import Chain, Recipe, Stage, read_recipe
 from alignment.train import stage_recipe
 from data_builders.output_folders import check_file, check_writable
-from rewards.overrides import with_overrides
-from rewards.strict_yaml import InputError, read_yaml, validated
+from rewards.config.overrides import with_overrides
+from rewards.config.strict_yaml import InputError, read_yaml, validated
 
 PAGES = (".html", ".htm")
 HEAD = 1000

@@ -9,10 +9,10 @@ from alignment.box_units import with_units
 from data_builders.schema import message_text
 from rewards.attacks import Asked
 from rewards.box_space import Units
+from rewards.config.strict_yaml import InputError
 from rewards.dialogue import Dialogue, read_dialogue
 from rewards.facts import Facts
 from rewards.rule_set import load_rule_set
-from rewards.strict_yaml import InputError
 
 Row = dict[str, Any]
 

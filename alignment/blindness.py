@@ -26,9 +26,9 @@ from data_builders.lesion_heat import GivenBoxes
 from data_builders.lesion_noise import NoiseSettings, elsewhere, mask_of, noised_under
 from data_builders.seeds import seeded
 from rewards.box_space import Units
+from rewards.config.strict_yaml import InputError
 from rewards.facts import Facts
 from rewards.rule_set import load_rule_set
-from rewards.strict_yaml import InputError
 
 Condition = Literal["clean", "background_noised", "lesion_noised", "shuffled", "blank"]
 CONDITIONS: tuple[Condition, ...] = get_args(Condition)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 from rewards.box_space import BoxSpace, Units, outside
-from rewards.json_lines import read_json
-from rewards.strict_yaml import InputError, nearest, read_yaml
+from rewards.config.json_lines import read_json
+from rewards.config.strict_yaml import InputError, nearest, read_yaml
 
 UNIT_COLUMNS = ("target", "box_grid", "image_size")
 """What rows say of their question and of the units of its boxes."""

@@ -16,7 +16,7 @@ from alignment.estimate import Row, batch_of, measured_rate, memory_table, time_
 from alignment.meta_model import counts_of, meta_model
 from alignment.recipe import Recipe, kept_places, parquet, read_recipe
 from data_builders.row_checks import Check, check_rows
-from rewards.strict_yaml import InputError
+from rewards.config.strict_yaml import InputError
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from alignment.combined_rewards import gathered, process_index
-from rewards.json_lines import read_json
-from rewards.strict_yaml import InputError
+from rewards.config.json_lines import read_json
+from rewards.config.strict_yaml import InputError
 
 MANIFEST = "complete.json"
 logger = logging.getLogger(__name__)

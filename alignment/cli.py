@@ -24,8 +24,8 @@ from alignment.cli_soak import ledger, soak
 from alignment.cli_splits import audit_splits_command
 from alignment.engine import end_with_the_launcher, is_first_of_node, is_main_process, leave_process_group, share_cores
 from data_builders.interruptions import Stopped, handled_by, stop
-from rewards.json_lines import read_json
-from rewards.strict_yaml import InputError
+from rewards.config.json_lines import read_json
+from rewards.config.strict_yaml import InputError
 
 app = typer.Typer(
     cls=Commands,
@@ -194,7 +194,7 @@ def train(
 
 
 def _is_chain(recipe: Path) -> bool:
-    from rewards.strict_yaml import read_yaml
+    from rewards.config.strict_yaml import read_yaml
 
     return "stages" in read_yaml(recipe)
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from alignment.cli_output import JsonFlag, say
-from rewards.strict_yaml import InputError
+from rewards.config.strict_yaml import InputError
 
 
 def cache(

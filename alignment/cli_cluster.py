@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from rewards.strict_yaml import InputError, nearest, read_yaml
+from rewards.config.strict_yaml import InputError, nearest, read_yaml
 
 if TYPE_CHECKING:
     from alignment.launch import Asked, Command, Place, Run

@@ -11,7 +11,7 @@ from alignment.cli_output import JsonFlag, Overrides, say_json
 from alignment.own_files import is_of_soak
 from data_builders.locks import only_one
 from data_builders.output_folders import check_writable, named_files, refuse_foreign, refuse_needed, refuse_others
-from rewards.strict_yaml import read_yaml
+from rewards.config.strict_yaml import read_yaml
 
 EXACT = (
     "differing_losses", "differing_rows", "differing_log_entries", "rows_skipped", "rows_repeated",

@@ -17,9 +17,9 @@ from transformers import TrainerCallback
 from alignment.recipe import Recipe
 from alignment.reward_functions import AwaitedReward, Tasks, TrlBatchReward, TrlReward, trl_rewards
 from rewards.combination import Gate, as_table, domain_advantages
+from rewards.config.strict_yaml import InputError
 from rewards.loading import Reward
 from rewards.schedule import ThresholdSchedule
-from rewards.strict_yaml import InputError
 
 Log = Callable[[str, float], None]
 

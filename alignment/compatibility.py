@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from alignment.recipe import Recipe
-from rewards.json_lines import read_json
+from rewards.config.json_lines import read_json
 
 Applies = Callable[[Recipe], bool]
 

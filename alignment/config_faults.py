@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 
 from alignment.library_names import installed_keys
 from alignment.recipe import Recipe
-from rewards.json_lines import json_value
-from rewards.strict_yaml import InputError, nearest, read_text
+from rewards.config.json_lines import json_value
+from rewards.config.strict_yaml import InputError, nearest, read_text
 
 Config = TypeVar("Config")
 SWITCHES = {"use_vllm": "vllm", "use_liger_kernel": "liger_kernel", "deepspeed": "deepspeed"}
@@ -160,7 +160,7 @@ def check_model_name(path: str, named_by: tuple[Path, ...] = ()) -> None:
 
 def _check_base(folder: Path, named_by: tuple[Path, ...]) -> None:
     """The name of what the adapter in a folder, or in a run's, was trained on."""
-    from rewards.json_lines import read_json
+    from rewards.config.json_lines import read_json
 
     for file in (folder / "model" / ADAPTER, folder / ADAPTER):
         if file.is_file():

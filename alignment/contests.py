@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from alignment.metrics import Outcome
+from rewards.config.json_lines import read_json_lines
 from rewards.facts_judge import FactsJudge
-from rewards.json_lines import read_json_lines
 from rewards.judging import Case, Pair
 
 Place = tuple[Path, str]

@@ -16,9 +16,9 @@ from PIL import Image
 
 from alignment.metrics import asked_finding
 from data_builders.images import upright
+from rewards.config.strict_yaml import InputError
 from rewards.facts import Facts
 from rewards.rule_set import RuleSet, load_rule_set
-from rewards.strict_yaml import InputError
 
 Row = dict[str, Any]
 Blind = Literal["noise", "shuffled"]

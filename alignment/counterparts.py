@@ -30,12 +30,12 @@ from data_builders.digest import sha256
 from data_builders.output_folders import check_file, unfinished
 from data_builders.row_checks import Check, check_rows
 from rewards.cases import cases, image_bytes, prompt_text
+from rewards.config.overrides import Override, with_overrides
+from rewards.config.strict_yaml import InputError, nearest, read_yaml, validated
 from rewards.judge_spec import JudgeSpec, open_judge
 from rewards.llm import Completion, LlmClient, ask
 from rewards.llm_cache import ReplyCache
 from rewards.llm_spec import LlmSpec, open_llm
-from rewards.overrides import Override, with_overrides
-from rewards.strict_yaml import InputError, nearest, read_yaml, validated
 from rewards.tally import Tally
 from rewards.tournament import tournament
 

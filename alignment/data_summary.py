@@ -9,7 +9,7 @@ from typing import Any
 from alignment.recipe import parquet
 from alignment.released_fields import DATA
 from alignment.released_forms import OTHER
-from rewards.json_lines import read_json
+from rewards.config.json_lines import read_json
 
 Json = dict[str, Any]
 

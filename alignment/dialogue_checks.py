@@ -15,8 +15,8 @@ from alignment.foreign_code import pretrained
 from alignment.recipe import Recipe
 from alignment.shared_grpo import undecoded
 from data_builders.dialogues import transcript
+from rewards.config.strict_yaml import InputError
 from rewards.dialogue import Dialogue, read_dialogue
-from rewards.strict_yaml import InputError
 
 logger = logging.getLogger(__name__)
 

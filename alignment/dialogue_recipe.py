@@ -1,8 +1,8 @@
 """What stands against training on dialogues in a recipe, said before anything is loaded."""
 
 from alignment.recipe import DialogueSection, Recipe, columns_of
+from rewards.config.strict_yaml import InputError
 from rewards.loading import BatchReward, Reward, load_reward
-from rewards.strict_yaml import InputError
 
 UNFIT_LOSSES = ("vespo", "luspo")
 """Losses of TRL that need one advantage a response."""

@@ -44,7 +44,7 @@ from alignment.shared_prefix import (
     tokens_computed,
 )
 from data_builders.schema import message_text
-from rewards.strict_yaml import InputError
+from rewards.config.strict_yaml import InputError
 
 COLUMNS = (
     "id", "images", "rejected_images", "mirror_images", "prompt", "chosen", "rejected", "weight", "reference_logps",

@@ -41,10 +41,10 @@ from data_builders.schema import message_text
 from data_builders.written_rows import UNKNOWN
 from rewards.box_space import BoxSpace
 from rewards.boxes import parse_boxes
-from rewards.json_lines import json_value, read_json
+from rewards.config.json_lines import json_value, read_json
+from rewards.config.strict_yaml import InputError
 from rewards.reading import read
 from rewards.rule_set import RuleSet, load_rule_set
-from rewards.strict_yaml import InputError
 
 MAX_NEW_TOKENS = {"closed": 8, "box": 32, "report": 96, "dialogue": 32}
 """By kind of task; of a dialogue, for each answer."""

@@ -6,14 +6,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from rewards.json_lines import json_lines
+from rewards.config.json_lines import json_lines
+from rewards.config.overrides import knob_values
+from rewards.config.strict_yaml import InputError, nearest, read_text
 from rewards.loading import BatchReward, Reward, load_reward
-from rewards.overrides import knob_values
 from rewards.reading import read
 from rewards.row_types import as_columns, column_fault, response_fault, row_faults
 from rewards.rule_faults import label_faults
 from rewards.rule_set import RuleSet, load_rule_set
-from rewards.strict_yaml import InputError, nearest, read_text
 from rewards.symbols import read_symbol
 from rewards.valid_sets import space_size
 

@@ -18,7 +18,7 @@ from alignment.models import base_of
 from alignment.processor_checks import check_file
 from alignment.recipe import Recipe, kept_places, parquet
 from alignment.row_tokens import ANSWERS, Lengths, counted, lengths_of_file
-from rewards.strict_yaml import InputError
+from rewards.config.strict_yaml import InputError
 
 SMALLEST_EDGE = 28
 SHRINK = 0.9

@@ -14,8 +14,8 @@ from data_builders.schema import message_text
 from rewards.attacks import tagged
 from rewards.box_space import Units, in_written_units
 from rewards.box_text import box_places
+from rewards.config.strict_yaml import InputError
 from rewards.loading import Reward, knobs_of
-from rewards.strict_yaml import InputError
 
 ROWS_A_TASK = 12
 SLACK = 1e-9

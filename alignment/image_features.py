@@ -21,7 +21,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from alignment.image_rows import IMAGE_FIELDS, Fields
 from alignment.reference_cache import KINDS, add_weights, cache_folder, scratch
 from alignment.shared_prefix import base_model
-from rewards.strict_yaml import InputError
+from rewards.config.strict_yaml import InputError
 
 LANGUAGE_PARTS = ("language_model", "text_model", "lm_head")
 Features = dict[str, torch.Tensor]

@@ -26,8 +26,8 @@ from alignment.kept_state import read_state
 from alignment.ledger import Stretch
 from alignment.plain_pickles import PlainPickles
 from alignment.ranks import agreed, of_rank_0
-from rewards.json_lines import read_json
-from rewards.strict_yaml import InputError
+from rewards.config.json_lines import read_json
+from rewards.config.strict_yaml import InputError
 
 FOLDER, POINTER = "universal", "latest_universal"
 """In a checkpoint: the universal one, and the file by which DeepSpeed finds it."""

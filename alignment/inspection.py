@@ -13,7 +13,7 @@ from alignment.recipe import parquet
 from alignment.row_cache import few_rows
 from data_builders.output_folders import check_file
 from data_builders.row_checks import Check, check_rows
-from rewards.strict_yaml import InputError
+from rewards.config.strict_yaml import InputError
 
 PICTURES = (".png", ".jpg", ".jpeg")
 MADE_BY = "clinalign inspect"

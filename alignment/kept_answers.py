@@ -17,8 +17,8 @@ from alignment.controls import Response, Row
 from alignment.engine import is_main_process
 from alignment.ranks import agreed, from_all
 from data_builders.output_folders import check_writable
+from rewards.config.strict_yaml import InputError
 from rewards.llm_cache import AppendLog
-from rewards.strict_yaml import InputError
 
 FILE = "answers.unfinished.jsonl"
 RESULTS = ("answers.jsonl", "report.html", "pictures", "blindness.json")

@@ -18,8 +18,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from alignment.checkpoints import write_whole
 from alignment.resident_memory import resident_mib
-from rewards.json_lines import json_value, read_json, read_json_lines, read_json_list
-from rewards.strict_yaml import InputError
+from rewards.config.json_lines import json_value, read_json, read_json_lines, read_json_list
+from rewards.config.strict_yaml import InputError
 
 DAMAGED = "Add --fresh to train anew."
 

@@ -33,9 +33,9 @@ from data_builders.build import build
 from data_builders.build_spec import read_spec
 from data_builders.interruptions import stands
 from data_builders.schema import user_turn
-from rewards.json_lines import read_json_lines
+from rewards.config.json_lines import read_json_lines
+from rewards.config.strict_yaml import InputError, nearest
 from rewards.rule_set import load_rule_set
-from rewards.strict_yaml import InputError, nearest
 
 NAN = float("nan")
 

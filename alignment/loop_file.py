@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from alignment.loop_figures import EQUAL_RECALL, fault_of_name, is_figure
 from alignment.recipe import Chain
 from alignment.report import CONDITIONS
-from rewards.strict_yaml import InputError, nearest, read_yaml, validated
+from rewards.config.strict_yaml import InputError, nearest, read_yaml, validated
 
 UNTRAINED = "untrained"
 """The first stage's model before its training; it is evaluated without controls."""

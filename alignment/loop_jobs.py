@@ -14,7 +14,7 @@ from pathlib import Path
 from alignment.launch import Asked, Command, Place, sbatch_script, single_script
 from alignment.loop_file import read_loop
 from alignment.loop_steps import Step, steps_of
-from rewards.strict_yaml import InputError
+from rewards.config.strict_yaml import InputError
 
 SUBMIT = "submit.sh"
 

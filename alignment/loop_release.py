@@ -9,8 +9,8 @@ from typing import Any
 
 from alignment.manifest import MANIFEST, faults_of
 from data_builders.digest import sha256
-from rewards.json_lines import read_json
-from rewards.strict_yaml import InputError
+from rewards.config.json_lines import read_json
+from rewards.config.strict_yaml import InputError
 
 NOTE = "released.json"
 

@@ -13,9 +13,9 @@ from alignment.kept_answers import is_finished
 from alignment.loop_file import UNTRAINED, Loop
 from alignment.train import has_result, stage_wiring
 from data_builders.build_spec import BuildSpec, read_spec
-from rewards.json_lines import read_json
-from rewards.overrides import with_overrides
-from rewards.strict_yaml import InputError, nearest, read_yaml
+from rewards.config.json_lines import read_json
+from rewards.config.overrides import with_overrides
+from rewards.config.strict_yaml import InputError, nearest, read_yaml
 
 BUILD, RELEASE = "build", "release"
 OF_MODEL, OF_INIT = "evaluation", "init_evaluation"

@@ -12,7 +12,7 @@ from alignment.activations import Batch, Shape, Stack
 from alignment.config_faults import told_of_trl
 from alignment.foreign_code import NotLoaded, pretrained
 from alignment.recipe import Recipe
-from rewards.strict_yaml import InputError
+from rewards.config.strict_yaml import InputError
 
 PARTS = ("language", "vision")
 SHIPPED = Path(__file__).parents[1] / "recipes" / "architectures"

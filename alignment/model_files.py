@@ -9,8 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from alignment.foreign_code import not_loaded
-from rewards.json_lines import json_value, read_json
-from rewards.strict_yaml import InputError
+from rewards.config.json_lines import json_value, read_json
+from rewards.config.strict_yaml import InputError
 
 CURE = "Copy or train the model anew."
 CONFIGS = (

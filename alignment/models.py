@@ -30,7 +30,7 @@ from alignment.ranks import agreed, of_rank_0
 from alignment.recipe import Lora, ModelSection, Recipe, parquet
 from alignment.shared_folder import check_same
 from alignment.tower_attention import use_one_call
-from rewards.strict_yaml import InputError, nearest_file
+from rewards.config.strict_yaml import InputError, nearest_file
 
 VISION_PARTS = ("vision", "visual", "image_encoder")
 PROJECTOR_PARTS = ("connector", "projector", "merger", "mlp1", "embed_vision")

@@ -18,7 +18,7 @@ from transformers import TrainerCallback
 from alignment.models import part_of
 from alignment.recipe import ModelSection
 from alignment.tower_attention import use_one_call
-from rewards.strict_yaml import InputError
+from rewards.config.strict_yaml import InputError
 
 log = logging.getLogger(__name__)
 

@@ -19,10 +19,10 @@ from alignment.generation import generate, like_batches
 from alignment.metrics import score_answers, summarise
 from alignment.ranks import over_ranks
 from data_builders.render import report
+from rewards.config.json_lines import read_json_list
+from rewards.config.strict_yaml import InputError
 from rewards.facts import Facts, Finding
-from rewards.json_lines import read_json_list
 from rewards.rule_set import RuleSet, load_rule_set
-from rewards.strict_yaml import InputError
 
 FILE = "operating_points.json"
 MAX_NEW_TOKENS = 96

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from alignment.controls import pixels
-from rewards.strict_yaml import InputError
+from rewards.config.strict_yaml import InputError
 
 
 class ProcessedSizes:

@@ -13,8 +13,8 @@ from typing import Any
 from alignment.checkpoints import MANIFEST, newest_first
 from alignment.engine import is_main_process
 from alignment.recipe import Recipe
-from rewards.json_lines import read_json
-from rewards.strict_yaml import InputError
+from rewards.config.json_lines import read_json
+from rewards.config.strict_yaml import InputError
 
 logger = logging.getLogger(__name__)
 

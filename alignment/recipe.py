@@ -14,9 +14,9 @@ from alignment.reward_sections import CanarySection, CombinationSection
 from data_builders.build_spec import Relevance
 from data_builders.lesion_noise import NoiseSettings
 from rewards.box_space import BoxSpace
+from rewards.config.overrides import Override, with_overrides
+from rewards.config.strict_yaml import InputError, fault_lines, nearest, read_yaml, regular
 from rewards.llm_spec import LlmSpec
-from rewards.overrides import Override, with_overrides
-from rewards.strict_yaml import InputError, fault_lines, nearest, read_yaml, regular
 
 PairKind = Literal["own_error", "degraded", "lesion_noise", "look_alike", "llm"]
 Method = Literal["sft", "dpo", "grpo", "pairs", "reward_model"]

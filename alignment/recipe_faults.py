@@ -19,8 +19,8 @@ from alignment.recipe import Module, Recipe, RewardEntry, columns_of, kept_place
 from alignment.reward_functions import pays_for
 from alignment.trainer_values import refused_keys, value_faults
 from data_builders.row_checks import Check, file_faults
+from rewards.config.strict_yaml import InputError, nearest
 from rewards.loading import load_reward
-from rewards.strict_yaml import InputError, nearest
 from rewards.tasks import KNOWN
 
 GIVEN_BY_TRAINER = ("completion_ids",)

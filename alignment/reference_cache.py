@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from alignment.shared_prefix import base_model
-from rewards.strict_yaml import InputError
+from rewards.config.strict_yaml import InputError
 
 Logps = dict[str, list[float]]
 

@@ -23,7 +23,7 @@ from alignment.vocabulary import check_texts, check_vocabulary
 from alignment.weights_digest import model_sha256
 from data_builders.locks import only_one
 from data_builders.output_folders import new_folder
-from rewards.strict_yaml import InputError
+from rewards.config.strict_yaml import InputError
 
 __all__ = ["MANIFEST", "model_card", "release", "verify"]
 Json = dict[str, Any]

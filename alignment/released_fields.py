@@ -19,10 +19,10 @@ from data_builders.card import LICENCES
 from data_builders.relevance import Missing, Normalisation
 from data_builders.schema import RowKind
 from rewards.box_space import BoxSpace
+from rewards.config.strict_yaml import InputError
 from rewards.dialogue import Scenario
 from rewards.loading import available, available_batched
 from rewards.rule_set import read_rule_set, shipped
-from rewards.strict_yaml import InputError
 from rewards.tasks import KNOWN as TASKS
 
 SPLITS = (

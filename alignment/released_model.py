@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from alignment.transformers_words import is_field, is_quoted
-from rewards.json_lines import read_json
+from rewards.config.json_lines import read_json
 
 FILES = re.compile(
     r"(config|generation_config|processor_config|preprocessor_config|video_preprocessor_config|tokenizer_config"

@@ -19,7 +19,7 @@ from alignment.dialogue_pages import confusion_tables, dialogues_to_read
 from alignment.metrics import LOWER_IS_BETTER, MACROS, RATIOS
 from alignment.run_comparison import mcnemar_tables
 from rewards.box_space import Extent, Units
-from rewards.json_lines import read_json, read_json_lines
+from rewards.config.json_lines import read_json, read_json_lines
 
 NUM_PICTURES = 12
 CONDITIONS = {

@@ -38,7 +38,7 @@ from alignment.row_order import EpochSampler, Order, by_length, redrawn, shuffle
 from alignment.row_tokens import Lengths
 from alignment.token_batches import TokenBatches, longest_first
 from data_builders.interruptions import handled_by
-from rewards.strict_yaml import InputError
+from rewards.config.strict_yaml import InputError
 
 ROW_IDS = "row_ids"
 """In a batch: the ids of its rows."""

@@ -24,8 +24,8 @@ from alignment.model_files import CURE
 from alignment.models import load_model, load_processor, model_folder
 from alignment.prompt_groups import Group, collated, group
 from alignment.shared_prefix import Batch, Setting, model_inputs, resolved
-from rewards.json_lines import read_json
-from rewards.strict_yaml import InputError
+from rewards.config.json_lines import read_json
+from rewards.config.strict_yaml import InputError
 
 HEAD = "score"
 ARCHITECTURE = "RewardModel"

@@ -24,7 +24,7 @@ from alignment.recipe import Recipe, Weighting
 from alignment.resuming import Resumable
 from alignment.reward_model import HEAD, answer_scores, reward_model_on, shares_prompt
 from alignment.shared_prefix import Batch, tokens_computed
-from rewards.strict_yaml import InputError
+from rewards.config.strict_yaml import InputError
 
 COLUMNS = ("id", "images", "rejected_images", "prompt", "chosen", "rejected", "weight", "margin")
 

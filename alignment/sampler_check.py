@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from rewards.strict_yaml import InputError
+from rewards.config.strict_yaml import InputError
 
 TOLERANCE = 0.25
 CURE = (

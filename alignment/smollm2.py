@@ -20,7 +20,7 @@ from transformers import (
 
 from alignment.foreign_code import pretrained
 from alignment.tiny import CHAT_TEMPLATE, EXTRA_TOKENS
-from rewards.strict_yaml import InputError
+from rewards.config.strict_yaml import InputError
 
 IMAGE_SIZE, IMAGE_TOKENS = 224, 49
 

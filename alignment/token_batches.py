@@ -12,7 +12,7 @@ import torch
 from transformers.trainer_pt_utils import BatchRebalanceSampler
 
 from alignment.row_order import Order
-from rewards.strict_yaml import InputError
+from rewards.config.strict_yaml import InputError
 
 
 def batches_within(lengths: Sequence[int], budget: int) -> list[list[int]]:

@@ -16,8 +16,8 @@ from typing import Any
 from alignment.lineage import Step
 from alignment.released_model import without_comments
 from alignment.transformers_words import words
-from rewards.json_lines import json_value
-from rewards.strict_yaml import InputError
+from rewards.config.json_lines import json_value
+from rewards.config.strict_yaml import InputError
 
 NO_PERSONS_WORDS = frozenset(
     {"phantom_chest", "phantom_marrow", "phantom_oct", "lidc_ct", "bccd", "vqa_rad", "slake", "path_vqa", "iu_xray"}

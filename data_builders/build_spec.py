@@ -14,10 +14,10 @@ from data_builders.lesion_noise import NoiseSettings
 from data_builders.paraphrases import Paraphrase
 from data_builders.relevance import IMAGE_SIDE, Missing, Normalisation, ScoredKind
 from data_builders.schema import Quarantined, RowKind, Sample, Task, Written
+from rewards.config.overrides import with_overrides
+from rewards.config.strict_yaml import fault_lines, nearest, read_yaml, validated
 from rewards.dialogue import Scenario
 from rewards.llm_spec import LlmSpec
-from rewards.overrides import with_overrides
-from rewards.strict_yaml import fault_lines, nearest, read_yaml, validated
 
 SOURCES = (
     "phantom_chest", "phantom_marrow", "phantom_oct", "lidc_ct", "bccd", "labelled", "table",

@@ -11,7 +11,7 @@ from data_builders.digest import sha256
 from data_builders.lesion_noise import NoiseTally
 from data_builders.schema import Quarantined
 from data_builders.splits import check_disjoint
-from rewards.strict_yaml import InputError, nearest
+from rewards.config.strict_yaml import InputError, nearest
 
 LICENCES = {
     "phantom_chest": "drawn by clinalign; no restriction",

@@ -21,13 +21,13 @@ from data_builders.curriculum_llm import written_items
 from data_builders.qa_generators import Asked, Balance, Case, generated, written_report
 from data_builders.report_facts import report_facts
 from data_builders.schema import RowKind, Sample
+from rewards.config.strict_yaml import InputError
 from rewards.facts import Facts
 from rewards.guidelines import Contradictory, Policy, WorkedOut, worked_out
 from rewards.llm import LlmClient
 from rewards.llm_lists import Item
 from rewards.llm_spec import LlmSpec, LocalBackend, open_llm
 from rewards.rule_set import load_rule_set
-from rewards.strict_yaml import InputError
 
 BY_TEMPLATE = {"similar": 1.1, "leak": 0.99}
 """Templates repeat words on purpose: equal items are dropped as they are drawn, and a denial repeats its question."""

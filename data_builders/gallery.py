@@ -17,9 +17,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from data_builders.dialogues import transcript
 from data_builders.schema import message_text, provenance_of
 from rewards.boxes import parse_boxes
+from rewards.config.json_lines import read_json
 from rewards.dialogue import read_dialogue
 from rewards.facts import Box, Facts
-from rewards.json_lines import read_json
 
 NUM_IMAGES = 24
 ROWS_AN_IMAGE = 12

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import ExifTags, Image, ImageOps
 
-from rewards.strict_yaml import InputError, regular
+from rewards.config.strict_yaml import InputError, regular
 
 PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 LYING = (5, 6, 7, 8)

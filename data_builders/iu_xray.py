@@ -15,7 +15,7 @@ from defusedxml.ElementTree import parse  # pyright: ignore
 from data_builders.images import ImageError, inside, open_image
 from data_builders.schema import Quarantined, Written
 from data_builders.vqa_files import needed
-from rewards.strict_yaml import InputError, regular
+from rewards.config.strict_yaml import InputError, regular
 
 QUESTION = "Write the report of this chest radiograph."
 

@@ -13,11 +13,11 @@ from typing import Any
 
 from data_builders.images import ImageError, inside, open_image
 from data_builders.schema import Quarantined, Sample
-from rewards.csv_rows import Misfit, csv_rows
+from rewards.config.csv_rows import Misfit, csv_rows
+from rewards.config.json_lines import json_value
+from rewards.config.strict_yaml import InputError, nearest, nearest_file, regular
 from rewards.facts import Facts
-from rewards.json_lines import json_value
 from rewards.rule_set import load_rule_set
-from rewards.strict_yaml import InputError, nearest, nearest_file, regular
 
 RESERVED = ("id", "patient", "study", "images", "image_turns")
 Record = dict[str, Any]

@@ -26,8 +26,8 @@ from PIL import Image, ImageDraw
 from scipy import ndimage  # pyright: ignore[reportMissingTypeStubs]
 
 from data_builders.schema import Quarantined, Sample
+from rewards.config.strict_yaml import InputError, nearest
 from rewards.facts import Box, Facts, Finding
-from rewards.strict_yaml import InputError, nearest
 
 RULE_SET = "lung_ct@1"
 PATIENT = "LIDC-IDRI-0001"

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from data_builders.hallucination_checks import USUAL_LIMIT, LengthLimit, fault_of_rejected
+from rewards.config.json_lines import json_reply
 from rewards.facts import Facts
-from rewards.json_lines import json_reply
 from rewards.llm import Failure
 
 Ask = Callable[[list[str]], Sequence[str | Failure]]

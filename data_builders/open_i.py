@@ -18,7 +18,7 @@ from defusedxml import DefusedXmlException  # pyright: ignore[reportMissingTypeS
 from defusedxml.ElementTree import fromstring  # pyright: ignore
 
 from data_builders.schema import Quarantined
-from rewards.strict_yaml import InputError, regular
+from rewards.config.strict_yaml import InputError, regular
 
 RULE_SET = "chest_report@1"
 ARCHIVE = Path("data") / "NLMCXR_reports.tgz"

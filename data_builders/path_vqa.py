@@ -12,7 +12,7 @@ from typing import Any
 
 from data_builders.schema import Quarantined, Written
 from data_builders.vqa_files import json_list, needed, written
-from rewards.strict_yaml import InputError
+from rewards.config.strict_yaml import InputError
 
 SPLITS = ("train", "val", "test")
 DAMAGED = (pickle.UnpicklingError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, OSError)

@@ -13,9 +13,9 @@ from data_builders.drawing import Field
 from data_builders.phantom_chest_film import CHEST_WALL, COSTOPHRENIC, Anatomy, Lesion, Patient, draw, wall_at
 from data_builders.schema import Sample
 from data_builders.seeds import seeded
+from rewards.config.strict_yaml import InputError, nearest
 from rewards.facts import Box, Facts, Finding
 from rewards.rule_set import load_rule_set
-from rewards.strict_yaml import InputError, nearest
 
 RULE_SET = "chest_xray@1"
 FINDINGS = ("nodule", "consolidation", "effusion", "pneumothorax", "cardiomegaly")

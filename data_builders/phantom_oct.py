@@ -14,9 +14,9 @@ import numpy as np
 from data_builders.phantom_oct_scan import FOVEA_WIDTH, PICTURE_SIZE, Eye, Lesion, Retina, draw
 from data_builders.schema import Sample
 from data_builders.seeds import seeded
+from rewards.config.strict_yaml import InputError
 from rewards.facts import Box, Facts, Finding
 from rewards.rule_set import load_rule_set
-from rewards.strict_yaml import InputError
 
 RULE_SET = "retina_amd@1"
 STAGES: tuple[str, ...] = (

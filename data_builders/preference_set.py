@@ -21,9 +21,9 @@ from data_builders.hallucination_checks import brevity_report, length_balanced
 from data_builders.llm_rows import LlmTally, check_written, judged_scores, with_llm_answers
 from data_builders.relevance import IMAGE_SIDE, grouped_weights, scaled_scores, weight_report
 from data_builders.schema import message_text
-from rewards.json_lines import json_value
+from rewards.config.json_lines import json_value
+from rewards.config.strict_yaml import InputError, read_text
 from rewards.llm_spec import LocalBackend
-from rewards.strict_yaml import InputError, read_text
 
 CHANGED = ("relevance", "weight", "rejected", "kind")
 """The columns that this may change."""

@@ -12,7 +12,7 @@ from typing import Literal
 from data_builders.images import ImageError, inside, open_image
 from data_builders.preference_formats import Pair, read_pairs
 from data_builders.schema import Quarantined, Written
-from rewards.strict_yaml import InputError
+from rewards.config.strict_yaml import InputError
 
 
 def released_pairs(

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rewards.strict_yaml import InputError
+from rewards.config.strict_yaml import InputError
 
 Normalisation = Literal["raw", "text", "appendix", "sensible"]
 Missing = Literal["error", "one", "mean"]

@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from data_builders.images import UNREADABLE, ImageError, decoded, upright_size
+from rewards.config.strict_yaml import InputError, regular
 from rewards.row_types import KINDS, MESSAGES, is_messages, row_faults, shown
-from rewards.strict_yaml import InputError, regular
 
 PICTURES = ("images", "rejected_images", "mirror_images")
 SAID = ("prompt", "completion", "chosen", "rejected")

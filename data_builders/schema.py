@@ -10,9 +10,9 @@ from typing import Any, Literal, cast
 
 from PIL import Image
 
+from rewards.config.json_lines import json_value
+from rewards.config.strict_yaml import InputError
 from rewards.facts import Box, Facts
-from rewards.json_lines import json_value
-from rewards.strict_yaml import InputError
 
 RowKind = Literal["instruction", "preference", "prompt"]
 Task = Literal["presence", "side", "size", "count", "box", "report"]

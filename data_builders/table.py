@@ -17,12 +17,12 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from data_builders.images import ImageError, inside, open_image
 from data_builders.report_facts import region_of, report_facts
 from data_builders.schema import Quarantined, Sample
-from rewards.csv_rows import Misfit, csv_rows, opened
+from rewards.config.csv_rows import Misfit, csv_rows, opened
+from rewards.config.json_lines import json_lines
+from rewards.config.strict_yaml import InputError, nearest, read_yaml, validated
 from rewards.facts import Facts, Finding, Scalar
 from rewards.guidelines import ATTRIBUTES, Contradictory, Policy, worked_out
-from rewards.json_lines import json_lines
 from rewards.rule_set import RuleSet, load_rule_set
-from rewards.strict_yaml import InputError, nearest, read_yaml, validated
 
 UNKNOWN = ("", "nan", "na", "n/a", "none", "null", "-", "?")
 POLARITIES = {

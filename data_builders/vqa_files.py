@@ -5,8 +5,8 @@ from typing import Any
 
 from data_builders.images import ImageError, inside, open_image
 from data_builders.schema import Quarantined, Written, WrittenTask
-from rewards.json_lines import read_json_list
-from rewards.strict_yaml import InputError, regular
+from rewards.config.json_lines import read_json_list
+from rewards.config.strict_yaml import InputError, regular
 
 YES_NO = ("yes", "no")
 

@@ -11,8 +11,8 @@ from typing import Any
 from data_builders.build_spec import BuildSpec
 from data_builders.images import ImageError, decoded, png_bytes
 from data_builders.schema import RowKind, Written, assistant_turn, box_units, row_always, user_turn
+from rewards.config.strict_yaml import InputError, nearest
 from rewards.facts import Facts
-from rewards.strict_yaml import InputError, nearest
 
 Row = dict[str, Any]
 UNKNOWN = Facts(rule_set="")

@@ -5,8 +5,8 @@ With credit c, abstaining is the better choice exactly when the chance of being 
 
 import re
 
+from rewards.config.knobs import Share
 from rewards.declining import THING
-from rewards.knobs import Share
 from rewards.tasks import WORDED
 from rewards.text import answer_region, visible
 

@@ -12,8 +12,8 @@ from math import isfinite
 from typing import Any, Literal
 
 from rewards.box_text import box_places, written_boxes
+from rewards.config.strict_yaml import InputError
 from rewards.facts import Box
-from rewards.strict_yaml import InputError
 
 BoxSpace = Literal["grid", "0-1", "0-100", "0-1000", "0-1024", "pixels", "processed"]
 Extent = tuple[float, float]

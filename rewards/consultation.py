@@ -11,9 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from rewards.csv_rows import Misfit, csv_rows
-from rewards.json_lines import read_json_list
-from rewards.strict_yaml import InputError
+from rewards.config.csv_rows import Misfit, csv_rows
+from rewards.config.json_lines import read_json_list
+from rewards.config.strict_yaml import InputError
 
 Speaker = Literal["patient", "doctor"]
 SPEAKERS: dict[str, Speaker] = {

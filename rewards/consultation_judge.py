@@ -6,9 +6,9 @@ from typing import Literal
 
 import numpy as np
 
+from rewards.config.strict_yaml import InputError
 from rewards.consultation import Consultation, transcript
 from rewards.judging import Case, Judge, Pair, Verdict, compared
-from rewards.strict_yaml import InputError
 from rewards.text import answer_region
 
 Unit = Literal["turn", "whole"]

@@ -14,13 +14,13 @@ from typing import Any, Literal
 import numpy as np
 
 from rewards.cases import cases
+from rewards.config.knobs import Number, Share
+from rewards.config.strict_yaml import InputError, nearest
 from rewards.judge_spec import JudgeSpec, open_judge
 from rewards.judging import DIMENSIONS, Case, Dimension, Judge, Pair, Verdict, compared
-from rewards.knobs import Number, Share
 from rewards.llm_budget import CapReached
 from rewards.llm_spec import LocalBackend
 from rewards.loading import Judged
-from rewards.strict_yaml import InputError, nearest
 
 BOUNDS = (0.0, 1.0)
 TASKS: tuple[str, ...] | None = None

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from rewards.json_lines import json_reply
+from rewards.config.json_lines import json_reply
+from rewards.config.strict_yaml import InputError
 from rewards.judging import quoted
 from rewards.llm import Completion, LlmClient, Message, Request, with_turns
-from rewards.strict_yaml import InputError
 
 PROMPT_VERSION = "debate-1"
 SYSTEM = (

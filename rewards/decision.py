@@ -9,6 +9,7 @@ from functools import cached_property
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from rewards.config.strict_yaml import nearest
 from rewards.evidence import Evidence, Truth, Value, every, holds
 from rewards.nodes import (
     NOT,
@@ -21,7 +22,6 @@ from rewards.nodes import (
     Pool,
     Symbols,
 )
-from rewards.strict_yaml import nearest
 from rewards.valid_sets import MAX_LISTED, Assignment, largest_agreement, solutions, space_size
 
 

@@ -11,10 +11,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from rewards.config.strict_yaml import InputError
 from rewards.decision import Decision, met
 from rewards.nodes import Clause, WordingSplit
 from rewards.rule_set import load_rule_set
-from rewards.strict_yaml import InputError
 from rewards.symbols import SymbolReading, read_symbol
 
 Scenario = Literal[

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from rewards.config.knobs import Amount, Count, Number
 from rewards.decision import Decision
 from rewards.dialogue import Dialogue, Responses, Turn, read_dialogue, readings, turns_said
-from rewards.knobs import Amount, Count, Number
 from rewards.symbols import SymbolReading
 from rewards.text import answer_region, num_words
 

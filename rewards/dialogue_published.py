@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
+from rewards.config.knobs import Amount
+from rewards.config.strict_yaml import InputError
 from rewards.decision import Decision
 from rewards.dialogue import Dialogue, Responses, read_dialogue, readings, turns_said
-from rewards.knobs import Amount
-from rewards.strict_yaml import InputError
 
 BOUNDS = (-100.0, 20.0)
 TASKS = ("dialogue",)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from rewards.compare import claims_nothing
+from rewards.config.knobs import Amount, Share
 from rewards.facts import Facts, Finding, Unsupported
-from rewards.knobs import Amount, Share
 from rewards.measurements import Measurement, measurements
 from rewards.reading import Reading, phrase_pattern, read
 from rewards.rule_set import RuleSet, load_rule_set

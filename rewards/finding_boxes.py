@@ -7,8 +7,8 @@ from rewards.box_absence import says_none
 from rewards.box_reading import read_boxes
 from rewards.box_space import BoxSpace, Sizes, Units, true_boxes
 from rewards.boxes import best_pairs, iou, table_of
+from rewards.config.knobs import Amount
 from rewards.facts import Box, Facts
-from rewards.knobs import Amount
 from rewards.reading import phrase_pattern
 from rewards.rule_set import RuleSet, load_rule_set
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from rewards.compare import claims_nothing, compare
+from rewards.config.knobs import Amount, Share
 from rewards.facts import Facts, Finding, Unsupported
-from rewards.knobs import Amount, Share
 from rewards.reading import Reading, read
 from rewards.rule_set import load_rule_set
 from rewards.text import answer_region

@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
 
+from rewards.config.strict_yaml import InputError
 from rewards.evidence import Value, holds
 from rewards.facts import Facts, Finding
 from rewards.nodes import Answer, Node, Pool
 from rewards.rule_faults import staging_faults
 from rewards.rule_set import RuleSet, load_rule_set
 from rewards.stages import Contradiction, Scale, Staged, Staging, all_scales, closed
-from rewards.strict_yaml import InputError
 from rewards.symbols import read_symbol
 
 Policy = Literal["refuse", "quarantine", "repair"]

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
-from rewards.json_lines import json_reply
+from rewards.config.json_lines import json_reply
 from rewards.llm import Completion, Failure, LlmClient, Request, ask
 from rewards.text import answer_region
 

@@ -6,8 +6,8 @@ Left out: multiple choice (``choice_answer``), and letting any wording pass that
 
 import re
 
+from rewards.config.knobs import Amount
 from rewards.declining import declines, doubts, turns_round
-from rewards.knobs import Amount
 from rewards.measurements import is_number, number_matches
 from rewards.tasks import WORDED
 from rewards.text import answer_region, visible

@@ -2,8 +2,8 @@
 
 from itertools import groupby
 
-from rewards.knobs import Number
-from rewards.strict_yaml import InputError
+from rewards.config.knobs import Number
+from rewards.config.strict_yaml import InputError
 from rewards.text import answer_region, num_words
 
 BOUNDS = (0.0, 1.0)

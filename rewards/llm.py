@@ -17,9 +17,9 @@ from typing import Any, Literal, Protocol
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 from tenacity.wait import wait_random_exponential
 
+from rewards.config.strict_yaml import InputError
 from rewards.llm_budget import Budget
 from rewards.llm_cache import ReplyCache
-from rewards.strict_yaml import InputError
 
 FailureKind = Literal["rate_limit", "server", "timeout", "connection", "malformed", "refused"]
 BILLED_FAULTS = ("timeout", "malformed")

@@ -13,8 +13,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from rewards.config.strict_yaml import InputError
 from rewards.llm_cache import AppendLog
-from rewards.strict_yaml import InputError
 
 
 class _Strict(BaseModel):

@@ -14,7 +14,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from rewards.json_lines import json_reply
+from rewards.config.json_lines import json_reply
 
 
 class AppendLog:

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from rewards.json_lines import json_reply
+from rewards.config.json_lines import json_reply
+from rewards.config.printable import printable, without_surrogates
 from rewards.llm import Completion, Declined, Request, Transient
-from rewards.printable import printable, without_surrogates
 
 MAX_TOKENS = 1_000_000_000
 """No call is so long; a count beyond it is none."""

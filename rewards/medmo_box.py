@@ -9,9 +9,9 @@ from rewards.box_absence import says_none
 from rewards.box_space import BoxSpace, Extent, Sizes, Units, answered_boxes, true_boxes
 from rewards.box_text import MAX_BOXES
 from rewards.boxes import best_pairs, corner_distance, giou, table_of
+from rewards.config.knobs import Amount
+from rewards.config.strict_yaml import InputError
 from rewards.facts import Box
-from rewards.knobs import Amount
-from rewards.strict_yaml import InputError
 from rewards.tasks import BOXED
 
 BOUNDS = (0.0, 1.0)

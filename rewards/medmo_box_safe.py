@@ -9,8 +9,8 @@ the published form does, would pay for the risk (two boxes for one of two places
 from rewards.box_absence import says_none
 from rewards.box_space import BoxSpace, Extent, Sizes, Units, answered_boxes, true_boxes
 from rewards.boxes import MAX_BOXES, best_pairs, iou, is_valid, table_of
+from rewards.config.knobs import Amount, Share
 from rewards.facts import Box
-from rewards.knobs import Amount, Share
 from rewards.medmo_box import image_extent, similarity
 from rewards.tasks import BOXED
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from rewards.knobs import Number
+from rewards.config.knobs import Number
 from rewards.loading import Judged
 from rewards.text import answer_region
 

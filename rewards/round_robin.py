@@ -10,10 +10,10 @@ from itertools import combinations
 from typing import Any, ClassVar, Literal
 
 from rewards.cases import cases
+from rewards.config.knobs import Share
 from rewards.crpo import win_rate
 from rewards.judge_spec import JudgeSpec, open_judge
 from rewards.judging import DIMENSIONS, Case, Judge, Pair, Verdict, compared
-from rewards.knobs import Share
 from rewards.llm_spec import LocalBackend
 from rewards.loading import Judged
 

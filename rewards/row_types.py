@@ -14,11 +14,11 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from rewards.choice_answer import option_named
+from rewards.config.json_lines import json_value
+from rewards.config.strict_yaml import InputError, nearest
 from rewards.dialogue import read_dialogue
 from rewards.facts import Facts
-from rewards.json_lines import json_value
 from rewards.rule_set import RuleSet, load_rule_set
-from rewards.strict_yaml import InputError, nearest
 
 SHOWN_LENGTH = 60
 ROLES = ("system", "user", "assistant", "tool")

@@ -8,12 +8,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from rewards.config.strict_yaml import nearest
+from rewards.config.yaml_lines import Place
 from rewards.decision import Decision, met, named
 from rewards.evidence import Asked, Evidence
 from rewards.nodes import NOT, NOT_APPLICABLE, Clause, Node
 from rewards.stages import Staging
-from rewards.strict_yaml import nearest
-from rewards.yaml_lines import Place
 
 NUM_IDS = 5
 """So many records are named of those that share a fault."""

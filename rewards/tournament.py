@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from rewards.agreement import intransitive_share, position_bias
+from rewards.config.strict_yaml import InputError, nearest
 from rewards.judging import Case, Judge, Pair, Verdict
 from rewards.ratings import Comparison, Rating, elo_ratings
-from rewards.strict_yaml import InputError, nearest
 from rewards.tally import Tally, tally
 
 

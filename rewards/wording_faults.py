@@ -5,12 +5,12 @@ from collections.abc import Iterator, Mapping
 from itertools import product
 from string import Formatter
 
+from rewards.config.strict_yaml import nearest
+from rewards.config.yaml_lines import Place
 from rewards.decision import Decision
 from rewards.nodes import Node, Pool
 from rewards.rule_faults import Fault
-from rewards.strict_yaml import nearest
 from rewards.symbols import read_symbol
-from rewards.yaml_lines import Place
 
 CLAIM_FIELDS = {"claim", "ask"}
 

@@ -35,16 +35,16 @@ from data_builders.slake import slake
 from data_builders.table import table
 from data_builders.vqa_rad import vqa_rad
 from rewards.box_reading import repair_level
+from rewards.config.json_lines import MAX_NESTING, json_lines, json_value, read_json, read_json_lines, read_json_list
+from rewards.config.strict_yaml import InputError
 from rewards.consultation import Consultation, read_cmtmedqa
 from rewards.debate import read_score
-from rewards.json_lines import MAX_NESTING, json_lines, json_value, read_json, read_json_lines, read_json_list
 from rewards.judging import read_verdict
 from rewards.llm import Transient
 from rewards.llm_cache import AppendLog
 from rewards.llm_lists import parse_items
 from rewards.llm_reply import completion_from
 from rewards.row_types import row_faults
-from rewards.strict_yaml import InputError
 
 ROOT = Path(__file__).parents[1]
 DEEP = MAX_NESTING + 1

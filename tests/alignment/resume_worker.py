@@ -19,7 +19,7 @@ from alignment.ranks import end_with_the_others
 from alignment.recipe import read_recipe
 from alignment.train import run
 from data_builders.interruptions import Stopped, handled_by, stop
-from rewards.strict_yaml import InputError
+from rewards.config.strict_yaml import InputError
 
 
 class Killed(TrainerCallback):

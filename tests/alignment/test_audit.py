@@ -13,8 +13,8 @@ from alignment.audit_table import print_audit
 from alignment.perturbations import perturbed
 from alignment.recipe import parquet, read_recipe
 from alignment.reward_functions import TrlReward
+from rewards.config.strict_yaml import InputError
 from rewards.loading import load_reward
-from rewards.strict_yaml import InputError
 
 SAFE = [{"name": "box_overlap"}, {"name": "factuality"}]
 STATEMENTS = [{"name": "finding_f1", "tasks": ["presence", "report"]}]

@@ -18,7 +18,7 @@ from alignment.models import built_texts, load_for_inference
 from alignment.tiny import build_tiny
 from data_builders.interruptions import Stopped
 from data_builders.lesion_noise import NoiseSettings
-from rewards.strict_yaml import InputError
+from rewards.config.strict_yaml import InputError
 
 pytestmark = pytest.mark.filterwarnings("default")  # third-party deprecations
 

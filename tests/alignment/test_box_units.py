@@ -25,7 +25,7 @@ from alignment.reward_functions import loaded_reward, trl_rewards
 from data_builders.build import build
 from data_builders.build_spec import BuildSpec
 from rewards.box_space import Units, in_written_units
-from rewards.strict_yaml import InputError
+from rewards.config.strict_yaml import InputError
 from tests.alignment.conftest import SPEC
 
 BOX_REWARDS = ["box_overlap", "medmo_box", "medmo_box_safe", "box_measure", "finding_boxes"]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from alignment.cached_prefix import _answer_places, _prompt_places
 from alignment.shared_prefix import base_model, packed, resolved, score_answers_only
-from rewards.strict_yaml import InputError
+from rewards.config.strict_yaml import InputError
 from tests.alignment.test_shared_prefix_families import assert_same, prepared, together
 from tests.alignment.tiny_families import FAMILIES, Row, build, prompt_inputs, recompute, rows
 

@@ -8,7 +8,7 @@ from alignment.recipe import read_recipe
 from alignment.reward_sections import CANARY_LIMITS, CanarySection
 from alignment.train import run
 from rewards.box_space import Units
-from rewards.strict_yaml import InputError
+from rewards.config.strict_yaml import InputError
 
 pytestmark = pytest.mark.filterwarnings("default")  # third-party deprecations of trl and accelerate
 PROMPT = [

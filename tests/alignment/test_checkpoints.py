@@ -6,7 +6,7 @@ import logging
 import pytest
 
 from alignment.checkpoints import MANIFEST, fault, last_whole, seal, write_whole, written_by
-from rewards.strict_yaml import InputError
+from rewards.config.strict_yaml import InputError
 
 
 @pytest.fixture

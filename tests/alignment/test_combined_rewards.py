@@ -4,7 +4,7 @@ from alignment.combined_rewards import combined_rewards
 from alignment.recipe import read_recipe
 from alignment.train import make_trainer, run
 from rewards.combination import advantages, as_table
-from rewards.strict_yaml import InputError
+from rewards.config.strict_yaml import InputError
 
 pytestmark = pytest.mark.filterwarnings("default")  # third-party deprecations of trl and accelerate
 GOOD, BARE = "<think>a</think><answer>nodule [[0,0,10,10]]</answer>", "nodule [[0,0,10,10]]"

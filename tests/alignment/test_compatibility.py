@@ -7,7 +7,7 @@ import pytest
 
 from alignment.compatibility import REFUSED, WORKS, incompatibilities, table
 from alignment.recipe import Recipe, read_recipe
-from rewards.strict_yaml import InputError
+from rewards.config.strict_yaml import InputError
 from tests.alignment.test_deepspeed import ROOT
 
 SKIPS = ("skip", "skipif")

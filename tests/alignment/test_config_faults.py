@@ -16,7 +16,7 @@ from alignment.recipe import read_recipe
 from alignment.recipe_faults import config_class, trainer_faults
 from alignment.train import run, run_chain
 from alignment.trainer_values import OURS, refused_keys, value_faults
-from rewards.strict_yaml import InputError
+from rewards.config.strict_yaml import InputError
 
 without_vllm = pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vLLM is installed")
 

@@ -16,8 +16,8 @@ from alignment.recipe import RewardEntry, read_recipe
 from alignment.reward_functions import TrlBatchReward, trl_rewards
 from alignment.train import run
 from data_builders.locks import only_one
+from rewards.config.strict_yaml import InputError
 from rewards.llm_cache import ReplyCache
-from rewards.strict_yaml import InputError
 
 pytestmark = pytest.mark.filterwarnings("default")  # third-party deprecations of trl and accelerate
 

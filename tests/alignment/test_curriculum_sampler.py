@@ -13,7 +13,7 @@ from torch.utils.data import BatchSampler
 from alignment.curriculum_sampler import recipe_order, segments, shares, stream
 from alignment.curriculum_section import CurriculumSection, curriculum_faults
 from alignment.row_order import EpochSampler
-from rewards.strict_yaml import InputError
+from rewards.config.strict_yaml import InputError
 
 PUBLISHED = {
     "advanced_biomarkers": 30, "specific_qa": 15, "general_qa": 15, "staging_introduction": 20, "staging_logic": 20,

@@ -12,7 +12,7 @@ from alignment.losses import weighted_dpo_loss
 from alignment.recipe import parquet, read_recipe
 from alignment.shared_prefix import answer_outputs
 from alignment.train import make_trainer, run
-from rewards.strict_yaml import InputError
+from rewards.config.strict_yaml import InputError
 
 pytestmark = pytest.mark.filterwarnings("default")  # third-party deprecations of trl and accelerate
 LN2 = math.log(2)

@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from alignment.engine import loaded_objects_left_alone, wait_for
-from rewards.strict_yaml import InputError
+from rewards.config.strict_yaml import InputError
 
 CODE = """
 import os, sys

@@ -27,8 +27,8 @@ from alignment.tiny import build_tiny
 from alignment.unjudged import unjudged_rows
 from data_builders.digest import sha256
 from data_builders.schema import assistant_turn, user_turn
+from rewards.config.strict_yaml import InputError
 from rewards.facts import Facts, Finding
-from rewards.strict_yaml import InputError
 
 TEXTS = ["Is there a nodule?", "Where is the nodule?", "Write the report.", "Yes", "No", "No nodule."]
 

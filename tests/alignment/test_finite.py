@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from alignment.finite import FiniteTraining, check_weights
 from alignment.recipe import read_recipe
 from alignment.train import make_trainer, run
-from rewards.strict_yaml import InputError
+from rewards.config.strict_yaml import InputError
 
 pytestmark = pytest.mark.filterwarnings("default")  # third-party deprecations of trl and accelerate
 

@@ -13,7 +13,7 @@ from alignment.models import built_texts, load_processor
 from alignment.recipe import parquet, read_recipe
 from alignment.row_tokens import ANSWERS, counted, lengths_of_file
 from alignment.tiny import build_tiny
-from rewards.strict_yaml import InputError
+from rewards.config.strict_yaml import InputError
 
 pytestmark = pytest.mark.filterwarnings("default")
 

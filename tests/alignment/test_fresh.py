@@ -13,7 +13,7 @@ from alignment.ranks import alone_at
 from alignment.recipe import read_recipe
 from alignment.train import run, run_chain
 from data_builders.locks import only_one
-from rewards.strict_yaml import InputError
+from rewards.config.strict_yaml import InputError
 
 pytestmark = pytest.mark.filterwarnings("default")
 

@@ -11,7 +11,7 @@ from alignment.recipe import read_recipe
 from alignment.reference_cache import cache_folder
 from alignment.tiny import build_tiny
 from alignment.train import make_trainer, run
-from rewards.strict_yaml import InputError
+from rewards.config.strict_yaml import InputError
 from tests.alignment.test_shared_prefix_families import gradients, prepared, together
 from tests.alignment.tiny_families import FAMILIES, build, rows
 

@@ -23,7 +23,7 @@ from alignment.inexact import (
 from alignment.kept_state import write_state
 from alignment.ledger import Stretch
 from alignment.resuming import Resumable
-from rewards.strict_yaml import InputError
+from rewards.config.strict_yaml import InputError
 
 
 def trainer_of(ranks, **arguments):

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from alignment.ledger import Ledger, Plan, Stretch, proof
-from rewards.strict_yaml import InputError
+from rewards.config.strict_yaml import InputError
 
 
 def written(run, pages, planned, plan):

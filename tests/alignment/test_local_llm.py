@@ -12,12 +12,12 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from alignment.local_llm import LocalModel
 from alignment.reward_functions import local_backend
 from alignment.smollm2 import gguf_file
+from rewards.config.strict_yaml import InputError
 from rewards.judge_spec import JudgeSpec, open_judge
 from rewards.judging import DIMENSIONS, Case, Pair, compared
 from rewards.llm import Completion, LlmClient, LlmStop, ask
 from rewards.llm_cache import ReplyCache
 from rewards.llm_lists import parse_items
-from rewards.strict_yaml import InputError
 
 pytestmark = pytest.mark.filterwarnings("default")  # third-party deprecations of transformers
 TEMPLATE = "{% for m in messages %}{{ m['role'] }} {{ m['content'] }} <e> {% endfor %}assistant"

@@ -10,7 +10,7 @@ from alignment.evaluate import Evaluation
 from alignment.loop import Effect, _change, effects_of, over_seeds
 from alignment.loop_evaluation import is_of
 from alignment.loop_file import Comparison, read_loop
-from rewards.strict_yaml import InputError
+from rewards.config.strict_yaml import InputError
 
 NAN = float("nan")
 FACTS = {"rule_set": "chest_xray@1", "findings": {"nodule": {"polarity": "present"}}}

@@ -16,7 +16,7 @@ from alignment.memory import SETTINGS, Load, Zero, per_rank
 from alignment.meta_model import Counts, counts_of, known_config, meta_model, patches_per_token, stacks_of
 from alignment.models import part_of
 from alignment.recipe import Recipe
-from rewards.strict_yaml import InputError
+from rewards.config.strict_yaml import InputError
 from tests.alignment.test_deepspeed import ROOT, launched
 from tests.alignment.tiny_families import FAMILIES, build, prompt_inputs, rows
 

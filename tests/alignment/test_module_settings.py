@@ -14,7 +14,7 @@ from alignment.models import freeze, load_model, model_options, part_of
 from alignment.module_settings import TowerCheckpointing, keep_input_dtype, set_modules, spare_frozen_tower
 from alignment.recipe import ModelSection, read_recipe
 from alignment.train import make_trainer
-from rewards.strict_yaml import InputError
+from rewards.config.strict_yaml import InputError
 from tests.alignment.test_deepspeed import ROOT, launched
 from tests.alignment.tiny_families import build, prompt_inputs, recompute, rows
 

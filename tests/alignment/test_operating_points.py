@@ -24,8 +24,8 @@ from alignment.operating_points import (
     write_points,
 )
 from alignment.tiny import build_tiny
+from rewards.config.strict_yaml import InputError
 from rewards.rule_set import load_rule_set
-from rewards.strict_yaml import InputError
 
 pytestmark = pytest.mark.filterwarnings("default")  # third-party deprecations
 

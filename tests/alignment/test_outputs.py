@@ -17,7 +17,7 @@ from alignment.audit_files import audits
 from alignment.cli import app
 from alignment.inspection import PICTURES, _is_ours, _save
 from data_builders.output_folders import check_file
-from rewards.strict_yaml import InputError
+from rewards.config.strict_yaml import InputError
 
 COMMANDS = typer.main.get_command(app).commands
 FILES = {"inspect": "x.png", "audit": "x.html"}

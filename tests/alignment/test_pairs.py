@@ -15,10 +15,10 @@ from data_builders.llm_rows import relevance_of
 from data_builders.relevance import weights_of
 from data_builders.render import report
 from data_builders.schema import message_text
+from rewards.config.strict_yaml import InputError
 from rewards.facts import Facts, Finding
 from rewards.rule_set import load_rule_set
 from rewards.severity import errors_of
-from rewards.strict_yaml import InputError
 
 CHEST = load_rule_set("chest_xray")
 

@@ -19,7 +19,7 @@ from alignment.checkpoints import MANIFEST, fault, seal
 from alignment.plain_pickles import FORBIDDEN, FORCED, PlainPickles
 from alignment.recipe import read_recipe
 from alignment.train import run
-from rewards.strict_yaml import InputError
+from rewards.config.strict_yaml import InputError
 
 ROOT = Path(__file__).parents[2]
 PLAIN = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin")

@@ -7,7 +7,7 @@ import pytest
 from alignment.checkpoints import MANIFEST, seal
 from alignment.rank_layout import Layout, begun_with, on_ranks
 from alignment.recipe import read_recipe
-from rewards.strict_yaml import InputError
+from rewards.config.strict_yaml import InputError
 
 
 @pytest.mark.parametrize(

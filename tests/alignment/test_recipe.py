@@ -2,7 +2,7 @@ import pytest
 
 from alignment.check import weight_figures
 from alignment.recipe import kept_places, read_recipe
-from rewards.strict_yaml import InputError
+from rewards.config.strict_yaml import InputError
 
 
 def fault_of(path, *overrides):

@@ -15,7 +15,7 @@ from alignment.released_fields import DATA, PROVENANCE, RECIPE, evaluation_form,
 from alignment.vocabulary import foreign_words
 from data_builders.card import LICENCES
 from data_builders.digest import sha256
-from rewards.strict_yaml import InputError
+from rewards.config.strict_yaml import InputError
 
 JANE = "Jane Qvortrup"
 METRIC = {"value": 0.5, "low": None, "high": None, "num_rows": 2, "num_patients": 1}

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from alignment.report import write_report
-from rewards.strict_yaml import InputError
+from rewards.config.strict_yaml import InputError
 
 KEY = "00ff00ff00ff00ff"
 

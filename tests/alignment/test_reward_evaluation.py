@@ -21,8 +21,8 @@ from alignment.reward_evaluation import (
 )
 from alignment.train import run
 from data_builders.schema import assistant_turn as turn
+from rewards.config.strict_yaml import InputError
 from rewards.loading import load_reward
-from rewards.strict_yaml import InputError
 
 pytestmark = pytest.mark.filterwarnings("default")  # third-party deprecations of trl and accelerate
 TRUTH = '{"rule_set":"chest_xray@1","findings":{"nodule":{"polarity":"present","side":"left"}}}'

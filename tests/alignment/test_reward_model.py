@@ -15,8 +15,8 @@ from alignment.reward_model import answer_ends, answer_scores, load_reward_model
 from alignment.reward_training import RewardCollator, preference_loss
 from alignment.train import make_trainer, run
 from data_builders.schema import message_text
+from rewards.config.strict_yaml import InputError
 from rewards.loading import load_reward
-from rewards.strict_yaml import InputError
 
 pytestmark = pytest.mark.filterwarnings("default")  # third-party deprecations of trl and accelerate
 

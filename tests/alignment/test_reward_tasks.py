@@ -12,8 +12,8 @@ from alignment.recipe import Recipe, read_recipe
 from alignment.recipe_faults import unpaid_warning
 from alignment.reward_functions import AwaitedReward, TrlBatchReward, TrlReward
 from data_builders.grounding import TASKS as GROUNDING
+from rewards.config.strict_yaml import InputError, read_yaml, validated
 from rewards.loading import BatchReward, Reward, available, available_batched, load_reward
-from rewards.strict_yaml import InputError, read_yaml, validated
 from rewards.tasks import KNOWN, SEQUENCES
 
 RECIPE = Path(__file__).parents[2] / "recipes/grpo/phantom_chest.yaml"

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from alignment.recipe import parquet
 from alignment.reference_cache import cache_folder
 from alignment.row_cache import borrowed_rows, few_rows, read_once, stored_rows
-from rewards.strict_yaml import InputError
+from rewards.config.strict_yaml import InputError
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -20,7 +20,7 @@ from alignment.cli import app
 from alignment.controls import pixels
 from data_builders.row_checks import Check, check_rows, file_faults
 from data_builders.row_files import schema_of
-from rewards.strict_yaml import InputError
+from rewards.config.strict_yaml import InputError
 
 FACTS = {"rule_set": "chest_xray@1", "findings": {"nodule": {"polarity": "present", "side": "left"}}}
 DIALOGUE = {

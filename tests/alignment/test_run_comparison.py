@@ -7,7 +7,7 @@ from alignment.evaluate import Evaluation, write_answers
 from alignment.metrics import score_answers, summarise
 from alignment.report import write_report
 from alignment.run_comparison import compared, mcnemar_tables
-from rewards.strict_yaml import InputError
+from rewards.config.strict_yaml import InputError
 from tests.alignment.test_capability_outcomes import STAGE, STAGES, row_of
 from tests.alignment.test_metrics import LEFT_NODULE, row
 

@@ -13,7 +13,7 @@ from alignment.recipe import read_recipe
 from alignment.sampler_check import FirstToken, check_sampler, one_pixel_budget, vllm_pixels
 from alignment.tiny import build_tiny
 from alignment.train import make_trainer
-from rewards.strict_yaml import InputError
+from rewards.config.strict_yaml import InputError
 
 pytestmark = pytest.mark.filterwarnings("default")
 IMAGE = 9

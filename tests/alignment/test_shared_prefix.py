@@ -18,7 +18,7 @@ from alignment.shared_prefix import (
     resolved,
     tokens_computed,
 )
-from rewards.strict_yaml import InputError
+from rewards.config.strict_yaml import InputError
 from tests.alignment.tiny_families import build
 
 pytestmark = pytest.mark.filterwarnings("default")

@@ -14,7 +14,7 @@ from alignment.prompt_groups import answer_logprobs
 from alignment.recipe import parquet, read_recipe
 from alignment.reference_cache import cache_folder, read_references, reference_file, row_key
 from alignment.train import make_trainer, run
-from rewards.strict_yaml import InputError
+from rewards.config.strict_yaml import InputError
 
 pytestmark = pytest.mark.filterwarnings("default")
 STEPS = {"max_steps": 4, "seed": 5, "lr_scheduler_type": "constant"}

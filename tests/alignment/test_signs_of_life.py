@@ -13,7 +13,7 @@ import pytest
 from alignment import signs_of_life
 from alignment.ranks import from_all, over_ranks
 from alignment.signs_of_life import silent_s
-from rewards.strict_yaml import InputError
+from rewards.config.strict_yaml import InputError
 from tests.alignment.test_ranks import launcher
 from tests.alignment.test_resume_after_kill import ROOT, SERVER
 

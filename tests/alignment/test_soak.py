@@ -17,7 +17,7 @@ from alignment.cli import app
 from alignment.ledger import Ledger, Plan
 from alignment.soak import GIVES_BACK, Killing, Run, compared, differing, differing_logs, ending, finish, soak
 from data_builders.interruptions import Stopped
-from rewards.strict_yaml import InputError
+from rewards.config.strict_yaml import InputError
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,7 +8,7 @@ import yaml
 
 from alignment.recipe import kept_places, read_recipe
 from alignment.train import read_chain, run, stage_recipe
-from rewards.strict_yaml import InputError
+from rewards.config.strict_yaml import InputError
 
 pytestmark = pytest.mark.filterwarnings("default")  # third-party deprecations of trl and accelerate
 

@@ -11,7 +11,7 @@ from alignment.recipe import read_recipe
 from alignment.row_order import shuffled
 from alignment.token_batches import TokenBatches, batches_within, cost, longest_first
 from alignment.train import run
-from rewards.strict_yaml import InputError
+from rewards.config.strict_yaml import InputError
 
 LENGTHS = st.lists(st.integers(1, 50), min_size=4, max_size=60)
 

@@ -14,7 +14,7 @@ from datasets import Dataset
 from alignment.models import freeze, load_for_inference, load_model, load_processor
 from alignment.recipe import parquet, read_recipe
 from alignment.train import git_commit, make_trainer, run
-from rewards.strict_yaml import InputError
+from rewards.config.strict_yaml import InputError
 
 pytestmark = pytest.mark.filterwarnings("default")  # third-party deprecations of trl and accelerate
 

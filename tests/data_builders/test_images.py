@@ -9,7 +9,7 @@ from data_builders.images import ImageError, decoded, inside, open_image, png_by
 from data_builders.iu_xray import iu_xray
 from data_builders.open_i import open_i
 from data_builders.row_checks import open_parquet
-from rewards.strict_yaml import InputError
+from rewards.config.strict_yaml import InputError
 
 
 def noise(mode="L"):

@@ -14,7 +14,7 @@ from alignment.cli import app
 from data_builders.build import build
 from data_builders.build_spec import BuildSpec
 from data_builders.leakage import audit_splits, quarantine
-from rewards.strict_yaml import InputError
+from rewards.config.strict_yaml import InputError
 
 WORDS = "heart size normal lungs are clear without focal consolidation pleural effusion or pneumothorax bones intact"
 

@@ -23,8 +23,8 @@ from data_builders.lidc_ct import (
     votes,
 )
 from data_builders.schema import Sample
+from rewards.config.strict_yaml import InputError
 from rewards.rule_set import load_rule_set
-from rewards.strict_yaml import InputError
 
 WHOLE = (0, 0, 100, 100)
 LABELS = {part: number for number, part in enumerate((p for o in module.ORGANS.values() for p in o), start=1)}

@@ -15,8 +15,8 @@ from data_builders.hallucination_checks import brevity_report
 from data_builders.preference_set import read_scores
 from data_builders.relevance import weights_of
 from data_builders.schema import Sample, message_text
+from rewards.config.strict_yaml import InputError
 from rewards.facts import Facts, Finding
-from rewards.strict_yaml import InputError
 
 CONTENT = {
     "source": {"name": "phantom_chest", "patients": 30, "images_per_patient": 1, "size": 64},

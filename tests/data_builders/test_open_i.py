@@ -8,8 +8,8 @@ import pytest
 
 from data_builders.open_i import TAGS, Report, open_i
 from data_builders.schema import Quarantined
+from rewards.config.strict_yaml import InputError
 from rewards.rule_set import load_rule_set
-from rewards.strict_yaml import InputError
 
 NAMED = os.environ.get("CLINALIGN_OPEN_I")
 needs_open_i = pytest.mark.skipif(

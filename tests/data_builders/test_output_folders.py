@@ -27,7 +27,7 @@ from data_builders.output_folders import (
     replaced,
     unfinished,
 )
-from rewards.strict_yaml import InputError
+from rewards.config.strict_yaml import InputError
 
 ROOT = Path(__file__).parents[2]
 SPEC = {

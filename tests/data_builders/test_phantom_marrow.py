@@ -13,8 +13,8 @@ from data_builders.phantom_marrow import (
     field_of_view,
     phantom_marrow,
 )
+from rewards.config.strict_yaml import InputError
 from rewards.rule_set import load_rule_set
-from rewards.strict_yaml import InputError
 
 seeded = partial(seeds.seeded, "phantom_marrow")
 RULES = load_rule_set("phantom_marrow@1")

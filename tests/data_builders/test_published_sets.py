@@ -21,7 +21,7 @@ from data_builders.released_pairs import released_pairs
 from data_builders.schema import Quarantined, Written, message_text
 from data_builders.slake import slake
 from data_builders.vqa_rad import vqa_rad
-from rewards.strict_yaml import InputError
+from rewards.config.strict_yaml import InputError
 
 DATA = Path(os.environ.get("CLINALIGN_DATA", Path(__file__).parents[3] / "shared" / "data")) / "mmedpo"
 

@@ -11,8 +11,8 @@ from PIL import Image
 from data_builders.labelled import labelled
 from data_builders.schema import Quarantined
 from data_builders.table import column_map, table
+from rewards.config.strict_yaml import InputError
 from rewards.rule_set import load_rule_set
-from rewards.strict_yaml import InputError
 
 RETINA = load_rule_set("retina_amd")
 ROW = {"id": "a", "patient": "p", "image": "a.png"}

@@ -12,8 +12,8 @@ from alignment.recipe import Recipe
 from alignment.recipe_faults import config_class, trainer_faults
 from alignment.train import read_chain
 from data_builders.build_spec import read_spec
+from rewards.config.strict_yaml import read_yaml, validated
 from rewards.loading import load_reward
-from rewards.strict_yaml import read_yaml, validated
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 FILES = sorted(RECIPES.glob("*/*.yaml"))

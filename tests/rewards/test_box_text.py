@@ -9,9 +9,9 @@ from rewards.box_reading import read_boxes, repair_level
 from rewards.box_space import Units, answered_boxes, half_open, in_written_units, outside, true_boxes
 from rewards.box_text import as_corners, box_places, labelled_boxes, parse_boxes, sorted_corners, written_boxes
 from rewards.boxes import clipped, iou
+from rewards.config.strict_yaml import InputError
 from rewards.reading import phrase_pattern
 from rewards.rule_set import load_rule_set
-from rewards.strict_yaml import InputError
 
 TOKENS = "<loc0002><loc0001><loc0004><loc0003>"
 MASS_AND_CYST = [("mass", None), ("cyst", None)]

@@ -10,9 +10,9 @@ from rewards import box_overlap as overlap_module
 from rewards import medmo_box as published_module
 from rewards import medmo_box_safe as safe_module
 from rewards.box_overlap import box_overlap
+from rewards.config.strict_yaml import InputError
 from rewards.medmo_box import cost, medmo_box, similarity
 from rewards.medmo_box_safe import medmo_box_safe
-from rewards.strict_yaml import InputError
 
 IMAGE = {"image_size": [[300, 400]]}
 SHAPE = {"width": 300, "height": 400}

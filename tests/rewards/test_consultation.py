@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rewards.config.strict_yaml import InputError
 from rewards.consultation import (
     Consultation,
     Turn,
@@ -20,7 +21,6 @@ from rewards.consultation import (
 )
 from rewards.consultation_judge import consultation_pairs, judge_consultations
 from rewards.judging import DIMENSIONS
-from rewards.strict_yaml import InputError
 from rewards.tally import Tally, tally
 
 FIGURE = (

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rewards.config.strict_yaml import InputError
 from rewards.crpo import Crpo, length_correlation, win_rate
 from rewards.judge_spec import JudgeSpec
 from rewards.judging import DIMENSIONS, Case, LlmJudge, Pair
@@ -18,7 +19,6 @@ from rewards.llm import LlmClient, Scripted
 from rewards.llm_budget import Budget, CapReached, Caps
 from rewards.loading import available_batched, load_reward
 from rewards.round_robin import RoundRobin
-from rewards.strict_yaml import InputError
 
 EQUAL = dict.fromkeys(DIMENSIONS, 0.25)
 FIGURE_2 = [[1, 0, 1, 0], [1, 1, 0, 0], [0, 0, 1, 1], [1, 0, 0, 1], [0, 1, 1, 0]]  # columns mean .6 .4 .6 .4

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rewards.config.csv_rows import Misfit, csv_rows
+from rewards.config.json_lines import read_json_list
+from rewards.config.strict_yaml import InputError, read_text
 from rewards.consultation import Consultation, Unread, read_meddiagnose
-from rewards.csv_rows import Misfit, csv_rows
-from rewards.json_lines import read_json_list
-from rewards.strict_yaml import InputError, read_text
 
 
 def rows_of(tmp_path, content, **settings):

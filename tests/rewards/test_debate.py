@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rewards.config.strict_yaml import InputError
 from rewards.debate import Panel, debates, read_score
 from rewards.llm import LlmClient, Scripted
 from rewards.llm_cache import ReplyCache
 from rewards.llm_spec import LlmSpec, open_llm
-from rewards.strict_yaml import InputError
 
 
 def says(*scores):

@@ -1,6 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
+from rewards.config.strict_yaml import InputError
 from rewards.dialogue import (
     Claim,
     Dialogue,
@@ -12,7 +13,6 @@ from rewards.dialogue import (
     readings,
     turns_said,
 )
-from rewards.strict_yaml import InputError
 
 from .dialogue_rows import dialogue
 

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rewards.config.strict_yaml import InputError
 from rewards.dialogue import decision_of
 from rewards.dialogue_published import by_turn, components, dialogue_published
-from rewards.strict_yaml import InputError
 
 from .dialogue_rows import answers, dialogue, sentence
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rewards.config.strict_yaml import InputError
 from rewards.loading import available, load_reward
-from rewards.strict_yaml import InputError
 
 GOLDEN = Path(__file__).with_name("golden")
 TRUTH = (

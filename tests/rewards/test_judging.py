@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rewards.config.strict_yaml import InputError
 from rewards.facts import Facts, Finding
 from rewards.facts_judge import FactsJudge, marks
 from rewards.judge_spec import JudgeSpec, open_judge
@@ -24,7 +25,6 @@ from rewards.judging import (
     verdict_prompt,
 )
 from rewards.llm import LlmClient, Scripted
-from rewards.strict_yaml import InputError
 
 TRUTH = Facts(
     rule_set="chest_xray@1",

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rewards.config.strict_yaml import InputError
 from rewards.ratings import (
     ELO_SCALE,
     Comparison,
@@ -16,7 +17,6 @@ from rewards.ratings import (
     sequential_elo,
     wins_matrix,
 )
-from rewards.strict_yaml import InputError
 
 WINS = st.integers(2, 4).flatmap(
     lambda n: st.lists(st.lists(st.integers(1, 9), min_size=n, max_size=n), min_size=n, max_size=n)

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from rewards.config.strict_yaml import InputError
+from rewards.config.yaml_lines import line_of
 from rewards.decision import Decision
 from rewards.rule_faults import label_faults
 from rewards.rule_set import faults_of, load_rule_set, read_rule_set, shipped
-from rewards.strict_yaml import InputError
-from rewards.yaml_lines import line_of
 
 FILE = yaml.safe_load(Path(__file__).with_name("broken_rules.yaml").read_text(encoding="utf-8"))
 SOUND, BROKEN = FILE["sound"], FILE["broken"]

@@ -3,9 +3,9 @@ import math
 
 import pytest
 
+from rewards.config.strict_yaml import InputError
 from rewards.facts_judge import FactsJudge
 from rewards.judging import DIMENSIONS, Case
-from rewards.strict_yaml import InputError
 from rewards.tally import Tally
 from rewards.tournament import tournament
 

@@ -7,8 +7,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.strict_yaml import InputError, number_trap, read_yaml
-from rewards.yaml_loader import ReadingError, loaded
+from rewards.config.strict_yaml import InputError, number_trap, read_yaml
+from rewards.config.yaml_loader import ReadingError, loaded
 
 
 def fault_of(path):

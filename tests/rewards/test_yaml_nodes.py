@@ -8,9 +8,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rewards.config.strict_yaml import InputError, read_yaml
+from rewards.config.yaml_nodes import MAX_ALIASED, MAX_DEPTH, bounded_yaml
 from rewards.llm_lists import parse_items
-from rewards.strict_yaml import InputError, read_yaml
-from rewards.yaml_nodes import MAX_ALIASED, MAX_DEPTH, bounded_yaml
 
 NAMES = "abcdefghijk"
 LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(

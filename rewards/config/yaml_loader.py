@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from rewards.yaml_nodes import BoundedLoader
+from rewards.config.yaml_nodes import BoundedLoader
 
 PLAIN = "tag:yaml.org,2002:str"
 

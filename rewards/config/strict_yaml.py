@@ -13,8 +13,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from rewards.yaml_lines import line_of
-from rewards.yaml_loader import loaded
+from rewards.config.yaml_lines import line_of
+from rewards.config.yaml_loader import loaded
 
 Model = TypeVar("Model", bound=BaseModel)
 KIND = re.compile(r"(constrained-)?(int|str|float|bool)|literal\[.*\]")

@@ -9,8 +9,8 @@ from typing import Any, cast
 
 import yaml
 
-from rewards.strict_yaml import InputError
-from rewards.yaml_loader import cut_off, loaded
+from rewards.config.strict_yaml import InputError
+from rewards.config.yaml_loader import cut_off, loaded
 
 SHOWN = 80
 BLOCKS = ("|", ">")

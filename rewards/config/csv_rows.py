@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rewards.strict_yaml import InputError, line_of_byte, nearest_file, regular, unreadable
+from rewards.config.strict_yaml import InputError, line_of_byte, nearest_file, regular, unreadable
 
 Row = dict[str, str]
 
