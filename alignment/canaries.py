@@ -17,12 +17,12 @@ from transformers import TrainerCallback
 from alignment.audit import Scorer, asked_of
 from alignment.reward_functions import AwaitedReward, TrlReward, response_text
 from alignment.reward_sections import CanarySection
+from rewards.answers.final_answer import final_answer
 from rewards.attacks import ATTACKS
 from rewards.box_space import BoxSpace, Units, answered_boxes, in_written_units
 from rewards.boxes import area, clipped, is_valid
 from rewards.combination import weighted_sum
 from rewards.facts import Box
-from rewards.text import final_answer
 
 COLUMNS = ("task", "facts", "rule_set", "answer", "boxes")
 """What the canned attacks read of a row, beside the prompt."""

@@ -19,6 +19,7 @@ from alignment.capability_outcomes import Confused, capability_metrics, counts_b
 from alignment.dialogue_outcomes import DIALOGUE_RATIOS, dialogue_counts, ratios_by_scenario
 from alignment.unjudged import why_unjudged
 from data_builders.schema import message_text
+from rewards.answers.final_answer import final_answer
 from rewards.box_absence import says_none
 from rewards.box_space import Units, answered_boxes, true_boxes
 from rewards.box_text import written_boxes
@@ -28,7 +29,6 @@ from rewards.facts import Facts, Finding
 from rewards.reading import RulesKey, read
 from rewards.rule_set import RuleSet, load_rule_set
 from rewards.sequence_boxes import components as sequence_components
-from rewards.text import final_answer
 
 HIT_IOU = 0.5
 SEVERE = 0.8

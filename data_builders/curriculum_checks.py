@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from data_builders.qa_generators import Case
+from rewards.answers.measurements import measurements
 from rewards.compare import compare
 from rewards.facts import Facts, Polarity
 from rewards.guidelines import read_level
 from rewards.llm_checks import ItemChecks
 from rewards.llm_lists import Item
-from rewards.measurements import measurements
 from rewards.reading import read
 from rewards.rule_set import load_rule_set
 

@@ -15,13 +15,13 @@ from typing import Any
 
 from data_builders.llm_hallucinations import Ask, Request, hallucinated
 from data_builders.schema import assistant_turn, message_text
+from rewards.answers.final_answer import final_answer
 from rewards.config.strict_yaml import InputError
 from rewards.debate import Debate, Panel, debates
 from rewards.facts import Facts
 from rewards.llm import Completion, Failure, LlmClient, ask
 from rewards.llm_spec import LlmSpec, LocalBackend, open_llm
 from rewards.severity import UNREAD, severity_of
-from rewards.text import final_answer
 
 Row = dict[str, Any]
 

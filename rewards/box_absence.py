@@ -4,10 +4,10 @@ A bare empty list, "none" or "no boxes" says so of whatever was asked. A sentenc
 row asks about (``target``), as the rule set reads it; where the row names no target, no sentence is taken for it.
 """
 
+from rewards.answers.final_answer import answer_region
 from rewards.box_text import written_boxes
 from rewards.reading import read
 from rewards.rule_set import load_rule_set
-from rewards.text import answer_region
 
 
 def says_none(response: str, target: str | None = None, rule_set: str | None = None) -> bool:

@@ -12,8 +12,8 @@ import re
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
+from rewards.answers.final_answer import answer_region
 from rewards.facts import Box
-from rewards.text import answer_region
 
 Layout = Literal["xyxy", "xywh", "cxcywh"]
 Corners = Literal["reject", "repair"]

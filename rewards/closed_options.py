@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from rewards.answers.final_answer import answer_region
 from rewards.nodes import Answer, Node, Pool
 from rewards.rule_set import FindingRule
 from rewards.stages import Scale
 from rewards.symbols import read_symbol
-from rewards.text import answer_region
 
 PRESENT, ABSENT = "present", "absent"
 SEEN = (

@@ -6,10 +6,10 @@ from typing import Literal
 
 import numpy as np
 
+from rewards.answers.final_answer import answer_region
 from rewards.config.strict_yaml import InputError
 from rewards.consultation import Consultation, transcript
 from rewards.judging import Case, Judge, Pair, Verdict, compared
-from rewards.text import answer_region
 
 Unit = Literal["turn", "whole"]
 

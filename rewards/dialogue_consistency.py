@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from rewards.answers.final_answer import answer_region, num_words
 from rewards.config.knobs import Amount, Count, Number
 from rewards.decision import Decision
 from rewards.dialogue import Dialogue, Responses, Turn, read_dialogue, readings, turns_said
 from rewards.symbols import SymbolReading
-from rewards.text import answer_region, num_words
 
 BOUNDS = (-1.0, 1.0)
 TASKS = ("dialogue",)

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
 
+from rewards.answers.final_answer import answer_region
 from rewards.facts import Facts
 from rewards.finding_f1 import components as finding_components
 from rewards.judging import DIMENSIONS, Dimension, Pair, Verdict
 from rewards.reading import read
 from rewards.rule_set import load_rule_set
-from rewards.text import answer_region
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
+from rewards.answers.final_answer import answer_region
+from rewards.answers.measurements import Measurement, measurements
 from rewards.compare import claims_nothing
 from rewards.config.knobs import Amount, Share
 from rewards.facts import Facts, Finding, Unsupported
-from rewards.measurements import Measurement, measurements
 from rewards.reading import Reading, phrase_pattern, read
 from rewards.rule_set import RuleSet, load_rule_set
-from rewards.text import answer_region
 
 BOUNDS = (0.0, 1.0)
 TASKS = ("report",)

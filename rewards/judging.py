@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
+from rewards.answers.final_answer import answer_region
 from rewards.config.json_lines import json_reply
 from rewards.llm import Completion, Failure, LlmClient, Request, ask
-from rewards.text import answer_region
 
 Dimension = Literal["proactiveness", "accuracy", "usefulness", "language"]
 DIMENSIONS: tuple[Dimension, ...] = get_args(Dimension)

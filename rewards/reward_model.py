@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from rewards.answers.final_answer import answer_region
 from rewards.config.knobs import Number
 from rewards.loading import Judged
-from rewards.text import answer_region
 
 BOUNDS = (-20.0, 20.0)
 TASKS: tuple[str, ...] | None = None

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
-from rewards.choice_answer import option_named
+from rewards.answers.choice_answer import option_named
 from rewards.config.json_lines import json_value
 from rewards.config.strict_yaml import InputError, nearest
 from rewards.dialogue import read_dialogue

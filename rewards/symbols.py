@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal
 
+from rewards.answers.final_answer import answer_region
 from rewards.nodes import Node
-from rewards.text import answer_region
 
 Kind = Literal["symbol", "not", "ambiguous", "hedged", "refused", "empty", "unparsed"]
 

@@ -31,10 +31,14 @@ from data_builders.schema import Written
 from data_builders.slake import slake
 from data_builders.table import column_map, table
 from data_builders.vqa_rad import vqa_rad
+from rewards.answers.choice_answer import option_named
+from rewards.answers.declining import declines, doubts, turns_round
+from rewards.answers.final_answer import answer_region, num_words
+from rewards.answers.label_accuracy import labels, polarity
+from rewards.answers.measurements import is_number, measurements, number_matches
 from rewards.assertion import assertions
 from rewards.box_reading import read_boxes
 from rewards.box_text import is_empty_list, labelled_boxes, parse_boxes
-from rewards.choice_answer import option_named
 from rewards.cider import cider_d
 from rewards.closed_options import chosen, presence_options
 from rewards.config.json_lines import json_lines, json_reply
@@ -43,23 +47,19 @@ from rewards.config.strict_yaml import InputError
 from rewards.config.yaml_nodes import bounded_yaml, yaml
 from rewards.consultation import read_cmtmedqa, read_dialogue, read_meddiagnose
 from rewards.debate import read_score
-from rewards.declining import declines, doubts, turns_round
 from rewards.dialogue import decision_of
 from rewards.judging import quoted, read_verdict
-from rewards.label_accuracy import labels, polarity
 from rewards.laterality import near_words, side_of
 from rewards.llm_checks import ItemChecks
 from rewards.llm_lists import Item, parse_items
 from rewards.llm_reply import completion_from
 from rewards.loading import available, load_reward
-from rewards.measurements import is_number, measurements, number_matches
 from rewards.normal_phrases import normal_pattern, phrases_in
 from rewards.reading import phrase_pattern, read
 from rewards.report_metrics import rouge_l_f1
 from rewards.rule_set import FindingRule, load_rule_set
 from rewards.sections import sentences
 from rewards.symbols import read_symbol
-from rewards.text import answer_region, num_words
 
 CHEST, RETINA = load_rule_set("chest_xray"), load_rule_set("retina_amd")
 PRESENCE = presence_options(FindingRule(phrases=["nodule", "nodules"]))

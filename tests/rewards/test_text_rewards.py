@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.choice_answer import option_named
-from rewards.label_accuracy import labels, polarity
+from rewards.answers.choice_answer import option_named
+from rewards.answers.final_answer import answer_region, final_answer, num_words, visible
+from rewards.answers.label_accuracy import labels, polarity
+from rewards.answers.measurements import Measurement, is_number, measurements
 from rewards.loading import load_reward
-from rewards.measurements import Measurement, is_number, measurements
 from rewards.reward_model import RewardModel
-from rewards.text import answer_region, final_answer, num_words, visible
 
 TRUTH = (
     '{"rule_set":"chest_xray@1","findings":{"nodule":{"polarity":"present","side":"left"},'

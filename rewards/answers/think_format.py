@@ -2,7 +2,7 @@
 
 import re
 
-from rewards.text import visible
+from rewards.answers.final_answer import visible
 
 BOUNDS = (0.0, 1.0)
 TASKS: tuple[str, ...] | None = None

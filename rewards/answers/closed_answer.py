@@ -3,8 +3,8 @@
 Left out: synonyms ("present" for "yes"). A reward that guesses meaning can be gamed.
 """
 
+from rewards.answers.final_answer import final_answer
 from rewards.tasks import WORDED
-from rewards.text import final_answer
 
 BOUNDS = (0.0, 1.0)
 TASKS = WORDED

@@ -6,11 +6,11 @@ Left out: multiple choice (``choice_answer``), and letting any wording pass that
 
 import re
 
+from rewards.answers.declining import declines, doubts, turns_round
+from rewards.answers.final_answer import answer_region, visible
+from rewards.answers.measurements import is_number, number_matches
 from rewards.config.knobs import Amount
-from rewards.declining import declines, doubts, turns_round
-from rewards.measurements import is_number, number_matches
 from rewards.tasks import WORDED
-from rewards.text import answer_region, visible
 
 BOUNDS = (0.0, 1.0)
 TASKS = WORDED

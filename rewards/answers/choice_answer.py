@@ -6,7 +6,7 @@ Left out: free text that merely resembles an option. A reward that guesses meani
 import re
 from collections.abc import Sequence
 
-from rewards.text import answer_region, visible
+from rewards.answers.final_answer import answer_region, visible
 
 BOUNDS = (0.0, 1.0)
 TASKS = ("choice", "closed", "open")

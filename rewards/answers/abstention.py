@@ -5,10 +5,10 @@ With credit c, abstaining is the better choice exactly when the chance of being 
 
 import re
 
+from rewards.answers.declining import THING
+from rewards.answers.final_answer import answer_region, visible
 from rewards.config.knobs import Share
-from rewards.declining import THING
 from rewards.tasks import WORDED
-from rewards.text import answer_region, visible
 
 BOUNDS = (0.0, 1.0)
 TASKS = WORDED

@@ -1,7 +1,7 @@
 """Soft overlong punishment (DAPO, Yu et al. 2025, eq. 13): answers that run towards the limit lose, a bit at a time."""
 
+from rewards.answers.final_answer import num_words
 from rewards.config.knobs import Count, Number
-from rewards.text import num_words
 
 BOUNDS = (-1.0, 0.0)
 TASKS: tuple[str, ...] | None = None

@@ -1,7 +1,7 @@
 """Tags of the think-then-answer format, counted one by one: a gentler slope than ``think_format``'s all or nothing."""
 
-from rewards.text import visible
-from rewards.think_format import TAGS, has_thought, says_something
+from rewards.answers.final_answer import visible
+from rewards.answers.think_format import TAGS, has_thought, says_something
 
 BOUNDS = (0.0, 1.0)
 TASKS: tuple[str, ...] | None = None

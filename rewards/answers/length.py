@@ -2,9 +2,9 @@
 
 from itertools import groupby
 
+from rewards.answers.final_answer import answer_region, num_words
 from rewards.config.knobs import Number
 from rewards.config.strict_yaml import InputError
-from rewards.text import answer_region, num_words
 
 BOUNDS = (0.0, 1.0)
 TASKS: tuple[str, ...] | None = None

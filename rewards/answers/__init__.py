@@ -1,0 +1,1 @@
+"""What a response answers, out of its text, and the rewards of short answers."""
