@@ -11,8 +11,8 @@ from rewards.attacks import Asked
 from rewards.box_space import Units
 from rewards.config.strict_yaml import InputError
 from rewards.dialogue import Dialogue, read_dialogue
-from rewards.facts import Facts
-from rewards.rule_set import load_rule_set
+from rewards.rules.facts import Facts
+from rewards.rules.rule_set import load_rule_set
 
 Row = dict[str, Any]
 

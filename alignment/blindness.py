@@ -27,8 +27,8 @@ from data_builders.lesion_noise import NoiseSettings, elsewhere, mask_of, noised
 from data_builders.seeds import seeded
 from rewards.box_space import Units
 from rewards.config.strict_yaml import InputError
-from rewards.facts import Facts
-from rewards.rule_set import load_rule_set
+from rewards.rules.facts import Facts
+from rewards.rules.rule_set import load_rule_set
 
 Condition = Literal["clean", "background_noised", "lesion_noised", "shuffled", "blank"]
 CONDITIONS: tuple[Condition, ...] = get_args(Condition)

@@ -22,7 +22,7 @@ from rewards.attacks import ATTACKS
 from rewards.box_space import BoxSpace, Units, answered_boxes, in_written_units
 from rewards.boxes import area, clipped, is_valid
 from rewards.combination import weighted_sum
-from rewards.facts import Box
+from rewards.rules.facts import Box
 
 COLUMNS = ("task", "facts", "rule_set", "answer", "boxes")
 """What the canned attacks read of a row, beside the prompt."""

@@ -18,9 +18,9 @@ from scipy import stats
 from data_builders.curriculum_checks import opinion
 from data_builders.schema import provenance_of
 from rewards.closed_options import chosen, level_options
-from rewards.compare import Comparison
-from rewards.facts import Facts
-from rewards.guidelines import Contradictory, together, worked_out
+from rewards.rules.compare import Comparison
+from rewards.rules.facts import Facts
+from rewards.rules.guidelines import Contradictory, together, worked_out
 
 INVALID = "invalid"
 YES_NO = ("no", "yes")

@@ -17,8 +17,8 @@ from PIL import Image
 from alignment.metrics import asked_finding
 from data_builders.images import upright
 from rewards.config.strict_yaml import InputError
-from rewards.facts import Facts
-from rewards.rule_set import RuleSet, load_rule_set
+from rewards.rules.facts import Facts
+from rewards.rules.rule_set import RuleSet, load_rule_set
 
 Row = dict[str, Any]
 Blind = Literal["noise", "shuffled"]

@@ -6,7 +6,7 @@ from typing import Any
 
 from rewards.dialogue import Dialogue, Turn, clinician_says, read_dialogue, readings
 from rewards.dialogue_metrics import confusions, outcome
-from rewards.symbols import SymbolReading
+from rewards.rules.symbols import SymbolReading
 
 NUM_DIALOGUES = 12
 Json = dict[str, Any]

@@ -44,7 +44,7 @@ from rewards.boxes import parse_boxes
 from rewards.config.json_lines import json_value, read_json
 from rewards.config.strict_yaml import InputError
 from rewards.reading import read
-from rewards.rule_set import RuleSet, load_rule_set
+from rewards.rules.rule_set import RuleSet, load_rule_set
 
 MAX_NEW_TOKENS = {"closed": 8, "box": 32, "report": 96, "dialogue": 32}
 """By kind of task; of a dialogue, for each answer."""

@@ -12,10 +12,10 @@ from rewards.config.strict_yaml import InputError, nearest, read_text
 from rewards.loading import BatchReward, Reward, load_reward
 from rewards.reading import read
 from rewards.row_types import as_columns, column_fault, response_fault, row_faults
-from rewards.rule_faults import label_faults
-from rewards.rule_set import RuleSet, load_rule_set
-from rewards.symbols import read_symbol
-from rewards.valid_sets import space_size
+from rewards.rules.faults import label_faults
+from rewards.rules.rule_set import RuleSet, load_rule_set
+from rewards.rules.symbols import read_symbol
+from rewards.rules.valid_sets import space_size
 
 
 def score_lines(name: str, knobs: list[str], lines: Iterable[str | bytes]) -> Iterator[str]:

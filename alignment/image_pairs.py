@@ -18,8 +18,8 @@ from data_builders.llm_rows import relevance_of
 from data_builders.render import report
 from data_builders.schema import assistant_turn, message_text
 from data_builders.seeds import seeded
-from rewards.facts import Facts
-from rewards.rule_set import load_rule_set
+from rewards.rules.facts import Facts
+from rewards.rules.rule_set import load_rule_set
 
 Row = dict[str, Any]
 CANDIDATES = 64

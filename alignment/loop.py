@@ -35,7 +35,7 @@ from data_builders.interruptions import stands
 from data_builders.schema import user_turn
 from rewards.config.json_lines import read_json_lines
 from rewards.config.strict_yaml import InputError, nearest
-from rewards.rule_set import load_rule_set
+from rewards.rules.rule_set import load_rule_set
 
 NAN = float("nan")
 

@@ -24,10 +24,10 @@ from rewards.box_absence import says_none
 from rewards.box_space import Units, answered_boxes, true_boxes
 from rewards.box_text import written_boxes
 from rewards.boxes import MAX_BOXES, iou_matrix, is_valid, match_boxes
-from rewards.compare import Comparison, compare
-from rewards.facts import Facts, Finding
 from rewards.reading import RulesKey, read
-from rewards.rule_set import RuleSet, load_rule_set
+from rewards.rules.compare import Comparison, compare
+from rewards.rules.facts import Facts, Finding
+from rewards.rules.rule_set import RuleSet, load_rule_set
 from rewards.sequence_boxes import components as sequence_components
 
 HIT_IOU = 0.5

@@ -21,8 +21,8 @@ from alignment.ranks import over_ranks
 from data_builders.render import report
 from rewards.config.json_lines import read_json_list
 from rewards.config.strict_yaml import InputError
-from rewards.facts import Facts, Finding
-from rewards.rule_set import RuleSet, load_rule_set
+from rewards.rules.facts import Facts, Finding
+from rewards.rules.rule_set import RuleSet, load_rule_set
 
 FILE = "operating_points.json"
 MAX_NEW_TOKENS = 96

@@ -22,7 +22,7 @@ from rewards.box_space import BoxSpace
 from rewards.config.strict_yaml import InputError
 from rewards.dialogue import Scenario
 from rewards.loading import available, available_batched
-from rewards.rule_set import read_rule_set, shipped
+from rewards.rules.rule_set import read_rule_set, shipped
 from rewards.tasks import KNOWN as TASKS
 
 SPLITS = (

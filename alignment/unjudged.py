@@ -11,9 +11,9 @@ from typing import Any
 
 from alignment.capability_outcomes import judged
 from rewards.config.strict_yaml import InputError
-from rewards.facts import Facts
 from rewards.reading import read
-from rewards.rule_set import RuleSet, load_rule_set
+from rewards.rules.facts import Facts
+from rewards.rules.rule_set import RuleSet, load_rule_set
 
 CLOSED_TASKS = ("presence", "side", "size", "count")
 BY_EQUALITY = (*CLOSED_TASKS, "closed", "choice")

@@ -21,7 +21,7 @@ from data_builders.images import ImageError, inside, open_image
 from data_builders.schema import Quarantined, Sample
 from rewards.boxes import area, iou
 from rewards.config.strict_yaml import InputError, regular
-from rewards.facts import Box, Facts, Finding
+from rewards.rules.facts import Box, Facts, Finding
 
 RULE_SET = "blood_smear@1"
 CELLS = {"RBC": "red_cells", "WBC": "white_cells", "Platelets": "platelets"}

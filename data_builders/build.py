@@ -33,9 +33,9 @@ from data_builders.splits import split_of
 from data_builders.strata import placements, write_placements
 from data_builders.written_rows import fault_of_written, own_split, written_rows
 from rewards.boxes import is_valid
-from rewards.facts import Facts
 from rewards.llm_spec import LocalBackend
-from rewards.rule_set import RuleSet, load_rule_set
+from rewards.rules.facts import Facts
+from rewards.rules.rule_set import RuleSet, load_rule_set
 
 HALF_A_PIXEL = 0.5
 """By how much a scaled box may stand out of its image."""

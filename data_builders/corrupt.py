@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from data_builders.render import sentence
-from rewards.facts import Facts, Finding
-from rewards.rule_set import ErrorKind, FindingRule, RuleSet
+from rewards.rules.facts import Facts, Finding
+from rewards.rules.rule_set import ErrorKind, FindingRule, RuleSet
 
 Option = tuple[ErrorKind, str, Finding]
 """Kind of error, finding, and the wrong version of it."""

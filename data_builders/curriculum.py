@@ -16,9 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rewards.config.strict_yaml import InputError, nearest, read_yaml, validated
 from rewards.config.yaml_lines import line_of
-from rewards.guidelines import together
-from rewards.rule_faults import Fault
-from rewards.rule_set import load_rule_set
+from rewards.rules.faults import Fault
+from rewards.rules.guidelines import together
+from rewards.rules.rule_set import load_rule_set
 
 Kind = Literal[
     "presence", "attribute", "describe", "segment", "level", "check", "not_more", "not_less", "full_report", "measure"

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 
 from data_builders.qa_generators import Case
 from rewards.answers.measurements import measurements
-from rewards.compare import compare
-from rewards.facts import Facts, Polarity
-from rewards.guidelines import read_level
 from rewards.llm_checks import ItemChecks
 from rewards.llm_lists import Item
 from rewards.reading import read
-from rewards.rule_set import load_rule_set
+from rewards.rules.compare import compare
+from rewards.rules.facts import Facts, Polarity
+from rewards.rules.guidelines import read_level
+from rewards.rules.rule_set import load_rule_set
 
 SOURCE_WORDS = (
     "description", "described", "mentioned", "mention", "mentions", "specified", "according to the", "in the report",

@@ -13,12 +13,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from data_builders.curriculum import Section
 from data_builders.curriculum_checks import CurriculumChecks
 from data_builders.qa_generators import Case
-from rewards.evidence import Asked, Clause, Test
-from rewards.facts import Finding
-from rewards.guidelines import together
 from rewards.llm import LlmClient, Request, ask
 from rewards.llm_lists import Parsed, ask_for_items
-from rewards.rule_set import load_rule_set
+from rewards.rules.evidence import Asked, Clause, Test
+from rewards.rules.facts import Finding
+from rewards.rules.guidelines import together
+from rewards.rules.rule_set import load_rule_set
 
 PROMPT_VERSION = "curriculum-1"
 SYSTEM = (

@@ -22,12 +22,12 @@ from data_builders.qa_generators import Asked, Balance, Case, generated, written
 from data_builders.report_facts import report_facts
 from data_builders.schema import RowKind, Sample
 from rewards.config.strict_yaml import InputError
-from rewards.facts import Facts
-from rewards.guidelines import Contradictory, Policy, WorkedOut, worked_out
 from rewards.llm import LlmClient
 from rewards.llm_lists import Item
 from rewards.llm_spec import LlmSpec, LocalBackend, open_llm
-from rewards.rule_set import load_rule_set
+from rewards.rules.facts import Facts
+from rewards.rules.guidelines import Contradictory, Policy, WorkedOut, worked_out
+from rewards.rules.rule_set import load_rule_set
 
 BY_TEMPLATE = {"similar": 1.1, "leak": 0.99}
 """Templates repeat words on purpose: equal items are dropped as they are drawn, and a denial repeats its question."""

@@ -7,8 +7,8 @@ is learnt from it need not hang together, and reinforcement learning has somethi
 import random
 from dataclasses import dataclass
 
-from rewards.decision import Decision
 from rewards.dialogue import Claim
+from rewards.rules.decision import Decision
 
 
 @dataclass(frozen=True)

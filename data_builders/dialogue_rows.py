@@ -12,10 +12,10 @@ from data_builders.dialogue_flaws import WeakAnnotator
 from data_builders.dialogues import Paraphraser, Writer, drawn_scenario, halves, transcript
 from data_builders.schema import RowKind
 from rewards.dialogue import Dialogue
-from rewards.facts import Facts
-from rewards.nodes import WordingSplit
-from rewards.rule_set import RuleSet
-from rewards.symbols import read_symbol
+from rewards.rules.facts import Facts
+from rewards.rules.nodes import WordingSplit
+from rewards.rules.rule_set import RuleSet
+from rewards.rules.symbols import read_symbol
 
 Row = dict[str, Any]
 

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 
 from data_builders.dialogue_flaws import WeakAnnotator
 from data_builders.schema import Message, assistant_turn, user_turn
-from rewards.decision import Decision, met
 from rewards.dialogue import Claim, Dialogue, Scenario, Told, Turn, clinician_says
-from rewards.evidence import Value
-from rewards.facts import Facts
-from rewards.nodes import NOT_APPLICABLE, WordingSplit
-from rewards.rule_set import RuleSet
-from rewards.symbols import read_symbol
+from rewards.rules.decision import Decision, met
+from rewards.rules.evidence import Value
+from rewards.rules.facts import Facts
+from rewards.rules.nodes import NOT_APPLICABLE, WordingSplit
+from rewards.rules.rule_set import RuleSet
+from rewards.rules.symbols import read_symbol
 
 Paraphraser = Callable[[str], str]
 """Another wording of one sentence; it is read back, and refused if it says something else or what tests say."""

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from rewards.facts import Box
+from rewards.rules.facts import Box
 
 Field = NDArray[np.floating[Any]]
 """One value a pixel, or one a row (n, 1) or a column (1, n) of pixels."""

@@ -19,7 +19,7 @@ from data_builders.schema import message_text, provenance_of
 from rewards.boxes import parse_boxes
 from rewards.config.json_lines import read_json
 from rewards.dialogue import read_dialogue
-from rewards.facts import Box, Facts
+from rewards.rules.facts import Box, Facts
 
 NUM_IMAGES = 24
 ROWS_AN_IMAGE = 12

@@ -29,8 +29,8 @@ from data_builders.row_files import schema_of
 from data_builders.schema import assistant_turn, box_units, on_grid, user_turn
 from data_builders.sequences import Sequence, View, ct_sequences, phantom_sequences
 from rewards.config.strict_yaml import InputError
-from rewards.facts import Box, Facts, Finding
-from rewards.rule_set import load_rule_set
+from rewards.rules.facts import Box, Facts, Finding
+from rewards.rules.rule_set import load_rule_set
 
 SourceName = Literal["phantom_chest", "lidc_ct"]
 SPLITS = {"sft": 0.6, "align": 0.2, "test": 0.2}

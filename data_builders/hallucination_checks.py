@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rewards.compare import compare
-from rewards.facts import Facts
 from rewards.reading import read
-from rewards.rule_set import load_rule_set
+from rewards.rules.compare import compare
+from rewards.rules.facts import Facts
+from rewards.rules.rule_set import load_rule_set
 
 META_TEXT = re.compile(
     r"\bcontradict\w*|\bhallucinat\w*|\bground[ -]truth\b|\breference (?:answer|report)\b|\bas an ai\b"

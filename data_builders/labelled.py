@@ -16,8 +16,8 @@ from data_builders.schema import Quarantined, Sample
 from rewards.config.csv_rows import Misfit, csv_rows
 from rewards.config.json_lines import json_value
 from rewards.config.strict_yaml import InputError, nearest, nearest_file, regular
-from rewards.facts import Facts
-from rewards.rule_set import load_rule_set
+from rewards.rules.facts import Facts
+from rewards.rules.rule_set import load_rule_set
 
 RESERVED = ("id", "patient", "study", "images", "image_turns")
 Record = dict[str, Any]

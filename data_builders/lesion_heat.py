@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from data_builders.images import ImageError
-from rewards.facts import Box, Facts
+from rewards.rules.facts import Box, Facts
 
 Heat = NDArray[np.float32]
 """One value a pixel (height, width), not negative; 0 where nothing points to the lesion."""

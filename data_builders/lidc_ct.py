@@ -27,7 +27,7 @@ from scipy import ndimage  # pyright: ignore[reportMissingTypeStubs]
 
 from data_builders.schema import Quarantined, Sample
 from rewards.config.strict_yaml import InputError, nearest
-from rewards.facts import Box, Facts, Finding
+from rewards.rules.facts import Box, Facts, Finding
 
 RULE_SET = "lung_ct@1"
 PATIENT = "LIDC-IDRI-0001"

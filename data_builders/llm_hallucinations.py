@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from data_builders.hallucination_checks import USUAL_LIMIT, LengthLimit, fault_of_rejected
 from rewards.config.json_lines import json_reply
-from rewards.facts import Facts
 from rewards.llm import Failure
+from rewards.rules.facts import Facts
 
 Ask = Callable[[list[str]], Sequence[str | Failure]]
 """Replies to prompts, in their order, or why there is none."""

@@ -18,9 +18,9 @@ from data_builders.schema import assistant_turn, message_text
 from rewards.answers.final_answer import final_answer
 from rewards.config.strict_yaml import InputError
 from rewards.debate import Debate, Panel, debates
-from rewards.facts import Facts
 from rewards.llm import Completion, Failure, LlmClient, ask
 from rewards.llm_spec import LlmSpec, LocalBackend, open_llm
+from rewards.rules.facts import Facts
 from rewards.severity import UNREAD, severity_of
 
 Row = dict[str, Any]

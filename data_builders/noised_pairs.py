@@ -16,8 +16,8 @@ from data_builders.lesion_noise import Noised, NoiseTally, noised
 from data_builders.render import QuestionAnswer, questions
 from data_builders.schema import Sample, assistant_turn, user_turn
 from data_builders.seeds import seeded
-from rewards.facts import Facts
-from rewards.rule_set import RuleSet
+from rewards.rules.facts import Facts
+from rewards.rules.rule_set import RuleSet
 
 Row = dict[str, Any]
 

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from data_builders.drawing import Field, axis_of, bump, extent, ramp, smooth_noise
-from rewards.facts import Box
+from rewards.rules.facts import Box
 
 CHEST_WALL = 0.72
 COSTOPHRENIC = 0.64

@@ -16,7 +16,7 @@ from PIL import Image, ImageFilter
 from data_builders.schema import Sample
 from data_builders.seeds import seeded
 from rewards.config.strict_yaml import InputError
-from rewards.facts import Box, Facts, Finding
+from rewards.rules.facts import Box, Facts, Finding
 
 Pixels = NDArray[np.floating[Any]]
 """(height, width) or (height, width, 3), from 0 to 1."""

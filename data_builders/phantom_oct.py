@@ -15,8 +15,8 @@ from data_builders.phantom_oct_scan import FOVEA_WIDTH, PICTURE_SIZE, Eye, Lesio
 from data_builders.schema import Sample
 from data_builders.seeds import seeded
 from rewards.config.strict_yaml import InputError
-from rewards.facts import Box, Facts, Finding
-from rewards.rule_set import load_rule_set
+from rewards.rules.facts import Box, Facts, Finding
+from rewards.rules.rule_set import load_rule_set
 
 RULE_SET = "retina_amd@1"
 STAGES: tuple[str, ...] = (

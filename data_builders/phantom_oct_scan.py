@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from data_builders.drawing import Field, bump, extent, ramp, smooth_noise
-from rewards.facts import Box
+from rewards.rules.facts import Box
 
 Eye = Literal["left", "right"]
 Curve = NDArray[np.floating[Any]]

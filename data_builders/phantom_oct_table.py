@@ -12,9 +12,9 @@ from pathlib import Path
 
 from data_builders.render import report
 from data_builders.schema import Sample
-from rewards.facts import Facts, Finding
-from rewards.rule_set import load_rule_set
-from rewards.stages import all_scales, staged
+from rewards.rules.facts import Facts, Finding
+from rewards.rules.rule_set import load_rule_set
+from rewards.rules.stages import all_scales, staged
 
 REFERRAL = "retina_referral@2"
 """The policy of the column ``Referral recommendation``."""

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 
 from data_builders.curriculum import Curriculum, Kind, Style, Task
 from data_builders.render import sentence
-from rewards.evidence import Clause
-from rewards.facts import Finding
-from rewards.guidelines import WorkedOut, together
-from rewards.rule_set import RuleSet
-from rewards.stages import Level
+from rewards.rules.evidence import Clause
+from rewards.rules.facts import Finding
+from rewards.rules.guidelines import WorkedOut, together
+from rewards.rules.rule_set import RuleSet
+from rewards.rules.stages import Level
 
 TRIES = 12
 """So often a question is drawn anew where it was drawn before, or the facts do not answer it."""

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from data_builders.schema import Task
-from rewards.facts import Box, Facts, Finding
-from rewards.rule_set import FindingRule, RuleSet
+from rewards.rules.facts import Box, Facts, Finding
+from rewards.rules.rule_set import FindingRule, RuleSet
 
 Choice = random.Random | None
 """None writes the first template of each list; a generator picks among them."""
@@ -109,7 +109,7 @@ def absent_boxes(facts: Facts, rules: RuleSet, *, rng: Choice = None) -> list[Qu
 def box_answer(finding: Finding, rule: FindingRule) -> str:
     """The finding's name and its boxes in whole units, as models of the field write them.
 
-    >>> from rewards.rule_set import load_rule_set
+    >>> from rewards.rules.rule_set import load_rule_set
     >>> rule = load_rule_set("chest_xray").findings["nodule"]
     >>> box_answer(Finding(polarity="present", boxes=((12, 34, 56, 78),)), rule)
     'nodule [[12,34,56,78]]'

@@ -7,10 +7,10 @@ studies in one report.
 
 import re
 
-from rewards.facts import Facts
-from rewards.guidelines import read_level
 from rewards.reading import read
-from rewards.rule_set import RuleSet
+from rewards.rules.facts import Facts
+from rewards.rules.guidelines import read_level
+from rewards.rules.rule_set import RuleSet
 from rewards.sections import sentences
 
 NASAL_SIDE = {"left": "left", "right": "right"}
@@ -38,7 +38,7 @@ def region_of(side: str, eye: str | None) -> str | None:
 def report_facts(text: str, rules: RuleSet, *, eye: str | None = None, scale: str | None = "stage") -> Facts:
     """What a report says of the findings, and the level of ``scale`` that it states.
 
-    >>> from rewards.rule_set import load_rule_set
+    >>> from rewards.rules.rule_set import load_rule_set
     >>> facts = report_facts("Subfoveal fluid. No obvious drusen. Active wet AMD.", load_rule_set("retina_amd"))
     >>> facts.findings["drusen"].polarity, facts.findings["retinal_fluid"].polarity, facts.values["stage"]
     ('absent', 'present', 'active late wet AMD')

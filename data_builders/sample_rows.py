@@ -22,8 +22,8 @@ from data_builders.noised_pairs import NoisedPairs
 from data_builders.render import QuestionAnswer, absent_boxes, box_answer, questions, report
 from data_builders.row_files import Row
 from data_builders.schema import RowKind, Sample, assistant_turn, box_units, facts_on_grid, row_always, user_turn
-from rewards.facts import Box, Facts
-from rewards.rule_set import RuleSet, load_rule_set
+from rewards.rules.facts import Box, Facts
+from rewards.rules.rule_set import RuleSet, load_rule_set
 
 
 def rows_of(

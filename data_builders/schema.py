@@ -12,7 +12,7 @@ from PIL import Image
 
 from rewards.config.json_lines import json_value
 from rewards.config.strict_yaml import InputError
-from rewards.facts import Box, Facts
+from rewards.rules.facts import Box, Facts
 
 RowKind = Literal["instruction", "preference", "prompt"]
 Task = Literal["presence", "side", "size", "count", "box", "report"]

@@ -20,7 +20,7 @@ from data_builders.phantom_chest_film import draw
 from data_builders.schema import Sample
 from data_builders.seeds import seeded
 from data_builders.splits import split_of
-from rewards.facts import Box
+from rewards.rules.facts import Box
 
 VIEWS = 3
 SHIFT = 0.06

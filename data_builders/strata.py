@@ -11,9 +11,9 @@ from data_builders.build_spec import BuildSpec
 from data_builders.schema import Sample
 from data_builders.stratified import Unit, stratified, units_of
 from rewards.config.json_lines import read_json
-from rewards.facts import Facts
-from rewards.guidelines import Contradictory, worked_out
-from rewards.rule_set import load_rule_set
+from rewards.rules.facts import Facts
+from rewards.rules.guidelines import Contradictory, worked_out
+from rewards.rules.rule_set import load_rule_set
 
 FILE = "splits.json"
 

@@ -20,9 +20,9 @@ from data_builders.schema import Quarantined, Sample
 from rewards.config.csv_rows import Misfit, csv_rows, opened
 from rewards.config.json_lines import json_lines
 from rewards.config.strict_yaml import InputError, nearest, read_yaml, validated
-from rewards.facts import Facts, Finding, Scalar
-from rewards.guidelines import ATTRIBUTES, Contradictory, Policy, worked_out
-from rewards.rule_set import RuleSet, load_rule_set
+from rewards.rules.facts import Facts, Finding, Scalar
+from rewards.rules.guidelines import ATTRIBUTES, Contradictory, Policy, worked_out
+from rewards.rules.rule_set import RuleSet, load_rule_set
 
 UNKNOWN = ("", "nan", "na", "n/a", "none", "null", "-", "?")
 POLARITIES = {

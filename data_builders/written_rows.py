@@ -12,7 +12,7 @@ from data_builders.build_spec import BuildSpec
 from data_builders.images import ImageError, decoded, png_bytes
 from data_builders.schema import RowKind, Written, assistant_turn, box_units, row_always, user_turn
 from rewards.config.strict_yaml import InputError, nearest
-from rewards.facts import Facts
+from rewards.rules.facts import Facts
 
 Row = dict[str, Any]
 UNKNOWN = Facts(rule_set="")

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from rewards.facts import Polarity
+from rewards.rules.facts import Polarity
 
 Span = tuple[int, int]
 """(start, end) of a phrase in a sentence, half-open."""

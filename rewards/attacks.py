@@ -8,8 +8,8 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from rewards.facts import Box, Facts
-from rewards.rule_set import RuleSet
+from rewards.rules.facts import Box, Facts
+from rewards.rules.rule_set import RuleSet
 
 THINKING = "I look at the image."
 NUM_SPAM = 100

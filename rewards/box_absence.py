@@ -7,7 +7,7 @@ row asks about (``target``), as the rule set reads it; where the row names no ta
 from rewards.answers.final_answer import answer_region
 from rewards.box_text import written_boxes
 from rewards.reading import read
-from rewards.rule_set import load_rule_set
+from rewards.rules.rule_set import load_rule_set
 
 
 def says_none(response: str, target: str | None = None, rule_set: str | None = None) -> bool:

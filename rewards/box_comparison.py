@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rewards.facts import Box
 from rewards.loading import Reward, load_reward
+from rewards.rules.facts import Box
 
 SIZE = 1000
 LESION: Box = (400, 400, 600, 600)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from rewards.answers.final_answer import answer_region
 from rewards.box_text import MAX_BOXES, Place, box_places, is_valid
 from rewards.config.json_lines import json_reply
-from rewards.facts import Box
+from rewards.rules.facts import Box
 
 JSON_LABEL = re.compile(r"""["'](?:label|name|class|category)["']\s{0,40}:\s{0,40}["']([^"'{}\[\]]{1,80})["']""")
 JSON_IMAGE = re.compile(r"""["'](?:image|image_index|image_id|frame)["']\s{0,40}:\s{0,40}["']?(\d{1,4})""")

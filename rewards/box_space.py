@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from rewards.box_text import box_places, written_boxes
 from rewards.config.strict_yaml import InputError
-from rewards.facts import Box
+from rewards.rules.facts import Box
 
 BoxSpace = Literal["grid", "0-1", "0-100", "0-1000", "0-1024", "pixels", "processed"]
 Extent = tuple[float, float]

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 from rewards.answers.final_answer import answer_region
-from rewards.facts import Box
+from rewards.rules.facts import Box
 
 Layout = Literal["xyxy", "xywh", "cxcywh"]
 Corners = Literal["reject", "repair"]

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from rewards.box_text import MAX_BOXES, is_valid, labelled_boxes, parse_boxes
-from rewards.facts import Box
+from rewards.rules.facts import Box
 
 __all__ = [
     "MAX_BOXES",

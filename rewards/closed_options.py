@@ -1,7 +1,7 @@
 """Which of several options an answer chooses: word order, negation, synonyms, and the last conclusion.
 
 An answer in sentences is read from its last conclusion ("In summary, ..."), else as a whole; two options asserted, a
-doubt or a refusal are no choice, and the reason is given. Reading itself is ``rewards.symbols``.
+doubt or a refusal are no choice, and the reason is given. Reading itself is ``rewards.rules.symbols``.
 Left out: guessing between options that an answer names side by side, and the log-probabilities of options.
 """
 
@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from rewards.answers.final_answer import answer_region
-from rewards.nodes import Answer, Node, Pool
-from rewards.rule_set import FindingRule
-from rewards.stages import Scale
-from rewards.symbols import read_symbol
+from rewards.rules.nodes import Answer, Node, Pool
+from rewards.rules.rule_set import FindingRule
+from rewards.rules.stages import Scale
+from rewards.rules.symbols import read_symbol
 
 PRESENT, ABSENT = "present", "absent"
 SEEN = (
@@ -57,7 +57,7 @@ class Choice:
 def chosen(text: str, options: Node) -> Choice:
     """The option that a text chooses.
 
-    >>> from rewards.guidelines import together
+    >>> from rewards.rules.guidelines import together
     >>> stages = level_options(together(("retina_amd@1",))[0].scales["stage"])
     >>> chosen("Late wet AMD, active.", stages).option
     'active late wet AMD'
@@ -87,7 +87,7 @@ def _read(text: str, options: Node) -> Choice:
 def in_order(text: str, options: Node) -> str:
     """The text with the words of each option in the option's own order, wherever they stand together.
 
-    >>> from rewards.guidelines import together
+    >>> from rewards.rules.guidelines import together
     >>> in_order("AMD, wet, late, active", level_options(together(("retina_amd@1",))[0].scales["stage"]))
     'active late wet AMD'
     """

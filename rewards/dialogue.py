@@ -12,10 +12,10 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from rewards.config.strict_yaml import InputError
-from rewards.decision import Decision, met
-from rewards.nodes import Clause, WordingSplit
-from rewards.rule_set import load_rule_set
-from rewards.symbols import SymbolReading, read_symbol
+from rewards.rules.decision import Decision, met
+from rewards.rules.nodes import Clause, WordingSplit
+from rewards.rules.rule_set import load_rule_set
+from rewards.rules.symbols import SymbolReading, read_symbol
 
 Scenario = Literal[
     "standard", "diagnosis_first", "reversed", "improvised", "subset", "single",

@@ -8,9 +8,9 @@ import random
 from collections.abc import Callable, Mapping
 
 from rewards.attacks import FILLER, FLATTERY
-from rewards.decision import Decision
 from rewards.dialogue import Dialogue, Turn
-from rewards.nodes import NOT_APPLICABLE
+from rewards.rules.decision import Decision
+from rewards.rules.nodes import NOT_APPLICABLE
 
 DialogueAttack = Callable[[Dialogue, random.Random], list[str] | None]
 

@@ -17,9 +17,9 @@ from typing import Any
 
 from rewards.answers.final_answer import answer_region, num_words
 from rewards.config.knobs import Amount, Count, Number
-from rewards.decision import Decision
 from rewards.dialogue import Dialogue, Responses, Turn, read_dialogue, readings, turns_said
-from rewards.symbols import SymbolReading
+from rewards.rules.decision import Decision
+from rewards.rules.symbols import SymbolReading
 
 BOUNDS = (-1.0, 1.0)
 TASKS = ("dialogue",)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from rewards.dialogue import Dialogue, Responses, readings
 from rewards.dialogue_consistency import contradictions, yields
-from rewards.symbols import SymbolReading
+from rewards.rules.symbols import SymbolReading
 
 
 @dataclass(frozen=True)

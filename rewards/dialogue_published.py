@@ -15,8 +15,8 @@ from typing import Literal
 
 from rewards.config.knobs import Amount
 from rewards.config.strict_yaml import InputError
-from rewards.decision import Decision
 from rewards.dialogue import Dialogue, Responses, read_dialogue, readings, turns_said
+from rewards.rules.decision import Decision
 
 BOUNDS = (-100.0, 20.0)
 TASKS = ("dialogue",)

@@ -12,11 +12,11 @@ from functools import lru_cache
 
 from rewards.answers.final_answer import answer_region
 from rewards.answers.measurements import Measurement, measurements
-from rewards.compare import claims_nothing
 from rewards.config.knobs import Amount, Share
-from rewards.facts import Facts, Finding, Unsupported
 from rewards.reading import Reading, phrase_pattern, read
-from rewards.rule_set import RuleSet, load_rule_set
+from rewards.rules.compare import claims_nothing
+from rewards.rules.facts import Facts, Finding, Unsupported
+from rewards.rules.rule_set import RuleSet, load_rule_set
 
 BOUNDS = (0.0, 1.0)
 TASKS = ("report",)

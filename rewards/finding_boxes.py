@@ -8,9 +8,9 @@ from rewards.box_reading import read_boxes
 from rewards.box_space import BoxSpace, Sizes, Units, true_boxes
 from rewards.boxes import best_pairs, iou, table_of
 from rewards.config.knobs import Amount
-from rewards.facts import Box, Facts
 from rewards.reading import phrase_pattern
-from rewards.rule_set import RuleSet, load_rule_set
+from rewards.rules.facts import Box, Facts
+from rewards.rules.rule_set import RuleSet, load_rule_set
 
 BOUNDS = (0.0, 1.0)
 TASKS = ("box",)

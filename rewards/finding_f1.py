@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from rewards.answers.final_answer import answer_region
-from rewards.compare import claims_nothing, compare
 from rewards.config.knobs import Amount, Share
-from rewards.facts import Facts, Finding, Unsupported
 from rewards.reading import Reading, read
-from rewards.rule_set import load_rule_set
+from rewards.rules.compare import claims_nothing, compare
+from rewards.rules.facts import Facts, Finding, Unsupported
+from rewards.rules.rule_set import load_rule_set
 
 BOUNDS = (0.0, 1.0)
 TASKS = ("report",)

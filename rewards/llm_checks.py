@@ -7,11 +7,11 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rewards.compare import compare
-from rewards.facts import Facts
 from rewards.llm_lists import Item, is_refusal
 from rewards.reading import read
-from rewards.rule_set import load_rule_set
+from rewards.rules.compare import compare
+from rewards.rules.facts import Facts
+from rewards.rules.rule_set import load_rule_set
 
 WORD = re.compile(r"\w+(?:[.,]\d+)?", re.UNICODE)
 SOURCE_WORDS = ("description", "described", "report", "reported", "mentioned", "mention", "specified", "according to")

@@ -11,7 +11,7 @@ from rewards.box_text import MAX_BOXES
 from rewards.boxes import best_pairs, corner_distance, giou, table_of
 from rewards.config.knobs import Amount
 from rewards.config.strict_yaml import InputError
-from rewards.facts import Box
+from rewards.rules.facts import Box
 from rewards.tasks import BOXED
 
 BOUNDS = (0.0, 1.0)

@@ -10,8 +10,8 @@ from rewards.box_absence import says_none
 from rewards.box_space import BoxSpace, Extent, Sizes, Units, answered_boxes, true_boxes
 from rewards.boxes import MAX_BOXES, best_pairs, iou, is_valid, table_of
 from rewards.config.knobs import Amount, Share
-from rewards.facts import Box
 from rewards.medmo_box import image_extent, similarity
+from rewards.rules.facts import Box
 from rewards.tasks import BOXED
 
 BOUNDS = (0.0, 1.0)

@@ -15,10 +15,10 @@ from typing import Any
 
 from rewards.assertion import lowered, lowered_assertions
 from rewards.box_text import labelled_boxes
-from rewards.facts import Box, Facts, Finding, Polarity
 from rewards.laterality import BILATERAL, Near, near_words, nearest_word, side_of
 from rewards.normal_phrases import folded, normal_pattern, phrases_in
-from rewards.rule_set import FindingRule, RuleSet
+from rewards.rules.facts import Box, Facts, Finding, Polarity
+from rewards.rules.rule_set import FindingRule, RuleSet
 from rewards.sections import sentences
 
 OPEN_WORDS = r"(?: (?!(?:normal|with|and|without|or|within normal|limits|but|no)\b)[\w'/-]+){0,7}? "
@@ -82,7 +82,7 @@ class _Lexicon:
 def read(text: str, rules: RuleSet) -> Reading:
     """What a text claims under a rule set; boxes in the units as written.
 
-    >>> from rewards.rule_set import load_rule_set
+    >>> from rewards.rules.rule_set import load_rule_set
     >>> reading = read("No effusion. There is a small nodule on the left.", load_rule_set("chest_xray"))
     >>> reading.facts.findings["effusion"].polarity, reading.facts.findings["nodule"].side
     ('absent', 'left')

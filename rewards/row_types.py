@@ -17,8 +17,8 @@ from rewards.answers.choice_answer import option_named
 from rewards.config.json_lines import json_value
 from rewards.config.strict_yaml import InputError, nearest
 from rewards.dialogue import read_dialogue
-from rewards.facts import Facts
-from rewards.rule_set import RuleSet, load_rule_set
+from rewards.rules.facts import Facts
+from rewards.rules.rule_set import RuleSet, load_rule_set
 
 SHOWN_LENGTH = 60
 ROLES = ("system", "user", "assistant", "tool")

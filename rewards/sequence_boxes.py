@@ -11,7 +11,7 @@ from rewards.box_reading import read_boxes
 from rewards.box_space import BoxSpace, Sizes, Units, true_boxes
 from rewards.boxes import best_pairs, iou, table_of
 from rewards.config.knobs import Amount
-from rewards.facts import Box
+from rewards.rules.facts import Box
 from rewards.tasks import SEQUENCES
 
 BOUNDS = (0.0, 1.0)

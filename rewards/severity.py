@@ -3,10 +3,10 @@
 Left out: errors that no rule set names, such as a wrong place.
 """
 
-from rewards.compare import compare
-from rewards.facts import Facts
 from rewards.reading import read
-from rewards.rule_set import ErrorKind, load_rule_set
+from rewards.rules.compare import compare
+from rewards.rules.facts import Facts
+from rewards.rules.rule_set import ErrorKind, load_rule_set
 
 UNREAD = 0.5
 """The severity of a false text in which the reader finds no error by name."""
@@ -19,7 +19,7 @@ def errors_of(truth: Facts, claimed: Facts) -> list[ClaimError]:
 
     ``compare`` says what is a hallucination; one that is not about the side of a finding that is there is invented.
 
-    >>> from rewards.facts import Finding
+    >>> from rewards.rules.facts import Finding
     >>> there, absent = Finding(polarity="present", side="left"), Finding(polarity="absent")
     >>> truth = Facts(rule_set="chest_xray@1", findings={"nodule": there, "effusion": absent})
     >>> errors_of(truth, Facts(rule_set="chest_xray@1", findings={"effusion": there}))
@@ -45,7 +45,7 @@ def _misstated(known: object, said: object) -> bool:
 def severity_of(truth: Facts, response: str) -> float | None:
     """The largest ``RuleSet.severity(finding, kind)`` among a response's errors; None if none is found in it.
 
-    >>> from rewards.facts import Finding
+    >>> from rewards.rules.facts import Finding
     >>> truth = Facts(rule_set="chest_xray@1", findings={"pneumothorax": Finding(polarity="absent")})
     >>> severity_of(truth, "There is a pneumothorax on the left."), severity_of(truth, "No pneumothorax.")
     (1.0, None)

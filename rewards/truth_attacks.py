@@ -24,8 +24,8 @@ from rewards.attacks import (
     what_of,
 )
 from rewards.boxes import iou
-from rewards.facts import Box, Facts, Finding
-from rewards.rule_set import FindingRule
+from rewards.rules.facts import Box, Facts, Finding
+from rewards.rules.rule_set import FindingRule
 
 Attempt = Callable[[Asked, random.Random], str | None]
 OTHER_ANSWERS = {"yes": "No", "no": "Yes", "left": "Right", "right": "Left", "small": "Large", "large": "Small"}
@@ -39,7 +39,7 @@ ZERO_WIDTH = "\u200b"
 def statement(rule: FindingRule, finding: Finding) -> str:
     """One sentence that states a finding, in the plainest words.
 
-    >>> from rewards.rule_set import load_rule_set
+    >>> from rewards.rules.rule_set import load_rule_set
     >>> statement(load_rule_set("chest_xray").findings["nodule"], Finding(polarity="present", side="left"))
     'There is a nodule on the left.'
     """

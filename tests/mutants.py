@@ -38,13 +38,13 @@ TESTS = {
     "rewards/box_overlap.py": BOXES,
     "rewards/boxes.py": BOXES,
     "rewards/combination.py": ("tests/rewards/test_combination.py",),
-    "rewards/compare.py": ("tests/rewards/test_compare.py",),
+    "rewards/rules/compare.py": ("tests/rewards/test_compare.py",),
     "rewards/crpo.py": ("tests/rewards/test_crpo.py",),
-    "rewards/decision.py": ("tests/rewards/test_decision.py",),
+    "rewards/rules/decision.py": ("tests/rewards/test_decision.py",),
     "rewards/medmo_box.py": BOXES,
     "rewards/medmo_box_safe.py": BOXES,
     "rewards/preference_metrics.py": ("tests/rewards/test_preference_metrics.py",),
-    "rewards/stages.py": ("tests/rewards/test_stages.py",),
+    "rewards/rules/stages.py": ("tests/rewards/test_stages.py",),
 }
 OPERATORS = (
     *(f"ReplaceBinaryOperator_{swap}" for swap in ("Add_Sub", "Sub_Add", "Mul_Div", "Div_Mul", "Pow_Mul", "Mod_Div")),

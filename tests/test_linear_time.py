@@ -57,9 +57,9 @@ from rewards.loading import available, load_reward
 from rewards.normal_phrases import normal_pattern, phrases_in
 from rewards.reading import phrase_pattern, read
 from rewards.report_metrics import rouge_l_f1
-from rewards.rule_set import FindingRule, load_rule_set
+from rewards.rules.rule_set import FindingRule, load_rule_set
+from rewards.rules.symbols import read_symbol
 from rewards.sections import sentences
-from rewards.symbols import read_symbol
 
 CHEST, RETINA = load_rule_set("chest_xray"), load_rule_set("retina_amd")
 PRESENCE = presence_options(FindingRule(phrases=["nodule", "nodules"]))

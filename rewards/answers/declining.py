@@ -5,7 +5,7 @@ Left out: telling a doubt about a detail ("yes, probably acute") from one about 
 
 import re
 
-from rewards.symbols import CUES
+from rewards.rules.symbols import CUES
 
 THING = (
     r"(?:images?|pictures?|photos?|scans?|films?|x-?rays?|attachments?|files?|inputs?|information|info|data|context"

@@ -15,7 +15,7 @@ from alignment.capability_outcomes import (
 )
 from alignment.metrics import Outcome, differences, score_answers, summarise
 from data_builders.schema import user_turn
-from rewards.facts import Facts, Finding
+from rewards.rules.facts import Facts, Finding
 
 STAGES = ("healthy", "early AMD", "intermediate AMD", "late dry AMD", "inactive late wet AMD", "active late wet AMD")
 STAGE, REFERRAL = "stage, retina_amd@1", "referral, retina_referral@2"
@@ -29,7 +29,7 @@ SIGN_OF = {
 
 
 def facts_of(stage: str) -> str:
-    from rewards.rule_set import load_rule_set
+    from rewards.rules.rule_set import load_rule_set
 
     found = dict.fromkeys(load_rule_set("retina_amd@1").findings, Finding(polarity="absent"))
     if stage != "healthy":

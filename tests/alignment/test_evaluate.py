@@ -28,7 +28,7 @@ from alignment.unjudged import unjudged_rows
 from data_builders.digest import sha256
 from data_builders.schema import assistant_turn, user_turn
 from rewards.config.strict_yaml import InputError
-from rewards.facts import Facts, Finding
+from rewards.rules.facts import Facts, Finding
 
 TEXTS = ["Is there a nodule?", "Where is the nodule?", "Write the report.", "Yes", "No", "No nodule."]
 

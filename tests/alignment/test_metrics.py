@@ -19,8 +19,8 @@ from alignment.metrics import (
 )
 from alignment.unjudged import BY_EQUALITY, why_unjudged
 from data_builders.schema import user_turn
-from rewards.facts import Facts, Finding
-from rewards.rule_set import load_rule_set
+from rewards.rules.facts import Facts, Finding
+from rewards.rules.rule_set import load_rule_set
 
 PRESENT, ABSENT = Finding(polarity="present"), Finding(polarity="absent")
 LEFT_NODULE = Finding(polarity="present", side="left", size="small")

@@ -25,7 +25,7 @@ from alignment.operating_points import (
 )
 from alignment.tiny import build_tiny
 from rewards.config.strict_yaml import InputError
-from rewards.rule_set import load_rule_set
+from rewards.rules.rule_set import load_rule_set
 
 pytestmark = pytest.mark.filterwarnings("default")  # third-party deprecations
 

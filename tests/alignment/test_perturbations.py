@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import pytest
 
 from alignment.perturbations import perturbed
-from rewards.facts import Facts, Finding
 from rewards.reading import read
-from rewards.rule_set import load_rule_set
+from rewards.rules.facts import Facts, Finding
+from rewards.rules.rule_set import load_rule_set
 
 
 @pytest.mark.parametrize("seed", range(30))

@@ -7,8 +7,8 @@ from data_builders.build import build
 from data_builders.build_spec import BuildSpec
 from data_builders.render import absent_boxes
 from rewards.boxes import parse_boxes
-from rewards.facts import Facts, Finding
-from rewards.rule_set import load_rule_set
+from rewards.rules.facts import Facts, Finding
+from rewards.rules.rule_set import load_rule_set
 
 SPEC = {
     "source": {"name": "phantom_chest", "patients": 6, "images_per_patient": 1, "size": 64},

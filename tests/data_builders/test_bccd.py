@@ -8,7 +8,7 @@ from PIL import Image
 from data_builders.bccd import bccd, half_open
 from data_builders.schema import Quarantined, Sample
 from rewards.config.strict_yaml import InputError
-from rewards.rule_set import load_rule_set
+from rewards.rules.rule_set import load_rule_set
 
 REPOSITORY = Path(__file__).parents[2]
 DATA = Path(os.environ.get("CLINALIGN_DATA", REPOSITORY.parent / "shared" / "data")) / "bccd"

@@ -17,9 +17,9 @@ from data_builders.images import ImageError, inside, open_image
 from data_builders.schema import Quarantined, Sample, message_text
 from data_builders.splits import check_disjoint, split_of
 from rewards.config.strict_yaml import InputError
-from rewards.facts import Facts, Finding
 from rewards.reading import read
-from rewards.rule_set import load_rule_set
+from rewards.rules.facts import Facts, Finding
+from rewards.rules.rule_set import load_rule_set
 
 CONTENT = {
     "source": {"name": "phantom_chest", "patients": 12, "images_per_patient": 2, "size": 64},

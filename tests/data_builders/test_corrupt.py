@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from data_builders.corrupt import corrupt, options
 from data_builders.render import report
-from rewards.facts import Facts, Finding
 from rewards.finding_f1 import finding_f1
-from rewards.rule_set import load_rule_set
+from rewards.rules.facts import Facts, Finding
+from rewards.rules.rule_set import load_rule_set
 
 CHEST, SMEAR = load_rule_set("chest_xray"), load_rule_set("blood_smear")
 NODULE = Finding(polarity="present", side="left", size="small", boxes=((1, 2, 3, 4),))

@@ -20,11 +20,11 @@ from data_builders.curriculum_rows import CurriculumUse, open_curriculum
 from data_builders.qa_generators import Case
 from data_builders.schema import Sample
 from rewards.config.strict_yaml import InputError
-from rewards.facts import Facts, Finding
-from rewards.guidelines import worked_out
 from rewards.llm import LlmStop
 from rewards.llm_lists import Item
-from rewards.rule_set import load_rule_set
+from rewards.rules.facts import Facts, Finding
+from rewards.rules.guidelines import worked_out
+from rewards.rules.rule_set import load_rule_set
 
 RETINA = load_rule_set("retina_amd")
 CURRICULUM = load_curriculum("retina_vlm")

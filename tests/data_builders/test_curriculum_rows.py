@@ -21,11 +21,11 @@ from data_builders.qa_generators import Case, written_report
 from data_builders.report_facts import report_facts
 from data_builders.schema import Sample, message_text
 from rewards.config.strict_yaml import InputError
-from rewards.facts import Facts, Finding
-from rewards.guidelines import read_level, worked_out
 from rewards.llm_lists import Item
 from rewards.reading import read
-from rewards.rule_set import load_rule_set
+from rewards.rules.facts import Facts, Finding
+from rewards.rules.guidelines import read_level, worked_out
+from rewards.rules.rule_set import load_rule_set
 
 RETINA = load_rule_set("retina_amd")
 PICTURE = Image.new("L", (4, 4))

@@ -17,9 +17,9 @@ from data_builders.schema import message_text
 from rewards.dialogue import Claim, read_dialogue
 from rewards.dialogue_consistency import yields
 from rewards.dialogue_metrics import outcome
-from rewards.facts import Facts
-from rewards.rule_set import load_rule_set
-from rewards.symbols import read_symbol
+from rewards.rules.facts import Facts
+from rewards.rules.rule_set import load_rule_set
+from rewards.rules.symbols import read_symbol
 
 RULES = load_rule_set("phantom_marrow")
 DECISION = RULES.decision

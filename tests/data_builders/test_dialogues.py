@@ -16,9 +16,9 @@ from rewards.config.strict_yaml import InputError
 from rewards.dialogue import Scenario, clinician_says, read_dialogue
 from rewards.dialogue_consistency import dialogue_consistency
 from rewards.dialogue_metrics import outcome
-from rewards.facts import Facts
-from rewards.rule_set import load_rule_set, shipped
-from rewards.symbols import read_symbol
+from rewards.rules.facts import Facts
+from rewards.rules.rule_set import load_rule_set, shipped
+from rewards.rules.symbols import read_symbol
 
 MARROW, ECG, CHEST = (load_rule_set(name) for name in ("bone_marrow", "ecg_mi", "chest_triage"))
 DECIDED = [rules for name in shipped() if (rules := load_rule_set(name)).decision]

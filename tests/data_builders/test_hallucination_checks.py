@@ -14,8 +14,8 @@ from data_builders.hallucination_checks import (
     same_polarity,
 )
 from data_builders.render import report
-from rewards.facts import Facts, Finding
-from rewards.rule_set import load_rule_set
+from rewards.rules.facts import Facts, Finding
+from rewards.rules.rule_set import load_rule_set
 
 CHEST = load_rule_set("chest_xray")
 TRUTH = Facts(

@@ -21,7 +21,7 @@ from data_builders.lesion_noise import (
     noised_under,
     plain,
 )
-from rewards.facts import Facts, Finding
+from rewards.rules.facts import Facts, Finding
 
 seeded = partial(seeds.seeded, "lesion_noise")
 SIZE = (40, 30)

@@ -24,7 +24,7 @@ from data_builders.lidc_ct import (
 )
 from data_builders.schema import Sample
 from rewards.config.strict_yaml import InputError
-from rewards.rule_set import load_rule_set
+from rewards.rules.rule_set import load_rule_set
 
 WHOLE = (0, 0, 100, 100)
 LABELS = {part: number for number, part in enumerate((p for o in module.ORGANS.values() for p in o), start=1)}

@@ -3,8 +3,8 @@ import json
 import pytest
 
 from data_builders.llm_hallucinations import Request, hallucinated, written
-from rewards.facts import Facts, Finding
 from rewards.llm import Failure
+from rewards.rules.facts import Facts, Finding
 
 FACTS = Facts(
     rule_set="chest_xray@1",

@@ -16,7 +16,7 @@ from data_builders.preference_set import read_scores
 from data_builders.relevance import weights_of
 from data_builders.schema import Sample, message_text
 from rewards.config.strict_yaml import InputError
-from rewards.facts import Facts, Finding
+from rewards.rules.facts import Facts, Finding
 
 CONTENT = {
     "source": {"name": "phantom_chest", "patients": 30, "images_per_patient": 1, "size": 64},
@@ -90,7 +90,7 @@ def test_a_presence_row_noises_the_finding_that_it_asks_for(folder):
 
 
 def test_the_weight_is_the_severity_of_the_gravest_finding(folder):
-    from rewards.rule_set import load_rule_set
+    from rewards.rules.rule_set import load_rule_set
 
     for row in rows_of(folder):
         if row["kind"] == "lesion_noise":

@@ -9,7 +9,7 @@ import pytest
 from data_builders.open_i import TAGS, Report, open_i
 from data_builders.schema import Quarantined
 from rewards.config.strict_yaml import InputError
-from rewards.rule_set import load_rule_set
+from rewards.rules.rule_set import load_rule_set
 
 NAMED = os.environ.get("CLINALIGN_OPEN_I")
 needs_open_i = pytest.mark.skipif(

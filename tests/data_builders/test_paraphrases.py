@@ -14,9 +14,9 @@ from data_builders.dialogues import Writer
 from data_builders.paraphrases import LlmParaphraser, Paraphrase
 from rewards.config.strict_yaml import InputError
 from rewards.dialogue import read_dialogue
-from rewards.facts import Facts
 from rewards.llm import LlmStop
-from rewards.rule_set import load_rule_set
+from rewards.rules.facts import Facts
+from rewards.rules.rule_set import load_rule_set
 
 MARROW = load_rule_set("phantom_marrow")
 CLOT = Facts(rule_set="phantom_marrow@1", values={"field": "clot", "focus": "sharp"})

@@ -8,8 +8,8 @@ from data_builders.phantom_chest import FINDINGS, patient_of, phantom_chest
 from data_builders.phantom_chest_film import Anatomy, Lesion, Patient, draw
 from data_builders.seeds import seeded
 from rewards.config.strict_yaml import InputError
-from rewards.facts import Box, Finding
-from rewards.rule_set import load_rule_set
+from rewards.rules.facts import Box, Finding
+from rewards.rules.rule_set import load_rule_set
 
 NOISE = 0.025 * 255
 """Standard deviation of the pixel noise in grey levels."""

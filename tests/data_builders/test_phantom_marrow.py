@@ -14,7 +14,7 @@ from data_builders.phantom_marrow import (
     phantom_marrow,
 )
 from rewards.config.strict_yaml import InputError
-from rewards.rule_set import load_rule_set
+from rewards.rules.rule_set import load_rule_set
 
 seeded = partial(seeds.seeded, "phantom_marrow")
 RULES = load_rule_set("phantom_marrow@1")

@@ -9,9 +9,9 @@ from data_builders.phantom_oct import EXTENT, STAGES, EyeOfPatient, eye_of, phan
 from data_builders.phantom_oct_scan import Lesion, draw
 from data_builders.seeds import seeded
 from rewards.config.strict_yaml import InputError
-from rewards.facts import Facts, Finding
-from rewards.rule_set import load_rule_set
-from rewards.stages import all_scales
+from rewards.rules.facts import Facts, Finding
+from rewards.rules.rule_set import load_rule_set
+from rewards.rules.stages import all_scales
 
 DRAWN = ("drusen", "ped", "subretinal_fluid", "intraretinal_fluid", "shrm", "hyperreflective_foci", "hypertransmission")
 

@@ -11,7 +11,7 @@ from data_builders.llm_rows import LlmTally, relevance_of
 from data_builders.preference_set import figures, weighted
 from data_builders.schema import assistant_turn, user_turn
 from rewards.config.strict_yaml import InputError
-from rewards.facts import Facts, Finding
+from rewards.rules.facts import Facts, Finding
 
 TRUTH = Facts(
     rule_set="chest_xray@1",

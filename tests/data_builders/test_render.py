@@ -3,9 +3,9 @@ import random
 import pytest
 
 from data_builders.render import box_answer, questions, report
-from rewards.facts import Facts, Finding
 from rewards.reading import read
-from rewards.rule_set import load_rule_set
+from rewards.rules.facts import Facts, Finding
+from rewards.rules.rule_set import load_rule_set
 
 CHEST, SMEAR, CT = (load_rule_set(name) for name in ("chest_xray", "blood_smear", "lung_ct"))
 BOX = (12.0, 34.0, 56.0, 78.0)

@@ -3,7 +3,7 @@
 import pytest
 
 from data_builders.report_facts import report_facts, stated_level
-from rewards.rule_set import load_rule_set
+from rewards.rules.rule_set import load_rule_set
 
 RETINA = load_rule_set("retina_amd")
 CASES = [

@@ -12,7 +12,7 @@ from data_builders.labelled import labelled
 from data_builders.schema import Quarantined
 from data_builders.table import column_map, table
 from rewards.config.strict_yaml import InputError
-from rewards.rule_set import load_rule_set
+from rewards.rules.rule_set import load_rule_set
 
 RETINA = load_rule_set("retina_amd")
 ROW = {"id": "a", "patient": "p", "image": "a.png"}

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from data_builders.corrupt import corrupt, options
 from data_builders.render import questions, report
-from rewards.facts import Facts, Finding
 from rewards.finding_f1 import finding_f1
 from rewards.reading import read
-from rewards.rule_set import load_rule_set, shipped
+from rewards.rules.facts import Facts, Finding
+from rewards.rules.rule_set import load_rule_set, shipped
 
 ALL_TASKS = ("presence", "side", "size", "count", "box", "report")
 

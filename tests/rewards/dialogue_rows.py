@@ -1,7 +1,7 @@
 """Dialogues with given answers, for tests of rewards and metrics."""
 
 from rewards.dialogue import Claim, Dialogue, Turn, decision_of
-from rewards.nodes import NOT_APPLICABLE
+from rewards.rules.nodes import NOT_APPLICABLE
 
 
 def dialogue(rule_set, gold, order=None, scenario="standard", claims=None):

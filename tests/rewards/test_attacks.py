@@ -4,9 +4,9 @@ import pytest
 
 from rewards.attacks import ATTACKS, Asked, imperfect, shifted, tagged
 from rewards.boxes import iou, parse_boxes
-from rewards.facts import Facts
 from rewards.loading import load_reward
-from rewards.rule_set import load_rule_set
+from rewards.rules.facts import Facts
+from rewards.rules.rule_set import load_rule_set
 from rewards.truth_attacks import ADDITIONS
 
 TRUTH = (

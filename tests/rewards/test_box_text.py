@@ -11,7 +11,7 @@ from rewards.box_text import as_corners, box_places, labelled_boxes, parse_boxes
 from rewards.boxes import clipped, iou
 from rewards.config.strict_yaml import InputError
 from rewards.reading import phrase_pattern
-from rewards.rule_set import load_rule_set
+from rewards.rules.rule_set import load_rule_set
 
 TOKENS = "<loc0002><loc0001><loc0004><loc0003>"
 MASS_AND_CYST = [("mass", None), ("cyst", None)]

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rewards.closed_options import ABSENT, PRESENT, chosen, in_order, level_options, presence_options
-from rewards.guidelines import together
-from rewards.rule_set import load_rule_set
+from rewards.rules.guidelines import together
+from rewards.rules.rule_set import load_rule_set
 
 STAGES = level_options(together(("retina_amd@1",))[0].scales["stage"])
 REFERRAL = level_options(together(("retina_amd@1", "retina_referral@2"))[0].scales["referral"])

@@ -1,5 +1,5 @@
-from rewards.compare import Comparison, claims_nothing, compare
-from rewards.facts import Facts, Finding
+from rewards.rules.compare import Comparison, claims_nothing, compare
+from rewards.rules.facts import Facts, Finding
 
 
 def effusion(side):

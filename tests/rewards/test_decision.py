@@ -5,9 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from rewards.decision import Decision, first_decided, met, named
-from rewards.rule_set import load_rule_set, shipped
-from rewards.valid_sets import largest_agreement, solutions, space_size
+from rewards.rules.decision import Decision, first_decided, met, named
+from rewards.rules.rule_set import load_rule_set, shipped
+from rewards.rules.valid_sets import largest_agreement, solutions, space_size
 
 SIZES = {
     "bone_marrow": (5, 288),

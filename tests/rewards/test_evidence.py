@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from rewards.evidence import Test, any_holds, every, holds
+from rewards.rules.evidence import Test, any_holds, every, holds
 
 TRUTHS = st.sampled_from([True, False, None])
 

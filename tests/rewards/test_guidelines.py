@@ -5,9 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rewards.config.strict_yaml import InputError
-from rewards.facts import Facts, Finding
-from rewards.guidelines import Contradictory, read_level, together, worked_out
-from rewards.rule_set import load_rule_set, read_rule_set, shipped
+from rewards.rules.facts import Facts, Finding
+from rewards.rules.guidelines import Contradictory, read_level, together, worked_out
+from rewards.rules.rule_set import load_rule_set, read_rule_set, shipped
 
 RETINA = load_rule_set("retina_amd@1")
 BUILD, TEST = ("retina_amd@1", "retina_referral@1"), ("retina_amd@1", "retina_referral@2")

@@ -6,10 +6,10 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from rewards.crpo import Crpo
-from rewards.facts import Facts, Finding
 from rewards.judge_score import judge_score
 from rewards.loading import available, load_reward
 from rewards.round_robin import RoundRobin
+from rewards.rules.facts import Facts, Finding
 
 SIDED = ("nodule", "consolidation", "effusion", "pneumothorax")
 OTHER = {"left": "right", "right": "left"}

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rewards.config.strict_yaml import InputError
-from rewards.facts import Facts, Finding
 from rewards.facts_judge import FactsJudge, marks
 from rewards.judge_spec import JudgeSpec, open_judge
 from rewards.judging import (
@@ -25,6 +24,7 @@ from rewards.judging import (
     verdict_prompt,
 )
 from rewards.llm import LlmClient, Scripted
+from rewards.rules.facts import Facts, Finding
 
 TRUTH = Facts(
     rule_set="chest_xray@1",

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.facts import Facts, Finding
 from rewards.llm import LlmClient, LlmStop, Scripted, ask
 from rewards.llm_checks import ItemChecks, contradicts, leak, similarity, source_word
 from rewards.llm_lists import Item, ask_for_items, is_refusal, parse_items
+from rewards.rules.facts import Facts, Finding
 
 ONE = [Item("Is there fluid?", "No, none.")]
 TWO = [*ONE, Item("Which stage?", "Intermediate.")]

@@ -2,15 +2,15 @@
 
 import pytest
 
-from rewards.compare import claims_nothing, compare
 from rewards.config.strict_yaml import InputError
-from rewards.facts import Facts, Finding
 from rewards.factuality import components as factuality_components
 from rewards.factuality import factuality
 from rewards.finding_f1 import components, finding_f1
 from rewards.loading import load_reward
 from rewards.reading import read
-from rewards.rule_set import load_rule_set
+from rewards.rules.compare import claims_nothing, compare
+from rewards.rules.facts import Facts, Finding
+from rewards.rules.rule_set import load_rule_set
 
 PRESENT, ABSENT = Finding(polarity="present"), Finding(polarity="absent")
 POSSIBLE = Finding(polarity="uncertain")

@@ -1,7 +1,7 @@
 import pytest
 
 from rewards.reading import read
-from rewards.rule_set import load_rule_set
+from rewards.rules.rule_set import load_rule_set
 
 RULES = load_rule_set("chest_xray")
 

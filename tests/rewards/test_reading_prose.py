@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rewards.reading import MAX_CHARACTERS, read
-from rewards.rule_set import load_rule_set
+from rewards.rules.rule_set import load_rule_set
 
 PHANTOM = load_rule_set("chest_xray")
 RULES = load_rule_set("chest_report")

@@ -9,9 +9,9 @@ import yaml
 
 from rewards.config.strict_yaml import InputError
 from rewards.config.yaml_lines import line_of
-from rewards.decision import Decision
-from rewards.rule_faults import label_faults
-from rewards.rule_set import faults_of, load_rule_set, read_rule_set, shipped
+from rewards.rules.decision import Decision
+from rewards.rules.faults import label_faults
+from rewards.rules.rule_set import faults_of, load_rule_set, read_rule_set, shipped
 
 FILE = yaml.safe_load(Path(__file__).with_name("broken_rules.yaml").read_text(encoding="utf-8"))
 SOUND, BROKEN = FILE["sound"], FILE["broken"]
@@ -81,7 +81,7 @@ def test_a_condition_in_a_circle_is_named():
 
 
 def faults_of_decision(content):
-    from rewards.rule_set import RuleSet
+    from rewards.rules.rule_set import RuleSet
 
     return faults_of(RuleSet.model_validate(content))
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from rewards.stages import Contradiction, Implication, Staging, all_scales, closed, staged
+from rewards.rules.stages import Contradiction, Implication, Staging, all_scales, closed, staged
 
 RETINA = Staging.model_validate(
     yaml.safe_load("""

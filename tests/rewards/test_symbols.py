@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewards.rule_set import load_rule_set, shipped
-from rewards.symbols import read_symbol
+from rewards.rules.rule_set import load_rule_set, shipped
+from rewards.rules.symbols import read_symbol
 
 MARROW, ECG = (load_rule_set(name).decision for name in ("bone_marrow", "ecg_mi"))
 DECISIONS = {name: decision for name in shipped() if (decision := load_rule_set(name).decision)}

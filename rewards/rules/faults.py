@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from rewards.config.strict_yaml import nearest
 from rewards.config.yaml_lines import Place
-from rewards.decision import Decision, met, named
-from rewards.evidence import Asked, Evidence
-from rewards.nodes import NOT, NOT_APPLICABLE, Clause, Node
-from rewards.stages import Staging
+from rewards.rules.decision import Decision, met, named
+from rewards.rules.evidence import Asked, Evidence
+from rewards.rules.nodes import NOT, NOT_APPLICABLE, Clause, Node
+from rewards.rules.stages import Staging
 
 NUM_IDS = 5
 """So many records are named of those that share a fault."""

@@ -7,10 +7,10 @@ from string import Formatter
 
 from rewards.config.strict_yaml import nearest
 from rewards.config.yaml_lines import Place
-from rewards.decision import Decision
-from rewards.nodes import Node, Pool
-from rewards.rule_faults import Fault
-from rewards.symbols import read_symbol
+from rewards.rules.decision import Decision
+from rewards.rules.faults import Fault
+from rewards.rules.nodes import Node, Pool
+from rewards.rules.symbols import read_symbol
 
 CLAIM_FIELDS = {"claim", "ask"}
 

@@ -14,11 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rewards.config.strict_yaml import InputError, nearest, read_yaml, validated
 from rewards.config.yaml_lines import line_of
-from rewards.decision import Decision
-from rewards.facts import Unsupported
-from rewards.rule_faults import Fault, decision_faults, staging_faults
-from rewards.stages import Staging
-from rewards.wording_faults import normal_faults, wording_faults
+from rewards.rules.decision import Decision
+from rewards.rules.facts import Unsupported
+from rewards.rules.faults import Fault, decision_faults, staging_faults
+from rewards.rules.stages import Staging
+from rewards.rules.wording_faults import normal_faults, wording_faults
 
 ErrorKind = Literal["invented", "missed", "side", "size", "count"]
 

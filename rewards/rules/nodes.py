@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rewards.evidence import Clause as EvidenceClause
+from rewards.rules.evidence import Clause as EvidenceClause
 
 NOT_APPLICABLE = "n/a"
 """The symbol of a node that is not asked."""

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from rewards.facts import Facts, Unsupported
-from rewards.rule_set import load_rule_set
+from rewards.rules.facts import Facts, Unsupported
+from rewards.rules.rule_set import load_rule_set
 
 
 @dataclass(frozen=True)

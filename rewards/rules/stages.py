@@ -10,7 +10,7 @@ from itertools import product
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rewards.evidence import Clause, Evidence, Scalar, Value, any_holds, holds
+from rewards.rules.evidence import Clause, Evidence, Scalar, Value, any_holds, holds
 
 
 class Level(BaseModel):

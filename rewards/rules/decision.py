@@ -10,8 +10,8 @@ from functools import cached_property
 from pydantic import BaseModel, ConfigDict, Field
 
 from rewards.config.strict_yaml import nearest
-from rewards.evidence import Evidence, Truth, Value, every, holds
-from rewards.nodes import (
+from rewards.rules.evidence import Evidence, Truth, Value, every, holds
+from rewards.rules.nodes import (
     NOT,
     NOT_APPLICABLE,
     Clause,
@@ -22,7 +22,7 @@ from rewards.nodes import (
     Pool,
     Symbols,
 )
-from rewards.valid_sets import MAX_LISTED, Assignment, largest_agreement, solutions, space_size
+from rewards.rules.valid_sets import MAX_LISTED, Assignment, largest_agreement, solutions, space_size
 
 
 class Decision(BaseModel):

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Literal
 
 from rewards.answers.final_answer import answer_region
-from rewards.nodes import Node
+from rewards.rules.nodes import Node
 
 Kind = Literal["symbol", "not", "ambiguous", "hedged", "refused", "empty", "unparsed"]
 

@@ -11,13 +11,13 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from rewards.config.strict_yaml import InputError
-from rewards.evidence import Value, holds
-from rewards.facts import Facts, Finding
-from rewards.nodes import Answer, Node, Pool
-from rewards.rule_faults import staging_faults
-from rewards.rule_set import RuleSet, load_rule_set
-from rewards.stages import Contradiction, Scale, Staged, Staging, all_scales, closed
-from rewards.symbols import read_symbol
+from rewards.rules.evidence import Value, holds
+from rewards.rules.facts import Facts, Finding
+from rewards.rules.faults import staging_faults
+from rewards.rules.nodes import Answer, Node, Pool
+from rewards.rules.rule_set import RuleSet, load_rule_set
+from rewards.rules.stages import Contradiction, Scale, Staged, Staging, all_scales, closed
+from rewards.rules.symbols import read_symbol
 
 Policy = Literal["refuse", "quarantine", "repair"]
 ATTRIBUTES = ("side", "size", "count")

@@ -1,0 +1,1 @@
+"""Rule sets, the facts that they speak of, and facts compared with facts."""
