@@ -17,7 +17,7 @@ from scipy import stats
 
 from data_builders.curriculum_checks import opinion
 from data_builders.schema import provenance_of
-from rewards.closed_options import chosen, level_options
+from rewards.reading.closed_options import chosen, level_options
 from rewards.rules.compare import Comparison
 from rewards.rules.facts import Facts
 from rewards.rules.guidelines import Contradictory, together, worked_out

@@ -15,10 +15,10 @@ from typing import Any
 from data_builders.open_i import RULE_SET, TAGS, Report, open_i
 from data_builders.schema import Quarantined
 from rewards.config.strict_yaml import InputError
-from rewards.reading import phrase_pattern, read
+from rewards.reading.reading import phrase_pattern, read
+from rewards.reading.sections import sentences
 from rewards.rules.facts import Polarity
 from rewards.rules.rule_set import RuleSet, load_rule_set
-from rewards.sections import sentences
 
 DENIED = re.compile(r"\b(?:no|not|without)\b", re.IGNORECASE)
 SHOWN = 10

@@ -43,7 +43,7 @@ from rewards.box_space import BoxSpace
 from rewards.boxes import parse_boxes
 from rewards.config.json_lines import json_value, read_json
 from rewards.config.strict_yaml import InputError
-from rewards.reading import read
+from rewards.reading.reading import read
 from rewards.rules.rule_set import RuleSet, load_rule_set
 
 MAX_NEW_TOKENS = {"closed": 8, "box": 32, "report": 96, "dialogue": 32}

@@ -10,7 +10,7 @@ from rewards.config.json_lines import json_lines
 from rewards.config.overrides import knob_values
 from rewards.config.strict_yaml import InputError, nearest, read_text
 from rewards.loading import BatchReward, Reward, load_reward
-from rewards.reading import read
+from rewards.reading.reading import read
 from rewards.row_types import as_columns, column_fault, response_fault, row_faults
 from rewards.rules.faults import label_faults
 from rewards.rules.rule_set import RuleSet, load_rule_set

@@ -13,9 +13,9 @@ from alignment.reward_functions import loaded_reward
 from data_builders.schema import message_text
 from rewards.attacks import tagged
 from rewards.box_space import Units, in_written_units
-from rewards.box_text import box_places
 from rewards.config.strict_yaml import InputError
 from rewards.loading import Reward, knobs_of
+from rewards.reading.box_text import box_places
 
 ROWS_A_TASK = 12
 SLACK = 1e-9

@@ -20,11 +20,11 @@ from alignment.dialogue_outcomes import DIALOGUE_RATIOS, dialogue_counts, ratios
 from alignment.unjudged import why_unjudged
 from data_builders.schema import message_text
 from rewards.answers.final_answer import final_answer
-from rewards.box_absence import says_none
 from rewards.box_space import Units, answered_boxes, true_boxes
-from rewards.box_text import written_boxes
 from rewards.boxes import MAX_BOXES, iou_matrix, is_valid, match_boxes
-from rewards.reading import RulesKey, read
+from rewards.reading.box_absence import says_none
+from rewards.reading.box_text import written_boxes
+from rewards.reading.reading import RulesKey, read
 from rewards.rules.compare import Comparison, compare
 from rewards.rules.facts import Facts, Finding
 from rewards.rules.rule_set import RuleSet, load_rule_set

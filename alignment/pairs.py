@@ -38,7 +38,7 @@ from data_builders.render import report
 from data_builders.schema import assistant_turn, message_text
 from rewards.config.strict_yaml import InputError
 from rewards.llm_spec import open_llm
-from rewards.reading import read
+from rewards.reading.reading import read
 from rewards.rules.facts import Facts
 from rewards.rules.rule_set import load_rule_set
 from rewards.severity import errors_of

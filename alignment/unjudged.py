@@ -11,7 +11,7 @@ from typing import Any
 
 from alignment.capability_outcomes import judged
 from rewards.config.strict_yaml import InputError
-from rewards.reading import read
+from rewards.reading.reading import read
 from rewards.rules.facts import Facts
 from rewards.rules.rule_set import RuleSet, load_rule_set
 

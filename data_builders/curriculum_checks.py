@@ -13,7 +13,7 @@ from data_builders.qa_generators import Case
 from rewards.answers.measurements import measurements
 from rewards.llm_checks import ItemChecks
 from rewards.llm_lists import Item
-from rewards.reading import read
+from rewards.reading.reading import read
 from rewards.rules.compare import compare
 from rewards.rules.facts import Facts, Polarity
 from rewards.rules.guidelines import read_level

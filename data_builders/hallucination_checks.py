@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rewards.reading import read
+from rewards.reading.reading import read
 from rewards.rules.compare import compare
 from rewards.rules.facts import Facts
 from rewards.rules.rule_set import load_rule_set

@@ -1,17 +1,17 @@
 """A clinician's report as facts: findings with negation, doubt, size and region, and the stage where one is stated.
 
-The reader is ``rewards.reading``; here stands what a report needs on top: other words for a region, image sides as
+The reader is ``rewards.reading.reading``; here stands what a report needs on top: other words for a region, image sides as
 regions of the eye, and the sentence with the stage. What a report does not name is not known. Left out: several
 studies in one report.
 """
 
 import re
 
-from rewards.reading import read
+from rewards.reading.reading import read
+from rewards.reading.sections import sentences
 from rewards.rules.facts import Facts
 from rewards.rules.guidelines import read_level
 from rewards.rules.rule_set import RuleSet
-from rewards.sections import sentences
 
 NASAL_SIDE = {"left": "left", "right": "right"}
 """On which side of the image the nose is, by eye."""

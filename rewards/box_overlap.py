@@ -10,10 +10,10 @@ Left out: labels (``finding_boxes``) and MedMO's published L1 + GIoU formula (``
 
 from typing import Literal
 
-from rewards.box_absence import says_none
 from rewards.box_space import BoxSpace, Sizes, Units, answered_boxes, true_boxes
 from rewards.boxes import MAX_BOXES, best_pairs, giou, iou, is_valid, table_of
 from rewards.config.knobs import Amount
+from rewards.reading.box_absence import says_none
 from rewards.tasks import BOXED
 
 BOUNDS = (0.0, 1.0)

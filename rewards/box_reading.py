@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass
 
 from rewards.answers.final_answer import answer_region
-from rewards.box_text import MAX_BOXES, Place, box_places, is_valid
 from rewards.config.json_lines import json_reply
+from rewards.reading.box_text import MAX_BOXES, Place, box_places, is_valid
 from rewards.rules.facts import Box
 
 JSON_LABEL = re.compile(r"""["'](?:label|name|class|category)["']\s{0,40}:\s{0,40}["']([^"'{}\[\]]{1,80})["']""")

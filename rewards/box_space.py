@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any, Literal
 
-from rewards.box_text import box_places, written_boxes
 from rewards.config.strict_yaml import InputError
+from rewards.reading.box_text import box_places, written_boxes
 from rewards.rules.facts import Box
 
 BoxSpace = Literal["grid", "0-1", "0-100", "0-1000", "0-1024", "pixels", "processed"]

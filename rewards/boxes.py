@@ -12,7 +12,7 @@ from math import hypot
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from rewards.box_text import MAX_BOXES, is_valid, labelled_boxes, parse_boxes
+from rewards.reading.box_text import MAX_BOXES, is_valid, labelled_boxes, parse_boxes
 from rewards.rules.facts import Box
 
 __all__ = [

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from rewards.answers.final_answer import answer_region
 from rewards.finding_f1 import components as finding_components
 from rewards.judging import DIMENSIONS, Dimension, Pair, Verdict
-from rewards.reading import read
+from rewards.reading.reading import read
 from rewards.rules.facts import Facts
 from rewards.rules.rule_set import load_rule_set
 

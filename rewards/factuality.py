@@ -13,7 +13,7 @@ from functools import lru_cache
 from rewards.answers.final_answer import answer_region
 from rewards.answers.measurements import Measurement, measurements
 from rewards.config.knobs import Amount, Share
-from rewards.reading import Reading, phrase_pattern, read
+from rewards.reading.reading import Reading, phrase_pattern, read
 from rewards.rules.compare import claims_nothing
 from rewards.rules.facts import Facts, Finding, Unsupported
 from rewards.rules.rule_set import RuleSet, load_rule_set

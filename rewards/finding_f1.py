@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from rewards.answers.final_answer import answer_region
 from rewards.config.knobs import Amount, Share
-from rewards.reading import Reading, read
+from rewards.reading.reading import Reading, read
 from rewards.rules.compare import claims_nothing, compare
 from rewards.rules.facts import Facts, Finding, Unsupported
 from rewards.rules.rule_set import load_rule_set

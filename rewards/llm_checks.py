@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from rewards.llm_lists import Item, is_refusal
-from rewards.reading import read
+from rewards.reading.reading import read
 from rewards.rules.compare import compare
 from rewards.rules.facts import Facts
 from rewards.rules.rule_set import load_rule_set

@@ -3,7 +3,7 @@
 Left out: errors that no rule set names, such as a wrong place.
 """
 
-from rewards.reading import read
+from rewards.reading.reading import read
 from rewards.rules.compare import compare
 from rewards.rules.facts import Facts
 from rewards.rules.rule_set import ErrorKind, load_rule_set

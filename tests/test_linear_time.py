@@ -36,11 +36,8 @@ from rewards.answers.declining import declines, doubts, turns_round
 from rewards.answers.final_answer import answer_region, num_words
 from rewards.answers.label_accuracy import labels, polarity
 from rewards.answers.measurements import is_number, measurements, number_matches
-from rewards.assertion import assertions
 from rewards.box_reading import read_boxes
-from rewards.box_text import is_empty_list, labelled_boxes, parse_boxes
 from rewards.cider import cider_d
-from rewards.closed_options import chosen, presence_options
 from rewards.config.json_lines import json_lines, json_reply
 from rewards.config.printable import printable
 from rewards.config.strict_yaml import InputError
@@ -49,17 +46,20 @@ from rewards.consultation import read_cmtmedqa, read_dialogue, read_meddiagnose
 from rewards.debate import read_score
 from rewards.dialogue import decision_of
 from rewards.judging import quoted, read_verdict
-from rewards.laterality import near_words, side_of
 from rewards.llm_checks import ItemChecks
 from rewards.llm_lists import Item, parse_items
 from rewards.llm_reply import completion_from
 from rewards.loading import available, load_reward
-from rewards.normal_phrases import normal_pattern, phrases_in
-from rewards.reading import phrase_pattern, read
+from rewards.reading.assertion import assertions
+from rewards.reading.box_text import is_empty_list, labelled_boxes, parse_boxes
+from rewards.reading.closed_options import chosen, presence_options
+from rewards.reading.laterality import near_words, side_of
+from rewards.reading.normal_phrases import normal_pattern, phrases_in
+from rewards.reading.reading import phrase_pattern, read
+from rewards.reading.sections import sentences
 from rewards.report_metrics import rouge_l_f1
 from rewards.rules.rule_set import FindingRule, load_rule_set
 from rewards.rules.symbols import read_symbol
-from rewards.sections import sentences
 
 CHEST, RETINA = load_rule_set("chest_xray"), load_rule_set("retina_amd")
 PRESENCE = presence_options(FindingRule(phrases=["nodule", "nodules"]))

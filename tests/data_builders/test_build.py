@@ -17,7 +17,7 @@ from data_builders.images import ImageError, inside, open_image
 from data_builders.schema import Quarantined, Sample, message_text
 from data_builders.splits import check_disjoint, split_of
 from rewards.config.strict_yaml import InputError
-from rewards.reading import read
+from rewards.reading.reading import read
 from rewards.rules.facts import Facts, Finding
 from rewards.rules.rule_set import load_rule_set
 

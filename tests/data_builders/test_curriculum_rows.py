@@ -22,7 +22,7 @@ from data_builders.report_facts import report_facts
 from data_builders.schema import Sample, message_text
 from rewards.config.strict_yaml import InputError
 from rewards.llm_lists import Item
-from rewards.reading import read
+from rewards.reading.reading import read
 from rewards.rules.facts import Facts, Finding
 from rewards.rules.guidelines import read_level, worked_out
 from rewards.rules.rule_set import load_rule_set

@@ -11,7 +11,7 @@ from data_builders.corrupt import corrupt
 from data_builders.render import report, sentence
 from rewards.factuality import factuality
 from rewards.finding_f1 import finding_f1
-from rewards.reading import read
+from rewards.reading.reading import read
 from rewards.rules.facts import Facts, Finding
 from rewards.rules.rule_set import load_rule_set, shipped
 from tests.data_builders.test_words import findings_of

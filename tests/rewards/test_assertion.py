@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.assertion import assertions, lowered
+from rewards.reading.assertion import assertions, lowered
 
 
 def said(sentence, *phrases):

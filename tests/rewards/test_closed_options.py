@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.closed_options import ABSENT, PRESENT, chosen, in_order, level_options, presence_options
+from rewards.reading.closed_options import ABSENT, PRESENT, chosen, in_order, level_options, presence_options
 from rewards.rules.guidelines import together
 from rewards.rules.rule_set import load_rule_set
 

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from rewards.config.strict_yaml import InputError
-from rewards.reading import read
+from rewards.reading.reading import read
 from rewards.rules.rule_set import load_rule_set, read_rule_set, shipped
 
 REPORT, CHEST, ECG = (load_rule_set(name) for name in ("chest_report", "chest_xray", "ecg_intervals"))

@@ -7,7 +7,7 @@ from rewards.factuality import components as factuality_components
 from rewards.factuality import factuality
 from rewards.finding_f1 import components, finding_f1
 from rewards.loading import load_reward
-from rewards.reading import read
+from rewards.reading.reading import read
 from rewards.rules.compare import claims_nothing, compare
 from rewards.rules.facts import Facts, Finding
 from rewards.rules.rule_set import load_rule_set

@@ -1,6 +1,6 @@
 import pytest
 
-from rewards.reading import read
+from rewards.reading.reading import read
 from rewards.rules.rule_set import load_rule_set
 
 RULES = load_rule_set("chest_xray")

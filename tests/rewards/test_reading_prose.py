@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.reading import MAX_CHARACTERS, read
+from rewards.reading.reading import MAX_CHARACTERS, read
 from rewards.rules.rule_set import load_rule_set
 
 PHANTOM = load_rule_set("chest_xray")

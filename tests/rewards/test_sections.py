@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.sections import asserting, sentences
+from rewards.reading.sections import asserting, sentences
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ NODULE, EFFUSION = "There is a small nodule on the left.", "There is a large eff
     ],
 )
 def test_the_gravest_error_counts(response, errors, want):
-    from rewards.reading import read
+    from rewards.reading.reading import read
 
     assert errors_of(TRUTH, read(response, CHEST).facts) == errors
     assert severity_of(TRUTH, response) == (None if want is None else pytest.approx(want))

@@ -9,7 +9,7 @@ from rewards.answers.final_answer import answer_region
 from rewards.attacks import Asked
 from rewards.boxes import iou, parse_boxes
 from rewards.loading import load_reward
-from rewards.reading import read
+from rewards.reading.reading import read
 from rewards.rules.facts import Facts
 from rewards.rules.rule_set import load_rule_set
 from rewards.truth_attacks import ADDITIONS, BASELINES, FALSEHOODS, HEDGES, OTHER_ANSWERS, stated

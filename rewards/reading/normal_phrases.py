@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 
-from rewards.assertion import lowered, lowered_assertions
+from rewards.reading.assertion import lowered, lowered_assertions
 
 AROUND = 48
 """So many characters before a phrase and behind it may hold what its part of the sentence begins and ends with."""

@@ -5,8 +5,8 @@ row asks about (``target``), as the rule set reads it; where the row names no ta
 """
 
 from rewards.answers.final_answer import answer_region
-from rewards.box_text import written_boxes
-from rewards.reading import read
+from rewards.reading.box_text import written_boxes
+from rewards.reading.reading import read
 from rewards.rules.rule_set import load_rule_set
 
 

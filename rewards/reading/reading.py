@@ -1,7 +1,7 @@
 """Reading: a text parsed back into facts, by the phrases of a rule set, with negation and uncertainty.
 
 Sections that assert nothing (indication, history, comparison, technique) are skipped; sentences are read one by one,
-in linear time, each phrase with the cue that holds for it (`rewards.assertion`). A phrase may leave words open:
+in linear time, each phrase with the cue that holds for it (`rewards.reading.assertion`). A phrase may leave words open:
 ``heart ... enlarged`` is read from "the heart is mildly enlarged". A normal phrase ("no acute disease") denies the
 findings that the rule set lists, but for those that the text says something else of: a statement about one finding
 outweighs one about all. Left out: findings spread over two sentences, and what one finding implies for another.
@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from rewards.assertion import lowered, lowered_assertions
-from rewards.box_text import labelled_boxes
-from rewards.laterality import BILATERAL, Near, near_words, nearest_word, side_of
-from rewards.normal_phrases import folded, normal_pattern, phrases_in
+from rewards.reading.assertion import lowered, lowered_assertions
+from rewards.reading.box_text import labelled_boxes
+from rewards.reading.laterality import BILATERAL, Near, near_words, nearest_word, side_of
+from rewards.reading.normal_phrases import folded, normal_pattern, phrases_in
+from rewards.reading.sections import sentences
 from rewards.rules.facts import Box, Facts, Finding, Polarity
 from rewards.rules.rule_set import FindingRule, RuleSet
-from rewards.sections import sentences
 
 OPEN_WORDS = r"(?: (?!(?:normal|with|and|without|or|within normal|limits|but|no)\b)[\w'/-]+){0,7}? "
 MAX_CHARACTERS = 200_000

@@ -1,0 +1,1 @@
+"""Words read back into facts: findings, sides, boxes, and what is denied."""
