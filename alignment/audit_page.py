@@ -10,8 +10,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from alignment.audit import Audit, Scorer
 from alignment.audit_rows import asked_of
 from rewards.attacks import ATTACKS, Asked, Attack, imperfect
-from rewards.box_space import Units
-from rewards.boxes import parse_boxes
+from rewards.boxes.coordinate_space import Units
+from rewards.boxes.geometry import parse_boxes
 
 NUM_PICTURES = 3
 SHOWN = ("whole image", "central box", "box spam", "edge touching (knows the truth)")

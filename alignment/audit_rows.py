@@ -8,7 +8,7 @@ from typing import Any
 from alignment.box_units import with_units
 from data_builders.schema import message_text
 from rewards.attacks import Asked
-from rewards.box_space import Units
+from rewards.boxes.coordinate_space import Units
 from rewards.config.strict_yaml import InputError
 from rewards.dialogue import Dialogue, read_dialogue
 from rewards.rules.facts import Facts

@@ -25,7 +25,7 @@ from alignment.ranks import over_ranks
 from data_builders.lesion_heat import GivenBoxes
 from data_builders.lesion_noise import NoiseSettings, elsewhere, mask_of, noised_under
 from data_builders.seeds import seeded
-from rewards.box_space import Units
+from rewards.boxes.coordinate_space import Units
 from rewards.config.strict_yaml import InputError
 from rewards.rules.facts import Facts
 from rewards.rules.rule_set import load_rule_set

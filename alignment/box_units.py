@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from rewards.box_space import BoxSpace, Units, outside
+from rewards.boxes.coordinate_space import BoxSpace, Units, outside
 from rewards.config.json_lines import read_json
 from rewards.config.strict_yaml import InputError, nearest, read_yaml
 

@@ -19,8 +19,8 @@ from alignment.reward_functions import AwaitedReward, TrlReward, response_text
 from alignment.reward_sections import CanarySection
 from rewards.answers.final_answer import final_answer
 from rewards.attacks import ATTACKS
-from rewards.box_space import BoxSpace, Units, answered_boxes, in_written_units
-from rewards.boxes import area, clipped, is_valid
+from rewards.boxes.coordinate_space import BoxSpace, Units, answered_boxes, in_written_units
+from rewards.boxes.geometry import area, clipped, is_valid
 from rewards.combination import weighted_sum
 from rewards.rules.facts import Box
 

@@ -39,8 +39,8 @@ from data_builders.interruptions import stands
 from data_builders.row_checks import Check, check_rows
 from data_builders.schema import message_text
 from data_builders.written_rows import UNKNOWN
-from rewards.box_space import BoxSpace
-from rewards.boxes import parse_boxes
+from rewards.boxes.coordinate_space import BoxSpace
+from rewards.boxes.geometry import parse_boxes
 from rewards.config.json_lines import json_value, read_json
 from rewards.config.strict_yaml import InputError
 from rewards.reading.reading import read

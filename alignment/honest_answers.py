@@ -12,7 +12,7 @@ from alignment.recipe import Recipe, columns_of, kept_places, parquet
 from alignment.reward_functions import loaded_reward
 from data_builders.schema import message_text
 from rewards.attacks import tagged
-from rewards.box_space import Units, in_written_units
+from rewards.boxes.coordinate_space import Units, in_written_units
 from rewards.config.strict_yaml import InputError
 from rewards.loading import Reward, knobs_of
 from rewards.reading.box_text import box_places

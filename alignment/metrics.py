@@ -20,15 +20,15 @@ from alignment.dialogue_outcomes import DIALOGUE_RATIOS, dialogue_counts, ratios
 from alignment.unjudged import why_unjudged
 from data_builders.schema import message_text
 from rewards.answers.final_answer import final_answer
-from rewards.box_space import Units, answered_boxes, true_boxes
-from rewards.boxes import MAX_BOXES, iou_matrix, is_valid, match_boxes
+from rewards.boxes.coordinate_space import Units, answered_boxes, true_boxes
+from rewards.boxes.geometry import MAX_BOXES, iou_matrix, is_valid, match_boxes
+from rewards.boxes.sequence_boxes import components as sequence_components
 from rewards.reading.box_absence import says_none
 from rewards.reading.box_text import written_boxes
 from rewards.reading.reading import RulesKey, read
 from rewards.rules.compare import Comparison, compare
 from rewards.rules.facts import Facts, Finding
 from rewards.rules.rule_set import RuleSet, load_rule_set
-from rewards.sequence_boxes import components as sequence_components
 
 HIT_IOU = 0.5
 SEVERE = 0.8
@@ -301,7 +301,7 @@ def _severities(judged: Comparison, rules: RuleSet) -> dict[str, float]:
 def _box_outcome(row: Mapping[str, Any], words: str, about: dict[str, Any]) -> Outcome:
     """IoU summed over the true boxes under the best matching; a miss and an unread answer add 0.
 
-    All in the truth's units, into which the answer is brought (``rewards.box_space``).
+    All in the truth's units, into which the answer is brought (``rewards.boxes.coordinate_space``).
     """
     units = Units.of(row)
     said = answered_boxes(words, units)

@@ -13,7 +13,7 @@ from alignment.curriculum_section import CurriculumSection
 from alignment.reward_sections import CanarySection, CombinationSection
 from data_builders.build_spec import Relevance
 from data_builders.lesion_noise import NoiseSettings
-from rewards.box_space import BoxSpace
+from rewards.boxes.coordinate_space import BoxSpace
 from rewards.config.overrides import Override, with_overrides
 from rewards.config.strict_yaml import InputError, fault_lines, nearest, read_yaml, regular
 from rewards.llm_spec import LlmSpec
@@ -94,7 +94,7 @@ class DataSection(_Strict):
     (``cut``: answers lose their end). ``batch_tokens``: batches of at most so many tokens instead of so many rows (sft
     and dpo). ``largest_first``: the first batch of the run is the largest, so that what does not fit memory fails at
     once. ``curriculum``: SFT along the stages of the rows (see ``curriculum_section.py``). ``box_space``: the units in
-    which the model states boxes, such as ``0-1000``; ``grid``: as the rows do (see ``rewards/box_space.py``).
+    which the model states boxes, such as ``0-1000``; ``grid``: as the rows do (see ``rewards/boxes/coordinate_space.py``).
     """
 
     train: str

@@ -18,7 +18,7 @@ from data_builders.build_spec import SOURCES
 from data_builders.card import LICENCES
 from data_builders.relevance import Missing, Normalisation
 from data_builders.schema import RowKind
-from rewards.box_space import BoxSpace
+from rewards.boxes.coordinate_space import BoxSpace
 from rewards.config.strict_yaml import InputError
 from rewards.dialogue import Scenario
 from rewards.loading import available, available_batched

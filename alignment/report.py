@@ -18,7 +18,7 @@ from alignment.capability_outcomes import capability_tables, rights
 from alignment.dialogue_pages import confusion_tables, dialogues_to_read
 from alignment.metrics import LOWER_IS_BETTER, MACROS, RATIOS
 from alignment.run_comparison import mcnemar_tables
-from rewards.box_space import Extent, Units
+from rewards.boxes.coordinate_space import Extent, Units
 from rewards.config.json_lines import read_json, read_json_lines
 
 NUM_PICTURES = 12

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from alignment.recipe import RewardEntry
-from rewards.box_space import BoxSpace
+from rewards.boxes.coordinate_space import BoxSpace
 from rewards.config.strict_yaml import InputError
 from rewards.llm import Backend
 from rewards.llm_spec import LlmSpec

@@ -19,7 +19,7 @@ from PIL import Image
 
 from data_builders.images import ImageError, inside, open_image
 from data_builders.schema import Quarantined, Sample
-from rewards.boxes import area, iou
+from rewards.boxes.geometry import area, iou
 from rewards.config.strict_yaml import InputError, regular
 from rewards.rules.facts import Box, Facts, Finding
 

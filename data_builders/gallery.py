@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from data_builders.dialogues import transcript
 from data_builders.schema import message_text, provenance_of
-from rewards.boxes import parse_boxes
+from rewards.boxes.geometry import parse_boxes
 from rewards.config.json_lines import read_json
 from rewards.dialogue import read_dialogue
 from rewards.rules.facts import Box, Facts

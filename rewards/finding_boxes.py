@@ -3,9 +3,9 @@
 Left out: synonyms beyond the rule set's phrases; a label that the rule set does not know is a false box.
 """
 
-from rewards.box_reading import read_boxes
-from rewards.box_space import BoxSpace, Sizes, Units, true_boxes
-from rewards.boxes import best_pairs, iou, table_of
+from rewards.boxes.coordinate_space import BoxSpace, Sizes, Units, true_boxes
+from rewards.boxes.geometry import best_pairs, iou, table_of
+from rewards.boxes.reading import read_boxes
 from rewards.config.knobs import Amount
 from rewards.reading.box_absence import says_none
 from rewards.reading.reading import phrase_pattern

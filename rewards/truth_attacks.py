@@ -23,7 +23,7 @@ from rewards.attacks import (
     said_thrice,
     what_of,
 )
-from rewards.boxes import iou
+from rewards.boxes.geometry import iou
 from rewards.rules.facts import Box, Facts, Finding
 from rewards.rules.rule_set import FindingRule
 

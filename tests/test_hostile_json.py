@@ -34,7 +34,7 @@ from data_builders.schema import provenance_of
 from data_builders.slake import slake
 from data_builders.table import table
 from data_builders.vqa_rad import vqa_rad
-from rewards.box_reading import repair_level
+from rewards.boxes.reading import repair_level
 from rewards.config.json_lines import MAX_NESTING, json_lines, json_value, read_json, read_json_lines, read_json_list
 from rewards.config.strict_yaml import InputError
 from rewards.consultation import Consultation, read_cmtmedqa

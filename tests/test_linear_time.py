@@ -36,7 +36,7 @@ from rewards.answers.declining import declines, doubts, turns_round
 from rewards.answers.final_answer import answer_region, num_words
 from rewards.answers.label_accuracy import labels, polarity
 from rewards.answers.measurements import is_number, measurements, number_matches
-from rewards.box_reading import read_boxes
+from rewards.boxes.reading import read_boxes
 from rewards.cider import cider_d
 from rewards.config.json_lines import json_lines, json_reply
 from rewards.config.printable import printable

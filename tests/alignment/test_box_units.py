@@ -24,7 +24,7 @@ from alignment.report import _drawing
 from alignment.reward_functions import loaded_reward, trl_rewards
 from data_builders.build import build
 from data_builders.build_spec import BuildSpec
-from rewards.box_space import Units, in_written_units
+from rewards.boxes.coordinate_space import Units, in_written_units
 from rewards.config.strict_yaml import InputError
 from tests.alignment.conftest import SPEC
 

@@ -7,7 +7,7 @@ from alignment.combined_rewards import combined_rewards
 from alignment.recipe import read_recipe
 from alignment.reward_sections import CANARY_LIMITS, CanarySection
 from alignment.train import run
-from rewards.box_space import Units
+from rewards.boxes.coordinate_space import Units
 from rewards.config.strict_yaml import InputError
 
 pytestmark = pytest.mark.filterwarnings("default")  # third-party deprecations of trl and accelerate

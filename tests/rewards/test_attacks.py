@@ -3,7 +3,7 @@ import random
 import pytest
 
 from rewards.attacks import ATTACKS, Asked, imperfect, shifted, tagged
-from rewards.boxes import iou, parse_boxes
+from rewards.boxes.geometry import iou, parse_boxes
 from rewards.loading import load_reward
 from rewards.rules.facts import Facts
 from rewards.rules.rule_set import load_rule_set

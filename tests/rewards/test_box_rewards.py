@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rewards.box_comparison import SIZE, cases, comparison, contenders, random_boxes
-from rewards.boxes import iou
+from rewards.boxes.geometry import iou
+from rewards.boxes.medmo_box import cost, similarity
 from rewards.loading import load_reward
-from rewards.medmo_box import cost, similarity
 
 SPAN = st.tuples(st.integers(0, 80), st.integers(1, 20)).map(lambda s: (s[0], s[0] + s[1]))
 BOX = st.tuples(SPAN, SPAN).map(lambda s: [s[0][0], s[1][0], s[0][1], s[1][1]])

@@ -6,13 +6,13 @@ holds the other: their hull is then the larger of the two.
 
 import pytest
 
-from rewards import box_overlap as overlap_module
-from rewards import medmo_box as published_module
-from rewards import medmo_box_safe as safe_module
-from rewards.box_overlap import box_overlap
+from rewards.boxes import box_overlap as overlap_module
+from rewards.boxes import medmo_box as published_module
+from rewards.boxes import medmo_box_safe as safe_module
+from rewards.boxes.box_overlap import box_overlap
+from rewards.boxes.medmo_box import cost, medmo_box, similarity
+from rewards.boxes.medmo_box_safe import medmo_box_safe
 from rewards.config.strict_yaml import InputError
-from rewards.medmo_box import cost, medmo_box, similarity
-from rewards.medmo_box_safe import medmo_box_safe
 
 IMAGE = {"image_size": [[300, 400]]}
 SHAPE = {"width": 300, "height": 400}

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.boxes import (
+from rewards.boxes.geometry import (
     _assignments,
     area,
     best_pairs,

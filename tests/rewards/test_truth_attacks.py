@@ -7,7 +7,7 @@ import pytest
 
 from rewards.answers.final_answer import answer_region
 from rewards.attacks import Asked
-from rewards.boxes import iou, parse_boxes
+from rewards.boxes.geometry import iou, parse_boxes
 from rewards.loading import load_reward
 from rewards.reading.reading import read
 from rewards.rules.facts import Facts

@@ -10,8 +10,8 @@ Left out: labels (``finding_boxes``) and MedMO's published L1 + GIoU formula (``
 
 from typing import Literal
 
-from rewards.box_space import BoxSpace, Sizes, Units, answered_boxes, true_boxes
-from rewards.boxes import MAX_BOXES, best_pairs, giou, iou, is_valid, table_of
+from rewards.boxes.coordinate_space import BoxSpace, Sizes, Units, answered_boxes, true_boxes
+from rewards.boxes.geometry import MAX_BOXES, best_pairs, giou, iou, is_valid, table_of
 from rewards.config.knobs import Amount
 from rewards.reading.box_absence import says_none
 from rewards.tasks import BOXED
@@ -38,7 +38,7 @@ def box_overlap(
     ``giou`` is scaled as (GIoU + 1) / 2 and, unlike IoU, tells near from far misses. A box without area, or said
     before, is a false one; one that stands out of the image overlaps the less.
     Where no box is true, an answer that says so earns 1 (``box_absence``), any box and anything else 0; None where the
-    row has no box truth. ``box_space`` and the row's units: see ``rewards.box_space``.
+    row has no box truth. ``box_space`` and the row's units: see ``rewards.boxes.coordinate_space``.
 
     >>> box_overlap("nodule [[0,0,10,10]]", [[0, 0, 10, 10]]), box_overlap("somewhere", [[0, 0, 10, 10]])
     (1.0, 0.0)

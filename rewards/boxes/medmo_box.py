@@ -5,8 +5,8 @@ penalty 200 random boxes earn 0.88 on two true ones; ``clinalign audit --boxes``
 closes each of these. Left out: MedMO's other three signals (``closed_answer``, ``tag_count``, ``soft_overlong``).
 """
 
-from rewards.box_space import BoxSpace, Extent, Sizes, Units, answered_boxes, true_boxes
-from rewards.boxes import best_pairs, corner_distance, giou, table_of
+from rewards.boxes.coordinate_space import BoxSpace, Extent, Sizes, Units, answered_boxes, true_boxes
+from rewards.boxes.geometry import best_pairs, corner_distance, giou, table_of
 from rewards.config.knobs import Amount
 from rewards.config.strict_yaml import InputError
 from rewards.reading.box_absence import says_none

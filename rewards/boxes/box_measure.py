@@ -6,8 +6,8 @@ Train with ``box_overlap``.
 
 from typing import Literal
 
-from rewards.box_space import BoxSpace, Sizes, Units, answered_boxes, true_boxes
-from rewards.boxes import Table, best_pairs, iou, is_valid, table_of
+from rewards.boxes.coordinate_space import BoxSpace, Sizes, Units, answered_boxes, true_boxes
+from rewards.boxes.geometry import Table, best_pairs, iou, is_valid, table_of
 from rewards.config.knobs import Above, Share
 from rewards.reading.box_absence import says_none
 from rewards.reading.box_text import MAX_BOXES

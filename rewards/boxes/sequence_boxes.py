@@ -6,9 +6,9 @@ matched within each image. Left out: order among images that the question does n
 
 from collections.abc import Sequence
 
-from rewards.box_reading import read_boxes
-from rewards.box_space import BoxSpace, Sizes, Units, true_boxes
-from rewards.boxes import best_pairs, iou, table_of
+from rewards.boxes.coordinate_space import BoxSpace, Sizes, Units, true_boxes
+from rewards.boxes.geometry import best_pairs, iou, table_of
+from rewards.boxes.reading import read_boxes
 from rewards.config.knobs import Amount
 from rewards.reading.box_absence import says_none
 from rewards.rules.facts import Box

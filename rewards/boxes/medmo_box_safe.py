@@ -6,10 +6,10 @@ earned. So a whole-image box, a touching box, a repeated box and a hallucinated 
 the published form does, would pay for the risk (two boxes for one of two places: 0.75 against 0.5).
 """
 
-from rewards.box_space import BoxSpace, Extent, Sizes, Units, answered_boxes, true_boxes
-from rewards.boxes import MAX_BOXES, best_pairs, iou, is_valid, table_of
+from rewards.boxes.coordinate_space import BoxSpace, Extent, Sizes, Units, answered_boxes, true_boxes
+from rewards.boxes.geometry import MAX_BOXES, best_pairs, iou, is_valid, table_of
+from rewards.boxes.medmo_box import image_extent, similarity
 from rewards.config.knobs import Amount, Share
-from rewards.medmo_box import image_extent, similarity
 from rewards.reading.box_absence import says_none
 from rewards.rules.facts import Box
 from rewards.tasks import BOXED
