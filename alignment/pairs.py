@@ -39,9 +39,9 @@ from data_builders.schema import assistant_turn, message_text
 from rewards.config.strict_yaml import InputError
 from rewards.llm_spec import open_llm
 from rewards.reading.reading import read
+from rewards.reports.severity import errors_of
 from rewards.rules.facts import Facts
 from rewards.rules.rule_set import load_rule_set
-from rewards.severity import errors_of
 
 TURN = List({"role": Value("string"), "content": List({"type": Value("string"), "text": Value("string")})})
 FEATURES = Features(

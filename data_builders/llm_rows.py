@@ -20,8 +20,8 @@ from rewards.config.strict_yaml import InputError
 from rewards.debate import Debate, Panel, debates
 from rewards.llm import Completion, Failure, LlmClient, ask
 from rewards.llm_spec import LlmSpec, LocalBackend, open_llm
+from rewards.reports.severity import UNREAD, severity_of
 from rewards.rules.facts import Facts
-from rewards.severity import UNREAD, severity_of
 
 Row = dict[str, Any]
 

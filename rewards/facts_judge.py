@@ -7,9 +7,9 @@ from functools import lru_cache
 from types import MappingProxyType
 
 from rewards.answers.final_answer import answer_region
-from rewards.finding_f1 import components as finding_components
 from rewards.judging import DIMENSIONS, Dimension, Pair, Verdict
 from rewards.reading.reading import read
+from rewards.reports.finding_f1 import components as finding_components
 from rewards.rules.facts import Facts
 from rewards.rules.rule_set import load_rule_set
 

@@ -37,7 +37,6 @@ from rewards.answers.final_answer import answer_region, num_words
 from rewards.answers.label_accuracy import labels, polarity
 from rewards.answers.measurements import is_number, measurements, number_matches
 from rewards.boxes.reading import read_boxes
-from rewards.cider import cider_d
 from rewards.config.json_lines import json_lines, json_reply
 from rewards.config.printable import printable
 from rewards.config.strict_yaml import InputError
@@ -57,7 +56,8 @@ from rewards.reading.laterality import near_words, side_of
 from rewards.reading.normal_phrases import normal_pattern, phrases_in
 from rewards.reading.reading import phrase_pattern, read
 from rewards.reading.sections import sentences
-from rewards.report_metrics import rouge_l_f1
+from rewards.reports.cider import cider_d
+from rewards.reports.report_metrics import rouge_l_f1
 from rewards.rules.rule_set import FindingRule, load_rule_set
 from rewards.rules.symbols import read_symbol
 

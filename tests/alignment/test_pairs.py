@@ -16,9 +16,9 @@ from data_builders.relevance import weights_of
 from data_builders.render import report
 from data_builders.schema import message_text
 from rewards.config.strict_yaml import InputError
+from rewards.reports.severity import errors_of
 from rewards.rules.facts import Facts, Finding
 from rewards.rules.rule_set import load_rule_set
-from rewards.severity import errors_of
 
 CHEST = load_rule_set("chest_xray")
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from data_builders.corrupt import corrupt, options
 from data_builders.render import report
-from rewards.finding_f1 import finding_f1
+from rewards.reports.finding_f1 import finding_f1
 from rewards.rules.facts import Facts, Finding
 from rewards.rules.rule_set import load_rule_set
 

@@ -12,8 +12,8 @@ from data_builders.llm_rows import asker, relevance_of
 from data_builders.schema import message_text
 from rewards.config.strict_yaml import InputError
 from rewards.llm_spec import LlmSpec, open_llm
+from rewards.reports.severity import UNREAD
 from rewards.rules.facts import Facts, Finding
-from rewards.severity import UNREAD
 
 FALSE = "There is a large pneumothorax on the left."
 SPEC = {

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from data_builders.corrupt import corrupt
 from data_builders.render import report, sentence
-from rewards.factuality import factuality
-from rewards.finding_f1 import finding_f1
 from rewards.reading.reading import read
+from rewards.reports.factuality import factuality
+from rewards.reports.finding_f1 import finding_f1
 from rewards.rules.facts import Facts, Finding
 from rewards.rules.rule_set import load_rule_set, shipped
 from tests.data_builders.test_words import findings_of

@@ -3,11 +3,11 @@
 import pytest
 
 from rewards.config.strict_yaml import InputError
-from rewards.factuality import components as factuality_components
-from rewards.factuality import factuality
-from rewards.finding_f1 import components, finding_f1
 from rewards.loading import load_reward
 from rewards.reading.reading import read
+from rewards.reports.factuality import components as factuality_components
+from rewards.reports.factuality import factuality
+from rewards.reports.finding_f1 import components, finding_f1
 from rewards.rules.compare import claims_nothing, compare
 from rewards.rules.facts import Facts, Finding
 from rewards.rules.rule_set import load_rule_set

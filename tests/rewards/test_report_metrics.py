@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 
-from rewards.cider import cider_d, document_frequency, item_score
 from rewards.loading import load_reward
-from rewards.report_metrics import has_wordnet, num_common, report_metrics, rouge_l_f1, sentence_bleu
-from rewards.report_overlap import report_overlap
+from rewards.reports.cider import cider_d, document_frequency, item_score
+from rewards.reports.report_metrics import has_wordnet, num_common, report_metrics, rouge_l_f1, sentence_bleu
+from rewards.reports.report_overlap import report_overlap
 
 REFERENCES = ["no effusion is seen on the left", "a small nodule is seen on the right", "the heart is enlarged"]
 

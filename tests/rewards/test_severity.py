@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from data_builders.corrupt import options
 from data_builders.render import report
+from rewards.reports.severity import errors_of, severity_of
 from rewards.rules.compare import Comparison
 from rewards.rules.facts import Facts, Finding
 from rewards.rules.rule_set import load_rule_set
-from rewards.severity import errors_of, severity_of
 
 CHEST = load_rule_set("chest_xray")
 TRUTH = Facts(

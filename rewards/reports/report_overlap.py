@@ -8,8 +8,8 @@ paid only as far as the findings agree. CIDEr-D needs the document frequencies o
 from typing import Literal
 
 from rewards.answers.final_answer import answer_region
-from rewards.finding_f1 import finding_f1
-from rewards.report_metrics import rouge_l_f1, sentence_bleu
+from rewards.reports.finding_f1 import finding_f1
+from rewards.reports.report_metrics import rouge_l_f1, sentence_bleu
 from rewards.rules.facts import Facts
 
 BOUNDS = (0.0, 1.0)

@@ -6,7 +6,7 @@ its table of all pairs of words would take minutes and gigabytes for texts of 10
 
 from collections.abc import Sequence
 
-from rewards.cider import cider_d
+from rewards.reports.cider import cider_d
 
 
 def report_metrics(responses: Sequence[str], references: Sequence[str]) -> dict[str, float]:
@@ -88,6 +88,6 @@ def meteor(response: str, reference: str) -> float:
     """METEOR of one text by nltk, 0-1."""
     from nltk.translate.meteor_score import single_meteor_score
 
-    from rewards.cider import words
+    from rewards.reports.cider import words
 
     return float(single_meteor_score(words(reference), words(response)))
