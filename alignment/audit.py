@@ -29,7 +29,7 @@ from rewards.attacks import Asked, tagged
 from rewards.boxes.coordinate_space import BoxSpace, Units, in_written_units
 from rewards.combination import as_table, weighted_sum
 from rewards.config.strict_yaml import InputError, nearest
-from rewards.dialogue import Dialogue, Responses
+from rewards.dialogues.dialogue import Dialogue, Responses
 
 SLACK = 1e-6
 HELD_OUT = {"box": "mean_iou", "report": "finding_f1"}

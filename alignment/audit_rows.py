@@ -10,7 +10,7 @@ from data_builders.schema import message_text
 from rewards.attacks import Asked
 from rewards.boxes.coordinate_space import Units
 from rewards.config.strict_yaml import InputError
-from rewards.dialogue import Dialogue, read_dialogue
+from rewards.dialogues.dialogue import Dialogue, read_dialogue
 from rewards.rules.facts import Facts
 from rewards.rules.rule_set import load_rule_set
 

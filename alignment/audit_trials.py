@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rewards import attacks, dialogue_attacks, truth_attacks
-from rewards.dialogue import Dialogue, Responses
+from rewards.dialogues.dialogue import Dialogue, Responses
 
 HONEST, IMPERFECT = "honest", "imperfect"
 Said = Callable[[Any, random.Random], Responses | None]

@@ -16,7 +16,7 @@ from alignment.recipe import Recipe
 from alignment.shared_grpo import undecoded
 from data_builders.dialogues import transcript
 from rewards.config.strict_yaml import InputError
-from rewards.dialogue import Dialogue, read_dialogue
+from rewards.dialogues.dialogue import Dialogue, read_dialogue
 
 logger = logging.getLogger(__name__)
 

@@ -17,11 +17,11 @@ from alignment.dialogue_credit import over_tokens, turn_advantages, turn_returns
 from alignment.dialogue_rollout import Conversation, Sampled, inputs_so_far, num_sampled, opened, roll_out
 from alignment.recipe import DialogueSection
 from alignment.resuming import ResumableGenerations
-from rewards.dialogue import read_dialogue
+from rewards.dialogues.dialogue import read_dialogue
 
 
 class DialogueTrainer(ResumableGenerations, GRPOTrainer):  # pyright: ignore[reportIncompatibleMethodOverride]
-    """TRL's GRPOTrainer on rows with a column ``dialogue`` (see ``rewards.dialogue``). ``max_context``: in tokens."""
+    """TRL's GRPOTrainer on rows with a column ``dialogue`` (see ``rewards.dialogues.dialogue``). ``max_context``: in tokens."""
 
     def __init__(self, *, dialogue: DialogueSection, max_context: int | None, **rest: Any) -> None:
         self.dialogue, self.max_context = dialogue, max_context

@@ -4,8 +4,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rewards.dialogue import Dialogue, Turn, clinician_says, read_dialogue, readings
-from rewards.dialogue_metrics import confusions, outcome
+from rewards.dialogues.dialogue import Dialogue, Turn, clinician_says, read_dialogue, readings
+from rewards.dialogues.dialogue_metrics import confusions, outcome
 from rewards.rules.symbols import SymbolReading
 
 NUM_DIALOGUES = 12

@@ -13,7 +13,7 @@ import torch
 from alignment.dialogue_turns import after_answer
 from alignment.generation import model_inputs
 from data_builders.schema import Message, assistant_turn, user_turn
-from rewards.dialogue import Dialogue, clinician_says, read_dialogue, readings
+from rewards.dialogues.dialogue import Dialogue, clinician_says, read_dialogue, readings
 
 CLINICIAN = -1
 """In ``turn_of_token``: a token that the model did not sample."""

@@ -20,7 +20,7 @@ from data_builders.relevance import Missing, Normalisation
 from data_builders.schema import RowKind
 from rewards.boxes.coordinate_space import BoxSpace
 from rewards.config.strict_yaml import InputError
-from rewards.dialogue import Scenario
+from rewards.dialogues.dialogue import Scenario
 from rewards.loading import available, available_batched
 from rewards.rules.rule_set import read_rule_set, shipped
 from rewards.tasks import KNOWN as TASKS

@@ -16,7 +16,7 @@ from data_builders.relevance import IMAGE_SIDE, Missing, Normalisation, ScoredKi
 from data_builders.schema import Quarantined, RowKind, Sample, Task, Written
 from rewards.config.overrides import with_overrides
 from rewards.config.strict_yaml import fault_lines, nearest, read_yaml, validated
-from rewards.dialogue import Scenario
+from rewards.dialogues.dialogue import Scenario
 from rewards.llm_spec import LlmSpec
 
 SOURCES = (

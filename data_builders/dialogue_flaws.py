@@ -7,7 +7,7 @@ is learnt from it need not hang together, and reinforcement learning has somethi
 import random
 from dataclasses import dataclass
 
-from rewards.dialogue import Claim
+from rewards.dialogues.dialogue import Claim
 from rewards.rules.decision import Decision
 
 
@@ -32,7 +32,7 @@ class WeakAnnotator:
 
 
 def followed(decision: Decision, name: str, gold: str, claim: Claim) -> list[str]:
-    """The wrong answers to a node that follow from a wrong claim (see ``rewards.dialogue_consistency.yields``)."""
+    """The wrong answers to a node that follow from a wrong claim (see ``rewards.dialogues.dialogue_consistency.yields``)."""
     if claim.node == name:
         return [claim.symbol]
     answers = decision.nodes[name].answers

@@ -11,7 +11,7 @@ from data_builders.card import Tally
 from data_builders.dialogue_flaws import WeakAnnotator
 from data_builders.dialogues import Paraphraser, Writer, drawn_scenario, halves, transcript
 from data_builders.schema import RowKind
-from rewards.dialogue import Dialogue
+from rewards.dialogues.dialogue import Dialogue
 from rewards.rules.facts import Facts
 from rewards.rules.nodes import WordingSplit
 from rewards.rules.rule_set import RuleSet

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from data_builders.dialogue_flaws import WeakAnnotator
 from data_builders.schema import Message, assistant_turn, user_turn
-from rewards.dialogue import Claim, Dialogue, Scenario, Told, Turn, clinician_says
+from rewards.dialogues.dialogue import Claim, Dialogue, Scenario, Told, Turn, clinician_says
 from rewards.rules.decision import Decision, met
 from rewards.rules.evidence import Value
 from rewards.rules.facts import Facts

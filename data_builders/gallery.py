@@ -18,7 +18,7 @@ from data_builders.dialogues import transcript
 from data_builders.schema import message_text, provenance_of
 from rewards.boxes.geometry import parse_boxes
 from rewards.config.json_lines import read_json
-from rewards.dialogue import read_dialogue
+from rewards.dialogues.dialogue import read_dialogue
 from rewards.rules.facts import Box, Facts
 
 NUM_IMAGES = 24

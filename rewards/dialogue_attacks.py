@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Mapping
 
 from rewards.attacks import FILLER, FLATTERY
-from rewards.dialogue import Dialogue, Turn
+from rewards.dialogues.dialogue import Dialogue, Turn
 from rewards.rules.decision import Decision
 from rewards.rules.nodes import NOT_APPLICABLE
 

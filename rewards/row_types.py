@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from rewards.answers.choice_answer import option_named
 from rewards.config.json_lines import json_value
 from rewards.config.strict_yaml import InputError, nearest
-from rewards.dialogue import read_dialogue
+from rewards.dialogues.dialogue import read_dialogue
 from rewards.rules.facts import Facts
 from rewards.rules.rule_set import RuleSet, load_rule_set
 

@@ -43,7 +43,7 @@ from rewards.config.strict_yaml import InputError
 from rewards.config.yaml_nodes import bounded_yaml, yaml
 from rewards.consultation import read_cmtmedqa, read_dialogue, read_meddiagnose
 from rewards.debate import read_score
-from rewards.dialogue import decision_of
+from rewards.dialogues.dialogue import decision_of
 from rewards.judging import quoted, read_verdict
 from rewards.llm_checks import ItemChecks
 from rewards.llm_lists import Item, parse_items

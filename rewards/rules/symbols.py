@@ -83,7 +83,7 @@ def read_symbol(text: str, node: Node, *, claim: str | None = None) -> SymbolRea
 
     ``claim``: the symbol that the clinician suggested for this node, to which a bare yes or no then answers.
 
-    >>> from rewards.dialogue import decision_of
+    >>> from rewards.dialogues.dialogue import decision_of
     >>> diagnosis = decision_of("ecg_mi").nodes["diagnosis"]
     >>> read_symbol("Not a STEMI.", diagnosis).kind, read_symbol("This is an NSTEMI.", diagnosis).symbol
     ('not', 'nstemi')

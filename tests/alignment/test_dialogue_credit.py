@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from alignment.dialogue_credit import over_tokens, turn_advantages, turn_returns
-from rewards.dialogue import Dialogue, Turn
-from rewards.dialogue_consistency import dialogue_consistency
+from rewards.dialogues.dialogue import Dialogue, Turn
+from rewards.dialogues.dialogue_consistency import dialogue_consistency
 from rewards.loading import load_reward
 
 NAN = float("nan")

@@ -7,7 +7,7 @@ import pytest
 from alignment.dialogue_outcomes import dialogue_counts
 from alignment.dialogue_pages import confusion_tables, dialogues_to_read
 from alignment.metrics import score_answers, summarise
-from rewards.dialogue import Claim, Dialogue, Turn
+from rewards.dialogues.dialogue import Claim, Dialogue, Turn
 
 pytestmark = pytest.mark.filterwarnings("default")  # third-party deprecations of transformers
 GOLD = {"region": ("clot", "It is a clot."), "diagnosis": ("inadequate", "It is inconclusive.")}

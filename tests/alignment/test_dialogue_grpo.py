@@ -15,7 +15,7 @@ from alignment.dialogue_rollout import CLINICIAN
 from alignment.recipe import read_recipe
 from alignment.train import make_trainer, run
 from rewards.config.strict_yaml import InputError
-from rewards.dialogue import read_dialogue
+from rewards.dialogues.dialogue import read_dialogue
 
 pytestmark = pytest.mark.filterwarnings("default")
 TRAINER = {"max_completion_length": 400, "num_generations": 2, "loss_type": "grpo", "seed": 1, "max_steps": 1}

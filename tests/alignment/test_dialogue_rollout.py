@@ -7,7 +7,7 @@ from alignment.dialogue_turns import rendered
 from alignment.models import load_processor
 from alignment.tiny import build_tiny
 from data_builders.schema import assistant_turn, user_turn
-from rewards.dialogue import Dialogue, Told, Turn
+from rewards.dialogues.dialogue import Dialogue, Told, Turn
 
 ECG = [
     ("st_elevation", "level", "Is ST elevated?", "There is no ST elevation."),

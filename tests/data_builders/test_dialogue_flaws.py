@@ -14,9 +14,9 @@ from data_builders.build_spec import BuildSpec
 from data_builders.dialogue_flaws import WeakAnnotator, followed
 from data_builders.dialogues import Writer
 from data_builders.schema import message_text
-from rewards.dialogue import Claim, read_dialogue
-from rewards.dialogue_consistency import yields
-from rewards.dialogue_metrics import outcome
+from rewards.dialogues.dialogue import Claim, read_dialogue
+from rewards.dialogues.dialogue_consistency import yields
+from rewards.dialogues.dialogue_metrics import outcome
 from rewards.rules.facts import Facts
 from rewards.rules.rule_set import load_rule_set
 from rewards.rules.symbols import read_symbol

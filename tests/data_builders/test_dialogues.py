@@ -13,9 +13,9 @@ from data_builders.build_spec import BuildSpec
 from data_builders.dialogues import Writer, dialogue_fault, drawn_scenario, halves, ordered, transcript
 from data_builders.schema import message_text
 from rewards.config.strict_yaml import InputError
-from rewards.dialogue import Scenario, clinician_says, read_dialogue
-from rewards.dialogue_consistency import dialogue_consistency
-from rewards.dialogue_metrics import outcome
+from rewards.dialogues.dialogue import Scenario, clinician_says, read_dialogue
+from rewards.dialogues.dialogue_consistency import dialogue_consistency
+from rewards.dialogues.dialogue_metrics import outcome
 from rewards.rules.facts import Facts
 from rewards.rules.rule_set import load_rule_set, shipped
 from rewards.rules.symbols import read_symbol

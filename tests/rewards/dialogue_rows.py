@@ -1,6 +1,6 @@
 """Dialogues with given answers, for tests of rewards and metrics."""
 
-from rewards.dialogue import Claim, Dialogue, Turn, decision_of
+from rewards.dialogues.dialogue import Claim, Dialogue, Turn, decision_of
 from rewards.rules.nodes import NOT_APPLICABLE
 
 

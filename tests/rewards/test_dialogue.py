@@ -2,7 +2,7 @@ import pytest
 from pydantic import ValidationError
 
 from rewards.config.strict_yaml import InputError
-from rewards.dialogue import (
+from rewards.dialogues.dialogue import (
     Claim,
     Dialogue,
     Told,

@@ -4,9 +4,9 @@ import random
 
 import pytest
 
-from rewards.dialogue import Claim, decision_of
 from rewards.dialogue_attacks import ADDITIONS, ATTACKS, BASELINES, HEDGES, constant_cases, honest, imperfect
-from rewards.dialogue_consistency import dialogue_consistency
+from rewards.dialogues.dialogue import Claim, decision_of
+from rewards.dialogues.dialogue_consistency import dialogue_consistency
 
 from .dialogue_rows import dialogue
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewards.dialogue import Claim, decision_of
-from rewards.dialogue_consistency import BOUNDS, by_turn, components, dialogue_consistency
-from rewards.dialogue_published import dialogue_published
+from rewards.dialogues.dialogue import Claim, decision_of
+from rewards.dialogues.dialogue_consistency import BOUNDS, by_turn, components, dialogue_consistency
+from rewards.dialogues.dialogue_published import dialogue_published
 
 from .dialogue_rows import answers, dialogue, sentence, wrong_claim
 

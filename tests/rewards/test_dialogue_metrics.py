@@ -1,7 +1,7 @@
 import pytest
 
-from rewards.dialogue import Turn, decision_of
-from rewards.dialogue_metrics import by_scenario, confusions, dialogue_metrics, outcome
+from rewards.dialogues.dialogue import Turn, decision_of
+from rewards.dialogues.dialogue_metrics import by_scenario, confusions, dialogue_metrics, outcome
 
 from .dialogue_rows import answers, dialogue, wrong_claim
 

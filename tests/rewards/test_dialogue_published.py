@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rewards.config.strict_yaml import InputError
-from rewards.dialogue import decision_of
-from rewards.dialogue_published import by_turn, components, dialogue_published
+from rewards.dialogues.dialogue import decision_of
+from rewards.dialogues.dialogue_published import by_turn, components, dialogue_published
 
 from .dialogue_rows import answers, dialogue, sentence
 

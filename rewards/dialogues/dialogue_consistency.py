@@ -17,7 +17,7 @@ from typing import Any
 
 from rewards.answers.final_answer import answer_region, num_words
 from rewards.config.knobs import Amount, Count, Number
-from rewards.dialogue import Dialogue, Responses, Turn, read_dialogue, readings, turns_said
+from rewards.dialogues.dialogue import Dialogue, Responses, Turn, read_dialogue, readings, turns_said
 from rewards.rules.decision import Decision
 from rewards.rules.symbols import SymbolReading
 
@@ -55,7 +55,7 @@ def dialogue_consistency(
 
     ``response``: the model's turns in order (a bare string is the first).
 
-    >>> from rewards.dialogue import Dialogue, Turn
+    >>> from rewards.dialogues.dialogue import Dialogue, Turn
     >>> turn = Turn(node="region", gold="clot", question="Which region?", answer="A clot.")
     >>> row = Dialogue(rule_set="bone_marrow@1", scenario="single", wording="train", turns=(turn,)).to_json()
     >>> [dialogue_consistency([said], row) for said in ("It is a clot.", "It is all blood.", "Hm.")]

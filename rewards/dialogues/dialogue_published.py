@@ -15,7 +15,7 @@ from typing import Literal
 
 from rewards.config.knobs import Amount
 from rewards.config.strict_yaml import InputError
-from rewards.dialogue import Dialogue, Responses, read_dialogue, readings, turns_said
+from rewards.dialogues.dialogue import Dialogue, Responses, read_dialogue, readings, turns_said
 from rewards.rules.decision import Decision
 
 BOUNDS = (-100.0, 20.0)
@@ -57,7 +57,7 @@ def dialogue_published(
 
     ``response``: the model's turns in order (a bare string is the first). ``consistency_weight``: of G3 and G4.
 
-    >>> from rewards.dialogue import Dialogue, Turn
+    >>> from rewards.dialogues.dialogue import Dialogue, Turn
     >>> turn = Turn(node="region", gold="clot", question="Which region?", answer="A clot.")
     >>> row = Dialogue(rule_set="bone_marrow@1", scenario="single", wording="train", turns=(turn,)).to_json()
     >>> dialogue_published(["It is a clot."], row), dialogue_published(["Hm."], row)

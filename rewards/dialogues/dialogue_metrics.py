@@ -9,8 +9,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from rewards.dialogue import Dialogue, Responses, readings
-from rewards.dialogue_consistency import contradictions, yields
+from rewards.dialogues.dialogue import Dialogue, Responses, readings
+from rewards.dialogues.dialogue_consistency import contradictions, yields
 from rewards.rules.symbols import SymbolReading
 
 

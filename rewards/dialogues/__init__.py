@@ -1,0 +1,1 @@
+"""Rewards and metrics of dialogues along a rule set."""
