@@ -33,9 +33,9 @@ from rewards.cases import cases, image_bytes, prompt_text
 from rewards.config.overrides import Override, with_overrides
 from rewards.config.strict_yaml import InputError, nearest, read_yaml, validated
 from rewards.judge_spec import JudgeSpec, open_judge
-from rewards.llm import Completion, LlmClient, ask
-from rewards.llm_cache import ReplyCache
-from rewards.llm_spec import LlmSpec, open_llm
+from rewards.llm.client import Completion, LlmClient, ask
+from rewards.llm.reply_cache import ReplyCache
+from rewards.llm.spec import LlmSpec, open_llm
 from rewards.tally import Tally
 from rewards.tournament import tournament
 

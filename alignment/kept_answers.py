@@ -18,7 +18,7 @@ from alignment.engine import is_main_process
 from alignment.ranks import agreed, from_all
 from data_builders.output_folders import check_writable
 from rewards.config.strict_yaml import InputError
-from rewards.llm_cache import AppendLog
+from rewards.llm.reply_cache import AppendLog
 
 FILE = "answers.unfinished.jsonl"
 RESULTS = ("answers.jsonl", "report.html", "pictures", "blindness.json")

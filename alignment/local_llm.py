@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from alignment.foreign_code import pretrained
 from alignment.models import model_folder
 from rewards.config.strict_yaml import InputError
-from rewards.llm import Completion, LlmStop, Reply, Request
+from rewards.llm.client import Completion, LlmStop, Reply, Request
 
 Waiting = tuple[Request, asyncio.Future[Completion]]
 

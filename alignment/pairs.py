@@ -37,7 +37,7 @@ from data_builders.preference_set import figures, weighted
 from data_builders.render import report
 from data_builders.schema import assistant_turn, message_text
 from rewards.config.strict_yaml import InputError
-from rewards.llm_spec import open_llm
+from rewards.llm.spec import open_llm
 from rewards.reading.reading import read
 from rewards.reports.severity import errors_of
 from rewards.rules.facts import Facts

@@ -16,7 +16,7 @@ from data_builders.lesion_noise import NoiseSettings
 from rewards.boxes.coordinate_space import BoxSpace
 from rewards.config.overrides import Override, with_overrides
 from rewards.config.strict_yaml import InputError, fault_lines, nearest, read_yaml, regular
-from rewards.llm_spec import LlmSpec
+from rewards.llm.spec import LlmSpec
 
 PairKind = Literal["own_error", "degraded", "lesion_noise", "look_alike", "llm"]
 Method = Literal["sft", "dpo", "grpo", "pairs", "reward_model"]

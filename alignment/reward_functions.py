@@ -11,8 +11,8 @@ from typing import Any
 from alignment.recipe import RewardEntry
 from rewards.boxes.coordinate_space import BoxSpace
 from rewards.config.strict_yaml import InputError
-from rewards.llm import Backend
-from rewards.llm_spec import LlmSpec
+from rewards.llm.client import Backend
+from rewards.llm.spec import LlmSpec
 from rewards.loading import BatchReward, Reward, knobs_of, load_reward
 from rewards.reward_model import RewardModel, Scorer
 

@@ -33,7 +33,7 @@ from data_builders.splits import split_of
 from data_builders.strata import placements, write_placements
 from data_builders.written_rows import fault_of_written, own_split, written_rows
 from rewards.boxes.geometry import is_valid
-from rewards.llm_spec import LocalBackend
+from rewards.llm.spec import LocalBackend
 from rewards.rules.facts import Facts
 from rewards.rules.rule_set import RuleSet, load_rule_set
 

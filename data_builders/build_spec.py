@@ -17,7 +17,7 @@ from data_builders.schema import Quarantined, RowKind, Sample, Task, Written
 from rewards.config.overrides import with_overrides
 from rewards.config.strict_yaml import fault_lines, nearest, read_yaml, validated
 from rewards.dialogues.dialogue import Scenario
-from rewards.llm_spec import LlmSpec
+from rewards.llm.spec import LlmSpec
 
 SOURCES = (
     "phantom_chest", "phantom_marrow", "phantom_oct", "lidc_ct", "bccd", "labelled", "table",

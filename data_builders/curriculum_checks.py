@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 from data_builders.qa_generators import Case
 from rewards.answers.measurements import measurements
+from rewards.llm.item_lists import Item
 from rewards.llm_checks import ItemChecks
-from rewards.llm_lists import Item
 from rewards.reading.reading import read
 from rewards.rules.compare import compare
 from rewards.rules.facts import Facts, Polarity

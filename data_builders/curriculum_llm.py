@@ -1,6 +1,6 @@
 """Questions and answers of a curriculum by a language model: one prompt a task, read tolerantly, checked, asked again.
 
-The client is ``rewards.llm`` (an endpoint, a local model or a script): its replies are cached under the whole prompt
+The client is ``rewards.llm.client`` (an endpoint, a local model or a script): its replies are cached under the whole prompt
 and the versions of the guidelines, so a build that was killed repeats no call. The prompts are our own.
 Left out: images; like the published generator, the model reads what is known of the image.
 """
@@ -13,8 +13,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from data_builders.curriculum import Section
 from data_builders.curriculum_checks import CurriculumChecks
 from data_builders.qa_generators import Case
-from rewards.llm import LlmClient, Request, ask
-from rewards.llm_lists import Parsed, ask_for_items
+from rewards.llm.client import LlmClient, Request, ask
+from rewards.llm.item_lists import Parsed, ask_for_items
 from rewards.rules.evidence import Asked, Clause, Test
 from rewards.rules.facts import Finding
 from rewards.rules.guidelines import together

@@ -22,9 +22,9 @@ from data_builders.qa_generators import Asked, Balance, Case, generated, written
 from data_builders.report_facts import report_facts
 from data_builders.schema import RowKind, Sample
 from rewards.config.strict_yaml import InputError
-from rewards.llm import LlmClient
-from rewards.llm_lists import Item
-from rewards.llm_spec import LlmSpec, LocalBackend, open_llm
+from rewards.llm.client import LlmClient
+from rewards.llm.item_lists import Item
+from rewards.llm.spec import LlmSpec, LocalBackend, open_llm
 from rewards.rules.facts import Facts
 from rewards.rules.guidelines import Contradictory, Policy, WorkedOut, worked_out
 from rewards.rules.rule_set import load_rule_set

@@ -2,7 +2,7 @@
 
 MMedPO (Zhu et al. 2024, section 3.1), with prompts of our own. The LLM is any ``ask(prompts) -> replies``; what it
 says is checked by ``hallucination_checks`` and, where facts are known, read against them. Left out: the client (see
-``rewards/llm.py``), and images: like the paper's, this judge sees text only.
+``rewards/llm/client.py``), and images: like the paper's, this judge sees text only.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from data_builders.hallucination_checks import USUAL_LIMIT, LengthLimit, fault_of_rejected
 from rewards.config.json_lines import json_reply
-from rewards.llm import Failure
+from rewards.llm.client import Failure
 from rewards.rules.facts import Facts
 
 Ask = Callable[[list[str]], Sequence[str | Failure]]

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rewards.llm import Completion, Failure, LlmClient, ask
-from rewards.llm_spec import LlmSpec, LocalBackend, open_llm
+from rewards.llm.client import Completion, Failure, LlmClient, ask
+from rewards.llm.spec import LlmSpec, LocalBackend, open_llm
 
 PROMPT = """Say the following in other words, as a pathologist or radiologist would in conversation.
 Keep exactly what it states: no finding more or less, no doubt where there is none, no negation turned round.

@@ -23,7 +23,7 @@ from data_builders.relevance import IMAGE_SIDE, grouped_weights, scaled_scores, 
 from data_builders.schema import message_text
 from rewards.config.json_lines import json_value
 from rewards.config.strict_yaml import InputError, read_text
-from rewards.llm_spec import LocalBackend
+from rewards.llm.spec import LocalBackend
 
 CHANGED = ("relevance", "weight", "rejected", "kind")
 """The columns that this may change."""

@@ -18,8 +18,8 @@ from rewards.config.knobs import Number, Share
 from rewards.config.strict_yaml import InputError, nearest
 from rewards.judge_spec import JudgeSpec, open_judge
 from rewards.judging import DIMENSIONS, Case, Dimension, Judge, Pair, Verdict, compared
-from rewards.llm_budget import CapReached
-from rewards.llm_spec import LocalBackend
+from rewards.llm.budget import CapReached
+from rewards.llm.spec import LocalBackend
 from rewards.loading import Judged
 
 BOUNDS = (0.0, 1.0)

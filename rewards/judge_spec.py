@@ -6,7 +6,7 @@ from pydantic import ConfigDict
 
 from rewards.facts_judge import FactsJudge
 from rewards.judging import DIMENSIONS, ChoiceJudge, Dimension, Judge, LlmJudge
-from rewards.llm_spec import LlmSpec, LocalBackend, open_llm
+from rewards.llm.spec import LlmSpec, LocalBackend, open_llm
 
 
 class JudgeSpec(LlmSpec):

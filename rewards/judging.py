@@ -15,7 +15,7 @@ from typing import Literal, Protocol, get_args
 
 from rewards.answers.final_answer import answer_region
 from rewards.config.json_lines import json_reply
-from rewards.llm import Completion, Failure, LlmClient, Request, ask
+from rewards.llm.client import Completion, Failure, LlmClient, Request, ask
 
 Dimension = Literal["proactiveness", "accuracy", "usefulness", "language"]
 DIMENSIONS: tuple[Dimension, ...] = get_args(Dimension)

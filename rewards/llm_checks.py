@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rewards.llm_lists import Item, is_refusal
+from rewards.llm.item_lists import Item, is_refusal
 from rewards.reading.reading import read
 from rewards.rules.compare import compare
 from rewards.rules.facts import Facts

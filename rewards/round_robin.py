@@ -14,7 +14,7 @@ from rewards.config.knobs import Share
 from rewards.crpo import win_rate
 from rewards.judge_spec import JudgeSpec, open_judge
 from rewards.judging import DIMENSIONS, Case, Judge, Pair, Verdict, compared
-from rewards.llm_spec import LocalBackend
+from rewards.llm.spec import LocalBackend
 from rewards.loading import Judged
 
 BOUNDS = (0.0, 1.0)

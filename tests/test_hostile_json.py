@@ -40,10 +40,10 @@ from rewards.config.strict_yaml import InputError
 from rewards.consultation import Consultation, read_cmtmedqa
 from rewards.debate import read_score
 from rewards.judging import read_verdict
-from rewards.llm import Transient
-from rewards.llm_cache import AppendLog
-from rewards.llm_lists import parse_items
-from rewards.llm_reply import completion_from
+from rewards.llm.client import Transient
+from rewards.llm.item_lists import parse_items
+from rewards.llm.reply import completion_from
+from rewards.llm.reply_cache import AppendLog
 from rewards.row_types import row_faults
 
 ROOT = Path(__file__).parents[1]

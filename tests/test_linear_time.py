@@ -45,9 +45,9 @@ from rewards.consultation import read_cmtmedqa, read_dialogue, read_meddiagnose
 from rewards.debate import read_score
 from rewards.dialogues.dialogue import decision_of
 from rewards.judging import quoted, read_verdict
+from rewards.llm.item_lists import Item, parse_items
+from rewards.llm.reply import completion_from
 from rewards.llm_checks import ItemChecks
-from rewards.llm_lists import Item, parse_items
-from rewards.llm_reply import completion_from
 from rewards.loading import available, load_reward
 from rewards.reading.assertion import assertions
 from rewards.reading.box_text import is_empty_list, labelled_boxes, parse_boxes

@@ -17,7 +17,7 @@ from alignment.reward_functions import TrlBatchReward, trl_rewards
 from alignment.train import run
 from data_builders.locks import only_one
 from rewards.config.strict_yaml import InputError
-from rewards.llm_cache import ReplyCache
+from rewards.llm.reply_cache import ReplyCache
 
 pytestmark = pytest.mark.filterwarnings("default")  # third-party deprecations of trl and accelerate
 

@@ -15,9 +15,9 @@ from alignment.smollm2 import gguf_file
 from rewards.config.strict_yaml import InputError
 from rewards.judge_spec import JudgeSpec, open_judge
 from rewards.judging import DIMENSIONS, Case, Pair, compared
-from rewards.llm import Completion, LlmClient, LlmStop, ask
-from rewards.llm_cache import ReplyCache
-from rewards.llm_lists import parse_items
+from rewards.llm.client import Completion, LlmClient, LlmStop, ask
+from rewards.llm.item_lists import parse_items
+from rewards.llm.reply_cache import ReplyCache
 
 pytestmark = pytest.mark.filterwarnings("default")  # third-party deprecations of transformers
 TEMPLATE = "{% for m in messages %}{{ m['role'] }} {{ m['content'] }} <e> {% endfor %}assistant"

@@ -13,7 +13,7 @@ from alignment.kept_answers import FILE, KeptAnswers
 from alignment.models import built_texts
 from alignment.ranks import end_with_the_others
 from alignment.tiny import build_tiny
-from rewards.llm_cache import AppendLog
+from rewards.llm.reply_cache import AppendLog
 from tests.alignment.test_ranks import both, exit_codes, launcher
 from tests.alignment.test_resume_after_kill import SERVER
 

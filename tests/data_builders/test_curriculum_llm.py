@@ -20,8 +20,8 @@ from data_builders.curriculum_rows import CurriculumUse, open_curriculum
 from data_builders.qa_generators import Case
 from data_builders.schema import Sample
 from rewards.config.strict_yaml import InputError
-from rewards.llm import LlmStop
-from rewards.llm_lists import Item
+from rewards.llm.client import LlmStop
+from rewards.llm.item_lists import Item
 from rewards.rules.facts import Facts, Finding
 from rewards.rules.guidelines import worked_out
 from rewards.rules.rule_set import load_rule_set

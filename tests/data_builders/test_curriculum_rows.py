@@ -21,7 +21,7 @@ from data_builders.qa_generators import Case, written_report
 from data_builders.report_facts import report_facts
 from data_builders.schema import Sample, message_text
 from rewards.config.strict_yaml import InputError
-from rewards.llm_lists import Item
+from rewards.llm.item_lists import Item
 from rewards.reading.reading import read
 from rewards.rules.facts import Facts, Finding
 from rewards.rules.guidelines import read_level, worked_out

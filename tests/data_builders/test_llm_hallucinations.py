@@ -3,7 +3,7 @@ import json
 import pytest
 
 from data_builders.llm_hallucinations import Request, hallucinated, written
-from rewards.llm import Failure
+from rewards.llm.client import Failure
 from rewards.rules.facts import Facts, Finding
 
 FACTS = Facts(

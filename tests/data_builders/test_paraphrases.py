@@ -14,7 +14,7 @@ from data_builders.dialogues import Writer
 from data_builders.paraphrases import LlmParaphraser, Paraphrase
 from rewards.config.strict_yaml import InputError
 from rewards.dialogues.dialogue import read_dialogue
-from rewards.llm import LlmStop
+from rewards.llm.client import LlmStop
 from rewards.rules.facts import Facts
 from rewards.rules.rule_set import load_rule_set
 

@@ -15,8 +15,8 @@ from rewards.config.strict_yaml import InputError
 from rewards.crpo import Crpo, length_correlation, win_rate
 from rewards.judge_spec import JudgeSpec
 from rewards.judging import DIMENSIONS, Case, LlmJudge, Pair
-from rewards.llm import LlmClient, Scripted
-from rewards.llm_budget import Budget, CapReached, Caps
+from rewards.llm.budget import Budget, CapReached, Caps
+from rewards.llm.client import LlmClient, Scripted
 from rewards.loading import available_batched, load_reward
 from rewards.round_robin import RoundRobin
 

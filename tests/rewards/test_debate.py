@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from rewards.config.strict_yaml import InputError
 from rewards.debate import Panel, debates, read_score
-from rewards.llm import LlmClient, Scripted
-from rewards.llm_cache import ReplyCache
-from rewards.llm_spec import LlmSpec, open_llm
+from rewards.llm.client import LlmClient, Scripted
+from rewards.llm.reply_cache import ReplyCache
+from rewards.llm.spec import LlmSpec, open_llm
 
 
 def says(*scores):

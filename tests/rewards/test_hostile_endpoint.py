@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rewards.config.strict_yaml import InputError, validated
-from rewards.llm import Completion, Declined, Failure, LlmStop, Message, Request, Transient, ask
-from rewards.llm_budget import Budget, CapReached, Caps, Price, Spent
-from rewards.llm_http import MAX_REPLY_BYTES, Endpoint, _unpacked
-from rewards.llm_keys import without_key
-from rewards.llm_reply import MAX_TOKENS, completion_from, retry_after_s
-from rewards.llm_spec import LlmSpec, open_llm
+from rewards.llm.budget import Budget, CapReached, Caps, Price, Spent
+from rewards.llm.client import Completion, Declined, Failure, LlmStop, Message, Request, Transient, ask
+from rewards.llm.endpoint import MAX_REPLY_BYTES, Endpoint, _unpacked
+from rewards.llm.keys import without_key
+from rewards.llm.reply import MAX_TOKENS, completion_from, retry_after_s
+from rewards.llm.spec import LlmSpec, open_llm
 
 KEY = "sk-proj-4f9Zq1LmN8tRw2Xy"
 

@@ -23,7 +23,7 @@ from rewards.judging import (
     read_verdict,
     verdict_prompt,
 )
-from rewards.llm import LlmClient, Scripted
+from rewards.llm.client import LlmClient, Scripted
 from rewards.rules.facts import Facts, Finding
 
 TRUTH = Facts(

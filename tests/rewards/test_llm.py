@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewards.llm import Completion, LlmClient, Scripted, Transient, ask, with_turns
-from rewards.llm_budget import Budget, CapReached, Caps, Price, Spent
-from rewards.llm_cache import AppendLog, ReplyCache
-from rewards.llm_spec import LlmSpec, open_llm
+from rewards.llm.budget import Budget, CapReached, Caps, Price, Spent
+from rewards.llm.client import Completion, LlmClient, Scripted, Transient, ask, with_turns
+from rewards.llm.reply_cache import AppendLog, ReplyCache
+from rewards.llm.spec import LlmSpec, open_llm
 
 ROOT = Path(__file__).parents[2]
 
@@ -103,8 +103,8 @@ def test_a_line_with_a_flipped_byte_is_recomputed(tmp_path):
 WORKER = """
 import sys
 from pathlib import Path
-from rewards.llm import LlmClient, ask
-from rewards.llm_spec import LlmSpec, open_llm
+from rewards.llm.client import LlmClient, ask
+from rewards.llm.spec import LlmSpec, open_llm
 url, folder, first, last = sys.argv[1:]
 spec = LlmSpec(model="m", endpoint=url, cache=folder, concurrency=4)
 open_llm(spec).complete_now([ask(str(n)) for n in range(int(first), int(last))])
@@ -228,7 +228,7 @@ def test_uncached_calls_are_counted_before_they_are_made(tmp_path):
 
 
 def test_turns_are_added_at_the_end():
-    from rewards.llm import Message
+    from rewards.llm.client import Message
 
     more = with_turns(ask("a"), Message("assistant", "b"), Message("user", "c"))
     assert [m.text for m in more.messages] == ["a", "b", "c"]

@@ -11,9 +11,9 @@ from email.utils import format_datetime
 import pytest
 
 from rewards.config.strict_yaml import InputError, validated
-from rewards.llm import Completion, Failure, LlmStop, Message, Request, ask
-from rewards.llm_reply import retry_after_s
-from rewards.llm_spec import LlmSpec, open_llm
+from rewards.llm.client import Completion, Failure, LlmStop, Message, Request, ask
+from rewards.llm.reply import retry_after_s
+from rewards.llm.spec import LlmSpec, open_llm
 
 PIXEL = bytes.fromhex("89504e470d0a1a0a")
 

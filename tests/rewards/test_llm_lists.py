@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.llm import LlmClient, LlmStop, Scripted, ask
+from rewards.llm.client import LlmClient, LlmStop, Scripted, ask
+from rewards.llm.item_lists import Item, ask_for_items, is_refusal, parse_items
 from rewards.llm_checks import ItemChecks, contradicts, leak, similarity, source_word
-from rewards.llm_lists import Item, ask_for_items, is_refusal, parse_items
 from rewards.rules.facts import Facts, Finding
 
 ONE = [Item("Is there fluid?", "No, none.")]
@@ -185,7 +185,7 @@ def test_no_more_is_kept_than_was_asked_for():
 
 
 def test_a_failed_call_is_a_reject_and_a_stop_is_a_stop(server):
-    from rewards.llm_spec import LlmSpec, open_llm
+    from rewards.llm.spec import LlmSpec, open_llm
 
     server.script = ["refusal", 401]
     client = open_llm(LlmSpec(model="m", endpoint=server.url))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rewards.config.strict_yaml import InputError, read_yaml
 from rewards.config.yaml_nodes import MAX_ALIASED, MAX_DEPTH, bounded_yaml
-from rewards.llm_lists import parse_items
+from rewards.llm.item_lists import parse_items
 
 NAMES = "abcdefghijk"
 LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from rewards.config.yaml_nodes import bounded_yaml
-from rewards.llm import Failure, LlmClient, Request
+from rewards.llm.client import Failure, LlmClient, Request
 
 _MARKS = r"[ \t>#*_`\-•]{0,12}"
 _NUMBER = r"(?:\(?\d{1,3}[.):\]](?!\d)[ \t*_]{0,8})?"

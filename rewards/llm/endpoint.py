@@ -19,9 +19,9 @@ import httpx2
 
 from rewards.config.printable import printable
 from rewards.config.strict_yaml import InputError
-from rewards.llm import Completion, Declined, LlmStop, Message, Reply, Request, Transient
-from rewards.llm_keys import PIECE_IN_ERRORS, PIECE_IN_REPLIES, key_from, without_key
-from rewards.llm_reply import as_text, completion_from, retry_after_s, tokens_at_least
+from rewards.llm.client import Completion, Declined, LlmStop, Message, Reply, Request, Transient
+from rewards.llm.keys import PIECE_IN_ERRORS, PIECE_IN_REPLIES, key_from, without_key
+from rewards.llm.reply import as_text, completion_from, retry_after_s, tokens_at_least
 
 MAX_REPLY_BYTES = 20_000_000
 """Of a reply as it is read, unpacked."""

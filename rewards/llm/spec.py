@@ -8,11 +8,11 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from rewards.config.strict_yaml import InputError
-from rewards.llm import Backend, LlmClient
-from rewards.llm_budget import Budget, Caps, Price
-from rewards.llm_cache import ReplyCache
-from rewards.llm_http import Endpoint, checked_url
-from rewards.llm_keys import is_environment_name
+from rewards.llm.budget import Budget, Caps, Price
+from rewards.llm.client import Backend, LlmClient
+from rewards.llm.endpoint import Endpoint, checked_url
+from rewards.llm.keys import is_environment_name
+from rewards.llm.reply_cache import ReplyCache
 
 
 class LlmSpec(BaseModel):

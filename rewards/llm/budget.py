@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from rewards.config.strict_yaml import InputError
-from rewards.llm_cache import AppendLog
+from rewards.llm.reply_cache import AppendLog
 
 
 class _Strict(BaseModel):

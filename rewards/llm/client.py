@@ -18,8 +18,8 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_aft
 from tenacity.wait import wait_random_exponential
 
 from rewards.config.strict_yaml import InputError
-from rewards.llm_budget import Budget
-from rewards.llm_cache import ReplyCache
+from rewards.llm.budget import Budget
+from rewards.llm.reply_cache import ReplyCache
 
 FailureKind = Literal["rate_limit", "server", "timeout", "connection", "malformed", "refused"]
 BILLED_FAULTS = ("timeout", "malformed")

@@ -10,7 +10,7 @@ from typing import Any
 
 from rewards.config.json_lines import json_reply
 from rewards.config.printable import printable, without_surrogates
-from rewards.llm import Completion, Declined, Request, Transient
+from rewards.llm.client import Completion, Declined, Request, Transient
 
 MAX_TOKENS = 1_000_000_000
 """No call is so long; a count beyond it is none."""

@@ -1,0 +1,1 @@
+"""Language models asked over an interface: messages, endpoints, the cache of replies, the budget."""
