@@ -11,8 +11,8 @@ from typing import Any
 
 from alignment.metrics import Outcome
 from rewards.config.json_lines import read_json_lines
-from rewards.facts_judge import FactsJudge
-from rewards.judging import Case, Pair
+from rewards.judges.facts_judge import FactsJudge
+from rewards.judges.judging import Case, Pair
 
 Place = tuple[Path, str]
 """An evaluation's folder, and the condition under which its rows were answered (``clean``)."""

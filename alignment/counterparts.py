@@ -29,10 +29,10 @@ from alignment.shared_folder import check_shared
 from data_builders.digest import sha256
 from data_builders.output_folders import check_file, unfinished
 from data_builders.row_checks import Check, check_rows
-from rewards.cases import cases, image_bytes, prompt_text
 from rewards.config.overrides import Override, with_overrides
 from rewards.config.strict_yaml import InputError, nearest, read_yaml, validated
-from rewards.judge_spec import JudgeSpec, open_judge
+from rewards.judges.cases import cases, image_bytes, prompt_text
+from rewards.judges.judge_spec import JudgeSpec, open_judge
 from rewards.llm.client import Completion, LlmClient, ask
 from rewards.llm.reply_cache import ReplyCache
 from rewards.llm.spec import LlmSpec, open_llm

@@ -11,10 +11,10 @@ from typing import Any
 from alignment.recipe import RewardEntry
 from rewards.boxes.coordinate_space import BoxSpace
 from rewards.config.strict_yaml import InputError
+from rewards.judges.reward_model import RewardModel, Scorer
 from rewards.llm.client import Backend
 from rewards.llm.spec import LlmSpec
 from rewards.loading import BatchReward, Reward, knobs_of, load_reward
-from rewards.reward_model import RewardModel, Scorer
 
 ROUNDING = 1e-6
 """How far beyond its bounds a reward may lie for the sake of rounding."""

@@ -17,7 +17,7 @@ from data_builders.llm_hallucinations import Ask, Request, hallucinated
 from data_builders.schema import assistant_turn, message_text
 from rewards.answers.final_answer import final_answer
 from rewards.config.strict_yaml import InputError
-from rewards.debate import Debate, Panel, debates
+from rewards.judges.debate import Debate, Panel, debates
 from rewards.llm.client import Completion, Failure, LlmClient, ask
 from rewards.llm.spec import LlmSpec, LocalBackend, open_llm
 from rewards.reports.severity import UNREAD, severity_of

@@ -13,7 +13,7 @@ import numpy as np
 
 from rewards.agreement import intransitive_share, position_bias
 from rewards.config.strict_yaml import InputError, nearest
-from rewards.judging import Case, Judge, Pair, Verdict
+from rewards.judges.judging import Case, Judge, Pair, Verdict
 from rewards.ratings import Comparison, Rating, elo_ratings
 from rewards.tally import Tally, tally
 

@@ -39,7 +39,7 @@ TESTS = {
     "rewards/boxes/geometry.py": BOXES,
     "rewards/combination.py": ("tests/rewards/test_combination.py",),
     "rewards/rules/compare.py": ("tests/rewards/test_compare.py",),
-    "rewards/crpo.py": ("tests/rewards/test_crpo.py",),
+    "rewards/judges/crpo.py": ("tests/rewards/test_crpo.py",),
     "rewards/rules/decision.py": ("tests/rewards/test_decision.py",),
     "rewards/boxes/medmo_box.py": BOXES,
     "rewards/boxes/medmo_box_safe.py": BOXES,

@@ -37,9 +37,9 @@ from data_builders.vqa_rad import vqa_rad
 from rewards.boxes.reading import repair_level
 from rewards.config.json_lines import MAX_NESTING, json_lines, json_value, read_json, read_json_lines, read_json_list
 from rewards.config.strict_yaml import InputError
-from rewards.consultation import Consultation, read_cmtmedqa
-from rewards.debate import read_score
-from rewards.judging import read_verdict
+from rewards.judges.consultation import Consultation, read_cmtmedqa
+from rewards.judges.debate import read_score
+from rewards.judges.judging import read_verdict
 from rewards.llm.client import Transient
 from rewards.llm.item_lists import parse_items
 from rewards.llm.reply import completion_from

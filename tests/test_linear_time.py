@@ -41,10 +41,10 @@ from rewards.config.json_lines import json_lines, json_reply
 from rewards.config.printable import printable
 from rewards.config.strict_yaml import InputError
 from rewards.config.yaml_nodes import bounded_yaml, yaml
-from rewards.consultation import read_cmtmedqa, read_dialogue, read_meddiagnose
-from rewards.debate import read_score
 from rewards.dialogues.dialogue import decision_of
-from rewards.judging import quoted, read_verdict
+from rewards.judges.consultation import read_cmtmedqa, read_dialogue, read_meddiagnose
+from rewards.judges.debate import read_score
+from rewards.judges.judging import quoted, read_verdict
 from rewards.llm.item_lists import Item, parse_items
 from rewards.llm.reply import completion_from
 from rewards.llm_checks import ItemChecks

@@ -13,8 +13,8 @@ from alignment.local_llm import LocalModel
 from alignment.reward_functions import local_backend
 from alignment.smollm2 import gguf_file
 from rewards.config.strict_yaml import InputError
-from rewards.judge_spec import JudgeSpec, open_judge
-from rewards.judging import DIMENSIONS, Case, Pair, compared
+from rewards.judges.judge_spec import JudgeSpec, open_judge
+from rewards.judges.judging import DIMENSIONS, Case, Pair, compared
 from rewards.llm.client import Completion, LlmClient, LlmStop, ask
 from rewards.llm.item_lists import parse_items
 from rewards.llm.reply_cache import ReplyCache

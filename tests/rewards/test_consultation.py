@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rewards.config.strict_yaml import InputError
-from rewards.consultation import (
+from rewards.judges.consultation import (
     Consultation,
     Turn,
     Unread,
@@ -19,8 +19,8 @@ from rewards.consultation import (
     replay,
     transcript,
 )
-from rewards.consultation_judge import consultation_pairs, judge_consultations
-from rewards.judging import DIMENSIONS
+from rewards.judges.consultation_judge import consultation_pairs, judge_consultations
+from rewards.judges.judging import DIMENSIONS
 from rewards.tally import Tally, tally
 
 FIGURE = (

@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rewards.config.strict_yaml import InputError
-from rewards.crpo import Crpo, length_correlation, win_rate
-from rewards.judge_spec import JudgeSpec
-from rewards.judging import DIMENSIONS, Case, LlmJudge, Pair
+from rewards.judges.crpo import Crpo, length_correlation, win_rate
+from rewards.judges.judge_spec import JudgeSpec
+from rewards.judges.judging import DIMENSIONS, Case, LlmJudge, Pair
+from rewards.judges.round_robin import RoundRobin
 from rewards.llm.budget import Budget, CapReached, Caps
 from rewards.llm.client import LlmClient, Scripted
 from rewards.loading import available_batched, load_reward
-from rewards.round_robin import RoundRobin
 
 EQUAL = dict.fromkeys(DIMENSIONS, 0.25)
 FIGURE_2 = [[1, 0, 1, 0], [1, 1, 0, 0], [0, 0, 1, 1], [1, 0, 0, 1], [0, 1, 1, 0]]  # columns mean .6 .4 .6 .4

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rewards.config.csv_rows import Misfit, csv_rows
 from rewards.config.json_lines import read_json_list
 from rewards.config.strict_yaml import InputError, read_text
-from rewards.consultation import Consultation, Unread, read_meddiagnose
+from rewards.judges.consultation import Consultation, Unread, read_meddiagnose
 
 
 def rows_of(tmp_path, content, **settings):

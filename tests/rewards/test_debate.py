@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rewards.config.strict_yaml import InputError
-from rewards.debate import Panel, debates, read_score
+from rewards.judges.debate import Panel, debates, read_score
 from rewards.llm.client import LlmClient, Scripted
 from rewards.llm.reply_cache import ReplyCache
 from rewards.llm.spec import LlmSpec, open_llm

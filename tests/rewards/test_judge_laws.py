@@ -5,10 +5,10 @@ import asyncio
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from rewards.crpo import Crpo
-from rewards.judge_score import judge_score
+from rewards.judges.crpo import Crpo
+from rewards.judges.judge_score import judge_score
+from rewards.judges.round_robin import RoundRobin
 from rewards.loading import available, load_reward
-from rewards.round_robin import RoundRobin
 from rewards.rules.facts import Facts, Finding
 
 SIDED = ("nodule", "consolidation", "effusion", "pneumothorax")

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rewards.config.strict_yaml import InputError
-from rewards.facts_judge import FactsJudge, marks
-from rewards.judge_spec import JudgeSpec, open_judge
-from rewards.judging import (
+from rewards.judges.facts_judge import FactsJudge, marks
+from rewards.judges.judge_spec import JudgeSpec, open_judge
+from rewards.judges.judging import (
     DIMENSIONS,
     Case,
     ChoiceJudge,

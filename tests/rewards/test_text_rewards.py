@@ -10,8 +10,8 @@ from rewards.answers.choice_answer import option_named
 from rewards.answers.final_answer import answer_region, final_answer, num_words, visible
 from rewards.answers.label_accuracy import labels, polarity
 from rewards.answers.measurements import Measurement, is_number, measurements
+from rewards.judges.reward_model import RewardModel
 from rewards.loading import load_reward
-from rewards.reward_model import RewardModel
 
 TRUTH = (
     '{"rule_set":"chest_xray@1","findings":{"nodule":{"polarity":"present","side":"left"},'

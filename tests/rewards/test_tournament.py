@@ -4,8 +4,8 @@ import math
 import pytest
 
 from rewards.config.strict_yaml import InputError
-from rewards.facts_judge import FactsJudge
-from rewards.judging import DIMENSIONS, Case
+from rewards.judges.facts_judge import FactsJudge
+from rewards.judges.judging import DIMENSIONS, Case
 from rewards.tally import Tally
 from rewards.tournament import tournament
 

@@ -13,11 +13,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from rewards.cases import cases
 from rewards.config.knobs import Number, Share
 from rewards.config.strict_yaml import InputError, nearest
-from rewards.judge_spec import JudgeSpec, open_judge
-from rewards.judging import DIMENSIONS, Case, Dimension, Judge, Pair, Verdict, compared
+from rewards.judges.cases import cases
+from rewards.judges.judge_spec import JudgeSpec, open_judge
+from rewards.judges.judging import DIMENSIONS, Case, Dimension, Judge, Pair, Verdict, compared
 from rewards.llm.budget import CapReached
 from rewards.llm.spec import LocalBackend
 from rewards.loading import Judged

@@ -4,7 +4,7 @@ Marks bunch up among good answers, which is why PulseMind compares instead (arXi
 same rules (``facts_judge``), so that only the form of the reward differs. Left out: marks by a language model.
 """
 
-from rewards.facts_judge import marks
+from rewards.judges.facts_judge import marks
 from rewards.rules.facts import Facts
 
 BOUNDS = (0.0, 1.0)

@@ -3,7 +3,7 @@
 from io import BytesIO
 from typing import Any
 
-from rewards.judging import Case
+from rewards.judges.judging import Case
 
 
 def cases(columns: dict[str, list[Any]], *, reference: str | None = None) -> list[Case]:

@@ -7,7 +7,7 @@ from functools import lru_cache
 from types import MappingProxyType
 
 from rewards.answers.final_answer import answer_region
-from rewards.judging import DIMENSIONS, Dimension, Pair, Verdict
+from rewards.judges.judging import DIMENSIONS, Dimension, Pair, Verdict
 from rewards.reading.reading import read
 from rewards.reports.finding_f1 import components as finding_components
 from rewards.rules.facts import Facts

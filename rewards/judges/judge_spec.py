@@ -4,8 +4,8 @@ from typing import Literal
 
 from pydantic import ConfigDict
 
-from rewards.facts_judge import FactsJudge
-from rewards.judging import DIMENSIONS, ChoiceJudge, Dimension, Judge, LlmJudge
+from rewards.judges.facts_judge import FactsJudge
+from rewards.judges.judging import DIMENSIONS, ChoiceJudge, Dimension, Judge, LlmJudge
 from rewards.llm.spec import LlmSpec, LocalBackend, open_llm
 
 

@@ -14,7 +14,7 @@ from typing import Literal
 
 from rewards.config.json_lines import json_reply
 from rewards.config.strict_yaml import InputError
-from rewards.judging import quoted
+from rewards.judges.judging import quoted
 from rewards.llm.client import Completion, LlmClient, Message, Request, with_turns
 
 PROMPT_VERSION = "debate-1"

@@ -9,11 +9,11 @@ from functools import cached_property
 from itertools import combinations
 from typing import Any, ClassVar, Literal
 
-from rewards.cases import cases
 from rewards.config.knobs import Share
-from rewards.crpo import win_rate
-from rewards.judge_spec import JudgeSpec, open_judge
-from rewards.judging import DIMENSIONS, Case, Judge, Pair, Verdict, compared
+from rewards.judges.cases import cases
+from rewards.judges.crpo import win_rate
+from rewards.judges.judge_spec import JudgeSpec, open_judge
+from rewards.judges.judging import DIMENSIONS, Case, Judge, Pair, Verdict, compared
 from rewards.llm.spec import LocalBackend
 from rewards.loading import Judged
 

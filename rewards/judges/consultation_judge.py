@@ -8,8 +8,8 @@ import numpy as np
 
 from rewards.answers.final_answer import answer_region
 from rewards.config.strict_yaml import InputError
-from rewards.consultation import Consultation, transcript
-from rewards.judging import Case, Judge, Pair, Verdict, compared
+from rewards.judges.consultation import Consultation, transcript
+from rewards.judges.judging import Case, Judge, Pair, Verdict, compared
 
 Unit = Literal["turn", "whole"]
 
