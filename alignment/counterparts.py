@@ -36,8 +36,8 @@ from rewards.judges.judge_spec import JudgeSpec, open_judge
 from rewards.llm.client import Completion, LlmClient, ask
 from rewards.llm.reply_cache import ReplyCache
 from rewards.llm.spec import LlmSpec, open_llm
-from rewards.tally import Tally
-from rewards.tournament import tournament
+from rewards.ratings.tally import Tally
+from rewards.ratings.tournament import tournament
 
 COLUMN = List({"model": Value("string"), "text": Value("string")})
 

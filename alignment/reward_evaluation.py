@@ -31,7 +31,7 @@ from data_builders.row_checks import Check, check_rows
 from data_builders.schema import message_text
 from rewards.config.strict_yaml import InputError, nearest
 from rewards.loading import Reward, load_reward
-from rewards.preference_metrics import Bin, best_of_n, calibration, length_bias, pairwise_accuracy, reliability
+from rewards.ratings.preference_metrics import Bin, best_of_n, calibration, length_bias, pairwise_accuracy, reliability
 
 Row = dict[str, Any]
 SWAPPED = "another image"

@@ -43,7 +43,7 @@ TESTS = {
     "rewards/rules/decision.py": ("tests/rewards/test_decision.py",),
     "rewards/boxes/medmo_box.py": BOXES,
     "rewards/boxes/medmo_box_safe.py": BOXES,
-    "rewards/preference_metrics.py": ("tests/rewards/test_preference_metrics.py",),
+    "rewards/ratings/preference_metrics.py": ("tests/rewards/test_preference_metrics.py",),
     "rewards/rules/stages.py": ("tests/rewards/test_stages.py",),
 }
 OPERATORS = (

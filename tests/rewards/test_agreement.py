@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.agreement import (
+from rewards.ratings.agreement import (
     bootstrap,
     cohen_kappa,
     fleiss_kappa,

@@ -21,7 +21,7 @@ from rewards.judges.consultation import (
 )
 from rewards.judges.consultation_judge import consultation_pairs, judge_consultations
 from rewards.judges.judging import DIMENSIONS
-from rewards.tally import Tally, tally
+from rewards.ratings.tally import Tally, tally
 
 FIGURE = (
     "Patient: My chest hurts. <image1,2>\nSince Monday.\nDoctor: Do you cough?\nPatient: Yes <image3>.\nDoctor: Rest."

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.preference_metrics import best_of_n, calibration, length_bias, pairwise_accuracy, reliability
+from rewards.ratings.preference_metrics import best_of_n, calibration, length_bias, pairwise_accuracy, reliability
 
 SCORES = st.lists(st.tuples(st.integers(-5, 5), st.integers(-5, 5)), min_size=1, max_size=20)
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rewards.config.strict_yaml import InputError
-from rewards.ratings import (
+from rewards.ratings.bradley_terry import (
     ELO_SCALE,
     Comparison,
     bradley_terry,

@@ -6,8 +6,8 @@ import pytest
 from rewards.config.strict_yaml import InputError
 from rewards.judges.facts_judge import FactsJudge
 from rewards.judges.judging import DIMENSIONS, Case
-from rewards.tally import Tally
-from rewards.tournament import tournament
+from rewards.ratings.tally import Tally
+from rewards.ratings.tournament import tournament
 
 TRUTH = (
     '{"rule_set":"chest_xray@1","findings":{"nodule":{"polarity":"present","side":"left"},'

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rewards.agreement import wilson
+from rewards.ratings.agreement import wilson
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from scipy.special import expit, gammaln
 from scipy.stats import rankdata
 
-from rewards.agreement import wilson
+from rewards.ratings.agreement import wilson
 
 
 @dataclass(frozen=True)

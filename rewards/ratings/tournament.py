@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from rewards.agreement import intransitive_share, position_bias
 from rewards.config.strict_yaml import InputError, nearest
 from rewards.judges.judging import Case, Judge, Pair, Verdict
-from rewards.ratings import Comparison, Rating, elo_ratings
-from rewards.tally import Tally, tally
+from rewards.ratings.agreement import intransitive_share, position_bias
+from rewards.ratings.bradley_terry import Comparison, Rating, elo_ratings
+from rewards.ratings.tally import Tally, tally
 
 
 @dataclass(frozen=True)

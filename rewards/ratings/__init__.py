@@ -1,0 +1,1 @@
+"""Ratings and votes: tournaments, Bradley-Terry, agreement between raters."""
