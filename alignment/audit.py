@@ -25,7 +25,7 @@ from alignment.metrics import matched_ious, score_answers
 from alignment.perturbations import perturbed
 from alignment.recipe import Recipe, kept_places, parquet
 from alignment.reward_functions import AwaitedReward, TrlReward
-from rewards.attacks import Asked, tagged
+from rewards.attacks.attacks import Asked, tagged
 from rewards.boxes.coordinate_space import BoxSpace, Units, in_written_units
 from rewards.combination import as_table, weighted_sum
 from rewards.config.strict_yaml import InputError, nearest

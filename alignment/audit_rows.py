@@ -7,7 +7,7 @@ from typing import Any
 
 from alignment.box_units import with_units
 from data_builders.schema import message_text
-from rewards.attacks import Asked
+from rewards.attacks.attacks import Asked
 from rewards.boxes.coordinate_space import Units
 from rewards.config.strict_yaml import InputError
 from rewards.dialogues.dialogue import Dialogue, read_dialogue

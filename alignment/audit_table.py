@@ -10,7 +10,7 @@ from rich.table import Table
 
 from alignment.audit import Audit
 from alignment.audit_files import audits
-from rewards.box_comparison import comparison, contenders
+from rewards.attacks.box_comparison import comparison, contenders
 
 WIDTH = 140
 """Columns that the comparison needs; a narrower terminal wraps it."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from rewards import attacks, dialogue_attacks, truth_attacks
+from rewards.attacks import attacks, dialogue_attacks, truth_attacks
 from rewards.dialogues.dialogue import Dialogue, Responses
 
 HONEST, IMPERFECT = "honest", "imperfect"

@@ -18,7 +18,7 @@ from alignment.audit import Scorer, asked_of
 from alignment.reward_functions import AwaitedReward, TrlReward, response_text
 from alignment.reward_sections import CanarySection
 from rewards.answers.final_answer import final_answer
-from rewards.attacks import ATTACKS
+from rewards.attacks.attacks import ATTACKS
 from rewards.boxes.coordinate_space import BoxSpace, Units, answered_boxes, in_written_units
 from rewards.boxes.geometry import area, clipped, is_valid
 from rewards.combination import weighted_sum

@@ -11,7 +11,7 @@ from alignment.box_units import UNIT_COLUMNS, Row, card_grid, trained_space, tru
 from alignment.recipe import Recipe, columns_of, kept_places, parquet
 from alignment.reward_functions import loaded_reward
 from data_builders.schema import message_text
-from rewards.attacks import tagged
+from rewards.attacks.attacks import tagged
 from rewards.boxes.coordinate_space import Units, in_written_units
 from rewards.config.strict_yaml import InputError
 from rewards.loading import Reward, knobs_of

@@ -7,9 +7,9 @@ from typing import Any
 
 from data_builders.corrupt import corrupt
 from data_builders.render import report
-from rewards.attacks import Asked, shifted
+from rewards.attacks.attacks import Asked, shifted
+from rewards.attacks.truth_attacks import OTHER_ANSWERS
 from rewards.rules.facts import Finding
-from rewards.truth_attacks import OTHER_ANSWERS
 
 SHIFTS = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)
 NUM_ERRORS = 4

@@ -2,12 +2,12 @@ import random
 
 import pytest
 
-from rewards.attacks import ATTACKS, Asked, imperfect, shifted, tagged
+from rewards.attacks.attacks import ATTACKS, Asked, imperfect, shifted, tagged
+from rewards.attacks.truth_attacks import ADDITIONS
 from rewards.boxes.geometry import iou, parse_boxes
 from rewards.loading import load_reward
 from rewards.rules.facts import Facts
 from rewards.rules.rule_set import load_rule_set
-from rewards.truth_attacks import ADDITIONS
 
 TRUTH = (
     '{"rule_set":"chest_xray@1","findings":{"nodule":{"polarity":"present","side":"left","boxes":[[20,20,40,50]]},'

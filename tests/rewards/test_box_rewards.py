@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.box_comparison import SIZE, cases, comparison, contenders, random_boxes
+from rewards.attacks.box_comparison import SIZE, cases, comparison, contenders, random_boxes
 from rewards.boxes.geometry import iou
 from rewards.boxes.medmo_box import cost, similarity
 from rewards.loading import load_reward

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from rewards.dialogue_attacks import ADDITIONS, ATTACKS, BASELINES, HEDGES, constant_cases, honest, imperfect
+from rewards.attacks.dialogue_attacks import ADDITIONS, ATTACKS, BASELINES, HEDGES, constant_cases, honest, imperfect
 from rewards.dialogues.dialogue import Claim, decision_of
 from rewards.dialogues.dialogue_consistency import dialogue_consistency
 

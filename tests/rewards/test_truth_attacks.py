@@ -6,13 +6,13 @@ from dataclasses import replace
 import pytest
 
 from rewards.answers.final_answer import answer_region
-from rewards.attacks import Asked
+from rewards.attacks.attacks import Asked
+from rewards.attacks.truth_attacks import ADDITIONS, BASELINES, FALSEHOODS, HEDGES, OTHER_ANSWERS, stated
 from rewards.boxes.geometry import iou, parse_boxes
 from rewards.loading import load_reward
 from rewards.reading.reading import read
 from rewards.rules.facts import Facts
 from rewards.rules.rule_set import load_rule_set
-from rewards.truth_attacks import ADDITIONS, BASELINES, FALSEHOODS, HEDGES, OTHER_ANSWERS, stated
 
 TRUTH = (
     '{"rule_set":"chest_xray@1","findings":{"nodule":{"polarity":"present","side":"left","boxes":[[20,20,40,50]]},'

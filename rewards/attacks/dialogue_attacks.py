@@ -7,7 +7,7 @@ truth, a hedge not more than the mean of what it hedges over.
 import random
 from collections.abc import Callable, Mapping
 
-from rewards.attacks import FILLER, FLATTERY
+from rewards.attacks.attacks import FILLER, FLATTERY
 from rewards.dialogues.dialogue import Dialogue, Turn
 from rewards.rules.decision import Decision
 from rewards.rules.nodes import NOT_APPLICABLE

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from rewards.attacks import (
+from rewards.attacks.attacks import (
     FILLER,
     FLATTERY,
     THINKING,
