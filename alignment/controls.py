@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from alignment.metrics import asked_finding
-from data_builders.images import upright
+from data_builders.imaging.images import upright
 from rewards.config.strict_yaml import InputError
 from rewards.rules.facts import Facts
 from rewards.rules.rule_set import RuleSet, load_rule_set

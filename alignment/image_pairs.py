@@ -11,7 +11,7 @@ from PIL import Image
 
 from alignment.controls import pixels
 from alignment.recipe import Sampling
-from data_builders.images import png_bytes
+from data_builders.imaging.images import png_bytes
 from data_builders.lesion_heat import GivenBoxes
 from data_builders.lesion_noise import NoiseTally, noised
 from data_builders.llm_rows import relevance_of

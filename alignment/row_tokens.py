@@ -23,7 +23,7 @@ from alignment.ranks import of_rank_0
 from alignment.reference_cache import cache_folder, processor_settings, scratch
 from alignment.row_cache import read_once
 from alignment.shared_folder import made_once
-from data_builders.images import upright
+from data_builders.imaging.images import upright
 
 PAIR = ("chosen", "rejected")
 ANSWERS = {"sft": ("completion",), "dpo": PAIR, "reward_model": PAIR, "grpo": ()}

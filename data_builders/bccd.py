@@ -17,7 +17,7 @@ from defusedxml import DefusedXmlException  # pyright: ignore[reportMissingTypeS
 from defusedxml.ElementTree import parse  # pyright: ignore
 from PIL import Image
 
-from data_builders.images import ImageError, inside, open_image
+from data_builders.imaging.images import ImageError, inside, open_image
 from data_builders.schema import Quarantined, Sample
 from rewards.boxes.geometry import area, iou
 from rewards.config.strict_yaml import InputError, regular

@@ -13,7 +13,7 @@ from data_builders.card import Tally, card_of
 from data_builders.curriculum_rows import open_curriculum
 from data_builders.dialogues import Paraphraser, dialogue_fault
 from data_builders.gallery import write_gallery
-from data_builders.images import ImageError, decoded
+from data_builders.imaging.images import ImageError, decoded
 from data_builders.locks import only_one
 from data_builders.output_folders import (
     named_files,

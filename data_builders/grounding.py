@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from data_builders.digest import sha256
-from data_builders.images import png_bytes
+from data_builders.imaging.images import png_bytes
 from data_builders.locks import only_one
 from data_builders.output_folders import check_writable, new_folder
 from data_builders.render import box_answer

@@ -12,7 +12,7 @@ from xml.etree.ElementTree import Element, ParseError
 from defusedxml import DefusedXmlException  # pyright: ignore[reportMissingTypeStubs, reportMissingModuleSource]
 from defusedxml.ElementTree import parse  # pyright: ignore
 
-from data_builders.images import ImageError, inside, open_image
+from data_builders.imaging.images import ImageError, inside, open_image
 from data_builders.schema import Quarantined, Written
 from data_builders.vqa_files import needed
 from rewards.config.strict_yaml import InputError, regular

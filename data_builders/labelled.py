@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from data_builders.images import ImageError, inside, open_image
+from data_builders.imaging.images import ImageError, inside, open_image
 from data_builders.schema import Quarantined, Sample
 from rewards.config.csv_rows import Misfit, csv_rows
 from rewards.config.json_lines import json_value

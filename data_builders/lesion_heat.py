@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from data_builders.images import ImageError
+from data_builders.imaging.images import ImageError
 from rewards.rules.facts import Box, Facts
 
 Heat = NDArray[np.float32]

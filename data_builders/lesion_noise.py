@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from data_builders.images import ImageError
+from data_builders.imaging.images import ImageError
 from data_builders.lesion_heat import Heat, Mask, checked
 
 MaskPolicy = Literal["mass", "quantile", "mean_std", "box"]

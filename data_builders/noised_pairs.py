@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from data_builders.build_spec import BuildSpec, LesionNoise
-from data_builders.images import ImageError, png_bytes
+from data_builders.imaging.images import ImageError, png_bytes
 from data_builders.lesion_heat import GivenBoxes, GivenMasks, HeatMap
 from data_builders.lesion_noise import Noised, NoiseTally, noised
 from data_builders.render import QuestionAnswer, questions

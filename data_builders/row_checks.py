@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from data_builders.images import UNREADABLE, ImageError, decoded, upright_size
+from data_builders.imaging.images import UNREADABLE, ImageError, decoded, upright_size
 from rewards.config.strict_yaml import InputError, regular
 from rewards.row_types import KINDS, MESSAGES, is_messages, row_faults, shown
 

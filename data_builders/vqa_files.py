@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from data_builders.images import ImageError, inside, open_image
+from data_builders.imaging.images import ImageError, inside, open_image
 from data_builders.schema import Quarantined, Written, WrittenTask
 from rewards.config.json_lines import read_json_list
 from rewards.config.strict_yaml import InputError, regular

@@ -9,7 +9,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from data_builders import seeds
-from data_builders.images import ImageError
+from data_builders.imaging.images import ImageError
 from data_builders.lesion_heat import GivenBoxes, GivenMasks, heat_of_boxes
 from data_builders.lesion_noise import (
     NoiseSettings,

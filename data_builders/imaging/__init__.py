@@ -1,0 +1,1 @@
+"""Pictures opened, turned upright, checked, compared."""
