@@ -15,7 +15,7 @@ from data_builders.imaging.images import png_bytes
 from data_builders.lesion_heat import GivenBoxes
 from data_builders.lesion_noise import NoiseTally, noised
 from data_builders.llm_rows import relevance_of
-from data_builders.render import report
+from data_builders.rendering.render import report
 from data_builders.schema import assistant_turn, message_text
 from data_builders.seeds import seeded
 from rewards.rules.facts import Facts

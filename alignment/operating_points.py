@@ -18,7 +18,7 @@ from alignment.controls import Row, pixels
 from alignment.generation import generate, like_batches
 from alignment.metrics import score_answers, summarise
 from alignment.ranks import over_ranks
-from data_builders.render import report
+from data_builders.rendering.render import report
 from rewards.config.json_lines import read_json_list
 from rewards.config.strict_yaml import InputError
 from rewards.rules.facts import Facts, Finding

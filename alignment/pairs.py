@@ -34,7 +34,7 @@ from data_builders.llm_hallucinations import NO_REPLY, Ask, Request, hallucinate
 from data_builders.llm_rows import LlmTally, asker, check_written, relevance_of
 from data_builders.output_folders import unfinished
 from data_builders.preference_set import figures, weighted
-from data_builders.render import report
+from data_builders.rendering.render import report
 from data_builders.schema import assistant_turn, message_text
 from rewards.config.strict_yaml import InputError
 from rewards.llm.spec import open_llm

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from data_builders.corrupt import corrupt
-from data_builders.render import report
+from data_builders.rendering.corrupt import corrupt
+from data_builders.rendering.render import report
 from rewards.attacks.attacks import Asked, shifted
 from rewards.attacks.truth_attacks import OTHER_ANSWERS
 from rewards.rules.facts import Finding

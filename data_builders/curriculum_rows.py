@@ -19,7 +19,7 @@ from data_builders.curriculum import Curriculum, From, Stage, Task, load_curricu
 from data_builders.curriculum_checks import CurriculumChecks, opinion
 from data_builders.curriculum_llm import written_items
 from data_builders.qa_generators import Asked, Balance, Case, generated, written_report
-from data_builders.report_facts import report_facts
+from data_builders.rendering.report_facts import report_facts
 from data_builders.schema import RowKind, Sample
 from rewards.config.strict_yaml import InputError
 from rewards.llm.client import LlmClient

@@ -10,7 +10,7 @@ import random
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from data_builders.render import report
+from data_builders.rendering.render import report
 from data_builders.schema import Sample
 from rewards.rules.facts import Facts, Finding
 from rewards.rules.rule_set import load_rule_set

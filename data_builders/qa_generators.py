@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from data_builders.curriculum import Curriculum, Kind, Style, Task
-from data_builders.render import sentence
+from data_builders.rendering.render import sentence
 from rewards.rules.evidence import Clause
 from rewards.rules.facts import Finding
 from rewards.rules.guidelines import WorkedOut, together

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from data_builders.imaging.images import ImageError, inside, open_image
-from data_builders.report_facts import region_of, report_facts
+from data_builders.rendering.report_facts import region_of, report_facts
 from data_builders.schema import Quarantined, Sample
 from rewards.config.csv_rows import Misfit, csv_rows, opened
 from rewards.config.json_lines import json_lines

@@ -26,7 +26,7 @@ from data_builders.labelled import labelled
 from data_builders.open_i import open_i
 from data_builders.path_vqa import SPLITS, path_vqa
 from data_builders.preference_formats import FORMATS, read_pairs, survey
-from data_builders.report_facts import report_facts
+from data_builders.rendering.report_facts import report_facts
 from data_builders.schema import Written
 from data_builders.slake import slake
 from data_builders.table import column_map, table

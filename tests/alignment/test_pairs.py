@@ -13,7 +13,7 @@ from alignment.recipe import Sampling, read_recipe
 from alignment.tiny import build_tiny
 from data_builders.llm_rows import relevance_of
 from data_builders.relevance import weights_of
-from data_builders.render import report
+from data_builders.rendering.render import report
 from data_builders.schema import message_text
 from rewards.config.strict_yaml import InputError
 from rewards.reports.severity import errors_of

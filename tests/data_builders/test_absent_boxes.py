@@ -5,7 +5,7 @@ import pytest
 
 from data_builders.build import build
 from data_builders.build_spec import BuildSpec
-from data_builders.render import absent_boxes
+from data_builders.rendering.render import absent_boxes
 from rewards.boxes.geometry import parse_boxes
 from rewards.rules.facts import Facts, Finding
 from rewards.rules.rule_set import load_rule_set

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_builders.corrupt import corrupt, options
-from data_builders.render import report
+from data_builders.rendering.corrupt import corrupt, options
+from data_builders.rendering.render import report
 from rewards.reports.finding_f1 import finding_f1
 from rewards.rules.facts import Facts, Finding
 from rewards.rules.rule_set import load_rule_set

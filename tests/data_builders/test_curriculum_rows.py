@@ -18,7 +18,7 @@ from data_builders.curriculum import load_curriculum
 from data_builders.curriculum_checks import CurriculumChecks, agreed, opinion
 from data_builders.curriculum_rows import CurriculumUse, open_curriculum
 from data_builders.qa_generators import Case, written_report
-from data_builders.report_facts import report_facts
+from data_builders.rendering.report_facts import report_facts
 from data_builders.schema import Sample, message_text
 from rewards.config.strict_yaml import InputError
 from rewards.llm.item_lists import Item

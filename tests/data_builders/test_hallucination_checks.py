@@ -4,7 +4,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_builders.corrupt import corrupt
 from data_builders.hallucination_checks import (
     LengthLimit,
     brevity_report,
@@ -13,7 +12,8 @@ from data_builders.hallucination_checks import (
     length_balanced,
     same_polarity,
 )
-from data_builders.render import report
+from data_builders.rendering.corrupt import corrupt
+from data_builders.rendering.render import report
 from rewards.rules.facts import Facts, Finding
 from rewards.rules.rule_set import load_rule_set
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_builders.corrupt import corrupt
-from data_builders.render import report, sentence
+from data_builders.rendering.corrupt import corrupt
+from data_builders.rendering.render import report, sentence
 from rewards.reading.reading import read
 from rewards.reports.factuality import factuality
 from rewards.reports.finding_f1 import finding_f1

@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from data_builders.render import box_answer, questions, report
+from data_builders.rendering.render import box_answer, questions, report
 from rewards.reading.reading import read
 from rewards.rules.facts import Facts, Finding
 from rewards.rules.rule_set import load_rule_set

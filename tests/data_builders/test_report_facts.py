@@ -2,7 +2,7 @@
 
 import pytest
 
-from data_builders.report_facts import report_facts, stated_level
+from data_builders.rendering.report_facts import report_facts, stated_level
 from rewards.rules.rule_set import load_rule_set
 
 RETINA = load_rule_set("retina_amd")

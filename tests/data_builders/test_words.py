@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_builders.corrupt import corrupt, options
-from data_builders.render import questions, report
+from data_builders.rendering.corrupt import corrupt, options
+from data_builders.rendering.render import questions, report
 from rewards.reading.reading import read
 from rewards.reports.finding_f1 import finding_f1
 from rewards.rules.facts import Facts, Finding

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_builders.corrupt import options
-from data_builders.render import report
+from data_builders.rendering.corrupt import options
+from data_builders.rendering.render import report
 from rewards.reports.severity import errors_of, severity_of
 from rewards.rules.compare import Comparison
 from rewards.rules.facts import Facts, Finding

@@ -9,7 +9,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from data_builders.render import sentence
+from data_builders.rendering.render import sentence
 from rewards.rules.facts import Facts, Finding
 from rewards.rules.rule_set import ErrorKind, FindingRule, RuleSet
 

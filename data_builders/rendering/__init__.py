@@ -1,0 +1,1 @@
+"""Facts into words, true or corrupted; written reports into facts."""
