@@ -1,6 +1,6 @@
 """Phantom chest radiographs: patients with findings, and frontal images of them, so that every label and box is known.
 
-Lengths of lesions are given in pixels of a 128-pixel image and scale with ``size``; ``phantom_chest_film.py`` draws.
+Lengths of lesions are given in pixels of a 128-pixel image and scale with ``size``; ``phantoms/chest_film.py`` draws.
 Left out: lateral views, rotation, devices, and more than one instance of a finding.
 """
 
@@ -9,8 +9,8 @@ from collections.abc import Collection, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from data_builders.drawing import Field
-from data_builders.phantom_chest_film import CHEST_WALL, COSTOPHRENIC, Anatomy, Lesion, Patient, draw, wall_at
+from data_builders.phantoms.chest_film import CHEST_WALL, COSTOPHRENIC, Anatomy, Lesion, Patient, draw, wall_at
+from data_builders.phantoms.drawing import Field
 from data_builders.schema import Sample
 from data_builders.seeds import seeded
 from rewards.config.strict_yaml import InputError, nearest

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data_builders.phantom_oct_scan import FOVEA_WIDTH, PICTURE_SIZE, Eye, Lesion, Retina, draw
+from data_builders.phantoms.oct_scan import FOVEA_WIDTH, PICTURE_SIZE, Eye, Lesion, Retina, draw
 from data_builders.schema import Sample
 from data_builders.seeds import seeded
 from rewards.config.strict_yaml import InputError

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from data_builders.lidc_ct import RULE_SET as CT_RULE_SET
 from data_builders.lidc_ct import lidc_ct
 from data_builders.phantom_chest import RULE_SET, patient_of
-from data_builders.phantom_chest_film import draw
+from data_builders.phantoms.chest_film import draw
 from data_builders.schema import Sample
 from data_builders.seeds import seeded
 from data_builders.splits import split_of

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from data_builders.phantom_chest import FINDINGS, patient_of, phantom_chest
-from data_builders.phantom_chest_film import Anatomy, Lesion, Patient, draw
+from data_builders.phantoms.chest_film import Anatomy, Lesion, Patient, draw
 from data_builders.seeds import seeded
 from rewards.config.strict_yaml import InputError
 from rewards.rules.facts import Box, Finding

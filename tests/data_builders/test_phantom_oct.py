@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from data_builders.phantom_oct import EXTENT, STAGES, EyeOfPatient, eye_of, phantom_oct, region
-from data_builders.phantom_oct_scan import Lesion, draw
+from data_builders.phantoms.oct_scan import Lesion, draw
 from data_builders.seeds import seeded
 from rewards.config.strict_yaml import InputError
 from rewards.rules.facts import Facts, Finding

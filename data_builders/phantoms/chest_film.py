@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 from PIL import Image
 
-from data_builders.drawing import Field, axis_of, bump, extent, ramp, smooth_noise
+from data_builders.phantoms.drawing import Field, axis_of, bump, extent, ramp, smooth_noise
 from rewards.rules.facts import Box
 
 CHEST_WALL = 0.72

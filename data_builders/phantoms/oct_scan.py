@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from data_builders.drawing import Field, bump, extent, ramp, smooth_noise
+from data_builders.phantoms.drawing import Field, bump, extent, ramp, smooth_noise
 from rewards.rules.facts import Box
 
 Eye = Literal["left", "right"]

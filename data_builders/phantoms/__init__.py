@@ -1,0 +1,1 @@
+"""Phantoms: pictures drawn from facts."""
