@@ -19,8 +19,8 @@ def audit_splits_command(
 
     Example: clinalign audit-splits data/phantom_oct
     """
-    from data_builders.leakage import audit_splits
-    from data_builders.leakage import quarantine as take_out
+    from data_builders.splits.leakage import audit_splits
+    from data_builders.splits.leakage import quarantine as take_out
 
     found = audit_splits(data, max_distance=max_distance)
     moved = take_out(data, found.leaks) if quarantine else 0

@@ -29,7 +29,7 @@ from data_builders.preference_set import finished
 from data_builders.row_files import RowFiles
 from data_builders.sample_rows import rows_of
 from data_builders.schema import Quarantined, Sample, Written
-from data_builders.splits import split_of
+from data_builders.splits.splits import split_of
 from data_builders.strata import placements, write_placements
 from data_builders.written_rows import fault_of_written, own_split, written_rows
 from rewards.boxes.geometry import is_valid

@@ -10,7 +10,7 @@ from data_builders.curriculum_rows import CurriculumBuild
 from data_builders.digest import sha256
 from data_builders.lesion_noise import NoiseTally
 from data_builders.schema import Quarantined
-from data_builders.splits import check_disjoint
+from data_builders.splits.splits import check_disjoint
 from rewards.config.strict_yaml import InputError, nearest
 
 LICENCES = {

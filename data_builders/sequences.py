@@ -19,7 +19,7 @@ from data_builders.phantom_chest import RULE_SET, patient_of
 from data_builders.phantoms.chest_film import draw
 from data_builders.schema import Sample
 from data_builders.seeds import seeded
-from data_builders.splits import split_of
+from data_builders.splits.splits import split_of
 from rewards.rules.facts import Box
 
 VIEWS = 3

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from data_builders.build_spec import BuildSpec
 from data_builders.schema import Sample
-from data_builders.stratified import Unit, stratified, units_of
+from data_builders.splits.stratified import Unit, stratified, units_of
 from rewards.config.json_lines import read_json
 from rewards.rules.facts import Facts
 from rewards.rules.guidelines import Contradictory, worked_out

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from alignment.cli import app
 from data_builders.build import build
 from data_builders.build_spec import BuildSpec
-from data_builders.leakage import audit_splits, quarantine
+from data_builders.splits.leakage import audit_splits, quarantine
 from rewards.config.strict_yaml import InputError
 
 WORDS = "heart size normal lungs are clear without focal consolidation pleural effusion or pneumothorax bones intact"

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_builders.splits import check_disjoint, split_of
+from data_builders.splits.splits import check_disjoint, split_of
 
 SHARES = {"train": 0.6, "validation": 0.1, "test": 0.3}
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_builders.stratified import Unit, stratified, unit_of, units_of
+from data_builders.splits.stratified import Unit, stratified, unit_of, units_of
 from rewards.config.strict_yaml import InputError
 
 SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}

@@ -24,9 +24,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from data_builders.near_images import MAX_DISTANCE, dhash, near_pairs
 from data_builders.row_checks import open_parquet
 from data_builders.schema import message_text
+from data_builders.splits.near_images import MAX_DISTANCE, dhash, near_pairs
 from rewards.config.json_lines import json_reply
 from rewards.config.strict_yaml import InputError
 

@@ -1,0 +1,1 @@
+"""Splits by patient, strata, and leaks between splits."""
