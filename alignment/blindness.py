@@ -22,8 +22,8 @@ from alignment.generation import model_inputs
 from alignment.kept_answers import KeptAnswers
 from alignment.metrics import Metric, Outcome, asked_finding, differences, score_answers, summarise
 from alignment.ranks import over_ranks
-from data_builders.lesion_heat import GivenBoxes
-from data_builders.lesion_noise import NoiseSettings, elsewhere, mask_of, noised_under
+from data_builders.pairs.lesion_heat import GivenBoxes
+from data_builders.pairs.lesion_noise import NoiseSettings, elsewhere, mask_of, noised_under
 from data_builders.seeds import seeded
 from rewards.boxes.coordinate_space import Units
 from rewards.config.strict_yaml import InputError

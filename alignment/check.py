@@ -132,7 +132,7 @@ def weight_figures(recipe: Recipe, places: list[int]) -> dict[str, Any]:
     """Effective sample size (Kish) of the pairs' weights, and the pairs that teach nothing for a weight of 0."""
     import pyarrow.parquet as pq
 
-    from data_builders.relevance import effective_sample_size
+    from data_builders.pairs.relevance import effective_sample_size
 
     if not recipe.weighting.use:
         return {"effective_sample_size": float(len(places)), "zero_weights": 0}

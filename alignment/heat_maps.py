@@ -1,6 +1,6 @@
 """Heat maps from models: a VLM's own attention, and patch-text similarity of a CLIP-like model.
 
-Both keep the interface of ``data_builders.lesion_heat``: ``(image, finding) -> (heat, score)``. They look for the
+Both keep the interface of ``data_builders.pairs.lesion_heat``: ``(image, finding) -> (heat, score)``. They look for the
 finding that is asked for, where MMedPO asks MedKLIP for "disease" whatever the question. Left out: images that a
 processor cuts into tiles, whose attention lies on several grids.
 """

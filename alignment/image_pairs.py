@@ -12,9 +12,9 @@ from PIL import Image
 from alignment.controls import pixels
 from alignment.recipe import Sampling
 from data_builders.imaging.images import png_bytes
-from data_builders.lesion_heat import GivenBoxes
-from data_builders.lesion_noise import NoiseTally, noised
-from data_builders.llm_rows import relevance_of
+from data_builders.pairs.lesion_heat import GivenBoxes
+from data_builders.pairs.lesion_noise import NoiseTally, noised
+from data_builders.pairs.llm_rows import relevance_of
 from data_builders.rendering.render import report
 from data_builders.schema import assistant_turn, message_text
 from data_builders.seeds import seeded

@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from alignment.curriculum_section import CurriculumSection
 from alignment.reward_sections import CanarySection, CombinationSection
 from data_builders.build_spec import Relevance
-from data_builders.lesion_noise import NoiseSettings
+from data_builders.pairs.lesion_noise import NoiseSettings
 from rewards.boxes.coordinate_space import BoxSpace
 from rewards.config.overrides import Override, with_overrides
 from rewards.config.strict_yaml import InputError, fault_lines, nearest, read_yaml, regular

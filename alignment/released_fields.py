@@ -16,7 +16,7 @@ from alignment.released_forms import LEFT_OUT, OTHER, Form, counts, each, either
 from alignment.report import CONDITIONS
 from data_builders.build_spec import SOURCES
 from data_builders.card import LICENCES
-from data_builders.relevance import Missing, Normalisation
+from data_builders.pairs.relevance import Missing, Normalisation
 from data_builders.schema import RowKind
 from rewards.boxes.coordinate_space import BoxSpace
 from rewards.config.strict_yaml import InputError

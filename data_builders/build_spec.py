@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal, Optional, get_args, get_origin, get_
 from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, create_model, model_validator
 
 from data_builders.curriculum_rows import CurriculumUse
-from data_builders.lesion_heat import Mask
-from data_builders.lesion_noise import NoiseSettings
+from data_builders.pairs.lesion_heat import Mask
+from data_builders.pairs.lesion_noise import NoiseSettings
+from data_builders.pairs.relevance import IMAGE_SIDE, Missing, Normalisation, ScoredKind
 from data_builders.paraphrases import Paraphrase
-from data_builders.relevance import IMAGE_SIDE, Missing, Normalisation, ScoredKind
 from data_builders.schema import Quarantined, RowKind, Sample, Task, Written
 from rewards.config.overrides import with_overrides
 from rewards.config.strict_yaml import fault_lines, nearest, read_yaml, validated
@@ -162,7 +162,7 @@ class Relevance(BaseModel):
 
     The same section stands in a build and in the ``sampling`` of a ``pairs`` recipe. A row's relevance is the severity
     of the gravest error in its rejected answer, by the rule set. ``reading``: of the paper's normalisation (see
-    ``data_builders/relevance.py``). ``scores``: a JSON file of row ids and scores from 0 to ``scale`` (judges'
+    ``data_builders/pairs/relevance.py``). ``scores``: a JSON file of row ids and scores from 0 to ``scale`` (judges'
     verdicts), which replace the severities of the ``kinds`` (None: all but ``lesion_noise``). ``judges``: language
     models that debate those scores, at most ``max_rounds`` rounds. ``missing``: what a row without a score gets.
     """

@@ -8,7 +8,7 @@ from typing import Any
 from data_builders.build_spec import BuildSpec
 from data_builders.curriculum_rows import CurriculumBuild
 from data_builders.digest import sha256
-from data_builders.lesion_noise import NoiseTally
+from data_builders.pairs.lesion_noise import NoiseTally
 from data_builders.schema import Quarantined
 from data_builders.splits.splits import check_disjoint
 from rewards.config.strict_yaml import InputError, nearest

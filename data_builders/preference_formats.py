@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from data_builders.hallucination_checks import META_TEXT, brevity_report, fault_of_rejected, same_polarity
-from data_builders.relevance import weight_report
+from data_builders.pairs.hallucination_checks import META_TEXT, brevity_report, fault_of_rejected, same_polarity
+from data_builders.pairs.relevance import weight_report
 from data_builders.schema import assistant_turn, message_text, user_turn
 from rewards.config.json_lines import json_value
 from rewards.config.strict_yaml import InputError, read_text

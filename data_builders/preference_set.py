@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 
 from data_builders.build_spec import BuildSpec, Relevance
 from data_builders.card import Tally
-from data_builders.hallucination_checks import brevity_report, length_balanced
-from data_builders.llm_rows import LlmTally, check_written, judged_scores, with_llm_answers
-from data_builders.relevance import IMAGE_SIDE, grouped_weights, scaled_scores, weight_report
+from data_builders.pairs.hallucination_checks import brevity_report, length_balanced
+from data_builders.pairs.llm_rows import LlmTally, check_written, judged_scores, with_llm_answers
+from data_builders.pairs.relevance import IMAGE_SIDE, grouped_weights, scaled_scores, weight_report
 from data_builders.schema import message_text
 from rewards.config.json_lines import json_value
 from rewards.config.strict_yaml import InputError, read_text

@@ -15,9 +15,9 @@ from data_builders.build_spec import BuildSpec
 from data_builders.card import Tally
 from data_builders.dialogue_rows import DialogueRows, annotator_of
 from data_builders.dialogues import Paraphraser
-from data_builders.hallucination_checks import fault_of_rejected
 from data_builders.imaging.images import png_bytes
-from data_builders.noised_pairs import NoisedPairs
+from data_builders.pairs.hallucination_checks import fault_of_rejected
+from data_builders.pairs.noised_pairs import NoisedPairs
 from data_builders.rendering.corrupt import corrupt
 from data_builders.rendering.render import QuestionAnswer, absent_boxes, box_answer, questions, report
 from data_builders.row_files import Row

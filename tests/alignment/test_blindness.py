@@ -17,7 +17,7 @@ from alignment.kept_answers import FILE
 from alignment.models import built_texts, load_for_inference
 from alignment.tiny import build_tiny
 from data_builders.interruptions import Stopped
-from data_builders.lesion_noise import NoiseSettings
+from data_builders.pairs.lesion_noise import NoiseSettings
 from rewards.config.strict_yaml import InputError
 
 pytestmark = pytest.mark.filterwarnings("default")  # third-party deprecations

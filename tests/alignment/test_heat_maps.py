@@ -19,7 +19,7 @@ from alignment.generation import model_inputs
 from alignment.heat_maps import AttentionHeat, SimilarityHeat, grid_of, image_token, upsampled
 from alignment.models import load_for_inference
 from alignment.tiny import build_tiny
-from data_builders.lesion_noise import NoiseSettings, noised
+from data_builders.pairs.lesion_noise import NoiseSettings, noised
 from data_builders.schema import user_turn
 from data_builders.seeds import seeded
 from rewards.config.strict_yaml import InputError

@@ -11,8 +11,8 @@ from alignment.models import built_texts
 from alignment.pairs import FEATURES, _built, graded, num_errors, worst_of, write_pairs
 from alignment.recipe import Sampling, read_recipe
 from alignment.tiny import build_tiny
-from data_builders.llm_rows import relevance_of
-from data_builders.relevance import weights_of
+from data_builders.pairs.llm_rows import relevance_of
+from data_builders.pairs.relevance import weights_of
 from data_builders.rendering.render import report
 from data_builders.schema import message_text
 from rewards.config.strict_yaml import InputError

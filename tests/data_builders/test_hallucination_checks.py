@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_builders.hallucination_checks import (
+from data_builders.pairs.hallucination_checks import (
     LengthLimit,
     brevity_report,
     fault_of_rejected,

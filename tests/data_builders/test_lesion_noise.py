@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from data_builders import seeds
 from data_builders.imaging.images import ImageError
-from data_builders.lesion_heat import GivenBoxes, GivenMasks, heat_of_boxes
-from data_builders.lesion_noise import (
+from data_builders.pairs.lesion_heat import GivenBoxes, GivenMasks, heat_of_boxes
+from data_builders.pairs.lesion_noise import (
     NoiseSettings,
     NoiseTally,
     alpha_bar,

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from data_builders.llm_hallucinations import Request, hallucinated, written
+from data_builders.pairs.llm_hallucinations import Request, hallucinated, written
 from rewards.llm.client import Failure
 from rewards.rules.facts import Facts, Finding
 

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from data_builders.build import build
 from data_builders.build_spec import BuildSpec, read_spec
-from data_builders.llm_rows import asker, relevance_of
+from data_builders.pairs.llm_rows import asker, relevance_of
 from data_builders.schema import message_text
 from rewards.config.strict_yaml import InputError
 from rewards.llm.spec import LlmSpec, open_llm

@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_builders.relevance import effective_sample_size, grouped_weights, scaled_scores, weight_report, weights_of
+from data_builders.pairs.relevance import (
+    effective_sample_size,
+    grouped_weights,
+    scaled_scores,
+    weight_report,
+    weights_of,
+)
 from rewards.config.strict_yaml import InputError
 
 DATA = Path(os.environ.get("CLINALIGN_DATA", Path(__file__).parents[3] / "shared" / "data")) / "mmedpo"

@@ -8,7 +8,7 @@ says is checked by ``hallucination_checks`` and, where facts are known, read aga
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from data_builders.hallucination_checks import USUAL_LIMIT, LengthLimit, fault_of_rejected
+from data_builders.pairs.hallucination_checks import USUAL_LIMIT, LengthLimit, fault_of_rejected
 from rewards.config.json_lines import json_reply
 from rewards.llm.client import Failure
 from rewards.rules.facts import Facts

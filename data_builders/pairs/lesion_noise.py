@@ -17,7 +17,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from data_builders.imaging.images import ImageError
-from data_builders.lesion_heat import Heat, Mask, checked
+from data_builders.pairs.lesion_heat import Heat, Mask, checked
 
 MaskPolicy = Literal["mass", "quantile", "mean_std", "box"]
 LARGEST_SHARE = 0.5

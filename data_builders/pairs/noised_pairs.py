@@ -11,8 +11,8 @@ from typing import Any
 
 from data_builders.build_spec import BuildSpec, LesionNoise
 from data_builders.imaging.images import ImageError, png_bytes
-from data_builders.lesion_heat import GivenBoxes, GivenMasks, HeatMap
-from data_builders.lesion_noise import Noised, NoiseTally, noised
+from data_builders.pairs.lesion_heat import GivenBoxes, GivenMasks, HeatMap
+from data_builders.pairs.lesion_noise import Noised, NoiseTally, noised
 from data_builders.rendering.render import QuestionAnswer, questions
 from data_builders.schema import Sample, assistant_turn, user_turn
 from data_builders.seeds import seeded

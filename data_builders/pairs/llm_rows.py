@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data_builders.llm_hallucinations import Ask, Request, hallucinated
+from data_builders.pairs.llm_hallucinations import Ask, Request, hallucinated
 from data_builders.schema import assistant_turn, message_text
 from rewards.answers.final_answer import final_answer
 from rewards.config.strict_yaml import InputError

@@ -1,0 +1,1 @@
+"""Preference pairs: hallucinations, noised lesions, clinical relevance."""
