@@ -99,7 +99,7 @@ def export(
 ) -> None:
     """Write preference pairs in another trainer's shape, and count what is weak in them."""
     from alignment.recipe import parquet
-    from data_builders.export import export as export_pairs
+    from data_builders.formats.export import export as export_pairs
 
     say(export_pairs(parquet(data), shape, out), as_json)
 

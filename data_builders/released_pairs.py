@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+from data_builders.formats.preference_formats import Pair, read_pairs
 from data_builders.imaging.images import ImageError, inside, open_image
-from data_builders.preference_formats import Pair, read_pairs
 from data_builders.schema import Quarantined, Written
 from rewards.config.strict_yaml import InputError
 

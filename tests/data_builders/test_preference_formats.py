@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_builders.preference_formats import FORMATS, Pair, read_pairs, survey, write_pairs
+from data_builders.formats.preference_formats import FORMATS, Pair, read_pairs, survey, write_pairs
 from rewards.config.strict_yaml import InputError
 
 DATA = Path(os.environ.get("CLINALIGN_DATA", Path(__file__).parents[3] / "shared" / "data")) / "mmedpo"

@@ -13,10 +13,10 @@ from PIL import Image
 
 from data_builders.build import build
 from data_builders.build_spec import BuildSpec
-from data_builders.export import export
+from data_builders.formats.export import export
+from data_builders.formats.preference_formats import FORMATS
 from data_builders.iu_xray import iu_xray
 from data_builders.path_vqa import path_vqa
-from data_builders.preference_formats import FORMATS
 from data_builders.released_pairs import released_pairs
 from data_builders.schema import Quarantined, Written, message_text
 from data_builders.slake import slake

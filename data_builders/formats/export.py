@@ -8,9 +8,9 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from data_builders.formats.preference_formats import FORMATS, Format, Pair, survey, write_pairs
 from data_builders.locks import only_one
 from data_builders.output_folders import check_writable, new_folder
-from data_builders.preference_formats import FORMATS, Format, Pair, survey, write_pairs
 from data_builders.row_checks import Check, check_rows, open_parquet
 from data_builders.schema import Message, message_text
 from rewards.config.strict_yaml import InputError, nearest

@@ -1,0 +1,1 @@
+"""Built sets written in, and read from, the formats of others."""
