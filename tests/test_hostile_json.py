@@ -27,13 +27,13 @@ from alignment.operating_points import read_points
 from alignment.report import write_report
 from alignment.reward_model import reward_model_folder
 from data_builders.formats.preference_formats import FORMATS, read_pairs
-from data_builders.labelled import labelled
 from data_builders.pairs.llm_hallucinations import Request, written
 from data_builders.preference_set import read_scores
 from data_builders.schema import provenance_of
-from data_builders.slake import slake
-from data_builders.table import table
-from data_builders.vqa_rad import vqa_rad
+from data_builders.sources.labelled import labelled
+from data_builders.sources.slake import slake
+from data_builders.sources.table import table
+from data_builders.sources.vqa_rad import vqa_rad
 from rewards.boxes.reading import repair_level
 from rewards.config.json_lines import MAX_NESTING, json_lines, json_value, read_json, read_json_lines, read_json_list
 from rewards.config.strict_yaml import InputError

@@ -16,21 +16,21 @@ import pytest
 from PIL import Image
 
 from alignment.released_model import without_comments
-from data_builders.bccd import bccd
 from data_builders.build_spec import read_spec
 from data_builders.curriculum_checks import agreed, opinion
 from data_builders.formats.preference_formats import FORMATS, read_pairs, survey
 from data_builders.gallery import marked
-from data_builders.iu_xray import iu_xray
-from data_builders.labelled import labelled
-from data_builders.open_i import open_i
 from data_builders.pairs.hallucination_checks import fault_of_rejected
-from data_builders.path_vqa import SPLITS, path_vqa
 from data_builders.rendering.report_facts import report_facts
 from data_builders.schema import Written
-from data_builders.slake import slake
-from data_builders.table import column_map, table
-from data_builders.vqa_rad import vqa_rad
+from data_builders.sources.bccd import bccd
+from data_builders.sources.iu_xray import iu_xray
+from data_builders.sources.labelled import labelled
+from data_builders.sources.open_i import open_i
+from data_builders.sources.path_vqa import SPLITS, path_vqa
+from data_builders.sources.slake import slake
+from data_builders.sources.table import column_map, table
+from data_builders.sources.vqa_rad import vqa_rad
 from rewards.answers.choice_answer import option_named
 from rewards.answers.declining import declines, doubts, turns_round
 from rewards.answers.final_answer import answer_region, num_words

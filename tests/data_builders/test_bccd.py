@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from data_builders.bccd import bccd, half_open
 from data_builders.schema import Quarantined, Sample
+from data_builders.sources.bccd import bccd, half_open
 from rewards.config.strict_yaml import InputError
 from rewards.rules.rule_set import load_rule_set
 

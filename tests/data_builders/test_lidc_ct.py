@@ -8,8 +8,9 @@ from collections import Counter, defaultdict
 import numpy as np
 import pytest
 
-from data_builders import lidc_ct as module
-from data_builders.lidc_ct import (
+from data_builders.schema import Sample
+from data_builders.sources import lidc_ct as module
+from data_builders.sources.lidc_ct import (
     Scan,
     block_of,
     boxes_in_view,
@@ -22,7 +23,6 @@ from data_builders.lidc_ct import (
     read_outlines,
     votes,
 )
-from data_builders.schema import Sample
 from rewards.config.strict_yaml import InputError
 from rewards.rules.rule_set import load_rule_set
 

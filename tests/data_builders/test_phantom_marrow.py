@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from data_builders import seeds
-from data_builders.phantom_marrow import (
+from data_builders.sources.phantom_marrow import (
     DISEASES,
     Cell,
     FieldOfView,
@@ -100,7 +100,7 @@ def test_a_box_holds_its_cell_and_nothing_else_changes(kind, name):
 
 def pixels(view):
     """The view without red cells, which would make way for the cell."""
-    from data_builders import phantom_marrow as module
+    from data_builders.sources import phantom_marrow as module
 
     canvas = module._Canvas(128)
     for cell in view.cells:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from data_builders.schema import Quarantined, Written
-from data_builders.vqa_files import json_list, needed, written
+from data_builders.sources.vqa_files import json_list, needed, written
 
 SPLITS = ("train", "validate", "test")
 

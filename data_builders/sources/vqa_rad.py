@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_builders.schema import Quarantined, Written
-from data_builders.vqa_files import json_list, needed, written
+from data_builders.sources.vqa_files import json_list, needed, written
 
 
 def vqa_rad(*, root: Path) -> Iterator[Written | Quarantined]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from data_builders.schema import Quarantined, Written
-from data_builders.vqa_files import json_list, needed, written
+from data_builders.sources.vqa_files import json_list, needed, written
 from rewards.config.strict_yaml import InputError
 
 SPLITS = ("train", "val", "test")

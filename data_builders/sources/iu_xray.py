@@ -14,7 +14,7 @@ from defusedxml.ElementTree import parse  # pyright: ignore
 
 from data_builders.imaging.images import ImageError, inside, open_image
 from data_builders.schema import Quarantined, Written
-from data_builders.vqa_files import needed
+from data_builders.sources.vqa_files import needed
 from rewards.config.strict_yaml import InputError, regular
 
 QUESTION = "Write the report of this chest radiograph."
