@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from data_builders.curriculum_checks import opinion
+from data_builders.curriculum.checks import opinion
 from data_builders.schema import provenance_of
 from rewards.reading.closed_options import chosen, level_options
 from rewards.rules.compare import Comparison

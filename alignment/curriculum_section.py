@@ -44,7 +44,7 @@ class CurriculumSection(BaseModel):
         """The section with the weights and prerequisites of its ``file``; its own win."""
         if self.file is None:
             return self
-        from data_builders.curriculum import load_curriculum
+        from data_builders.curriculum.curriculum import load_curriculum
 
         tasks = load_curriculum(self.file).tasks
         weights = {name: task.weight for name, task in tasks.items()} | self.weights

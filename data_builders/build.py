@@ -10,7 +10,7 @@ from pathlib import Path
 
 from data_builders.build_spec import BuildSpec
 from data_builders.card import Tally, card_of
-from data_builders.curriculum_rows import open_curriculum
+from data_builders.curriculum.rows import open_curriculum
 from data_builders.dialogues import Paraphraser, dialogue_fault
 from data_builders.gallery import write_gallery
 from data_builders.imaging.images import ImageError, decoded

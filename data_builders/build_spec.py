@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Optional, get_args, get_origin, get_
 
 from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, create_model, model_validator
 
-from data_builders.curriculum_rows import CurriculumUse
+from data_builders.curriculum.rows import CurriculumUse
 from data_builders.pairs.lesion_heat import Mask
 from data_builders.pairs.lesion_noise import NoiseSettings
 from data_builders.pairs.relevance import IMAGE_SIDE, Missing, Normalisation, ScoredKind

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from data_builders.build_spec import BuildSpec
-from data_builders.curriculum_rows import CurriculumBuild
+from data_builders.curriculum.rows import CurriculumBuild
 from data_builders.digest import sha256
 from data_builders.pairs.lesion_noise import NoiseTally
 from data_builders.schema import Quarantined

@@ -17,7 +17,8 @@ from PIL import Image
 
 from alignment.released_model import without_comments
 from data_builders.build_spec import read_spec
-from data_builders.curriculum_checks import agreed, opinion
+from data_builders.curriculum.checks import agreed, opinion
+from data_builders.curriculum.item_checks import ItemChecks
 from data_builders.formats.preference_formats import FORMATS, read_pairs, survey
 from data_builders.gallery import marked
 from data_builders.pairs.hallucination_checks import fault_of_rejected
@@ -47,7 +48,6 @@ from rewards.judges.debate import read_score
 from rewards.judges.judging import quoted, read_verdict
 from rewards.llm.item_lists import Item, parse_items
 from rewards.llm.reply import completion_from
-from rewards.llm_checks import ItemChecks
 from rewards.loading import available, load_reward
 from rewards.reading.assertion import assertions
 from rewards.reading.box_text import is_empty_list, labelled_boxes, parse_boxes

@@ -5,7 +5,7 @@ import copy
 import pytest
 import yaml
 
-from data_builders.curriculum import load_curriculum, shipped_curricula
+from data_builders.curriculum.curriculum import load_curriculum, shipped_curricula
 from rewards.config.strict_yaml import InputError
 
 PUBLISHED = {

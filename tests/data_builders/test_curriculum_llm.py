@@ -13,11 +13,11 @@ from PIL import Image
 
 from data_builders.build import build
 from data_builders.build_spec import BuildSpec
-from data_builders.curriculum import load_curriculum
-from data_builders.curriculum_checks import CurriculumChecks
-from data_builders.curriculum_llm import request_for
-from data_builders.curriculum_rows import CurriculumUse, open_curriculum
-from data_builders.qa_generators import Case
+from data_builders.curriculum.checks import CurriculumChecks
+from data_builders.curriculum.curriculum import load_curriculum
+from data_builders.curriculum.llm_items import request_for
+from data_builders.curriculum.rows import CurriculumUse, open_curriculum
+from data_builders.curriculum.templates import Case
 from data_builders.schema import Sample
 from rewards.config.strict_yaml import InputError
 from rewards.llm.client import LlmStop

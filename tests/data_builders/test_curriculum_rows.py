@@ -14,10 +14,10 @@ from PIL import Image
 
 from data_builders.build import build
 from data_builders.build_spec import BuildSpec, read_spec
-from data_builders.curriculum import load_curriculum
-from data_builders.curriculum_checks import CurriculumChecks, agreed, opinion
-from data_builders.curriculum_rows import CurriculumUse, open_curriculum
-from data_builders.qa_generators import Case, written_report
+from data_builders.curriculum.checks import CurriculumChecks, agreed, opinion
+from data_builders.curriculum.curriculum import load_curriculum
+from data_builders.curriculum.rows import CurriculumUse, open_curriculum
+from data_builders.curriculum.templates import Case, written_report
 from data_builders.rendering.report_facts import report_facts
 from data_builders.schema import Sample, message_text
 from rewards.config.strict_yaml import InputError

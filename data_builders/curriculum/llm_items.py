@@ -10,9 +10,9 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from data_builders.curriculum import Section
-from data_builders.curriculum_checks import CurriculumChecks
-from data_builders.qa_generators import Case
+from data_builders.curriculum.checks import CurriculumChecks
+from data_builders.curriculum.curriculum import Section
+from data_builders.curriculum.templates import Case
 from rewards.llm.client import LlmClient, Request, ask
 from rewards.llm.item_lists import Parsed, ask_for_items
 from rewards.rules.evidence import Asked, Clause, Test

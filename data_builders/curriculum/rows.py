@@ -15,10 +15,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from data_builders.curriculum import Curriculum, From, Stage, Task, load_curriculum
-from data_builders.curriculum_checks import CurriculumChecks, opinion
-from data_builders.curriculum_llm import written_items
-from data_builders.qa_generators import Asked, Balance, Case, generated, written_report
+from data_builders.curriculum.checks import CurriculumChecks, opinion
+from data_builders.curriculum.curriculum import Curriculum, From, Stage, Task, load_curriculum
+from data_builders.curriculum.llm_items import written_items
+from data_builders.curriculum.templates import Asked, Balance, Case, generated, written_report
 from data_builders.rendering.report_facts import report_facts
 from data_builders.schema import RowKind, Sample
 from rewards.config.strict_yaml import InputError

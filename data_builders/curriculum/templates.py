@@ -3,7 +3,7 @@
 One function a kind of question. Each gives an item or None where the facts do not answer; none ever states what is
 not known. Yes and no, and findings that are there and that are not, are kept in balance over the whole data set. An
 attribute is asked of absent findings too, so that no question gives a finding away. Left out: rich wording (see
-``curriculum_llm.py``).
+``curriculum/llm_items.py``).
 """
 
 import random
@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from data_builders.curriculum import Curriculum, Kind, Style, Task
+from data_builders.curriculum.curriculum import Curriculum, Kind, Style, Task
 from data_builders.rendering.render import sentence
 from rewards.rules.evidence import Clause
 from rewards.rules.facts import Finding

@@ -1,6 +1,6 @@
 """Is a question and answer fit for training? Whoever wrote it, it is held against what is known of the image.
 
-To the checks of ``rewards.llm_checks`` (length, leaks, sources, refusals, near-duplicates) these are added: findings
+To the checks of ``data_builders.curriculum.item_checks`` (length, leaks, sources, refusals, near-duplicates) these are added: findings
 that the facts deny or place elsewhere, levels that the guidelines do not give, numbers that were not measured. Left
 out: statements about what is not known; nothing decides them.
 """
@@ -9,10 +9,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from data_builders.qa_generators import Case
+from data_builders.curriculum.item_checks import ItemChecks
+from data_builders.curriculum.templates import Case
 from rewards.answers.measurements import measurements
 from rewards.llm.item_lists import Item
-from rewards.llm_checks import ItemChecks
 from rewards.reading.reading import read
 from rewards.rules.compare import compare
 from rewards.rules.facts import Facts, Polarity

@@ -1,0 +1,1 @@
+"""A curriculum of instructions from tables and specialist reports."""
