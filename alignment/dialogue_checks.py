@@ -14,7 +14,7 @@ from alignment.dialogue_turns import rendered
 from alignment.foreign_code import pretrained
 from alignment.recipe import Recipe
 from alignment.shared_grpo import undecoded
-from data_builders.dialogues import transcript
+from data_builders.dialogues.writer import transcript
 from rewards.config.strict_yaml import InputError
 from rewards.dialogues.dialogue import Dialogue, read_dialogue
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from data_builders.build_spec import BuildSpec
 from data_builders.card import Tally, card_of
 from data_builders.curriculum.rows import open_curriculum
-from data_builders.dialogues import Paraphraser, dialogue_fault
+from data_builders.dialogues.paraphrases import LlmParaphraser
+from data_builders.dialogues.writer import Paraphraser, dialogue_fault
 from data_builders.gallery import write_gallery
 from data_builders.imaging.images import ImageError, decoded
 from data_builders.locks import only_one
@@ -24,7 +25,6 @@ from data_builders.output_folders import (
     refuse_others,
 )
 from data_builders.own_files import own_files_of_set
-from data_builders.paraphrases import LlmParaphraser
 from data_builders.preference_set import finished
 from data_builders.row_files import RowFiles
 from data_builders.sample_rows import rows_of

@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal, Optional, get_args, get_origin, get_
 from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, create_model, model_validator
 
 from data_builders.curriculum.rows import CurriculumUse
+from data_builders.dialogues.paraphrases import Paraphrase
 from data_builders.pairs.lesion_heat import Mask
 from data_builders.pairs.lesion_noise import NoiseSettings
 from data_builders.pairs.relevance import IMAGE_SIDE, Missing, Normalisation, ScoredKind
-from data_builders.paraphrases import Paraphrase
 from data_builders.schema import Quarantined, RowKind, Sample, Task, Written
 from rewards.config.overrides import with_overrides
 from rewards.config.strict_yaml import fault_lines, nearest, read_yaml, validated

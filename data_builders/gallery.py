@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow.parquet as pq
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-from data_builders.dialogues import transcript
+from data_builders.dialogues.writer import transcript
 from data_builders.schema import message_text, provenance_of
 from rewards.boxes.geometry import parse_boxes
 from rewards.config.json_lines import read_json

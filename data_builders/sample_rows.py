@@ -13,8 +13,8 @@ from typing import Any
 
 from data_builders.build_spec import BuildSpec
 from data_builders.card import Tally
-from data_builders.dialogue_rows import DialogueRows, annotator_of
-from data_builders.dialogues import Paraphraser
+from data_builders.dialogues.rows import DialogueRows, annotator_of
+from data_builders.dialogues.writer import Paraphraser
 from data_builders.imaging.images import png_bytes
 from data_builders.pairs.hallucination_checks import fault_of_rejected
 from data_builders.pairs.noised_pairs import NoisedPairs

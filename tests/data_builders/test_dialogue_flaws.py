@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from data_builders.build import build
 from data_builders.build_spec import BuildSpec
-from data_builders.dialogue_flaws import WeakAnnotator, followed
-from data_builders.dialogues import Writer
+from data_builders.dialogues.weak_annotator import WeakAnnotator, followed
+from data_builders.dialogues.writer import Writer
 from data_builders.schema import message_text
 from rewards.dialogues.dialogue import Claim, read_dialogue
 from rewards.dialogues.dialogue_consistency import yields

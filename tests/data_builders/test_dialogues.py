@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from data_builders.build import build
 from data_builders.build_spec import BuildSpec
-from data_builders.dialogues import Writer, dialogue_fault, drawn_scenario, halves, ordered, transcript
+from data_builders.dialogues.writer import Writer, dialogue_fault, drawn_scenario, halves, ordered, transcript
 from data_builders.schema import message_text
 from rewards.config.strict_yaml import InputError
 from rewards.dialogues.dialogue import Scenario, clinician_says, read_dialogue

@@ -10,8 +10,8 @@ from datasets import Dataset
 from alignment.cli import app
 from data_builders.build import build
 from data_builders.build_spec import BuildSpec
-from data_builders.dialogues import Writer
-from data_builders.paraphrases import LlmParaphraser, Paraphrase
+from data_builders.dialogues.paraphrases import LlmParaphraser, Paraphrase
+from data_builders.dialogues.writer import Writer
 from rewards.config.strict_yaml import InputError
 from rewards.dialogues.dialogue import read_dialogue
 from rewards.llm.client import LlmStop

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from data_builders.dialogue_flaws import WeakAnnotator
+from data_builders.dialogues.weak_annotator import WeakAnnotator
 from data_builders.schema import Message, assistant_turn, user_turn
 from rewards.dialogues.dialogue import Claim, Dialogue, Scenario, Told, Turn, clinician_says
 from rewards.rules.decision import Decision, met

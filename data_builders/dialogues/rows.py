@@ -8,8 +8,8 @@ from typing import Any
 
 from data_builders.build_spec import Dialogues, Flaws
 from data_builders.card import Tally
-from data_builders.dialogue_flaws import WeakAnnotator
-from data_builders.dialogues import Paraphraser, Writer, drawn_scenario, halves, transcript
+from data_builders.dialogues.weak_annotator import WeakAnnotator
+from data_builders.dialogues.writer import Paraphraser, Writer, drawn_scenario, halves, transcript
 from data_builders.schema import RowKind
 from rewards.dialogues.dialogue import Dialogue
 from rewards.rules.facts import Facts
