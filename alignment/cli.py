@@ -117,7 +117,7 @@ def grounding(
 
     Example: clinalign grounding data/grounding --patients 60
     """
-    from data_builders.grounding import build_grounding
+    from data_builders.grounding.grounding import build_grounding
 
     if source not in ("phantom_chest", "lidc_ct"):
         raise InputError(f"grounding: no source named '{source}'. Known: phantom_chest, lidc_ct.")

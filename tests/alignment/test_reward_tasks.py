@@ -11,7 +11,7 @@ from alignment.combined_rewards import gated_rewards
 from alignment.recipe import Recipe, read_recipe
 from alignment.recipe_faults import unpaid_warning
 from alignment.reward_functions import AwaitedReward, TrlBatchReward, TrlReward
-from data_builders.grounding import TASKS as GROUNDING
+from data_builders.grounding.grounding import TASKS as GROUNDING
 from rewards.config.strict_yaml import InputError, read_yaml, validated
 from rewards.loading import BatchReward, Reward, available, available_batched, load_reward
 from rewards.tasks import KNOWN, SEQUENCES

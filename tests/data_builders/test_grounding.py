@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from data_builders.grounding import ASSIGN, SPLITS, TASKS, build_grounding, row_of
-from data_builders.sequences import ct_sequences, erased, moved, phantom_sequences
+from data_builders.grounding.grounding import ASSIGN, SPLITS, TASKS, build_grounding, row_of
+from data_builders.grounding.sequences import ct_sequences, erased, moved, phantom_sequences
 from rewards.config.strict_yaml import InputError
 from rewards.loading import load_reward
 
