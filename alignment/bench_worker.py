@@ -186,8 +186,8 @@ def likelihood(settings: dict[str, Any], step_done: Step) -> None:
 
 def build(settings: dict[str, Any], step_done: Step) -> None:
     """Building the phantom data set; there is nothing in TRL to set beside it."""
-    from data_builders.build import build as build_data
-    from data_builders.build_spec import read_spec
+    from data_builders.build.build import build as build_data
+    from data_builders.build.build_spec import read_spec
 
     first_step_begins()
     for k in range(settings["steps"]):

@@ -81,8 +81,8 @@ def build(
 
     Example: clinalign build recipes/data/phantom_chest.yaml
     """
-    from data_builders.build import build as build_data
-    from data_builders.build_spec import read_spec
+    from data_builders.build.build import build as build_data
+    from data_builders.build.build_spec import read_spec
 
     out = build_data(read_spec(spec, overrides or []), local=_local_backend, inputs=[spec])
     card = read_json(out / "card.json", "Build the set anew.")

@@ -34,11 +34,11 @@ from alignment.ranks import of_rank_0, over_ranks
 from alignment.recipe import parquet
 from alignment.report import NUM_PICTURES, write_report
 from alignment.unjudged import unjudged_rows, why_unjudged
+from data_builders.build.written_rows import UNKNOWN
 from data_builders.digest import sha256
 from data_builders.interruptions import stands
 from data_builders.row_checks import Check, check_rows
 from data_builders.schema import message_text
-from data_builders.written_rows import UNKNOWN
 from rewards.boxes.coordinate_space import BoxSpace
 from rewards.boxes.geometry import parse_boxes
 from rewards.config.json_lines import json_value, read_json

@@ -29,8 +29,8 @@ from alignment.over_seeds import mean_over_seeds
 from alignment.ranks import agreed, alone_at, of_rank_0
 from alignment.shared_folder import check_shared
 from alignment.train import check_stages, refuse_others_in_stages, run, stage_recipe
-from data_builders.build import build
-from data_builders.build_spec import read_spec
+from data_builders.build.build import build
+from data_builders.build.build_spec import read_spec
 from data_builders.interruptions import stands
 from data_builders.schema import user_turn
 from rewards.config.json_lines import read_json_lines

@@ -28,12 +28,12 @@ from alignment.ranks import of_rank_0
 from alignment.recipe import Recipe, Sampling, parquet
 from alignment.reward_functions import local_backend
 from alignment.row_cache import ROWS, stored_rows
+from data_builders.build.preference_set import figures, weighted
 from data_builders.output_folders import unfinished
 from data_builders.pairs.hallucination_checks import fault_of_rejected, invents
 from data_builders.pairs.lesion_noise import NoiseTally
 from data_builders.pairs.llm_hallucinations import NO_REPLY, Ask, Request, hallucinated
 from data_builders.pairs.llm_rows import LlmTally, asker, check_written, relevance_of
-from data_builders.preference_set import figures, weighted
 from data_builders.rendering.render import report
 from data_builders.schema import assistant_turn, message_text
 from rewards.config.strict_yaml import InputError

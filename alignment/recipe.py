@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from alignment.curriculum_section import CurriculumSection
 from alignment.reward_sections import CanarySection, CombinationSection
-from data_builders.build_spec import Relevance
+from data_builders.build.build_spec import Relevance
 from data_builders.pairs.lesion_noise import NoiseSettings
 from rewards.boxes.coordinate_space import BoxSpace
 from rewards.config.overrides import Override, with_overrides

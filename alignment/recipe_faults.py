@@ -155,7 +155,7 @@ def row_faults(recipe: Recipe, needed: Sequence[str]) -> list[str]:
 
 def sampling_faults(recipe: Recipe) -> list[str]:
     """A file of relevance scores that cannot be read, told before anything is sampled."""
-    from data_builders.preference_set import read_scores
+    from data_builders.build.preference_set import read_scores
 
     scores = recipe.sampling.relevance.scores if recipe.method == "pairs" else None
     try:

@@ -14,8 +14,8 @@ from alignment.metric_names import fault_of_metric
 from alignment.recipe import Method, Module, PairKind, Weighting
 from alignment.released_forms import LEFT_OUT, OTHER, Form, counts, each, either, number, one_of, pattern, record, table
 from alignment.report import CONDITIONS
-from data_builders.build_spec import SOURCES
-from data_builders.card import LICENCES
+from data_builders.build.build_spec import SOURCES
+from data_builders.build.card import LICENCES
 from data_builders.pairs.relevance import Missing, Normalisation
 from data_builders.schema import RowKind
 from rewards.boxes.coordinate_space import BoxSpace

@@ -26,9 +26,9 @@ from alignment.model_files import check_model_files
 from alignment.operating_points import read_points
 from alignment.report import write_report
 from alignment.reward_model import reward_model_folder
+from data_builders.build.preference_set import read_scores
 from data_builders.formats.preference_formats import FORMATS, read_pairs
 from data_builders.pairs.llm_hallucinations import Request, written
-from data_builders.preference_set import read_scores
 from data_builders.schema import provenance_of
 from data_builders.sources.labelled import labelled
 from data_builders.sources.slake import slake

@@ -16,11 +16,11 @@ import pytest
 from PIL import Image
 
 from alignment.released_model import without_comments
-from data_builders.build_spec import read_spec
+from data_builders.build.build_spec import read_spec
+from data_builders.build.gallery import marked
 from data_builders.curriculum.checks import agreed, opinion
 from data_builders.curriculum.item_checks import ItemChecks
 from data_builders.formats.preference_formats import FORMATS, read_pairs, survey
-from data_builders.gallery import marked
 from data_builders.pairs.hallucination_checks import fault_of_rejected
 from data_builders.rendering.report_facts import report_facts
 from data_builders.schema import Written

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from data_builders.build_spec import Dialogues, Flaws
-from data_builders.card import Tally
+from data_builders.build.build_spec import Dialogues, Flaws
+from data_builders.build.card import Tally
 from data_builders.dialogues.weak_annotator import WeakAnnotator
 from data_builders.dialogues.writer import Paraphraser, Writer, drawn_scenario, halves, transcript
 from data_builders.schema import RowKind

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from data_builders.build_spec import BuildSpec, LesionNoise
+from data_builders.build.build_spec import BuildSpec, LesionNoise
 from data_builders.imaging.images import ImageError, png_bytes
 from data_builders.pairs.lesion_heat import GivenBoxes, GivenMasks, HeatMap
 from data_builders.pairs.lesion_noise import Noised, NoiseTally, noised

@@ -8,8 +8,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import pytest
 import yaml
 
-from data_builders.build import build
-from data_builders.build_spec import BuildSpec
+from data_builders.build.build import build
+from data_builders.build.build_spec import BuildSpec
 
 SPEC = {
     "source": {"name": "phantom_chest", "patients": 24, "images_per_patient": 1, "size": 64},

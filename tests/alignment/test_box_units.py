@@ -22,8 +22,8 @@ from alignment.processed_size import ProcessedSizes
 from alignment.recipe import read_recipe
 from alignment.report import _drawing
 from alignment.reward_functions import loaded_reward, trl_rewards
-from data_builders.build import build
-from data_builders.build_spec import BuildSpec
+from data_builders.build.build import build
+from data_builders.build.build_spec import BuildSpec
 from rewards.boxes.coordinate_space import Units, in_written_units
 from rewards.config.strict_yaml import InputError
 from tests.alignment.conftest import SPEC

@@ -8,8 +8,8 @@ import yaml
 from PIL import Image
 
 from alignment.reward_functions import local_backend
-from data_builders.build import build
-from data_builders.build_spec import BuildSpec
+from data_builders.build.build import build
+from data_builders.build.build_spec import BuildSpec
 
 CURRICULUM = {
     "name": "chest_small",

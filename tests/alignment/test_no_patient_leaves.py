@@ -20,8 +20,8 @@ from alignment.release import release, verify
 from alignment.tiny import build_tiny
 from alignment.train import run
 from alignment.weights_digest import model_sha256
-from data_builders.build import build
-from data_builders.build_spec import read_spec
+from data_builders.build.build import build
+from data_builders.build.build_spec import read_spec
 from data_builders.digest import sha256
 
 NAMES = (

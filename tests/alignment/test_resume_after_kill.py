@@ -15,8 +15,8 @@ import pytest
 
 from alignment.ledger import proof
 from alignment.soak import TIMED
-from data_builders.build import build
-from data_builders.build_spec import BuildSpec
+from data_builders.build.build import build
+from data_builders.build.build_spec import BuildSpec
 from tests.alignment.moving_grpo import PAID, largest_difference, weights_of
 from tests.alignment.resume_worker import child
 

@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 
 from alignment.cli import app
 from alignment.controls import pixels
+from data_builders.build.row_files import schema_of
 from data_builders.row_checks import Check, check_rows, file_faults
-from data_builders.row_files import schema_of
 from rewards.config.strict_yaml import InputError
 
 FACTS = {"rule_set": "chest_xray@1", "findings": {"nodule": {"polarity": "present", "side": "left"}}}

@@ -10,8 +10,8 @@ from alignment.evaluate import evaluate
 from alignment.metrics import score_answers, summarise
 from alignment.models import load_for_inference
 from alignment.tiny import build_tiny
-from data_builders.build import build
-from data_builders.build_spec import BuildSpec
+from data_builders.build.build import build
+from data_builders.build.build_spec import BuildSpec
 
 
 def row(task, answer):

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from alignment.recipe import read_recipe
 from alignment.train import run
-from data_builders.build import build
-from data_builders.build_spec import read_spec
+from data_builders.build.build import build
+from data_builders.build.build_spec import read_spec
 
 ROOT = Path(__file__).parents[2]
 MODEL = ["model.image_size=256", "model.freeze=[vision, projector]"]

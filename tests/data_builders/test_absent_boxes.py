@@ -3,8 +3,8 @@
 import pyarrow.parquet as pq
 import pytest
 
-from data_builders.build import build
-from data_builders.build_spec import BuildSpec
+from data_builders.build.build import build
+from data_builders.build.build_spec import BuildSpec
 from data_builders.rendering.render import absent_boxes
 from rewards.boxes.geometry import parse_boxes
 from rewards.rules.facts import Facts, Finding

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from data_builders.build import build
-from data_builders.build_spec import BuildSpec, read_spec
+from data_builders.build.build import build
+from data_builders.build.build_spec import BuildSpec, read_spec
 from data_builders.imaging.images import ImageError, inside, open_image
 from data_builders.schema import Quarantined, Sample, message_text
 from data_builders.splits.splits import check_disjoint, split_of
@@ -200,7 +200,7 @@ def test_a_truncated_jpeg_says_so(tmp_path):
 def test_the_gallery_escapes_what_the_data_say(tmp_path, folder):
     import shutil
 
-    from data_builders.gallery import write_gallery
+    from data_builders.build.gallery import write_gallery
 
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)

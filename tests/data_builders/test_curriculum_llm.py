@@ -11,8 +11,8 @@ import time
 import pytest
 from PIL import Image
 
-from data_builders.build import build
-from data_builders.build_spec import BuildSpec
+from data_builders.build.build import build
+from data_builders.build.build_spec import BuildSpec
 from data_builders.curriculum.checks import CurriculumChecks
 from data_builders.curriculum.curriculum import load_curriculum
 from data_builders.curriculum.llm_items import request_for
@@ -231,8 +231,8 @@ def test_without_an_endpoint_a_local_model_needs_the_top_floor(tmp_path):
 
 KILLED = """
 import sys
-from data_builders.build import build
-from data_builders.build_spec import BuildSpec
+from data_builders.build.build import build
+from data_builders.build.build_spec import BuildSpec
 build(BuildSpec.model_validate_json(sys.argv[1]), progress=lambda records: records)
 """
 

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from data_builders.build import build
-from data_builders.build_spec import BuildSpec, read_spec
+from data_builders.build.build import build
+from data_builders.build.build_spec import BuildSpec, read_spec
 from data_builders.curriculum.checks import CurriculumChecks, agreed, opinion
 from data_builders.curriculum.curriculum import load_curriculum
 from data_builders.curriculum.rows import CurriculumUse, open_curriculum

@@ -9,8 +9,8 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_builders.build import build
-from data_builders.build_spec import BuildSpec
+from data_builders.build.build import build
+from data_builders.build.build_spec import BuildSpec
 from data_builders.dialogues.weak_annotator import WeakAnnotator, followed
 from data_builders.dialogues.writer import Writer
 from data_builders.schema import message_text

@@ -8,8 +8,8 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_builders.build import build
-from data_builders.build_spec import BuildSpec
+from data_builders.build.build import build
+from data_builders.build.build_spec import BuildSpec
 from data_builders.dialogues.writer import Writer, dialogue_fault, drawn_scenario, halves, ordered, transcript
 from data_builders.schema import message_text
 from rewards.config.strict_yaml import InputError

@@ -4,9 +4,9 @@ from html.parser import HTMLParser
 import pyarrow.parquet as pq
 import pytest
 
-from data_builders.build import build
-from data_builders.build_spec import BuildSpec
-from data_builders.gallery import write_gallery
+from data_builders.build.build import build
+from data_builders.build.build_spec import BuildSpec
+from data_builders.build.gallery import write_gallery
 
 CONTENT = {
     "source": {"name": "phantom_chest", "patients": 10, "images_per_patient": 2, "size": 64},

@@ -11,8 +11,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from alignment.cli import app
-from data_builders.build import build
-from data_builders.build_spec import BuildSpec
+from data_builders.build.build import build
+from data_builders.build.build_spec import BuildSpec
 from data_builders.splits.leakage import audit_splits, quarantine
 from rewards.config.strict_yaml import InputError
 

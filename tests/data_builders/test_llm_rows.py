@@ -6,8 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
-from data_builders.build import build
-from data_builders.build_spec import BuildSpec, read_spec
+from data_builders.build.build import build
+from data_builders.build.build_spec import BuildSpec, read_spec
 from data_builders.pairs.llm_rows import asker, relevance_of
 from data_builders.schema import message_text
 from rewards.config.strict_yaml import InputError

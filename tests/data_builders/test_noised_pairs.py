@@ -9,11 +9,11 @@ from datasets import Image as ImageFeature
 from PIL import Image
 from pydantic import ValidationError
 
-from data_builders.build import build
-from data_builders.build_spec import BuildSpec
+from data_builders.build.build import build
+from data_builders.build.build_spec import BuildSpec
+from data_builders.build.preference_set import read_scores
 from data_builders.pairs.hallucination_checks import brevity_report
 from data_builders.pairs.relevance import weights_of
-from data_builders.preference_set import read_scores
 from data_builders.schema import Sample, message_text
 from rewards.config.strict_yaml import InputError
 from rewards.rules.facts import Facts, Finding

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from data_builders.build import build
-from data_builders.build_spec import BuildSpec
+from data_builders.build.build import build
+from data_builders.build.build_spec import BuildSpec
 from data_builders.locks import lock_file, only_one
 from data_builders.output_folders import (
     named_files,

@@ -8,8 +8,8 @@ import pytest
 from datasets import Dataset
 
 from alignment.cli import app
-from data_builders.build import build
-from data_builders.build_spec import BuildSpec
+from data_builders.build.build import build
+from data_builders.build.build_spec import BuildSpec
 from data_builders.dialogues.paraphrases import LlmParaphraser, Paraphrase
 from data_builders.dialogues.writer import Writer
 from rewards.config.strict_yaml import InputError

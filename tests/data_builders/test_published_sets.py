@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from data_builders.build import build
-from data_builders.build_spec import BuildSpec
+from data_builders.build.build import build
+from data_builders.build.build_spec import BuildSpec
 from data_builders.formats.export import export
 from data_builders.formats.preference_formats import FORMATS
 from data_builders.schema import Quarantined, Written, message_text

@@ -4,9 +4,9 @@ from collections import Counter
 import pyarrow.parquet as pq
 import pytest
 
-from data_builders.build import build
-from data_builders.build_spec import BuildSpec
-from data_builders.strata import placements
+from data_builders.build.build import build
+from data_builders.build.build_spec import BuildSpec
+from data_builders.build.strata import placements
 
 
 def spec_of(tmp_path, **own) -> BuildSpec:

@@ -56,8 +56,8 @@ def draw(figures, size, *, short=False):
     from alignment.recipe import parquet
     from alignment.row_tokens import ANSWERS, lengths_of_file
     from alignment.tiny import build_tiny
-    from data_builders.build import build
-    from data_builders.build_spec import BuildSpec
+    from data_builders.build.build import build
+    from data_builders.build.build_spec import BuildSpec
 
     begun = time.time()
     data = drawn(figures, short)

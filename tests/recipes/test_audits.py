@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from alignment.audit_files import audits, beaten_by
-from data_builders.build import build
-from data_builders.build_spec import read_spec
+from data_builders.build.build import build
+from data_builders.build.build_spec import read_spec
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 SMALL = {"source.patients": 60, "source.size": 64}

@@ -11,7 +11,7 @@ from alignment.loop_file import read_loop
 from alignment.recipe import Recipe
 from alignment.recipe_faults import config_class, trainer_faults
 from alignment.train import read_chain
-from data_builders.build_spec import read_spec
+from data_builders.build.build_spec import read_spec
 from rewards.config.strict_yaml import read_yaml, validated
 from rewards.loading import load_reward
 

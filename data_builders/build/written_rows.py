@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from data_builders.build_spec import BuildSpec
+from data_builders.build.build_spec import BuildSpec
 from data_builders.imaging.images import ImageError, decoded, png_bytes
 from data_builders.schema import RowKind, Written, assistant_turn, box_units, row_always, user_turn
 from rewards.config.strict_yaml import InputError, nearest

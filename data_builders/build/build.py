@@ -8,12 +8,17 @@ import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from data_builders.build_spec import BuildSpec
-from data_builders.card import Tally, card_of
+from data_builders.build.build_spec import BuildSpec
+from data_builders.build.card import Tally, card_of
+from data_builders.build.gallery import write_gallery
+from data_builders.build.preference_set import finished
+from data_builders.build.row_files import RowFiles
+from data_builders.build.sample_rows import rows_of
+from data_builders.build.strata import placements, write_placements
+from data_builders.build.written_rows import fault_of_written, own_split, written_rows
 from data_builders.curriculum.rows import open_curriculum
 from data_builders.dialogues.paraphrases import LlmParaphraser
 from data_builders.dialogues.writer import Paraphraser, dialogue_fault
-from data_builders.gallery import write_gallery
 from data_builders.imaging.images import ImageError, decoded
 from data_builders.locks import only_one
 from data_builders.output_folders import (
@@ -25,13 +30,8 @@ from data_builders.output_folders import (
     refuse_others,
 )
 from data_builders.own_files import own_files_of_set
-from data_builders.preference_set import finished
-from data_builders.row_files import RowFiles
-from data_builders.sample_rows import rows_of
 from data_builders.schema import Quarantined, Sample, Written
 from data_builders.splits.splits import split_of
-from data_builders.strata import placements, write_placements
-from data_builders.written_rows import fault_of_written, own_split, written_rows
 from rewards.boxes.geometry import is_valid
 from rewards.llm.spec import LocalBackend
 from rewards.rules.facts import Facts

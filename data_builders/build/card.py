@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data_builders.build_spec import BuildSpec
+from data_builders.build.build_spec import BuildSpec
 from data_builders.curriculum.rows import CurriculumBuild
 from data_builders.digest import sha256
 from data_builders.pairs.lesion_noise import NoiseTally

@@ -7,7 +7,7 @@ patients stay where they are (``splits.json``), so a data set can grow. Left out
 import json
 from pathlib import Path
 
-from data_builders.build_spec import BuildSpec
+from data_builders.build.build_spec import BuildSpec
 from data_builders.schema import Sample
 from data_builders.splits.stratified import Unit, stratified, units_of
 from rewards.config.json_lines import read_json

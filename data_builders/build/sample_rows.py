@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from data_builders.build_spec import BuildSpec
-from data_builders.card import Tally
+from data_builders.build.build_spec import BuildSpec
+from data_builders.build.card import Tally
+from data_builders.build.row_files import Row
 from data_builders.dialogues.rows import DialogueRows, annotator_of
 from data_builders.dialogues.writer import Paraphraser
 from data_builders.imaging.images import png_bytes
@@ -20,7 +21,6 @@ from data_builders.pairs.hallucination_checks import fault_of_rejected
 from data_builders.pairs.noised_pairs import NoisedPairs
 from data_builders.rendering.corrupt import corrupt
 from data_builders.rendering.render import QuestionAnswer, absent_boxes, box_answer, questions, report
-from data_builders.row_files import Row
 from data_builders.schema import RowKind, Sample, assistant_turn, box_units, facts_on_grid, row_always, user_turn
 from rewards.rules.facts import Box, Facts
 from rewards.rules.rule_set import RuleSet, load_rule_set

@@ -1,0 +1,1 @@
+"""A data spec into a built set: rows, card, gallery."""
