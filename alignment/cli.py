@@ -22,7 +22,13 @@ from alignment.cli_reward_model import eval_reward_model
 from alignment.cli_rewards import audit, check_rules, eval_reader_command, list_rewards, read, score
 from alignment.cli_soak import ledger, soak
 from alignment.cli_splits import audit_splits_command
-from alignment.engine import end_with_the_launcher, is_first_of_node, is_main_process, leave_process_group, share_cores
+from alignment.distributed.engine import (
+    end_with_the_launcher,
+    is_first_of_node,
+    is_main_process,
+    leave_process_group,
+    share_cores,
+)
 from data_builders.interruptions import Stopped, handled_by, stop
 from rewards.config.json_lines import read_json
 from rewards.config.strict_yaml import InputError
@@ -179,7 +185,7 @@ def train(
 
     Example: clinalign train recipes/sft/phantom_chest.yaml trainer.max_steps=100 output=runs/short
     """
-    from alignment.ranks import agreed, end_with_the_others
+    from alignment.distributed.ranks import agreed, end_with_the_others
     from alignment.recipe import read_recipe
     from alignment.train import run, run_chain
 
@@ -219,10 +225,10 @@ def evaluate_command(
     On many GPUs: clinalign launch eval RUN DATA --gpus N
     """
     from alignment.box_units import known_space, written_space
+    from alignment.distributed.ranks import agreed, alone_at, of_rank_0
     from alignment.evaluate import checked_file, evaluate
     from alignment.kept_answers import check_out, evaluation_folder
     from alignment.models import load_for_inference
-    from alignment.ranks import agreed, alone_at, of_rank_0
     from alignment.recipe import parquet
     from alignment.weights_digest import model_sha256
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from typer.core import TyperGroup
 
-from alignment.ranks import end_with_the_others, tells
+from alignment.distributed.ranks import end_with_the_others, tells
 from rewards.config.printable import escaped
 from rewards.config.strict_yaml import InputError
 

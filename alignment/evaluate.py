@@ -23,14 +23,14 @@ from alignment.box_units import UNIT_COLUMNS, with_units
 from alignment.controls import Answered, Blind, Response, Row, baselines, blinded, controls_for, image_key, pixels
 from alignment.data_summary import data_summary
 from alignment.dialogue_evaluation import dialogues_said
-from alignment.engine import is_main_process
+from alignment.distributed.engine import is_main_process
+from alignment.distributed.ranks import of_rank_0, over_ranks
 from alignment.generation import generate
 from alignment.kept_answers import KeptAnswers, check_out, rows_digest, weights_stamp
 from alignment.lineage import trained_on
 from alignment.metrics import Metric, Outcome, final_words, score_answers, summarise
 from alignment.processed_size import ProcessedSizes
 from alignment.processor_checks import check_processing
-from alignment.ranks import of_rank_0, over_ranks
 from alignment.recipe import parquet
 from alignment.report import NUM_PICTURES, write_report
 from alignment.unjudged import unjudged_rows, why_unjudged

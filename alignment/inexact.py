@@ -22,10 +22,10 @@ import numpy as np
 import torch
 
 from alignment.checkpoints import step_of, write_whole
+from alignment.distributed.ranks import agreed, of_rank_0
 from alignment.kept_state import read_state
 from alignment.ledger import Stretch
 from alignment.plain_pickles import PlainPickles
-from alignment.ranks import agreed, of_rank_0
 from rewards.config.json_lines import read_json
 from rewards.config.strict_yaml import InputError
 

@@ -132,7 +132,7 @@ def line(run: Run | Command, place: Place) -> list[str]:
 
 
 def _torchrun(run: Run | Command, place: Place) -> list[str]:
-    start = [sys.executable, "-m", "alignment.torchrun"]
+    start = [sys.executable, "-m", "alignment.distributed.torchrun"]
     if place.nodes == 1:
         meet = ["--standalone"]
     else:

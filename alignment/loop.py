@@ -18,7 +18,9 @@ from rich.console import Console
 from rich.table import Table
 
 from alignment.controls import BASELINES
-from alignment.engine import is_main_process
+from alignment.distributed.engine import is_main_process
+from alignment.distributed.ranks import agreed, alone_at, of_rank_0
+from alignment.distributed.shared_folder import check_shared
 from alignment.loop_evaluation import evaluated
 from alignment.loop_figures import figures, is_figure
 from alignment.loop_file import UNTRAINED, Comparison, Loop, read_loop
@@ -26,8 +28,6 @@ from alignment.loop_release import check_release, loop_release
 from alignment.loop_steps import BUILD, RELEASE, Step, base_seed, check_inputs, is_built, step_named, steps_of
 from alignment.metrics import BY_FINDING, differences, ratios_in, score_answers, summarise
 from alignment.over_seeds import mean_over_seeds
-from alignment.ranks import agreed, alone_at, of_rank_0
-from alignment.shared_folder import check_shared
 from alignment.train import check_stages, refuse_others_in_stages, run, stage_recipe
 from data_builders.build.build import build
 from data_builders.build.build_spec import read_spec

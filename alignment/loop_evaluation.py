@@ -8,13 +8,13 @@ from pathlib import Path
 from rich.console import Console
 
 from alignment.box_units import written_space
-from alignment.engine import is_main_process
+from alignment.distributed.engine import is_main_process
+from alignment.distributed.ranks import alone_at, of_rank_0
 from alignment.evaluate import Evaluation, evaluate, limited, read_rows
 from alignment.kept_answers import is_finished
 from alignment.loop_file import Loop
 from alignment.models import load_for_inference
 from alignment.operating_points import biases_in, operating_points, write_points
-from alignment.ranks import alone_at, of_rank_0
 from alignment.weights_digest import model_sha256
 
 

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from alignment.controls import Row, pixels
+from alignment.distributed.ranks import over_ranks
 from alignment.generation import generate, like_batches
 from alignment.metrics import score_answers, summarise
-from alignment.ranks import over_ranks
 from data_builders.rendering.render import report
 from rewards.config.json_lines import read_json_list
 from rewards.config.strict_yaml import InputError

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from alignment.checkpoints import MANIFEST, newest_first
-from alignment.engine import is_main_process
+from alignment.distributed.engine import is_main_process
 from alignment.recipe import Recipe
 from rewards.config.json_lines import read_json
 from rewards.config.strict_yaml import InputError

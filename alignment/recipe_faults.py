@@ -12,7 +12,7 @@ from typing import Any, get_args
 from alignment.compatibility import starts_from_adapter
 from alignment.config_faults import package_faults
 from alignment.curriculum_section import curriculum_faults
-from alignment.engine import is_main_process
+from alignment.distributed.engine import is_main_process
 from alignment.foreign_code import SAFE
 from alignment.library_names import trainer_keys
 from alignment.recipe import Module, Recipe, RewardEntry, columns_of, kept_places, parquet

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset
 
-from alignment.engine import is_main_process, wait_for
+from alignment.distributed.engine import is_main_process, wait_for
 from alignment.reference_cache import scratch
 
 ROWS = ".rows"

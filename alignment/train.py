@@ -16,11 +16,17 @@ from typing import Any
 import yaml
 
 from alignment.config_faults import check_config, check_model_name, told_of_trl
-from alignment.engine import free_memory, is_main_process, let_go, loaded_objects_left_alone, prepare_deepspeed
+from alignment.distributed.engine import (
+    free_memory,
+    is_main_process,
+    let_go,
+    loaded_objects_left_alone,
+    prepare_deepspeed,
+)
+from alignment.distributed.ranks import agreed, alone_at, from_all, num_ranks, of_rank_0
+from alignment.distributed.shared_folder import check_same, check_shared, forget_marks, same_bytes
 from alignment.own_files import is_of_run
-from alignment.ranks import agreed, alone_at, from_all, num_ranks, of_rank_0
 from alignment.recipe import Chain, Recipe, Stage, check_shapes, file_of_entry, kept_places, parquet, read_recipe
-from alignment.shared_folder import check_same, check_shared, forget_marks, same_bytes
 from data_builders.digest import sha256
 from data_builders.interruptions import stands
 from data_builders.locks import only_one

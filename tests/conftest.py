@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from hypothesis import settings
 
-from alignment.engine import share_cores
+from alignment.distributed.engine import share_cores
 
 share_cores()
 

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from alignment.engine import loaded_objects_left_alone, wait_for
+from alignment.distributed.engine import loaded_objects_left_alone, wait_for
 from rewards.config.strict_yaml import InputError
 
 CODE = """
@@ -61,7 +61,7 @@ GROUP_OF_ONE = """
 import atexit, sys
 import torch
 import torch.distributed as dist
-from alignment.engine import leave_process_group
+from alignment.distributed.engine import leave_process_group
 
 real = sys.__stdout__
 sys.stdout = sys.stderr  # as the command line does for --json

@@ -29,7 +29,7 @@ def options(command):
 
 def test_one_node_is_a_rendezvous_of_its_own():
     command = line(RUN, Place(gpus=8))
-    assert command[1:] == ["-m", "alignment.torchrun", "--standalone", "--nproc_per_node", "8", *TRAIN]
+    assert command[1:] == ["-m", "alignment.distributed.torchrun", "--standalone", "--nproc_per_node", "8", *TRAIN]
 
 
 def test_several_nodes_meet_at_the_head():
@@ -116,7 +116,7 @@ def test_a_job_is_warned_before_its_end_and_goes_on_in_the_same_log():
     asked = [line for line in sbatch_script(RUN, Place(nodes=2, gpus=8)).splitlines() if line.startswith("#SBATCH")]
     assert {"#SBATCH --signal=USR1@300", "#SBATCH --open-mode=append", "#SBATCH --requeue"} <= set(asked)
     assert "srun" in sbatch_script(RUN, Place(nodes=2, gpus=8)).splitlines()[-1]
-    assert "-m alignment.torchrun" in sbatch_script(RUN, Place(nodes=2, gpus=8)).splitlines()[-1]
+    assert "-m alignment.distributed.torchrun" in sbatch_script(RUN, Place(nodes=2, gpus=8)).splitlines()[-1]
 
 
 def test_the_batch_script_runs_torchrun_at_the_first_host(tmp_path):

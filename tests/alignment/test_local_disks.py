@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from alignment import shared_folder
+from alignment.distributed import shared_folder
 from alignment.recipe import read_recipe
 from alignment.train import run
 from tests.alignment.moving_grpo import largest_difference, weights_of

@@ -11,10 +11,10 @@ import time
 import pyarrow.parquet as pq
 import pytest
 
-from alignment import torchrun
 from alignment.cli_faults import tell
-from alignment.engine import is_main_process, leave_process_group
-from alignment.ranks import agreed, from_all, num_ranks, over_ranks
+from alignment.distributed import torchrun
+from alignment.distributed.engine import is_main_process, leave_process_group
+from alignment.distributed.ranks import agreed, from_all, num_ranks, over_ranks
 from data_builders.locks import only_one
 from rewards.config.strict_yaml import InputError
 from tests.alignment.test_resume_after_kill import ROOT, SERVER
@@ -231,7 +231,15 @@ def waits(tmp_path, *words):
         "open(here + '.there', 'w').close()\n"
         "time.sleep(100)\n"
     )
-    start = [sys.executable, "-m", "alignment.torchrun", "--standalone", "--nproc_per_node", "2", str(script)]
+    start = [
+        sys.executable,
+        "-m",
+        "alignment.distributed.torchrun",
+        "--standalone",
+        "--nproc_per_node",
+        "2",
+        str(script),
+    ]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen([*start, str(tmp_path), *words], env=env, stderr=subprocess.PIPE, text=True)
 

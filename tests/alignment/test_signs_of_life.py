@@ -10,9 +10,9 @@ import time
 
 import pytest
 
-from alignment import signs_of_life
-from alignment.ranks import from_all, over_ranks
-from alignment.signs_of_life import silent_s
+from alignment.distributed import signs_of_life
+from alignment.distributed.ranks import from_all, over_ranks
+from alignment.distributed.signs_of_life import silent_s
 from rewards.config.strict_yaml import InputError
 from tests.alignment.test_ranks import launcher
 from tests.alignment.test_resume_after_kill import ROOT, SERVER
@@ -112,7 +112,7 @@ def test_a_rank_whose_launchers_store_is_gone_says_so(tmp_path):
 @pytest.mark.slow
 def test_a_rank_that_crashes_is_told_to_those_that_wait_for_it(tmp_path):
     said = []
-    code = "import sys\nfrom alignment.ranks import from_all\nfrom_all(1)\n"
+    code = "import sys\nfrom alignment.distributed.ranks import from_all\nfrom_all(1)\n"
     ends = ["from_all(2)", "raise KeyError('no such thing')"]
     shared = {**os.environ, **launcher(2), "PYTHONPATH": str(ROOT)}
     ranks = [

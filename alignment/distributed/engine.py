@@ -90,7 +90,7 @@ def wait_for(file: Path, *, limit_s: float = 600) -> None:
 
     Raises: InputError if it is not there in time, or another process has found a fault, or gives no more signs of life.
     """
-    from alignment.ranks import raise_fault_of_another
+    from alignment.distributed.ranks import raise_fault_of_another
 
     last = time.monotonic() + limit_s
     while not file.is_file():

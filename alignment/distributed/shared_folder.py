@@ -10,8 +10,8 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from alignment.engine import is_first_of_node, is_main_process, wait_for
-from alignment.ranks import agreed, from_all, num_ranks, of_rank_0
+from alignment.distributed.engine import is_first_of_node, is_main_process, wait_for
+from alignment.distributed.ranks import agreed, from_all, num_ranks, of_rank_0
 from data_builders.digest import sha256
 from rewards.config.strict_yaml import InputError
 
