@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from alignment.audit import Audit, audit
-from alignment.recipe import Chain, Recipe, Stage, read_recipe
+from alignment.config.recipe import Chain, Recipe, Stage, read_recipe
 from alignment.train import stage_recipe
 from data_builders.output_folders import check_file, check_writable
 from rewards.config.overrides import with_overrides

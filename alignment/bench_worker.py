@@ -109,7 +109,7 @@ def train(settings: dict[str, Any], step_done: Step) -> str:
 
 def ours(settings: dict[str, Any]) -> Any:
     """The trainer of clinalign."""
-    from alignment.recipe import Recipe
+    from alignment.config.recipe import Recipe
     from alignment.train import make_trainer
 
     trainer: dict[str, Any] = dict(settings["trainer"])
@@ -136,7 +136,7 @@ def stock(settings: dict[str, Any]) -> Any:
     """TRL's trainer on the same model, data and seed."""
     import trl
 
-    from alignment.foreign_code import SAFE
+    from alignment.config.foreign_code import SAFE
     from alignment.generation import unsampled_tokens
     from alignment.models import load_processor
     from alignment.row_cache import ROWS, stored_rows

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from alignment.library_names import cache_in, cache_name, recomputes_activations
+from alignment.config.library_names import cache_in, cache_name, recomputes_activations
 
 MARK = "_clinalign_cached"
 TOKEN_FIELDS = ("token_type_ids", "mm_token_type_ids")

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alignment.config_faults import check_config
+from alignment.config.recipe import Recipe, kept_places, parquet, read_recipe
+from alignment.config.trainer_faults import check_config
 from alignment.estimate import Row, batch_of, measured_rate, memory_table, time_table, trained_tokens_per_row
 from alignment.meta_model import counts_of, meta_model
-from alignment.recipe import Recipe, kept_places, parquet, read_recipe
 from data_builders.row_checks import Check, check_rows
 from rewards.config.strict_yaml import InputError
 
@@ -83,9 +83,9 @@ def made_once(recipe: Recipe) -> Generator[Recipe]:
 
 
 def _figures(recipe: Recipe, places: list[int], scale: Scale) -> dict[str, Any]:
+    from alignment.config.faults import unpaid_warning
     from alignment.fitting_rows import length_figures, lengths_of
     from alignment.processed_size import ProcessedSizes
-    from alignment.recipe_faults import unpaid_warning
     from alignment.shared_prefix import base_model
 
     steps, per_step = num_steps(recipe, len(places), ranks=scale.ranks)

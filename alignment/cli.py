@@ -104,7 +104,7 @@ def export(
     as_json: JsonFlag = False,
 ) -> None:
     """Write preference pairs in another trainer's shape, and count what is weak in them."""
-    from alignment.recipe import parquet
+    from alignment.config.recipe import parquet
     from data_builders.formats.export import export as export_pairs
 
     say(export_pairs(parquet(data), shape, out), as_json)
@@ -153,7 +153,7 @@ def check(
     Example: clinalign check recipes/sft/phantom_chest.yaml --gpus 2 --measure
     """
     from alignment.check import Scale, check_chain, check_recipe
-    from alignment.compatibility import table
+    from alignment.config.compatibility import table
 
     if compatibility:
         Console().print(table(), highlight=False, markup=False, soft_wrap=True)
@@ -185,8 +185,8 @@ def train(
 
     Example: clinalign train recipes/sft/phantom_chest.yaml trainer.max_steps=100 output=runs/short
     """
+    from alignment.config.recipe import read_recipe
     from alignment.distributed.ranks import agreed, end_with_the_others
-    from alignment.recipe import read_recipe
     from alignment.train import run, run_chain
 
     if agreed(lambda: _is_chain(recipe)):
@@ -225,11 +225,11 @@ def evaluate_command(
     On many GPUs: clinalign launch eval RUN DATA --gpus N
     """
     from alignment.box_units import known_space, written_space
+    from alignment.config.recipe import parquet
     from alignment.distributed.ranks import agreed, alone_at, of_rank_0
     from alignment.evaluate import checked_file, evaluate
     from alignment.kept_answers import check_out, evaluation_folder
     from alignment.models import load_for_inference
-    from alignment.recipe import parquet
     from alignment.weights_digest import model_sha256
 
     if out is not None and is_main_process():

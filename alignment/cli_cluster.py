@@ -176,8 +176,8 @@ def _output_of(recipe: Path, overrides: list[str], *, ranks: int, starts: bool) 
 
     ``starts``: it will run on this machine, where its first model must be.
     """
-    from alignment.config_faults import check_config, check_model_name
-    from alignment.recipe import read_recipe
+    from alignment.config.recipe import read_recipe
+    from alignment.config.trainer_faults import check_config, check_model_name
     from alignment.train import read_chain, stage_recipe
 
     chain = read_chain(recipe, overrides) if "stages" in read_yaml(recipe) else None

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from alignment.cli_output import JsonFlag, Overrides, say_json
-from alignment.own_files import is_of_soak
+from alignment.config.own_files import is_of_soak
 from data_builders.locks import only_one
 from data_builders.output_folders import check_writable, named_files, refuse_foreign, refuse_needed, refuse_others
 from rewards.config.strict_yaml import read_yaml
@@ -34,7 +34,7 @@ def soak(
 
     Exit code 1 if anything differs. Example: clinalign soak recipes/sft/phantom_chest.yaml --steps 1000 --kills 5
     """
-    from alignment.recipe import read_recipe
+    from alignment.config.recipe import read_recipe
     from alignment.soak import soak as run_soak
 
     refuse_foreign(out, mark="whole.log", kind="a soak")

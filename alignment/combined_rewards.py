@@ -14,7 +14,7 @@ import numpy as np
 import torch.distributed as dist
 from transformers import TrainerCallback
 
-from alignment.recipe import Recipe
+from alignment.config.recipe import Recipe
 from alignment.reward_functions import AwaitedReward, Tasks, TrlBatchReward, TrlReward, trl_rewards
 from rewards.combination import Gate, as_table, domain_advantages
 from rewards.config.strict_yaml import InputError

@@ -18,12 +18,12 @@ from datasets import Image as ImageFeature
 from datasets import List, Value
 from rich.progress import track
 
+from alignment.config.recipe import Chain, Stage, columns_of, file_of_entry, parquet
 from alignment.distributed.engine import is_main_process
 from alignment.distributed.ranks import agreed, alone_at, from_all, over_ranks
 from alignment.distributed.shared_folder import check_shared
 from alignment.generation import generate, like_batches
 from alignment.models import load_for_inference, model_folder
-from alignment.recipe import Chain, Stage, columns_of, file_of_entry, parquet
 from alignment.reward_functions import local_backend
 from alignment.row_cache import borrowed_rows
 from data_builders.digest import sha256

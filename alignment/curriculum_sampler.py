@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alignment.curriculum_section import CurriculumSection
+from alignment.config.curriculum_section import CurriculumSection
 from alignment.row_order import Order
 from rewards.config.strict_yaml import InputError, nearest
 
@@ -33,7 +33,7 @@ class Segment:
 def shares(sizes: Mapping[str, int], section: CurriculumSection) -> dict[str, float]:
     """The chance of each task: weight x (number of rows) ** alpha, over their sum.
 
-    >>> from alignment.curriculum_section import TrainingStage
+    >>> from alignment.config.curriculum_section import TrainingStage
     >>> section = CurriculumSection(stages=[TrainingStage(of=["any"], steps=1)])
     >>> own = shares({"advanced": 30, "specific": 15, "rest": 185}, section)
     >>> {task: round(share, 3) for task, share in own.items()}

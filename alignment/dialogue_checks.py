@@ -1,4 +1,4 @@
-"""What is checked of each row before a model is trained on dialogues (of the recipe: ``dialogue_recipe.py``).
+"""What is checked of each row before a model is trained on dialogues (of the recipe: ``config/dialogue_faults.py``).
 
 A row whose reference dialogue does not fit is left out, with its reason, and counted in the log; what has no meaning
 here at all (an image that first appears in a later turn, a row without a dialogue) stops the run.
@@ -10,9 +10,9 @@ from typing import Any
 
 from datasets import Dataset
 
+from alignment.config.foreign_code import pretrained
+from alignment.config.recipe import Recipe
 from alignment.dialogue_turns import rendered
-from alignment.foreign_code import pretrained
-from alignment.recipe import Recipe
 from alignment.shared_grpo import undecoded
 from data_builders.dialogues.writer import transcript
 from rewards.config.strict_yaml import InputError

@@ -25,12 +25,12 @@ from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import use_adapter
 
 from alignment.combined_rewards import gathered, process_index
-from alignment.config_faults import made_config
+from alignment.config.recipe import Recipe, Weighting
+from alignment.config.trainer_faults import made_config
 from alignment.dpo_terms import anchor_loss, changed_tokens, span_logps, symmetric_loss, token_kl, token_kl_margin
 from alignment.losses import preference_margin, weighted_dpo_loss
 from alignment.mixed_batches import dummy_image, run_vision_always
 from alignment.prompt_groups import Group, collated, group
-from alignment.recipe import Recipe, Weighting
 from alignment.reference_cache import Logps, read_references, reference_file, row_key, write_references
 from alignment.resuming import Resumable
 from alignment.shared_prefix import (

@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from alignment.box_units import UNIT_COLUMNS, with_units
+from alignment.config.recipe import parquet
 from alignment.controls import Answered, Blind, Response, Row, baselines, blinded, controls_for, image_key, pixels
 from alignment.data_summary import data_summary
 from alignment.dialogue_evaluation import dialogues_said
@@ -31,7 +32,6 @@ from alignment.lineage import trained_on
 from alignment.metrics import Metric, Outcome, final_words, score_answers, summarise
 from alignment.processed_size import ProcessedSizes
 from alignment.processor_checks import check_processing
-from alignment.recipe import parquet
 from alignment.report import NUM_PICTURES, write_report
 from alignment.unjudged import unjudged_rows, why_unjudged
 from data_builders.build.written_rows import UNKNOWN

@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow.parquet as pq
 from datasets import Dataset, concatenate_datasets
 
+from alignment.config.recipe import Recipe, kept_places, parquet
 from alignment.dialogue_checks import max_context
 from alignment.models import base_of
 from alignment.processor_checks import check_file
-from alignment.recipe import Recipe, kept_places, parquet
 from alignment.row_tokens import ANSWERS, Lengths, counted, lengths_of_file
 from rewards.config.strict_yaml import InputError
 

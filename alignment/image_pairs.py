@@ -9,8 +9,8 @@ from typing import Any
 
 from PIL import Image
 
+from alignment.config.recipe import Sampling
 from alignment.controls import pixels
-from alignment.recipe import Sampling
 from data_builders.imaging.images import png_bytes
 from data_builders.pairs.lesion_heat import GivenBoxes
 from data_builders.pairs.lesion_noise import NoiseTally, noised

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from alignment.config.recipe import parquet
 from alignment.processor_checks import told_of_row
-from alignment.recipe import parquet
 from alignment.row_cache import few_rows
 from data_builders.output_folders import check_file
 from data_builders.row_checks import Check, check_rows
@@ -60,7 +60,7 @@ def _save(picture: Image.Image, out: Path) -> None:
 
 
 def _as_processed(row: dict[str, Any], index: int, model: str, out: Path) -> dict[str, Any]:
-    from alignment.config_faults import check_model_name
+    from alignment.config.trainer_faults import check_model_name
     from alignment.models import load_processor
 
     check_model_name(model)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from alignment.foreign_code import pretrained
+from alignment.config.foreign_code import pretrained
 from alignment.models import model_folder
 from rewards.config.strict_yaml import InputError
 from rewards.llm.client import Completion, LlmStop, Reply, Request

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from PIL import Image
 
+from alignment.config.library_names import cache_in
 from alignment.image_rows import IMAGE_FIELDS, Fields
-from alignment.library_names import cache_in
 from alignment.shared_prefix import base_model
 
 DUMMY_EDGE = 56

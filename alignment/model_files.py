@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterator
 from functools import lru_cache
 from pathlib import Path
 
-from alignment.foreign_code import not_loaded
+from alignment.config.foreign_code import not_loaded
 from rewards.config.json_lines import json_value, read_json
 from rewards.config.strict_yaml import InputError
 

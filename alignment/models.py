@@ -22,13 +22,13 @@ from transformers import (
 )
 
 from alignment import kernels
-from alignment.config_faults import MADE, check_model_name
+from alignment.config.foreign_code import SAFE, pretrained, refuse_foreign_code, told_of_files
+from alignment.config.recipe import Lora, ModelSection, Recipe, parquet
+from alignment.config.trainer_faults import MADE, check_model_name
 from alignment.distributed.engine import wait_for
 from alignment.distributed.ranks import agreed, of_rank_0
 from alignment.distributed.shared_folder import check_same
-from alignment.foreign_code import SAFE, pretrained, refuse_foreign_code, told_of_files
 from alignment.model_files import check_model_files, told_of_weights
-from alignment.recipe import Lora, ModelSection, Recipe, parquet
 from alignment.tower_attention import use_one_call
 from rewards.config.strict_yaml import InputError, nearest_file
 

@@ -15,8 +15,8 @@ from torch.nn import Dropout, ModuleList
 from torch.utils.checkpoint import checkpoint
 from transformers import TrainerCallback
 
+from alignment.config.recipe import ModelSection
 from alignment.models import part_of
-from alignment.recipe import ModelSection
 from alignment.tower_attention import use_one_call
 from rewards.config.strict_yaml import InputError
 

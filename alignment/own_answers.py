@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from rich.progress import track
 
+from alignment.config.recipe import Recipe, parquet
 from alignment.distributed.engine import is_main_process
 from alignment.distributed.ranks import agreed, over_ranks
 from alignment.generation import generate
 from alignment.models import load_for_inference
 from alignment.processor_checks import check_file
-from alignment.recipe import Recipe, parquet
 from data_builders.seeds import seeded
 
 Row = dict[str, Any]

@@ -10,8 +10,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_args
 
+from alignment.config.recipe import Method, Module, PairKind, Weighting
 from alignment.metric_names import fault_of_metric
-from alignment.recipe import Method, Module, PairKind, Weighting
 from alignment.released_forms import LEFT_OUT, OTHER, Form, counts, each, either, number, one_of, pattern, record, table
 from alignment.report import CONDITIONS
 from data_builders.build.build_spec import SOURCES

@@ -20,6 +20,7 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import rotate_checkpoints
 
 from alignment.checkpoints import goes_on_from, last_whole, seal, step_of, written_by
+from alignment.config.recipe import DataSection
 from alignment.ending import AskedToEnd
 from alignment.finite import FiniteTraining, check_weights
 from alignment.inexact import (
@@ -33,7 +34,6 @@ from alignment.inexact import (
 from alignment.kept_state import read_state, write_state
 from alignment.ledger import Ledger, Plan
 from alignment.plain_pickles import PlainPickles
-from alignment.recipe import DataSection
 from alignment.row_order import EpochSampler, Order, by_length, redrawn, shuffled, unshuffled
 from alignment.row_tokens import Lengths
 from alignment.token_batches import TokenBatches, longest_first

@@ -17,12 +17,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
-from alignment.config_faults import check_model_name
+from alignment.config.recipe import parquet
+from alignment.config.trainer_faults import check_model_name
 from alignment.controls import blinded, pixels
 from alignment.evaluate import limited
 from alignment.generation import generate
 from alignment.models import model_folder
-from alignment.recipe import parquet
 from alignment.reward_model import reward_model_folder, scores_of
 from data_builders.digest import sha256
 from data_builders.locks import only_one

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from alignment.recipe import RewardEntry
+from alignment.config.recipe import RewardEntry
 from rewards.boxes.coordinate_space import BoxSpace
 from rewards.config.strict_yaml import InputError
 from rewards.judges.reward_model import RewardModel, Scorer

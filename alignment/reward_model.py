@@ -17,9 +17,9 @@ from transformers import PreTrainedModel
 from transformers.integrations.deepspeed import HfDeepSpeedConfig, set_hf_deepspeed_config, unset_hf_deepspeed_config
 from transformers.utils import logging as transformers_logging
 
-from alignment.config_faults import check_model_name
+from alignment.config.foreign_code import told_of_files
+from alignment.config.trainer_faults import check_model_name
 from alignment.controls import pixels
-from alignment.foreign_code import told_of_files
 from alignment.model_files import CURE
 from alignment.models import load_model, load_processor, model_folder
 from alignment.prompt_groups import Group, collated, group

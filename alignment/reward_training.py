@@ -14,13 +14,13 @@ from datasets import Dataset
 from transformers import ProcessorMixin
 from trl import RewardConfig, RewardTrainer
 
-from alignment.config_faults import made_config
+from alignment.config.foreign_code import SAFE
+from alignment.config.recipe import Recipe, Weighting
+from alignment.config.trainer_faults import made_config
 from alignment.dpo import PreferenceCollator
-from alignment.foreign_code import SAFE
 from alignment.losses import weighted_mean
 from alignment.mixed_batches import dummy_image, run_vision_always
 from alignment.models import load_model
-from alignment.recipe import Recipe, Weighting
 from alignment.resuming import Resumable
 from alignment.reward_model import HEAD, answer_scores, reward_model_on, shares_prompt
 from alignment.shared_prefix import Batch, tokens_computed

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
+from alignment.config.library_names import cache_in
 from alignment.image_rows import IMAGE_FIELDS, Fields, joined
-from alignment.library_names import cache_in
 
 ENCODE = "_prepare_multimodal_encoder_kwargs_for_generation"
 

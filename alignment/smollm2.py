@@ -18,7 +18,7 @@ from transformers import (
     Idefics3Processor,
 )
 
-from alignment.foreign_code import pretrained
+from alignment.config.foreign_code import pretrained
 from alignment.tiny import CHAT_TEMPLATE, EXTRA_TOKENS
 from rewards.config.strict_yaml import InputError
 

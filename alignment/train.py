@@ -15,7 +15,9 @@ from typing import Any
 
 import yaml
 
-from alignment.config_faults import check_config, check_model_name, told_of_trl
+from alignment.config.own_files import is_of_run
+from alignment.config.recipe import Chain, Recipe, Stage, check_shapes, file_of_entry, kept_places, parquet, read_recipe
+from alignment.config.trainer_faults import check_config, check_model_name, told_of_trl
 from alignment.distributed.engine import (
     free_memory,
     is_main_process,
@@ -25,8 +27,6 @@ from alignment.distributed.engine import (
 )
 from alignment.distributed.ranks import agreed, alone_at, from_all, num_ranks, of_rank_0
 from alignment.distributed.shared_folder import check_same, check_shared, forget_marks, same_bytes
-from alignment.own_files import is_of_run
-from alignment.recipe import Chain, Recipe, Stage, check_shapes, file_of_entry, kept_places, parquet, read_recipe
 from data_builders.digest import sha256
 from data_builders.interruptions import stands
 from data_builders.locks import only_one
@@ -355,8 +355,8 @@ def make_trainer(recipe: Recipe, folder: Path) -> Any:
     """TRL's trainer for a recipe, model loaded and frozen as asked, ready to train."""
     from transformers import AutoConfig
 
+    from alignment.config.foreign_code import pretrained
     from alignment.fitting_rows import rows_to_train_on, with_ids
-    from alignment.foreign_code import pretrained
     from alignment.model_files import told_of_weights
     from alignment.models import (
         base_of,
@@ -423,7 +423,7 @@ def _maker(method: str) -> Any:
 def trainer_arguments(recipe: Recipe, folder: Path) -> dict[str, Any]:
     """The recipe's trainer section over clinalign's defaults: no tracker, no upload, the model's own precision."""
     from alignment import kernels
-    from alignment.library_names import installed_keys
+    from alignment.config.library_names import installed_keys
 
     defaults: dict[str, Any] = {
         "output_dir": str(folder / "checkpoints"),

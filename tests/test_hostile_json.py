@@ -13,11 +13,11 @@ import pytest
 
 from alignment.checkpoints import MANIFEST as SEAL
 from alignment.checkpoints import fault
-from alignment.config_faults import package_faults
+from alignment.config.foreign_code import refuse_foreign_code
+from alignment.config.trainer_faults import package_faults
 from alignment.contests import contests
 from alignment.data_summary import data_card
 from alignment.evaluate import Evaluation
-from alignment.foreign_code import refuse_foreign_code
 from alignment.ledger import proof
 from alignment.lineage import run_records
 from alignment.loop_figures import figures

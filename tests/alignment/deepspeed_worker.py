@@ -9,8 +9,8 @@ import os
 import sys
 from pathlib import Path
 
+from alignment.config.recipe import read_recipe
 from alignment.distributed.engine import leave_process_group
-from alignment.recipe import read_recipe
 from alignment.train import make_trainer
 from tests.alignment.moving_grpo import force_answers, pay_for_letters
 

@@ -10,8 +10,8 @@ from alignment.audit import Scorer, audit, held_out, spearman
 from alignment.audit_files import _is_page, beaten_by
 from alignment.audit_rows import asked_of, sampled_rows
 from alignment.audit_table import print_audit
+from alignment.config.recipe import parquet, read_recipe
 from alignment.perturbations import perturbed
-from alignment.recipe import parquet, read_recipe
 from alignment.reward_functions import TrlReward
 from rewards.config.strict_yaml import InputError
 from rewards.loading import load_reward

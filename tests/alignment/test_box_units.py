@@ -13,13 +13,13 @@ from datasets import Dataset
 from alignment.blindness import USUAL_NOISE, _mask
 from alignment.box_units import card_grid, known_space, with_units, written_space
 from alignment.combined_rewards import combined_rewards
+from alignment.config.recipe import read_recipe
 from alignment.evaluate import read_rows, written_rows
 from alignment.filters import score_lines
 from alignment.grpo import with_unit_columns
 from alignment.loop import outcomes_of
 from alignment.metrics import score_answers, summarise
 from alignment.processed_size import ProcessedSizes
-from alignment.recipe import read_recipe
 from alignment.report import _drawing
 from alignment.reward_functions import loaded_reward, trl_rewards
 from data_builders.build.build import build
@@ -77,7 +77,7 @@ def test_the_truth_earns_everything_from_every_box_reward_in_every_space(default
 
 
 def read_entries(*names):
-    from alignment.recipe import RewardEntry
+    from alignment.config.recipe import RewardEntry
 
     return [RewardEntry.model_validate({"name": name}) for name in names]
 

@@ -4,8 +4,8 @@ import pytest
 
 from alignment.canaries import Canaries, statistics
 from alignment.combined_rewards import combined_rewards
-from alignment.recipe import read_recipe
-from alignment.reward_sections import CANARY_LIMITS, CanarySection
+from alignment.config.recipe import read_recipe
+from alignment.config.reward_sections import CANARY_LIMITS, CanarySection
 from alignment.train import run
 from rewards.boxes.coordinate_space import Units
 from rewards.config.strict_yaml import InputError

@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from alignment.recipe import read_recipe
+from alignment.config.recipe import read_recipe
 from alignment.train import run
 from tests.alignment.conftest import TRAINER
 from tests.alignment.moving_grpo import PAID, SGD, largest_difference, weights_of

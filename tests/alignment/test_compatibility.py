@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from alignment.compatibility import REFUSED, WORKS, incompatibilities, table
-from alignment.recipe import Recipe, read_recipe
+from alignment.config.compatibility import REFUSED, WORKS, incompatibilities, table
+from alignment.config.recipe import Recipe, read_recipe
 from rewards.config.strict_yaml import InputError
 from tests.alignment.test_deepspeed import ROOT
 

@@ -10,12 +10,12 @@ from typer.testing import CliRunner
 
 from alignment.check import check_chain, check_recipe
 from alignment.cli import app
-from alignment.config_faults import check_config, check_model_name, told_of_trl
+from alignment.config.faults import config_class, trainer_faults
+from alignment.config.recipe import read_recipe
+from alignment.config.trainer_faults import check_config, check_model_name, told_of_trl
+from alignment.config.trainer_values import OURS, refused_keys, value_faults
 from alignment.loop import run_loop
-from alignment.recipe import read_recipe
-from alignment.recipe_faults import config_class, trainer_faults
 from alignment.train import run, run_chain
-from alignment.trainer_values import OURS, refused_keys, value_faults
 from rewards.config.strict_yaml import InputError
 
 without_vllm = pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vLLM is installed")
@@ -109,7 +109,7 @@ def test_one_process_of_a_launcher_makes_no_config_without_deepspeed(write_recip
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "1")
     recipe = read_recipe(write_recipe(trainer={"deepspeed": "recipes/deepspeed/zero2.json"}))
-    monkeypatch.setattr("alignment.recipe_faults.config_class", lambda method: pytest.fail("a config was made"))
+    monkeypatch.setattr("alignment.config.faults.config_class", lambda method: pytest.fail("a config was made"))
     check_config(recipe, here=True)
 
 
@@ -167,7 +167,7 @@ def test_a_policy_that_is_not_here_is_told_before_a_pair_is_scored(data, tmp_pat
 
 
 def test_half_a_model_in_the_cache_is_told(tmp_path):
-    from alignment.foreign_code import NotLoaded, pretrained
+    from alignment.config.foreign_code import NotLoaded, pretrained
     from alignment.model_files import told_of_weights
 
     class Hub:

@@ -10,9 +10,9 @@ import pytest
 import yaml
 from datasets import Dataset
 
+from alignment.config.recipe import RewardEntry, read_recipe
 from alignment.counterparts import pool_tournament, weights_version, write_counterparts
 from alignment.filters import score_lines
-from alignment.recipe import RewardEntry, read_recipe
 from alignment.reward_functions import TrlBatchReward, trl_rewards
 from alignment.train import run
 from data_builders.locks import only_one

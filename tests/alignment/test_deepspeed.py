@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from alignment.recipe import read_recipe
+from alignment.config.recipe import read_recipe
 from alignment.train import run
 from rewards.config.strict_yaml import InputError
 from tests.alignment.moving_grpo import PAID, SGD, assert_moved_alike, weights_of

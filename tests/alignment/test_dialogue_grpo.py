@@ -10,9 +10,9 @@ import pytest
 import torch
 import yaml
 
+from alignment.config.recipe import read_recipe
 from alignment.dialogue_checks import dialogues_that_fit
 from alignment.dialogue_rollout import CLINICIAN
-from alignment.recipe import read_recipe
 from alignment.train import make_trainer, run
 from rewards.config.strict_yaml import InputError
 from rewards.dialogues.dialogue import read_dialogue

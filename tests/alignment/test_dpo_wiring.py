@@ -7,9 +7,9 @@ import torch
 import yaml
 from datasets import Dataset
 
+from alignment.config.recipe import parquet, read_recipe
 from alignment.dpo_terms import changed_tokens, token_kl
 from alignment.losses import weighted_dpo_loss
-from alignment.recipe import parquet, read_recipe
 from alignment.shared_prefix import answer_outputs
 from alignment.train import make_trainer, run
 from rewards.config.strict_yaml import InputError
@@ -286,8 +286,8 @@ def test_the_symmetric_term_asks_for_look_alikes_before_any_model_is_loaded(data
 
 
 def test_a_run_with_the_symmetric_term_trains_on_pairs_of_look_alikes(data, start, tmp_path):
+    from alignment.config.recipe import Sampling
     from alignment.pairs import write_pairs
-    from alignment.recipe import Sampling
 
     recipe = written(data, start, tmp_path)
     sampling = Sampling(kinds=["look_alike"])

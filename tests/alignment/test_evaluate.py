@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from transformers import AutoModelForImageTextToText
 
+from alignment.config.recipe import parquet
 from alignment.controls import baselines, blinded, controls_for, image_key, pixels
 from alignment.data_summary import data_card, data_summary
 from alignment.evaluate import (
@@ -22,7 +23,6 @@ from alignment.evaluate import (
 )
 from alignment.loop import outcomes_of
 from alignment.models import load_processor
-from alignment.recipe import parquet
 from alignment.tiny import build_tiny
 from alignment.unjudged import unjudged_rows
 from data_builders.digest import sha256

@@ -14,8 +14,8 @@ import pytest
 from typer.testing import CliRunner
 
 from alignment.cli import app
-from alignment.foreign_code import pretrained, refuse_foreign_code
-from alignment.recipe import read_recipe
+from alignment.config.foreign_code import pretrained, refuse_foreign_code
+from alignment.config.recipe import read_recipe
 from rewards.config.strict_yaml import InputError
 
 ROOT = Path(__file__).parents[2]

@@ -9,10 +9,10 @@ import trl
 from datasets import Dataset
 
 from alignment.combined_rewards import combined_rewards
+from alignment.config.library_names import installed_keys
+from alignment.config.recipe import parquet, read_recipe
 from alignment.generation import unsampled_tokens
-from alignment.library_names import installed_keys
 from alignment.models import built_texts, load_processor
-from alignment.recipe import parquet, read_recipe
 from alignment.tiny import build_tiny
 from alignment.train import make_trainer
 from tests.alignment.moving_grpo import PAID, SGD, assert_moved_alike, weights_of

@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 
+from alignment.config.recipe import read_recipe
 from alignment.image_features import cache_image_features, cache_sizes, features_folder
 from alignment.models import built_texts, freeze, load_model
-from alignment.recipe import read_recipe
 from alignment.reference_cache import cache_folder
 from alignment.tiny import build_tiny
 from alignment.train import make_trainer, run
@@ -124,9 +124,9 @@ def test_a_recipe_that_trains_the_tower_is_refused(write_recipe, start, tmp_path
 def test_generation_takes_features_from_the_disk(start, data):
     from datasets import Dataset
 
+    from alignment.config.recipe import parquet
     from alignment.generation import generate
     from alignment.models import load_processor
-    from alignment.recipe import parquet
 
     model, processor = load_model(str(start)).eval(), load_processor(str(start))
     picked = Dataset.from_parquet(str(parquet(str(data / "prompt/align")))).select(range(3))

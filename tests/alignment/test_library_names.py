@@ -7,9 +7,9 @@ import torch
 from transformers import DynamicCache, TrainingArguments
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from alignment.library_names import cache_in, cache_name, installed_keys, recomputes_activations
-from alignment.recipe import read_recipe
-from alignment.recipe_faults import config_class, trainer_faults
+from alignment.config.faults import config_class, trainer_faults
+from alignment.config.library_names import cache_in, cache_name, installed_keys, recomputes_activations
+from alignment.config.recipe import read_recipe
 from alignment.train import trainer_arguments
 from tests.alignment.tiny_families import build, recompute
 

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from alignment.config.recipe import read_recipe
 from alignment.distributed import shared_folder
-from alignment.recipe import read_recipe
 from alignment.train import run
 from tests.alignment.moving_grpo import largest_difference, weights_of
 from tests.alignment.test_ranks import exit_codes, launcher, rank

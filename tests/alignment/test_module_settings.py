@@ -10,9 +10,9 @@ from peft import LoraConfig, get_peft_model
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from alignment import kernels
+from alignment.config.recipe import ModelSection, read_recipe
 from alignment.models import freeze, load_model, model_options, part_of
 from alignment.module_settings import TowerCheckpointing, keep_input_dtype, set_modules, spare_frozen_tower
-from alignment.recipe import ModelSection, read_recipe
 from alignment.train import make_trainer
 from rewards.config.strict_yaml import InputError
 from tests.alignment.test_deepspeed import ROOT, launched

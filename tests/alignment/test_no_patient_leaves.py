@@ -13,9 +13,9 @@ import yaml
 from PIL import Image
 
 from alignment.box_units import written_space
+from alignment.config.recipe import read_recipe
 from alignment.evaluate import evaluate
 from alignment.models import load_for_inference
-from alignment.recipe import read_recipe
 from alignment.release import release, verify
 from alignment.tiny import build_tiny
 from alignment.train import run

@@ -16,8 +16,8 @@ import pytest
 import torch
 
 from alignment.checkpoints import MANIFEST, fault, seal
+from alignment.config.recipe import read_recipe
 from alignment.plain_pickles import FORBIDDEN, FORCED, PlainPickles
-from alignment.recipe import read_recipe
 from alignment.train import run
 from rewards.config.strict_yaml import InputError
 

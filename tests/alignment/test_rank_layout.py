@@ -5,8 +5,8 @@ import json
 import pytest
 
 from alignment.checkpoints import MANIFEST, seal
+from alignment.config.recipe import read_recipe
 from alignment.rank_layout import Layout, begun_with, on_ranks
-from alignment.recipe import read_recipe
 from rewards.config.strict_yaml import InputError
 
 

@@ -7,8 +7,8 @@ import pytest
 from typer.testing import CliRunner
 
 from alignment.cli import app
+from alignment.config.recipe import read_recipe
 from alignment.over_seeds import figures_over_seeds, mean_over_seeds
-from alignment.recipe import read_recipe
 from alignment.reward_evaluation import (
     ScoredPairs,
     _prompt_rows,

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
+from alignment.config.recipe import read_recipe
 from alignment.models import built_texts
-from alignment.recipe import read_recipe
 from alignment.reward_model import load_reward_model, scores_of
 from alignment.tiny import build_tiny
 from alignment.train import run

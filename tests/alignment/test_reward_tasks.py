@@ -8,8 +8,8 @@ import pytest
 
 from alignment.check import check_recipe
 from alignment.combined_rewards import gated_rewards
-from alignment.recipe import Recipe, read_recipe
-from alignment.recipe_faults import unpaid_warning
+from alignment.config.faults import unpaid_warning
+from alignment.config.recipe import Recipe, read_recipe
 from alignment.reward_functions import AwaitedReward, TrlBatchReward, TrlReward
 from data_builders.grounding.grounding import TASKS as GROUNDING
 from rewards.config.strict_yaml import InputError, read_yaml, validated

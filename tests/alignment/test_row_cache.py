@@ -5,7 +5,7 @@ from datasets import Dataset, Image, List
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from alignment.recipe import parquet
+from alignment.config.recipe import parquet
 from alignment.reference_cache import cache_folder
 from alignment.row_cache import borrowed_rows, few_rows, read_once, stored_rows
 from rewards.config.strict_yaml import InputError

@@ -5,9 +5,9 @@ from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
+from alignment.config.recipe import parquet, read_recipe
 from alignment.models import built_texts, load_processor
 from alignment.prompt_groups import collated, group
-from alignment.recipe import parquet, read_recipe
 from alignment.reference_cache import cache_folder
 from alignment.row_tokens import Lengths, counted, lengths_of_file
 from alignment.tiny import build_tiny

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from alignment.recipe import read_recipe
+from alignment.config.recipe import read_recipe
 from alignment.run_log import GrowingLog
 from alignment.soak import TIMED
 from alignment.train import run

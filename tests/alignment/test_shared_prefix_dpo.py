@@ -7,11 +7,11 @@ import torch
 from datasets import Dataset
 from trl import DPOConfig, DPOTrainer
 
+from alignment.config.library_names import installed_keys
+from alignment.config.recipe import parquet, read_recipe
 from alignment.dpo import PreferenceCollator, preference_groups
-from alignment.library_names import installed_keys
 from alignment.models import load_for_inference, load_processor
 from alignment.prompt_groups import answer_logprobs
-from alignment.recipe import parquet, read_recipe
 from alignment.reference_cache import cache_folder, read_references, reference_file, row_key
 from alignment.train import make_trainer, run
 from rewards.config.strict_yaml import InputError

@@ -7,9 +7,9 @@ import pytest
 import torch
 from datasets import Dataset
 
+from alignment.config.recipe import parquet, read_recipe
 from alignment.image_rows import IMAGE_FIELDS, by_row, joined, same_rows
 from alignment.models import built_texts, load_model, load_processor
-from alignment.recipe import parquet, read_recipe
 from alignment.shared_grpo import ProcessedOnce, decoded_once, undecoded
 from alignment.shared_prefill import shared_prefill
 from alignment.tiny import build_tiny

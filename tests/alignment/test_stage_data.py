@@ -6,7 +6,7 @@ import shutil
 import pytest
 import yaml
 
-from alignment.recipe import kept_places, read_recipe
+from alignment.config.recipe import kept_places, read_recipe
 from alignment.train import read_chain, run, stage_recipe
 from rewards.config.strict_yaml import InputError
 

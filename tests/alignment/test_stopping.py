@@ -13,7 +13,7 @@ import yaml
 
 from alignment import resuming
 from alignment.checkpoints import last_whole
-from alignment.recipe import read_recipe
+from alignment.config.recipe import read_recipe
 from alignment.train import run
 from data_builders.interruptions import Stopped, handled_by, is_of_a_full_disk, stands, stop
 from data_builders.locks import only_one

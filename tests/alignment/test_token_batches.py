@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from alignment.config.recipe import read_recipe
 from alignment.ledger import proof
-from alignment.recipe import read_recipe
 from alignment.row_order import shuffled
 from alignment.token_batches import TokenBatches, batches_within, cost, longest_first
 from alignment.train import run

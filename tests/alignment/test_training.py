@@ -11,8 +11,8 @@ import torch
 import yaml
 from datasets import Dataset
 
+from alignment.config.recipe import parquet, read_recipe
 from alignment.models import freeze, load_for_inference, load_model, load_processor
-from alignment.recipe import parquet, read_recipe
 from alignment.train import git_commit, make_trainer, run
 from rewards.config.strict_yaml import InputError
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from alignment.recipe import read_recipe
+from alignment.config.recipe import read_recipe
 from alignment.train import run
 
 RUNS = {

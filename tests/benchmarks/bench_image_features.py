@@ -9,7 +9,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from alignment.recipe import read_recipe
+from alignment.config.recipe import read_recipe
 from alignment.train import run
 from data_builders.build.build import build
 from data_builders.build.build_spec import read_spec

@@ -52,8 +52,8 @@ def spec(size, folder, *, short=False):
 
 def draw(figures, size, *, short=False):
     """What needs no GPU, ahead and beside the other parts: phantoms, the untrained model, the lengths of all rows."""
+    from alignment.config.recipe import parquet
     from alignment.models import built_texts, built_whole, load_processor
-    from alignment.recipe import parquet
     from alignment.row_tokens import ANSWERS, lengths_of_file
     from alignment.tiny import build_tiny
     from data_builders.build.build import build
@@ -108,7 +108,7 @@ class Run:
         self.rows = 40 if size.tiny else 400
 
     def recipe(self, stage, train, trainer=None, rows=None, **more):
-        from alignment.recipe import Recipe
+        from alignment.config.recipe import Recipe
 
         common = {"seed": 11, "save_strategy": "no", "logging_steps": 20, "disable_tqdm": True}
         common |= {"bf16": self.size.device == "cuda", "gradient_checkpointing": False, "max_steps": 100_000}

@@ -384,9 +384,9 @@ def options(bench, cell, folder):
 
 def ours(bench, cell, data, file):
     """The trainer that a recipe gives, around the model at hand."""
+    from alignment.config.recipe import Recipe
     from alignment.models import freeze, lora_config
     from alignment.module_settings import set_modules
-    from alignment.recipe import Recipe
     from alignment.resuming import note_rows
     from alignment.train import _maker, trainer_arguments
 
@@ -447,8 +447,8 @@ def stock(bench, cell, data, file):
     """TRL's trainer around the same model."""
     import trl
 
+    from alignment.config.recipe import Lora
     from alignment.models import freeze, lora_config
-    from alignment.recipe import Lora
 
     del file
     given = options(bench, cell, bench.folder / "stock")
@@ -530,9 +530,9 @@ class Estimates:
 
     def of(self, figure):
         """Gigabytes by part, and the batch; rows of a cell are equally long, so that repeated ones need no mask."""
+        from alignment.config.recipe import Recipe
         from alignment.estimate import Row, batch_of, memory_table
         from alignment.meta_model import meta_model
-        from alignment.recipe import Recipe
         from alignment.shared_prefix import base_model
 
         cell = self.known[figure["cell"]]

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from alignment.library_names import installed_keys
+from alignment.config.faults import config_class, trainer_faults
+from alignment.config.library_names import installed_keys
+from alignment.config.recipe import Recipe
 from alignment.loop_file import read_loop
-from alignment.recipe import Recipe
-from alignment.recipe_faults import config_class, trainer_faults
 from alignment.train import read_chain
 from data_builders.build.build_spec import read_spec
 from rewards.config.strict_yaml import read_yaml, validated

@@ -2,13 +2,13 @@
 
 TRL takes nearly anything and fails steps later, or reads it otherwise in silence: the text "false" is true, a number of
 epochs below 0 trains nothing. Left out: texts and lists, which TRL's config judges when it is made
-(``config_faults.py``).
+(``config/trainer_faults.py``).
 """
 
 from collections.abc import Callable
 from typing import Any, get_args, get_origin
 
-from alignment.library_names import trainer_keys
+from alignment.config.library_names import trainer_keys
 from rewards.config.strict_yaml import nearest, number_trap
 
 ABOVE_ZERO = (

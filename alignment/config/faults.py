@@ -9,15 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from alignment.compatibility import starts_from_adapter
-from alignment.config_faults import package_faults
-from alignment.curriculum_section import curriculum_faults
+from alignment.config.compatibility import starts_from_adapter
+from alignment.config.curriculum_section import curriculum_faults
+from alignment.config.foreign_code import SAFE
+from alignment.config.library_names import trainer_keys
+from alignment.config.recipe import Module, Recipe, RewardEntry, columns_of, kept_places, parquet
+from alignment.config.trainer_faults import package_faults
+from alignment.config.trainer_values import refused_keys, value_faults
 from alignment.distributed.engine import is_main_process
-from alignment.foreign_code import SAFE
-from alignment.library_names import trainer_keys
-from alignment.recipe import Module, Recipe, RewardEntry, columns_of, kept_places, parquet
 from alignment.reward_functions import pays_for
-from alignment.trainer_values import refused_keys, value_faults
 from data_builders.row_checks import Check, file_faults
 from rewards.config.strict_yaml import InputError, nearest
 from rewards.loading import load_reward
@@ -92,7 +92,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "weighting": ("dpo", "reward_model"),
     "sampling": ("pairs",),
 }
-"""Sections that only some methods read, and which (``dialogue``: see ``dialogue_recipe.py``)."""
+"""Sections that only some methods read, and which (``dialogue``: see ``config/dialogue_faults.py``)."""
 
 
 def unused_faults(recipe: Recipe) -> list[str]:

@@ -1,6 +1,6 @@
 """What stands against training on dialogues in a recipe, said before anything is loaded."""
 
-from alignment.recipe import DialogueSection, Recipe, columns_of
+from alignment.config.recipe import DialogueSection, Recipe, columns_of
 from rewards.config.strict_yaml import InputError
 from rewards.loading import BatchReward, Reward, load_reward
 

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from alignment.curriculum_section import CurriculumSection
-from alignment.reward_sections import CanarySection, CombinationSection
+from alignment.config.curriculum_section import CurriculumSection
+from alignment.config.reward_sections import CanarySection, CombinationSection
 from data_builders.build.build_spec import Relevance
 from data_builders.pairs.lesion_noise import NoiseSettings
 from rewards.boxes.coordinate_space import BoxSpace
@@ -276,10 +276,10 @@ def read_recipe(path: Path, overrides: Sequence[Override] = ()) -> Recipe:
 
     Raises: InputError that lists every fault of the file, the data and the trainer section at once.
     """
-    from alignment.compatibility import incompatibilities
-    from alignment.dialogue_recipe import dialogue_faults
+    from alignment.config.compatibility import incompatibilities
+    from alignment.config.dialogue_faults import dialogue_faults
+    from alignment.config.faults import data_faults, reward_faults, sampling_faults, unused_faults
     from alignment.honest_answers import honesty_faults
-    from alignment.recipe_faults import data_faults, reward_faults, sampling_faults, unused_faults
 
     recipe, faults = _shape(path, overrides)
     if recipe is not None:
@@ -303,7 +303,7 @@ def check_shapes(recipes: Iterable[tuple[Path, Sequence[Override]]]) -> None:
 
 def _shape(path: Path, overrides: Sequence[Override]) -> tuple[Recipe | None, list[str]]:
     """The recipe (None where its form is wrong), and the faults that are seen without its data."""
-    from alignment.recipe_faults import trainer_faults
+    from alignment.config.faults import trainer_faults
 
     content = with_overrides(read_yaml(path), overrides)
     faults = trainer_faults(content)

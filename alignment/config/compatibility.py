@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alignment.recipe import Recipe
+from alignment.config.recipe import Recipe
 from rewards.config.json_lines import read_json
 
 Applies = Callable[[Recipe], bool]
@@ -16,7 +16,7 @@ Applies = Callable[[Recipe], bool]
 
 def zero_settings(recipe: Recipe) -> dict[str, Any]:
     """The ``zero_optimization`` section of the recipe's DeepSpeed file, empty without one that can be read."""
-    from alignment.config_faults import package_faults
+    from alignment.config.trainer_faults import package_faults
 
     file = recipe.trainer.get("deepspeed")
     if isinstance(file, str) and Path(file).is_file() and not package_faults({"deepspeed": file}):

@@ -13,8 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
-from alignment.library_names import installed_keys
-from alignment.recipe import Recipe
+from alignment.config.library_names import installed_keys
+from alignment.config.recipe import Recipe
 from rewards.config.json_lines import json_value
 from rewards.config.strict_yaml import InputError, nearest, read_text
 
@@ -83,7 +83,7 @@ def check_config(recipe: Recipe, *, here: bool, ranks: int = 1, launched: bool =
 
     Raises: InputError with what TRL refuses: values that are none, and settings that do not go together.
     """
-    from alignment.recipe_faults import config_class
+    from alignment.config.faults import config_class
 
     if recipe.method == "pairs" or int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return

@@ -1,0 +1,1 @@
+"""Recipes, read and checked before anything is loaded."""
