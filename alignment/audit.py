@@ -22,7 +22,7 @@ from alignment.audit_rows import Row, asked_dialogue, asked_of, sampled_rows
 from alignment.audit_trials import Trial, dialogue_trials, question_trials
 from alignment.combined_rewards import gated_rewards
 from alignment.config.recipe import Recipe, kept_places, parquet
-from alignment.metrics import matched_ious, score_answers
+from alignment.metrics.intervals import matched_ious, score_answers
 from alignment.perturbations import perturbed
 from alignment.reward_functions import AwaitedReward, TrlReward
 from rewards.attacks.attacks import Asked, tagged

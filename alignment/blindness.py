@@ -21,7 +21,7 @@ from alignment.distributed.ranks import over_ranks
 from alignment.evaluate import generate_answers
 from alignment.generation import model_inputs
 from alignment.kept_answers import KeptAnswers
-from alignment.metrics import Metric, Outcome, asked_finding, differences, score_answers, summarise
+from alignment.metrics.intervals import Metric, Outcome, asked_finding, differences, score_answers, summarise
 from data_builders.pairs.lesion_heat import GivenBoxes
 from data_builders.pairs.lesion_noise import NoiseSettings, elsewhere, mask_of, noised_under
 from data_builders.seeds import seeded

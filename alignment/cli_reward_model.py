@@ -50,7 +50,7 @@ def eval_reward_model(
 
 def _over(found: list[dict[str, Any]]) -> dict[str, Any]:
     """The figures of several evaluations, over the runs."""
-    from alignment.over_seeds import figures_over_seeds
+    from alignment.metrics.over_seeds import figures_over_seeds
 
     curves = [own["best_of_n"] for own in found]
     pairs = figures_over_seeds([own["pairs"] for own in found])

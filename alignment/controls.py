@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from alignment.metrics import asked_finding
+from alignment.metrics.intervals import asked_finding
 from data_builders.imaging.images import upright
 from rewards.config.strict_yaml import InputError
 from rewards.rules.facts import Facts

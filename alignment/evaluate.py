@@ -29,11 +29,11 @@ from alignment.distributed.ranks import of_rank_0, over_ranks
 from alignment.generation import generate
 from alignment.kept_answers import KeptAnswers, check_out, rows_digest, weights_stamp
 from alignment.lineage import trained_on
-from alignment.metrics import Metric, Outcome, final_words, score_answers, summarise
+from alignment.metrics.intervals import Metric, Outcome, final_words, score_answers, summarise
+from alignment.metrics.unjudged import unjudged_rows, why_unjudged
 from alignment.processed_size import ProcessedSizes
 from alignment.processor_checks import check_processing
 from alignment.report import NUM_PICTURES, write_report
-from alignment.unjudged import unjudged_rows, why_unjudged
 from data_builders.build.written_rows import UNKNOWN
 from data_builders.digest import sha256
 from data_builders.interruptions import stands

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from alignment.config.recipe import Method, Module, PairKind, Weighting
-from alignment.metric_names import fault_of_metric
+from alignment.metrics.metric_names import fault_of_metric
 from alignment.released_forms import LEFT_OUT, OTHER, Form, counts, each, either, number, one_of, pattern, record, table
 from alignment.report import CONDITIONS
 from data_builders.build.build_spec import SOURCES

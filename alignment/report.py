@@ -13,10 +13,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
-from alignment.capability_outcomes import METRICS as CAPABILITY_METRICS
-from alignment.capability_outcomes import capability_tables, rights
 from alignment.dialogue_pages import confusion_tables, dialogues_to_read
-from alignment.metrics import LOWER_IS_BETTER, MACROS, RATIOS
+from alignment.metrics.capability import METRICS as CAPABILITY_METRICS
+from alignment.metrics.capability import capability_tables, rights
+from alignment.metrics.intervals import LOWER_IS_BETTER, MACROS, RATIOS
 from alignment.run_comparison import mcnemar_tables
 from rewards.boxes.coordinate_space import Extent, Units
 from rewards.config.json_lines import read_json, read_json_lines

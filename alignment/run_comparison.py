@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from alignment.capability_outcomes import mcnemar
+from alignment.metrics.capability import mcnemar
 from rewards.config.strict_yaml import InputError
 
 
@@ -23,7 +23,7 @@ def compared(before: Path, after: Path, *, num_resamples: int = 1000, seed: int 
     """
     from alignment.evaluate import Evaluation
     from alignment.loop import outcomes_of
-    from alignment.metrics import differences, summarise
+    from alignment.metrics.intervals import differences, summarise
 
     data = [Evaluation.read(folder).data_sha256 for folder in (before, after)]
     one, other = outcomes_of(before, "clean"), outcomes_of(after, "clean")

@@ -33,7 +33,10 @@ BOXES = (
 TESTS = {
     "alignment/losses.py": ("tests/alignment/test_losses.py",),
     "alignment/dpo_terms.py": ("tests/alignment/test_dpo_terms.py",),
-    "alignment/metrics.py": ("tests/alignment/test_metrics.py", "tests/alignment/test_capability_outcomes.py"),
+    "alignment/metrics/intervals.py": (
+        "tests/alignment/test_metrics.py",
+        "tests/alignment/test_capability_outcomes.py",
+    ),
     "data_builders/pairs/relevance.py": ("tests/data_builders/test_relevance.py",),
     "rewards/boxes/box_overlap.py": BOXES,
     "rewards/boxes/geometry.py": BOXES,

@@ -18,7 +18,7 @@ from alignment.evaluate import read_rows, written_rows
 from alignment.filters import score_lines
 from alignment.grpo import with_unit_columns
 from alignment.loop import outcomes_of
-from alignment.metrics import score_answers, summarise
+from alignment.metrics.intervals import score_answers, summarise
 from alignment.processed_size import ProcessedSizes
 from alignment.report import _drawing
 from alignment.reward_functions import loaded_reward, trl_rewards

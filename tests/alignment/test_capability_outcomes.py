@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alignment.capability_outcomes import (
+from alignment.metrics.capability import (
     INVALID,
     Confused,
     capability_metrics,
@@ -13,7 +13,7 @@ from alignment.capability_outcomes import (
     judged,
     mcnemar,
 )
-from alignment.metrics import Outcome, differences, score_answers, summarise
+from alignment.metrics.intervals import Outcome, differences, score_answers, summarise
 from data_builders.schema import user_turn
 from rewards.rules.facts import Facts, Finding
 

@@ -6,7 +6,7 @@ import pytest
 
 from alignment.contests import contests
 from alignment.loop import Comparison, effects_of
-from alignment.metrics import summarise
+from alignment.metrics.intervals import summarise
 
 FACTS = {"rule_set": "chest_xray@1", "findings": {"nodule": {"polarity": "present", "side": "left"}}}
 RIGHT, WRONG = "There is a nodule on the left.", "No nodule."

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from alignment.dialogue_outcomes import dialogue_counts
 from alignment.dialogue_pages import confusion_tables, dialogues_to_read
-from alignment.metrics import score_answers, summarise
+from alignment.metrics.dialogue_outcomes import dialogue_counts
+from alignment.metrics.intervals import score_answers, summarise
 from rewards.dialogues.dialogue import Claim, Dialogue, Turn
 
 pytestmark = pytest.mark.filterwarnings("default")  # third-party deprecations of transformers

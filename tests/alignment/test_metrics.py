@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignment.metrics import (
+from alignment.metrics.intervals import (
     LOWER_IS_BETTER,
     RATIOS,
     asked_finding,
@@ -17,7 +17,7 @@ from alignment.metrics import (
     score_answers,
     summarise,
 )
-from alignment.unjudged import BY_EQUALITY, why_unjudged
+from alignment.metrics.unjudged import BY_EQUALITY, why_unjudged
 from data_builders.schema import user_turn
 from rewards.rules.facts import Facts, Finding
 from rewards.rules.rule_set import load_rule_set

@@ -12,7 +12,7 @@ from alignment.evaluate import generate_answers, read_rows
 from alignment.generation import generate
 from alignment.loop import Effect, _change
 from alignment.loop_figures import EQUAL_RECALL, fault_of_name, figures, is_figure
-from alignment.metrics import FAMILIES, MACROS, RATIOS, score_answers, summarise
+from alignment.metrics.intervals import FAMILIES, MACROS, RATIOS, score_answers, summarise
 from alignment.models import built_texts, load_for_inference
 from alignment.operating_points import (
     OperatingPoint,

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from alignment.cli import app
 from alignment.config.recipe import read_recipe
-from alignment.over_seeds import figures_over_seeds, mean_over_seeds
+from alignment.metrics.over_seeds import figures_over_seeds, mean_over_seeds
 from alignment.reward_evaluation import (
     ScoredPairs,
     _prompt_rows,

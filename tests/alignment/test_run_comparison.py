@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from alignment.evaluate import Evaluation, write_answers
-from alignment.metrics import score_answers, summarise
+from alignment.metrics.intervals import score_answers, summarise
 from alignment.report import write_report
 from alignment.run_comparison import compared, mcnemar_tables
 from rewards.config.strict_yaml import InputError

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from alignment.evaluate import evaluate
-from alignment.metrics import score_answers, summarise
+from alignment.metrics.intervals import score_answers, summarise
 from alignment.models import load_for_inference
 from alignment.tiny import build_tiny
 from data_builders.build.build import build

@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from alignment import capability_outcomes, dialogue_outcomes
-from alignment.capability_outcomes import Confused, capability_metrics, counts_by_finding, findings_counted, judged
-from alignment.dialogue_outcomes import DIALOGUE_RATIOS, dialogue_counts, ratios_by_scenario
-from alignment.unjudged import why_unjudged
+from alignment.metrics import capability as capability_outcomes
+from alignment.metrics import dialogue_outcomes
+from alignment.metrics.capability import Confused, capability_metrics, counts_by_finding, findings_counted, judged
+from alignment.metrics.dialogue_outcomes import DIALOGUE_RATIOS, dialogue_counts, ratios_by_scenario
+from alignment.metrics.unjudged import why_unjudged
 from data_builders.schema import message_text
 from rewards.answers.final_answer import final_answer
 from rewards.boxes.coordinate_space import Units, answered_boxes, true_boxes

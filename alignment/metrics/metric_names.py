@@ -3,7 +3,7 @@
 Left out: the names in brackets (findings, scenarios, groups of questions), which only the answers tell.
 """
 
-from alignment.metrics import FAMILIES, MACROS, RATIOS
+from alignment.metrics.intervals import FAMILIES, MACROS, RATIOS
 from rewards.config.strict_yaml import nearest
 
 

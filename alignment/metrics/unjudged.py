@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from alignment.capability_outcomes import judged
+from alignment.metrics.capability import judged
 from rewards.config.strict_yaml import InputError
 from rewards.reading.reading import read
 from rewards.rules.facts import Facts

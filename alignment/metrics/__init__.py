@@ -1,0 +1,1 @@
+"""Figures of answers, with intervals; of dialogues; over seeds."""
