@@ -169,8 +169,8 @@ def _pay_for_variety(trainer: Any) -> Any:
 def likelihood(settings: dict[str, Any], step_done: Step) -> None:
     """Scoring several answers to each prompt, as a reward over candidates or an evaluation by likelihood does."""
     from alignment.models import load_for_inference
-    from alignment.prompt_groups import answer_logprobs
     from alignment.row_cache import ROWS, stored_rows
+    from alignment.shared_prefix.prompt_groups import answer_logprobs
 
     model, processor = load_for_inference(settings["model"])
     data: Any = stored_rows(Path(settings["data"]), Path(settings["output"]) / ROWS)

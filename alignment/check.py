@@ -86,7 +86,7 @@ def _figures(recipe: Recipe, places: list[int], scale: Scale) -> dict[str, Any]:
     from alignment.config.faults import unpaid_warning
     from alignment.fitting_rows import length_figures, lengths_of
     from alignment.processed_size import ProcessedSizes
-    from alignment.shared_prefix import base_model
+    from alignment.shared_prefix.layout import base_model
 
     steps, per_step = num_steps(recipe, len(places), ranks=scale.ranks)
     model = meta_model(recipe)

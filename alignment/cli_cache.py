@@ -20,7 +20,7 @@ def cache(
     Example: clinalign cache runs/phantom_chest/dpo --clear
     """
     from alignment.image_features import cache_sizes
-    from alignment.reference_cache import cache_folder
+    from alignment.shared_prefix.reference_cache import cache_folder
 
     if run is not None and not (run / "recipe.resolved.yaml").is_file():
         raise InputError(f"{run}: no run's folder (it has no recipe.resolved.yaml). Name a run such as runs/x/dpo.")

@@ -1,7 +1,7 @@
 """Weighted DPO on preference rows with images (MMedPO, Zhu et al. 2024, eq. 3).
 
 A row's ``weight`` scales its loss; ``rejected_images``, where a row has them, are what the rejected answer is
-scored under. Chosen and rejected share one prompt in one forward (``shared_prefix.py``), and the reference's
+scored under. Chosen and rejected share one prompt in one forward (``shared_prefix/layout.py``), and the reference's
 log-probabilities are computed once and kept on disk (``reference_cache.py``). Left out: the ``aot`` losses, which sort
 the batch and so cannot carry weights.
 """
@@ -30,10 +30,8 @@ from alignment.config.trainer_faults import made_config
 from alignment.dpo_terms import anchor_loss, changed_tokens, span_logps, symmetric_loss, token_kl, token_kl_margin
 from alignment.losses import preference_margin, weighted_dpo_loss
 from alignment.mixed_batches import dummy_image, run_vision_always
-from alignment.prompt_groups import Group, collated, group
-from alignment.reference_cache import Logps, read_references, reference_file, row_key, write_references
 from alignment.resuming import Resumable
-from alignment.shared_prefix import (
+from alignment.shared_prefix.layout import (
     Batch,
     answer_outputs,
     answer_sums,
@@ -43,6 +41,8 @@ from alignment.shared_prefix import (
     score_answers_only,
     tokens_computed,
 )
+from alignment.shared_prefix.prompt_groups import Group, collated, group
+from alignment.shared_prefix.reference_cache import Logps, read_references, reference_file, row_key, write_references
 from data_builders.schema import message_text
 from rewards.config.strict_yaml import InputError
 

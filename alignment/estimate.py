@@ -83,7 +83,7 @@ def batch_of(recipe: Recipe, row: Row, config: Any, *, shared: bool | None = Non
 
 def shares_prompts(recipe: Recipe, config: Any) -> bool:
     """Whether DPO's or GRPO's answers lie behind one prompt, with a mask."""
-    from alignment.shared_prefix import MASKED_KERNELS, PROVEN
+    from alignment.shared_prefix.layout import MASKED_KERNELS, PROVEN
 
     section = recipe.model
     kernel = section.attention in ("auto", *MASKED_KERNELS) and section.shared_prefix in ("auto", "on")

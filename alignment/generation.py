@@ -1,6 +1,6 @@
 """Answers from a model to prompt rows, in batches of like tasks; greedy or sampled.
 
-Several samples of a prompt start from one prefill of it (``shared_prefill.py``). Left out: vLLM.
+Several samples of a prompt start from one prefill of it (``shared_prefix/prefill.py``). Left out: vLLM.
 """
 
 from collections.abc import Callable
@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from alignment.image_rows import IMAGE_FIELDS, OF_IMAGES, by_row
-from alignment.shared_prefill import can_share_prefill, shared_prefill
-from alignment.shared_prefix import base_model
+from alignment.shared_prefix.image_rows import IMAGE_FIELDS, OF_IMAGES, by_row
+from alignment.shared_prefix.layout import base_model
+from alignment.shared_prefix.prefill import can_share_prefill, shared_prefill
 
 
 def unsampled_tokens(processor: Any) -> list[int]:

@@ -164,7 +164,7 @@ def _shape(model: Any, layer: Any, part: str) -> Shape:
     """
     from torch.nn import Linear
 
-    from alignment.shared_prefix import base_model
+    from alignment.shared_prefix.layout import base_model
 
     config = base_model(model).config
     own = config.get_text_config() if part == "language" else config.vision_config

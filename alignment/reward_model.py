@@ -1,6 +1,6 @@
 """A reward model from any VLM: its backbone and a scalar head on the last token of an answer (Bradley-Terry).
 
-Answers to one prompt share its forward (``shared_prefix.py``). Saved as the VLM's own checkpoint without its language
+Answers to one prompt share its forward (``shared_prefix/layout.py``). Saved as the VLM's own checkpoint without its language
 head and with ``score.weight``, beside the processor. Left out: heads that pool over tokens, and scores of steps.
 """
 
@@ -22,8 +22,8 @@ from alignment.config.trainer_faults import check_model_name
 from alignment.controls import pixels
 from alignment.model_files import CURE
 from alignment.models import load_model, load_processor, model_folder
-from alignment.prompt_groups import Group, collated, group
-from alignment.shared_prefix import Batch, Setting, model_inputs, resolved
+from alignment.shared_prefix.layout import Batch, Setting, model_inputs, resolved
+from alignment.shared_prefix.prompt_groups import Group, collated, group
 from rewards.config.json_lines import read_json
 from rewards.config.strict_yaml import InputError
 

@@ -23,7 +23,7 @@ from alignment.mixed_batches import dummy_image, run_vision_always
 from alignment.models import load_model
 from alignment.resuming import Resumable
 from alignment.reward_model import HEAD, answer_scores, reward_model_on, shares_prompt
-from alignment.shared_prefix import Batch, tokens_computed
+from alignment.shared_prefix.layout import Batch, tokens_computed
 from rewards.config.strict_yaml import InputError
 
 COLUMNS = ("id", "images", "rejected_images", "prompt", "chosen", "rejected", "weight", "margin")

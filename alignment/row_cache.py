@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from datasets import Dataset
 
 from alignment.distributed.engine import is_main_process, wait_for
-from alignment.reference_cache import scratch
+from alignment.shared_prefix.reference_cache import scratch
 
 ROWS = ".rows"
 """The copy's folder, in that of a run."""

@@ -1,7 +1,7 @@
 """GRPO in which a group's prompt and images are decoded, processed, prefilled and computed once.
 
 TRL gives every sampled answer its own copy of the prompt. Here policy, old-policy and reference passes go through
-``shared_prefix.py``, generation starts from one prefill a group, and the image processor sees an image once. The
+``shared_prefix/layout.py``, generation starts from one prefill a group, and the image processor sees an image once. The
 trajectory is that of TRL's trainer, to rounding. Left out: rollouts by tools or environments, which go TRL's way.
 """
 
@@ -18,11 +18,10 @@ from PIL import Image as PilImage
 from trl import GRPOTrainer
 from trl.trainer.utils import pad, split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
 
-from alignment.image_rows import IMAGE_FIELDS, Fields, by_row, joined, same_rows
 from alignment.resuming import ResumableGenerations
 from alignment.sampler_check import FirstToken, check_sampler, one_pixel_budget, vllm_pixels
-from alignment.shared_prefill import shared_prefill
-from alignment.shared_prefix import (
+from alignment.shared_prefix.image_rows import IMAGE_FIELDS, Fields, by_row, joined, same_rows
+from alignment.shared_prefix.layout import (
     TOKEN_FIELDS,
     Batch,
     Setting,
@@ -34,6 +33,7 @@ from alignment.shared_prefix import (
     score_answers_only,
     tokens_computed,
 )
+from alignment.shared_prefix.prefill import shared_prefill
 
 CHECKED_ROWS = 8
 ORDERLESS_LOSSES = ("grpo", "dr_grpo", "dapo")

@@ -22,7 +22,7 @@ from alignment.activations import Batch, Shape, passing, saved
 from alignment.meta_model import stacks_of
 from alignment.models import part_of
 from alignment.module_settings import keep_input_dtype
-from alignment.shared_prefix import base_model
+from alignment.shared_prefix.layout import base_model
 from tests.alignment.tiny_families import FAMILIES, build, prompt_inputs, rows
 
 pytestmark = pytest.mark.filterwarnings("default")  # peft asks for a property that transformers is about to rename

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alignment.cached_prefix import _answer_places, _prompt_places
-from alignment.shared_prefix import base_model, packed, resolved, score_answers_only
+from alignment.shared_prefix.key_value_cache import _answer_places, _prompt_places
+from alignment.shared_prefix.layout import base_model, packed, resolved, score_answers_only
 from rewards.config.strict_yaml import InputError
 from tests.alignment.test_shared_prefix_families import assert_same, prepared, together
 from tests.alignment.tiny_families import FAMILIES, Row, build, prompt_inputs, recompute, rows
@@ -116,7 +116,7 @@ def test_a_kernel_with_a_mask_gets_it_only_when_asked():
 
 
 def test_gradient_checkpointing_falls_back_with_one_line_or_is_refused(caplog):
-    with caplog.at_level(logging.WARNING, "alignment.shared_prefix"):
+    with caplog.at_level(logging.WARNING, "alignment.shared_prefix.layout"):
         assert resolved("auto", flash(), checkpointing=True) == "repeated"
     assert len(caplog.records) == 1
     assert "flash_attention_2" in caplog.text

@@ -10,7 +10,7 @@ from datasets import Dataset
 from alignment.config.recipe import parquet, read_recipe
 from alignment.dpo_terms import changed_tokens, token_kl
 from alignment.losses import weighted_dpo_loss
-from alignment.shared_prefix import answer_outputs
+from alignment.shared_prefix.layout import answer_outputs
 from alignment.train import make_trainer, run
 from rewards.config.strict_yaml import InputError
 
@@ -172,7 +172,7 @@ def test_the_token_level_is_the_kl_worked_out_from_whole_distributions(trainer, 
 
 def _all_logits(model, batch):
     """The logits of every position by the model's own head, then those that predict an answer token."""
-    from alignment.shared_prefix import model_inputs
+    from alignment.shared_prefix.layout import model_inputs
 
     fields = {k: v for k, v in batch.items() if k not in ("weight", "chosen", "rejected")}
     logits = model(**model_inputs(model, fields), use_cache=False).logits

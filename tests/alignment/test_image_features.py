@@ -8,7 +8,7 @@ import torch
 from alignment.config.recipe import read_recipe
 from alignment.image_features import cache_image_features, cache_sizes, features_folder
 from alignment.models import built_texts, freeze, load_model
-from alignment.reference_cache import cache_folder
+from alignment.shared_prefix.reference_cache import cache_folder
 from alignment.tiny import build_tiny
 from alignment.train import make_trainer, run
 from rewards.config.strict_yaml import InputError

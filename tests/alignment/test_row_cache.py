@@ -6,8 +6,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from alignment.config.recipe import parquet
-from alignment.reference_cache import cache_folder
 from alignment.row_cache import borrowed_rows, few_rows, read_once, stored_rows
+from alignment.shared_prefix.reference_cache import cache_folder
 from rewards.config.strict_yaml import InputError
 
 

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from alignment.config.recipe import parquet, read_recipe
 from alignment.models import built_texts, load_processor
-from alignment.prompt_groups import collated, group
-from alignment.reference_cache import cache_folder
 from alignment.row_tokens import Lengths, counted, lengths_of_file
+from alignment.shared_prefix.prompt_groups import collated, group
+from alignment.shared_prefix.reference_cache import cache_folder
 from alignment.tiny import build_tiny
 from alignment.train import make_trainer
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import PrefixTuningConfig, get_peft_model
 
-from alignment.shared_prefix import (
+from alignment.shared_prefix.layout import (
     attention_mask,
     by_answer,
     model_inputs,
@@ -123,7 +123,7 @@ def test_a_family_not_proven_is_refused_by_name(model):
 def test_auto_falls_back_with_one_line_that_says_why(model, caplog):
     model = build("llava")
     model.config.model_type = "paligemma"
-    with caplog.at_level(logging.WARNING, "alignment.shared_prefix"):
+    with caplog.at_level(logging.WARNING, "alignment.shared_prefix.layout"):
         assert resolved("auto", model) == "repeated"
     assert len(caplog.records) == 1
     assert "paligemma" in caplog.text

@@ -11,8 +11,8 @@ from alignment.config.library_names import installed_keys
 from alignment.config.recipe import parquet, read_recipe
 from alignment.dpo import PreferenceCollator, preference_groups
 from alignment.models import load_for_inference, load_processor
-from alignment.prompt_groups import answer_logprobs
-from alignment.reference_cache import cache_folder, read_references, reference_file, row_key
+from alignment.shared_prefix.prompt_groups import answer_logprobs
+from alignment.shared_prefix.reference_cache import cache_folder, read_references, reference_file, row_key
 from alignment.train import make_trainer, run
 from rewards.config.strict_yaml import InputError
 
@@ -197,7 +197,7 @@ def test_the_cache_tells_other_pixels_texts_weights_templates_and_tokenizers_apa
 
 
 def test_the_references_read_back_are_those_that_were_written(tmp_path):
-    from alignment.reference_cache import write_references
+    from alignment.shared_prefix.reference_cache import write_references
 
     values = {"ab" * 32: [0.5, -1.0], "cd" * 32: [], "ef" * 32: [2.0]}
     write_references(tmp_path / "a" / "x.safetensors", values)

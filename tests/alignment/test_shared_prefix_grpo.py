@@ -8,10 +8,10 @@ import torch
 from datasets import Dataset
 
 from alignment.config.recipe import parquet, read_recipe
-from alignment.image_rows import IMAGE_FIELDS, by_row, joined, same_rows
 from alignment.models import built_texts, load_model, load_processor
 from alignment.shared_grpo import ProcessedOnce, decoded_once, undecoded
-from alignment.shared_prefill import shared_prefill
+from alignment.shared_prefix.image_rows import IMAGE_FIELDS, by_row, joined, same_rows
+from alignment.shared_prefix.prefill import shared_prefill
 from alignment.tiny import build_tiny
 from alignment.train import make_trainer
 from tests.alignment.moving_grpo import assert_moved_alike, weights_of

@@ -352,7 +352,7 @@ def restored(model):
 
 def compile_layers(model):
     """Compiles each layer of the language model by itself: one graph for all of them, and nothing between them."""
-    from alignment.shared_prefix import base_model
+    from alignment.shared_prefix.layout import base_model
 
     for layer in base_model(model).model.language_model.layers:
         layer.compile(dynamic=False)
@@ -431,7 +431,7 @@ def recipe_of(bench, cell, folder, file):
 
 def keep_reference(bench, cell, trainer):
     """The reference's log-probabilities as ``cache_references`` computes them, without the digest of the weights."""
-    from alignment.reference_cache import row_key
+    from alignment.shared_prefix.reference_cache import row_key
 
     begun = time.perf_counter()
     data = trainer.train_dataset
@@ -475,7 +475,7 @@ def nothing(completions, **_):
 def useful_flops(model, cell, size, prompt):
     """The module's formula, for one update."""
     from alignment.models import part_of
-    from alignment.shared_prefix import base_model
+    from alignment.shared_prefix.layout import base_model
 
     weights = dict.fromkeys(("language", "vision", "projector", "head", "lora_language", "lora_vision"), 0)
     for name, module in model.named_modules():
@@ -533,7 +533,7 @@ class Estimates:
         from alignment.config.recipe import Recipe
         from alignment.estimate import Row, batch_of, memory_table
         from alignment.meta_model import meta_model
-        from alignment.shared_prefix import base_model
+        from alignment.shared_prefix.layout import base_model
 
         cell = self.known[figure["cell"]]
         stand_in = Bench(None, self.size, None, None, self.folder, None)

@@ -12,7 +12,7 @@ from trl import apply_chat_template
 from trl.data_utils import prepare_multimodal_messages
 from trl.trainer.utils import add_fused_lm_head
 
-from alignment.shared_prefix import (
+from alignment.shared_prefix.layout import (
     Batch,
     Setting,
     answer_outputs,

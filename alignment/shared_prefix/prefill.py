@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from alignment.config.library_names import cache_in
-from alignment.image_rows import IMAGE_FIELDS, Fields, joined
+from alignment.shared_prefix.image_rows import IMAGE_FIELDS, Fields, joined
 
 ENCODE = "_prepare_multimodal_encoder_kwargs_for_generation"
 

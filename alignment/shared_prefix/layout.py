@@ -4,7 +4,7 @@ A row is laid out as ``[prompt | answer 1 | ... | answer G | padding]`` and goes
 positions go on from the prompt's last one, and its tokens attend to the prompt and to themselves only. Every number
 equals that of the repeated layout (the prompt once for each answer), which is the same layout with one answer a row.
 
-Kernels that take no mask (flash attention) get the same from a cache (``cached_prefix.py``).
+Kernels that take no mask (flash attention) get the same from a cache (``shared_prefix/key_value_cache.py``).
 Shape suffixes: B rows, L columns, A answers of the batch, N answer tokens of the batch.
 """
 
@@ -16,7 +16,7 @@ import torch
 from peft import PeftModel
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
-from alignment.cached_prefix import MARK, TOKEN_FIELDS, continue_from_cache
+from alignment.shared_prefix.key_value_cache import MARK, TOKEN_FIELDS, continue_from_cache
 from rewards.config.strict_yaml import InputError
 
 Setting = Literal["auto", "on", "cached", "off"]

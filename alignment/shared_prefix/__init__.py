@@ -1,0 +1,1 @@
+"""One prompt with several answers in one forward pass."""
