@@ -19,9 +19,9 @@ from PIL import Image
 from alignment.controls import Row, blinded, pixels
 from alignment.distributed.ranks import over_ranks
 from alignment.evaluate import generate_answers
-from alignment.generation import model_inputs
 from alignment.kept_answers import KeptAnswers
 from alignment.metrics.intervals import Metric, Outcome, asked_finding, differences, score_answers, summarise
+from alignment.models.generation import model_inputs
 from data_builders.pairs.lesion_heat import GivenBoxes
 from data_builders.pairs.lesion_noise import NoiseSettings, elsewhere, mask_of, noised_under
 from data_builders.seeds import seeded

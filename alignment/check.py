@@ -75,7 +75,7 @@ def plan(recipe: Recipe, scale: Scale = Scale()) -> dict[str, Any]:
 @contextlib.contextmanager
 def made_once(recipe: Recipe) -> Generator[Recipe]:
     """The recipe with its model's folder as ``model.path``: ``tiny`` and ``smollm2`` are made in a scratch folder."""
-    from alignment.models import prepared_model
+    from alignment.models.loading import prepared_model
 
     with tempfile.TemporaryDirectory() as scratch:
         path = prepared_model(recipe.model_copy(update={"output": scratch}))
@@ -152,7 +152,7 @@ def num_steps(recipe: Recipe, rows: int, *, ranks: int = 1) -> tuple[int, int]:
 
 
 def _processor(recipe: Recipe) -> Any:
-    from alignment.models import load_processor
+    from alignment.models.loading import load_processor
 
     path = recipe.model.path
     try:

@@ -229,7 +229,7 @@ def evaluate_command(
     from alignment.distributed.ranks import agreed, alone_at, of_rank_0
     from alignment.evaluate import checked_file, evaluate
     from alignment.kept_answers import check_out, evaluation_folder
-    from alignment.models import load_for_inference
+    from alignment.models.loading import load_for_inference
     from alignment.weights_digest import model_sha256
 
     if out is not None and is_main_process():

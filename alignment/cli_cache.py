@@ -19,7 +19,7 @@ def cache(
 
     Example: clinalign cache runs/phantom_chest/dpo --clear
     """
-    from alignment.image_features import cache_sizes
+    from alignment.models.image_features import cache_sizes
     from alignment.shared_prefix.reference_cache import cache_folder
 
     if run is not None and not (run / "recipe.resolved.yaml").is_file():

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from alignment.dialogue_rollout import Conversation, Sampled, inputs_so_far, num_sampled, opened, roll_out
-from alignment.generation import unsampled_tokens
+from alignment.models.generation import unsampled_tokens
 
 
 def dialogues_said(

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from alignment.dialogue_turns import after_answer
-from alignment.generation import model_inputs
+from alignment.models.generation import model_inputs
 from data_builders.schema import Message, assistant_turn, user_turn
 from rewards.dialogues.dialogue import Dialogue, clinician_says, read_dialogue, readings
 

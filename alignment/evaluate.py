@@ -26,11 +26,11 @@ from alignment.data_summary import data_summary
 from alignment.dialogue_evaluation import dialogues_said
 from alignment.distributed.engine import is_main_process
 from alignment.distributed.ranks import of_rank_0, over_ranks
-from alignment.generation import generate
 from alignment.kept_answers import KeptAnswers, check_out, rows_digest, weights_stamp
 from alignment.lineage import trained_on
 from alignment.metrics.intervals import Metric, Outcome, final_words, score_answers, summarise
 from alignment.metrics.unjudged import unjudged_rows, why_unjudged
+from alignment.models.generation import generate
 from alignment.processed_size import ProcessedSizes
 from alignment.processor_checks import check_processing
 from alignment.report import NUM_PICTURES, write_report

@@ -15,7 +15,7 @@ from datasets import Dataset, concatenate_datasets
 
 from alignment.config.recipe import Recipe, kept_places, parquet
 from alignment.dialogue_checks import max_context
-from alignment.models import base_of
+from alignment.models.loading import base_of
 from alignment.processor_checks import check_file
 from alignment.row_tokens import ANSWERS, Lengths, counted, lengths_of_file
 from rewards.config.strict_yaml import InputError

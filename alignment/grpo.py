@@ -18,8 +18,8 @@ from alignment.config.recipe import Recipe, parquet
 from alignment.config.trainer_faults import made_config
 from alignment.dialogue_checks import dialogues_that_fit, max_context
 from alignment.dialogue_grpo import DialogueTrainer
-from alignment.generation import unsampled_tokens
 from alignment.mixed_batches import dummy_image, run_vision_always
+from alignment.models.generation import unsampled_tokens
 from alignment.processed_size import ProcessedSizes
 from alignment.shared_grpo import SharedPrefixGRPOTrainer, undecoded
 

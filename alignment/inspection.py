@@ -61,7 +61,7 @@ def _save(picture: Image.Image, out: Path) -> None:
 
 def _as_processed(row: dict[str, Any], index: int, model: str, out: Path) -> dict[str, Any]:
     from alignment.config.trainer_faults import check_model_name
-    from alignment.models import load_processor
+    from alignment.models.loading import load_processor
 
     check_model_name(model)
     processor: Any = load_processor(model)

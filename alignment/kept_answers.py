@@ -104,7 +104,7 @@ def evaluation_folder(run: str) -> Path:
 
     Raises: InputError if there is no such run.
     """
-    from alignment.models import model_folder
+    from alignment.models.loading import model_folder
 
     model_folder(run)
     return Path(run) / "evaluation" if Path(run).is_dir() else Path("evaluations") / run.replace("/", "--")

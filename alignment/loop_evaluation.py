@@ -13,7 +13,7 @@ from alignment.distributed.ranks import alone_at, of_rank_0
 from alignment.evaluate import Evaluation, evaluate, limited, read_rows
 from alignment.kept_answers import is_finished
 from alignment.loop_file import Loop
-from alignment.models import load_for_inference
+from alignment.models.loading import load_for_inference
 from alignment.operating_points import biases_in, operating_points, write_points
 from alignment.weights_digest import model_sha256
 

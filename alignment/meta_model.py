@@ -41,7 +41,7 @@ def known_config(path: str) -> Any:
 
 def model_config(recipe: Recipe) -> Any:
     """The config of the model at ``model.path``, a folder or a hub name; an adapter's is its base's."""
-    from alignment.models import base_of, model_folder
+    from alignment.models.loading import base_of, model_folder
 
     return known_config(base_of(model_folder(recipe.model.path)))
 
@@ -52,7 +52,7 @@ def meta_model(recipe: Recipe) -> Any:
     from peft import get_peft_model
     from transformers import AutoModelForImageTextToText
 
-    from alignment.models import check_sees, freeze, lora_config
+    from alignment.models.loading import check_sees, freeze, lora_config
 
     config = model_config(recipe)
     check_sees(config, recipe.model.path)
@@ -92,7 +92,7 @@ def stacks_of(
     ``weight_bytes``: those of what is trained. ``hooked``: as trl alone has it, where under checkpointing a gradient
     goes through a frozen tower too, and adapters cast their inputs (see ``module_settings.py``).
     """
-    from alignment.models import part_of
+    from alignment.models.loading import part_of
 
     parameters = [(part_of(name), name, p) for name, p in model.named_parameters() if p.requires_grad]
     adapters = {
@@ -117,14 +117,14 @@ def stacks_of(
 
 
 def _drops(model: Any) -> bool:
-    from alignment.module_settings import has_dropout
+    from alignment.models.module_settings import has_dropout
 
     return any(map(has_dropout, model.modules()))
 
 
 def trains_projector(model: Any) -> bool:
     """Whether a gradient is wanted in what stands between tower and language model."""
-    from alignment.models import part_of
+    from alignment.models.loading import part_of
 
     return any(p.requires_grad and part_of(name) == "projector" for name, p in model.named_parameters())
 
@@ -150,7 +150,7 @@ def _layers(model: Any, part: str) -> Any:
     """The longest list of modules in a part: its layers."""
     from torch.nn import ModuleList
 
-    from alignment.models import part_of
+    from alignment.models.loading import part_of
 
     lists = [m for name, m in model.named_modules() if isinstance(m, ModuleList) and len(m) and part_of(name) == part]
     return max(lists, key=len)

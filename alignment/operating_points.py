@@ -16,8 +16,8 @@ import numpy as np
 
 from alignment.controls import Row, pixels
 from alignment.distributed.ranks import over_ranks
-from alignment.generation import generate, like_batches
 from alignment.metrics.intervals import score_answers, summarise
+from alignment.models.generation import generate, like_batches
 from data_builders.rendering.render import report
 from rewards.config.json_lines import read_json_list
 from rewards.config.strict_yaml import InputError

@@ -17,8 +17,8 @@ from rich.progress import track
 from alignment.config.recipe import Recipe, parquet
 from alignment.distributed.engine import is_main_process
 from alignment.distributed.ranks import agreed, over_ranks
-from alignment.generation import generate
-from alignment.models import load_for_inference
+from alignment.models.generation import generate
+from alignment.models.loading import load_for_inference
 from alignment.processor_checks import check_file
 from data_builders.seeds import seeded
 

@@ -77,7 +77,7 @@ def _evaluation_told(figures: Json, steps: list[Step]) -> Json:
 
 
 def _check_vocabulary(run: Path, steps: list[Step], not_names: Collection[str]) -> None:
-    from alignment.models import load_processor
+    from alignment.models.loading import load_processor
 
     processor, name = load_processor(str(run)), public_name(steps)
     check_vocabulary(processor.tokenizer, steps, run)

@@ -21,9 +21,9 @@ from alignment.config.recipe import parquet
 from alignment.config.trainer_faults import check_model_name
 from alignment.controls import blinded, pixels
 from alignment.evaluate import limited
-from alignment.generation import generate
-from alignment.models import model_folder
-from alignment.reward_model import reward_model_folder, scores_of
+from alignment.models.generation import generate
+from alignment.models.loading import model_folder
+from alignment.models.reward_model import reward_model_folder, scores_of
 from data_builders.digest import sha256
 from data_builders.locks import only_one
 from data_builders.output_folders import check_writable, refuse_foreign
@@ -266,7 +266,7 @@ def _gold(proxy: Sequence[float], gold: Sequence[float], ns: Sequence[int]) -> l
 
 def sampled(policy: str, rows: Sequence[Row], *, num_samples: int, max_new_tokens: int, seed: int) -> list[list[str]]:
     """Answers of a policy to prompt rows at temperature 1."""
-    from alignment.models import load_for_inference
+    from alignment.models.loading import load_for_inference
 
     model, processor = load_for_inference(policy)
     torch.manual_seed(seed)
@@ -333,8 +333,8 @@ def _candidates(
 def _evaluated(
     run: str, out: Path, data: str, rows: list[Row], candidates: Callable[[], Candidates] | None, seed: int
 ) -> dict[str, Any]:
+    from alignment.models.reward_model import load_reward_model
     from alignment.reward_evaluation_page import write_page
-    from alignment.reward_model import load_reward_model
 
     model, processor = load_reward_model(run)
     table, scored = pair_table(model, processor, rows, seed=seed)

@@ -170,7 +170,7 @@ class AwaitedReward:
 
 def local_backend(spec: LlmSpec) -> Backend:
     """The backend of a recipe's local judge; torch is loaded here and not before."""
-    from alignment.local_llm import LocalModel
+    from alignment.models.local_llm import LocalModel
 
     return LocalModel(spec.model, batch_size=spec.concurrency)
 
@@ -179,7 +179,7 @@ def local_scorer(spec: RewardModel) -> Scorer:
     """The scorer of a recipe's reward model; torch is loaded here and not before."""
     from functools import partial
 
-    from alignment.reward_model import load_reward_model, scores_of
+    from alignment.models.reward_model import load_reward_model, scores_of
 
     return partial(scores_of, *load_reward_model(spec.path), batch_size=spec.batch_size)
 

@@ -20,9 +20,9 @@ from alignment.config.trainer_faults import made_config
 from alignment.dpo import PreferenceCollator
 from alignment.losses import weighted_mean
 from alignment.mixed_batches import dummy_image, run_vision_always
-from alignment.models import load_model
+from alignment.models.loading import load_model
+from alignment.models.reward_model import HEAD, answer_scores, reward_model_on, shares_prompt
 from alignment.resuming import Resumable
-from alignment.reward_model import HEAD, answer_scores, reward_model_on, shares_prompt
 from alignment.shared_prefix.layout import Batch, tokens_computed
 from rewards.config.strict_yaml import InputError
 

@@ -357,8 +357,7 @@ def make_trainer(recipe: Recipe, folder: Path) -> Any:
 
     from alignment.config.foreign_code import pretrained
     from alignment.fitting_rows import rows_to_train_on, with_ids
-    from alignment.model_files import told_of_weights
-    from alignment.models import (
+    from alignment.models.loading import (
         base_of,
         check_generation,
         check_sees,
@@ -369,7 +368,8 @@ def make_trainer(recipe: Recipe, folder: Path) -> Any:
         model_options,
         prepared_model,
     )
-    from alignment.module_settings import set_modules
+    from alignment.models.model_files import told_of_weights
+    from alignment.models.module_settings import set_modules
     from alignment.resuming import note_rows
     from alignment.row_cache import ROWS, stored_rows
 
@@ -400,7 +400,7 @@ def make_trainer(recipe: Recipe, folder: Path) -> Any:
         )  # fmt: skip
     freeze(trainer.model, list(recipe.model.freeze))
     if recipe.model.cache_image_features:
-        from alignment.image_features import cache_image_features
+        from alignment.models.image_features import cache_image_features
 
         cache_image_features(trainer.model, reference=getattr(trainer, "ref_model", None), run=folder)
     set_modules(trainer, recipe.model)
@@ -422,8 +422,8 @@ def _maker(method: str) -> Any:
 
 def trainer_arguments(recipe: Recipe, folder: Path) -> dict[str, Any]:
     """The recipe's trainer section over clinalign's defaults: no tracker, no upload, the model's own precision."""
-    from alignment import kernels
     from alignment.config.library_names import installed_keys
+    from alignment.models import kernels
 
     defaults: dict[str, Any] = {
         "output_dir": str(folder / "checkpoints"),

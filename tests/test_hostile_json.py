@@ -22,10 +22,10 @@ from alignment.ledger import proof
 from alignment.lineage import run_records
 from alignment.loop_figures import figures
 from alignment.manifest import verify
-from alignment.model_files import check_model_files
+from alignment.models.model_files import check_model_files
+from alignment.models.reward_model import reward_model_folder
 from alignment.operating_points import read_points
 from alignment.report import write_report
-from alignment.reward_model import reward_model_folder
 from data_builders.build.preference_set import read_scores
 from data_builders.formats.preference_formats import FORMATS, read_pairs
 from data_builders.pairs.llm_hallucinations import Request, written

@@ -277,7 +277,7 @@ def unpaid_warning(recipe: Recipe) -> str | None:
 def _reward_model_faults(entry: RewardEntry, index: int) -> list[str]:
     if entry.name != "reward_model":
         return []
-    from alignment.reward_model import reward_model_folder
+    from alignment.models.reward_model import reward_model_folder
 
     try:
         reward_model_folder(str(entry.knobs.get("path", "")))

@@ -140,7 +140,7 @@ def check_model_name(path: str, named_by: tuple[Path, ...] = ()) -> None:
     from huggingface_hub.errors import HFValidationError
 
     if path == "smollm2":
-        from alignment.smollm2 import gguf_file
+        from alignment.models.smollm2 import gguf_file
 
         gguf_file()
     if Path(path).exists():

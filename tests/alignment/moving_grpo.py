@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from alignment.models import load_model
+from alignment.models.loading import load_model
 from alignment.reward_functions import TrlReward
 
 PAID = [{"name": "length", "min_words": 8}]

@@ -20,8 +20,8 @@ from transformers import AttentionInterface, AutoConfig, AutoModelForImageTextTo
 
 from alignment.activations import Batch, Shape, passing, saved
 from alignment.meta_model import stacks_of
-from alignment.models import part_of
-from alignment.module_settings import keep_input_dtype
+from alignment.models.loading import part_of
+from alignment.models.module_settings import keep_input_dtype
 from alignment.shared_prefix.layout import base_model
 from tests.alignment.tiny_families import FAMILIES, build, prompt_inputs, rows
 

@@ -12,10 +12,10 @@ from alignment import blindness as module
 from alignment import evaluate as evaluate_module
 from alignment.blindness import blindness, check_probed, shown, truth_logps
 from alignment.evaluate import evaluate, read_rows
-from alignment.generation import model_inputs
 from alignment.kept_answers import FILE
-from alignment.models import built_texts, load_for_inference
-from alignment.tiny import build_tiny
+from alignment.models.generation import model_inputs
+from alignment.models.loading import built_texts, load_for_inference
+from alignment.models.tiny import build_tiny
 from data_builders.interruptions import Stopped
 from data_builders.pairs.lesion_noise import NoiseSettings
 from rewards.config.strict_yaml import InputError

@@ -108,8 +108,8 @@ def test_a_chain_under_zero_gives_the_weights_of_its_stages_one_by_one(data, tmp
 @pytest.fixture(scope="module")
 def start(data, tmp_path_factory):
     """A tiny untrained model: most of what it samples is wrong, and some of it can be read."""
-    from alignment.models import built_texts
-    from alignment.tiny import build_tiny
+    from alignment.models.loading import built_texts
+    from alignment.models.tiny import build_tiny
 
     folder = tmp_path_factory.mktemp("start") / "tiny"
     return build_tiny(built_texts(str(data / "instruction/sft")), folder, image_size=64)

@@ -148,7 +148,7 @@ def test_inspect_with_a_model_counts_image_tokens(write_recipe, data, tmp_path):
 
 @pytest.mark.slow
 def test_eval_tells_what_no_metric_judges_and_refuses_rows_of_which_none_can_be(data, tmp_path):
-    from alignment.tiny import build_tiny
+    from alignment.models.tiny import build_tiny
 
     model = build_tiny(["Yes No nodule"], tmp_path / "tiny", image_size=64)
     rows = pq.read_table(data / "prompt/test.parquet").to_pylist()

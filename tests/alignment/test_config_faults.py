@@ -168,7 +168,7 @@ def test_a_policy_that_is_not_here_is_told_before_a_pair_is_scored(data, tmp_pat
 
 def test_half_a_model_in_the_cache_is_told(tmp_path):
     from alignment.config.foreign_code import NotLoaded, pretrained
-    from alignment.model_files import told_of_weights
+    from alignment.models.model_files import told_of_weights
 
     class Hub:
         @staticmethod
@@ -355,8 +355,8 @@ def test_a_model_of_which_nothing_is_trained_is_told(write_recipe, tmp_path):
     ],
 )
 def test_a_setting_of_a_base_that_transformers_refuses_is_one_sentence(file, field, told, write_recipe, tmp_path):
+    from alignment.models.tiny import build_tiny
     from alignment.released_model import save_merged
-    from alignment.tiny import build_tiny
 
     folder = build_tiny(["Yes", "No"], tmp_path / "base", image_size=32)
     (folder / file).write_text(json.dumps(json.loads((folder / file).read_text()) | field))

@@ -24,8 +24,8 @@ STEPS = {"max_steps": 3, "seed": 5, "lr_scheduler_type": "constant", "max_grad_n
 @pytest.fixture(scope="module")
 def start(data, tmp_path_factory):
     """A tiny model to start from, so that every run begins with the same weights."""
-    from alignment.models import built_texts
-    from alignment.tiny import build_tiny
+    from alignment.models.loading import built_texts
+    from alignment.models.tiny import build_tiny
 
     folder = tmp_path_factory.mktemp("start") / "tiny"
     return build_tiny(built_texts(str(data / "instruction/sft")), folder, image_size=64)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from alignment.models import built_texts
-from alignment.tiny import build_tiny
+from alignment.models.loading import built_texts
+from alignment.models.tiny import build_tiny
 from tests.alignment.test_deepspeed import launched
 
 ROOT = Path(__file__).parents[2]

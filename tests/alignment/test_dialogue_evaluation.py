@@ -121,8 +121,8 @@ def test_confusions_are_counted_by_node():
 @pytest.fixture(scope="module")
 def evaluated(marrow, tmp_path_factory):
     from alignment.evaluate import evaluate
-    from alignment.models import built_texts, load_model, load_processor
-    from alignment.tiny import build_tiny
+    from alignment.models.loading import built_texts, load_model, load_processor
+    from alignment.models.tiny import build_tiny
 
     folder = tmp_path_factory.mktemp("evaluated")
     path = build_tiny(built_texts(str(marrow / "instruction/sft")), folder / "tiny", image_size=64)

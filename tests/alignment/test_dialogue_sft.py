@@ -7,7 +7,7 @@ from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from alignment.dialogue_sft import DialogueCollator
 from alignment.dialogue_turns import after_answer, answer_tokens
-from alignment.tiny import build_tiny
+from alignment.models.tiny import build_tiny
 from data_builders.schema import assistant_turn, user_turn
 from rewards.config.strict_yaml import InputError
 
@@ -25,7 +25,7 @@ def row(num_turns):
 
 @pytest.fixture(scope="module", params=["idefics3", "qwen3_vl", "llava"])
 def processor(request, tmp_path_factory):
-    from alignment.models import load_processor
+    from alignment.models.loading import load_processor
 
     folder = tmp_path_factory.mktemp(request.param)
     return load_processor(str(build_tiny([*QUESTIONS, *ANSWERS], folder, family=request.param, image_size=64)))

@@ -20,8 +20,8 @@ LN2 = math.log(2)
 
 @pytest.fixture(scope="module")
 def start(data, tmp_path_factory):
-    from alignment.models import built_texts
-    from alignment.tiny import build_tiny
+    from alignment.models.loading import built_texts
+    from alignment.models.tiny import build_tiny
 
     texts = built_texts(str(data / "instruction/sft"))
     return build_tiny(texts, tmp_path_factory.mktemp("start") / "tiny", image_size=64)

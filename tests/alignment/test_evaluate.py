@@ -23,8 +23,8 @@ from alignment.evaluate import (
 )
 from alignment.loop import outcomes_of
 from alignment.metrics.unjudged import unjudged_rows
-from alignment.models import load_processor
-from alignment.tiny import build_tiny
+from alignment.models.loading import load_processor
+from alignment.models.tiny import build_tiny
 from data_builders.digest import sha256
 from data_builders.schema import assistant_turn, user_turn
 from rewards.config.strict_yaml import InputError

@@ -144,7 +144,7 @@ def test_a_recipe_cannot_ask_for_it(given, write_recipe):
 
 
 def test_trl_is_told_so_too(write_recipe):
-    from alignment.models import model_options
+    from alignment.models.loading import model_options
 
     options = model_options(read_recipe(write_recipe()).model)
     assert (options["trust_remote_code"], options["use_safetensors"]) == (False, True)

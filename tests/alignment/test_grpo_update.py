@@ -11,9 +11,9 @@ from datasets import Dataset
 from alignment.combined_rewards import combined_rewards
 from alignment.config.library_names import installed_keys
 from alignment.config.recipe import parquet, read_recipe
-from alignment.generation import unsampled_tokens
-from alignment.models import built_texts, load_processor
-from alignment.tiny import build_tiny
+from alignment.models.generation import unsampled_tokens
+from alignment.models.loading import built_texts, load_processor
+from alignment.models.tiny import build_tiny
 from alignment.train import make_trainer
 from tests.alignment.moving_grpo import PAID, SGD, assert_moved_alike, weights_of
 

@@ -15,10 +15,10 @@ from transformers import (
     SiglipModel,
 )
 
-from alignment.generation import model_inputs
-from alignment.heat_maps import AttentionHeat, SimilarityHeat, grid_of, image_token, upsampled
-from alignment.models import load_for_inference
-from alignment.tiny import build_tiny
+from alignment.models.generation import model_inputs
+from alignment.models.heat_maps import AttentionHeat, SimilarityHeat, grid_of, image_token, upsampled
+from alignment.models.loading import load_for_inference
+from alignment.models.tiny import build_tiny
 from data_builders.pairs.lesion_noise import NoiseSettings, noised
 from data_builders.schema import user_turn
 from data_builders.seeds import seeded
@@ -126,7 +126,7 @@ def test_similarity_depends_on_the_finding_and_on_the_image(dual):
 
 def test_the_patch_that_matches_the_words_is_the_hottest(dual):
     """The text is given the very feature of one patch: the map must peak there."""
-    from alignment.heat_maps import patch_features
+    from alignment.models.heat_maps import patch_features
 
     model, processor = dual
     pixels = processor.image_processor(

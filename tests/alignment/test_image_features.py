@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from alignment.config.recipe import read_recipe
-from alignment.image_features import cache_image_features, cache_sizes, features_folder
-from alignment.models import built_texts, freeze, load_model
+from alignment.models.image_features import cache_image_features, cache_sizes, features_folder
+from alignment.models.loading import built_texts, freeze, load_model
+from alignment.models.tiny import build_tiny
 from alignment.shared_prefix.reference_cache import cache_folder
-from alignment.tiny import build_tiny
 from alignment.train import make_trainer, run
 from rewards.config.strict_yaml import InputError
 from tests.alignment.test_shared_prefix_families import gradients, prepared, together
@@ -125,8 +125,8 @@ def test_generation_takes_features_from_the_disk(start, data):
     from datasets import Dataset
 
     from alignment.config.recipe import parquet
-    from alignment.generation import generate
-    from alignment.models import load_processor
+    from alignment.models.generation import generate
+    from alignment.models.loading import load_processor
 
     model, processor = load_model(str(start)).eval(), load_processor(str(start))
     picked = Dataset.from_parquet(str(parquet(str(data / "prompt/align")))).select(range(3))

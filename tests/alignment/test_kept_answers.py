@@ -13,8 +13,8 @@ from alignment import evaluate as module
 from alignment.cli import app
 from alignment.evaluate import evaluate
 from alignment.kept_answers import FILE, check_out, evaluation_folder, is_finished
-from alignment.models import load_processor
-from alignment.tiny import build_tiny
+from alignment.models.loading import load_processor
+from alignment.models.tiny import build_tiny
 from data_builders.interruptions import Stopped
 from data_builders.locks import only_one
 from rewards.config.strict_yaml import InputError
@@ -115,7 +115,7 @@ def test_an_out_that_cannot_be_written_is_told_before_a_model_is_loaded_or_asked
     with pytest.raises(InputError, match="nothing can be written there"):
         evaluate(*tiny, data, out=tmp_path / out)
     assert ids == []
-    monkeypatch.setattr("alignment.models.load_for_inference", lambda run: pytest.fail("loaded"))
+    monkeypatch.setattr("alignment.models.loading.load_for_inference", lambda run: pytest.fail("loaded"))
     name = str(tiny[0].config.name_or_path)
     done = CliRunner().invoke(app, ["eval", name, str(data), "--out", str(tmp_path / out)])
     assert done.exit_code == 2, done.output

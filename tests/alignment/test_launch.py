@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from alignment.cli import app
 from alignment.launch import Asked, Command, Place, Run, launch, line, sbatch_script, shell_line, submit
-from alignment.models import load_model
+from alignment.models.loading import load_model
 from rewards.config.strict_yaml import InputError
 from tests.alignment.test_deepspeed import ROOT
 

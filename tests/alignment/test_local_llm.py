@@ -9,9 +9,9 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from alignment.local_llm import LocalModel
+from alignment.models.local_llm import LocalModel
+from alignment.models.smollm2 import gguf_file
 from alignment.reward_functions import local_backend
-from alignment.smollm2 import gguf_file
 from rewards.config.strict_yaml import InputError
 from rewards.judges.judge_spec import JudgeSpec, open_judge
 from rewards.judges.judging import DIMENSIONS, Case, Pair, compared

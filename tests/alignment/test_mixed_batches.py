@@ -45,8 +45,8 @@ def test_text_alone_gives_every_parameter_a_gradient_that_images_give_one(family
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["idefics3", "qwen3_vl", "llava"])
 def test_the_dummy_image_fits_the_family_of_the_processor(family, data, tmp_path):
-    from alignment.models import built_texts, load_model, load_processor
-    from alignment.tiny import build_tiny
+    from alignment.models.loading import built_texts, load_model, load_processor
+    from alignment.models.tiny import build_tiny
 
     folder = str(
         build_tiny(built_texts(str(data / "instruction/sft")), tmp_path / family, family=family, image_size=64)

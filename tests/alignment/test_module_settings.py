@@ -9,10 +9,10 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from alignment import kernels
 from alignment.config.recipe import ModelSection, read_recipe
-from alignment.models import freeze, load_model, model_options, part_of
-from alignment.module_settings import TowerCheckpointing, keep_input_dtype, set_modules, spare_frozen_tower
+from alignment.models import kernels
+from alignment.models.loading import freeze, load_model, model_options, part_of
+from alignment.models.module_settings import TowerCheckpointing, keep_input_dtype, set_modules, spare_frozen_tower
 from alignment.train import make_trainer
 from rewards.config.strict_yaml import InputError
 from tests.alignment.test_deepspeed import ROOT, launched
@@ -188,7 +188,7 @@ def test_without_a_gpu_attention_is_sdpa_and_liger_is_off():
 
 @without_gpu
 def test_the_log_says_which_attention_was_taken_and_why(caplog):
-    with caplog.at_level(logging.WARNING, "alignment.kernels"):
+    with caplog.at_level(logging.WARNING, "alignment.models.kernels"):
         kernels.attention("auto")
         kernels.attention("eager")
     assert caplog.messages == ["model.attention: auto takes sdpa: there is no GPU."]

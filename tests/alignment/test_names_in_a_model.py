@@ -9,9 +9,9 @@ import yaml
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from alignment.models import load_for_inference
+from alignment.models.loading import load_for_inference
+from alignment.models.tiny import build_tiny
 from alignment.release import release, verify
-from alignment.tiny import build_tiny
 from alignment.vocabulary import check_texts
 from alignment.weights_digest import model_sha256
 from rewards.config.strict_yaml import InputError

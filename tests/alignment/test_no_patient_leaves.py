@@ -15,9 +15,9 @@ from PIL import Image
 from alignment.box_units import written_space
 from alignment.config.recipe import read_recipe
 from alignment.evaluate import evaluate
-from alignment.models import load_for_inference
+from alignment.models.loading import load_for_inference
+from alignment.models.tiny import build_tiny
 from alignment.release import release, verify
-from alignment.tiny import build_tiny
 from alignment.train import run
 from alignment.weights_digest import model_sha256
 from data_builders.build.build import build

@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 
 from alignment.controls import pixels
 from alignment.evaluate import generate_answers, read_rows
-from alignment.generation import generate
 from alignment.loop import Effect, _change
 from alignment.loop_figures import EQUAL_RECALL, fault_of_name, figures, is_figure
 from alignment.metrics.intervals import FAMILIES, MACROS, RATIOS, score_answers, summarise
-from alignment.models import built_texts, load_for_inference
+from alignment.models.generation import generate
+from alignment.models.loading import built_texts, load_for_inference
+from alignment.models.tiny import build_tiny
 from alignment.operating_points import (
     OperatingPoint,
     biases_in,
@@ -23,7 +24,6 @@ from alignment.operating_points import (
     read_points,
     write_points,
 )
-from alignment.tiny import build_tiny
 from rewards.config.strict_yaml import InputError
 from rewards.rules.rule_set import load_rule_set
 

@@ -13,8 +13,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from alignment.models.tiny import build_tiny
 from alignment.release import release, verify
-from alignment.tiny import build_tiny
 from alignment.weights_digest import model_sha256
 from data_builders.schema import user_turn
 from rewards.config.strict_yaml import InputError

@@ -8,9 +8,9 @@ import torch
 from datasets import Dataset
 
 from alignment.config.recipe import read_recipe
-from alignment.models import load_for_inference
+from alignment.models.loading import load_for_inference
+from alignment.models.reward_model import answer_ends, answer_scores, load_reward_model, reward_model_on, scores_of
 from alignment.reward_functions import TrlBatchReward
-from alignment.reward_model import answer_ends, answer_scores, load_reward_model, reward_model_on, scores_of
 from alignment.reward_training import RewardCollator, preference_loss
 from alignment.shared_prefix.prompt_groups import collated, group
 from alignment.train import make_trainer, run
@@ -29,8 +29,8 @@ def trained(write_recipe):
 @pytest.fixture(scope="module")
 def start(data, tmp_path_factory):
     """A tiny model to start from."""
-    from alignment.models import built_texts
-    from alignment.tiny import build_tiny
+    from alignment.models.loading import built_texts
+    from alignment.models.tiny import build_tiny
 
     folder = tmp_path_factory.mktemp("start") / "tiny"
     return build_tiny(built_texts(str(data / "instruction/sft")), folder, image_size=64)
@@ -94,8 +94,8 @@ def test_a_saved_model_scores_as_the_trained_one_did(write_recipe, pairs, tmp_pa
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["idefics3", "qwen3_vl", "llava"])
 def test_sharing_the_prompt_changes_no_score(data, pairs, tmp_path, family):
-    from alignment.models import built_texts
-    from alignment.tiny import build_tiny
+    from alignment.models.loading import built_texts
+    from alignment.models.tiny import build_tiny
 
     folder = build_tiny(built_texts(str(data / "instruction/sft")), tmp_path / family, family=family, image_size=64)
     vlm, processor = load_for_inference(str(folder))

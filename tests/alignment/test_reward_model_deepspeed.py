@@ -9,9 +9,9 @@ import sys
 import pytest
 
 from alignment.config.recipe import read_recipe
-from alignment.models import built_texts
-from alignment.reward_model import load_reward_model, scores_of
-from alignment.tiny import build_tiny
+from alignment.models.loading import built_texts
+from alignment.models.reward_model import load_reward_model, scores_of
+from alignment.models.tiny import build_tiny
 from alignment.train import run
 from tests.alignment.test_deepspeed import ROOT, STEPS, launched, recipe_for
 

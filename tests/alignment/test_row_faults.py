@@ -420,7 +420,7 @@ def test_a_damaged_file_is_named(command, damage, data, write_recipe, tmp_path):
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     """A tiny model's folder."""
-    from alignment.tiny import build_tiny
+    from alignment.models.tiny import build_tiny
 
     return build_tiny(["Yes No nodule"], tmp_path_factory.mktemp("tiny") / "model", image_size=64)
 

@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alignment.config.recipe import parquet, read_recipe
-from alignment.models import built_texts, load_processor
+from alignment.models.loading import built_texts, load_processor
+from alignment.models.tiny import build_tiny
 from alignment.row_tokens import Lengths, counted, lengths_of_file
 from alignment.shared_prefix.prompt_groups import collated, group
 from alignment.shared_prefix.reference_cache import cache_folder
-from alignment.tiny import build_tiny
 from alignment.train import make_trainer
 
 pytestmark = pytest.mark.filterwarnings("default")

@@ -10,7 +10,7 @@ from trl import DPOConfig, DPOTrainer
 from alignment.config.library_names import installed_keys
 from alignment.config.recipe import parquet, read_recipe
 from alignment.dpo import PreferenceCollator, preference_groups
-from alignment.models import load_for_inference, load_processor
+from alignment.models.loading import load_for_inference, load_processor
 from alignment.shared_prefix.prompt_groups import answer_logprobs
 from alignment.shared_prefix.reference_cache import cache_folder, read_references, reference_file, row_key
 from alignment.train import make_trainer, run
@@ -23,8 +23,8 @@ STEPS = {"max_steps": 4, "seed": 5, "lr_scheduler_type": "constant"}
 @pytest.fixture(scope="session")
 def start(data, tmp_path_factory):
     """One tiny model for all runs of this file."""
-    from alignment.models import built_texts
-    from alignment.tiny import build_tiny
+    from alignment.models.loading import built_texts
+    from alignment.models.tiny import build_tiny
 
     texts = list(built_texts(str(data / "instruction/sft")))
     return build_tiny(texts, tmp_path_factory.mktemp("start") / "tiny", image_size=64)

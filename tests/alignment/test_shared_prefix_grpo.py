@@ -8,11 +8,11 @@ import torch
 from datasets import Dataset
 
 from alignment.config.recipe import parquet, read_recipe
-from alignment.models import built_texts, load_model, load_processor
+from alignment.models.loading import built_texts, load_model, load_processor
+from alignment.models.tiny import build_tiny
 from alignment.shared_grpo import ProcessedOnce, decoded_once, undecoded
 from alignment.shared_prefix.image_rows import IMAGE_FIELDS, by_row, joined, same_rows
 from alignment.shared_prefix.prefill import shared_prefill
-from alignment.tiny import build_tiny
 from alignment.train import make_trainer
 from tests.alignment.moving_grpo import assert_moved_alike, weights_of
 
@@ -151,7 +151,7 @@ def counted_prefill_method(function):
 
 @pytest.mark.parametrize("family", ["idefics3", "qwen3_vl", "llava"])
 def test_samples_of_a_prompt_come_from_one_prefill_and_are_those_of_several(starts, data, family):
-    from alignment.generation import generate, model_inputs, unsampled_tokens
+    from alignment.models.generation import generate, model_inputs, unsampled_tokens
 
     model, processor = load_model(str(starts[family])).eval(), load_processor(str(starts[family]))
     rows = Dataset.from_parquet(str(parquet(str(data / "prompt/align"))))

@@ -6,8 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
-from alignment.models import load_model, load_processor
-from alignment.smollm2 import build_smollm2, gguf_file
+from alignment.models.loading import load_model, load_processor
+from alignment.models.smollm2 import build_smollm2, gguf_file
 from data_builders.schema import user_turn
 from rewards.config.strict_yaml import InputError
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.attention import varlen
 
-from alignment import tower_attention
-from alignment.tower_attention import NAME, by_length, by_varlen, use_one_call, varlen_fault, windowed_modules
+from alignment.models import tower_attention
+from alignment.models.tower_attention import NAME, by_length, by_varlen, use_one_call, varlen_fault, windowed_modules
 from tests.alignment.tiny_families import PATCH, build, recompute
 
 WINDOWED = ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"]

@@ -12,7 +12,7 @@ import yaml
 from datasets import Dataset
 
 from alignment.config.recipe import parquet, read_recipe
-from alignment.models import freeze, load_for_inference, load_model, load_processor
+from alignment.models.loading import freeze, load_for_inference, load_model, load_processor
 from alignment.train import git_commit, make_trainer, run
 from rewards.config.strict_yaml import InputError
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from alignment.config.recipe import read_recipe
-from alignment.models import built_texts
-from alignment.tiny import build_tiny
+from alignment.models.loading import built_texts
+from alignment.models.tiny import build_tiny
 from alignment.train import make_trainer, run
 from tests.alignment.moving_grpo import PAID, pay_for_letters
 

@@ -8,8 +8,8 @@ from PIL import Image
 
 from alignment.evaluate import evaluate
 from alignment.metrics.intervals import score_answers, summarise
-from alignment.models import load_for_inference
-from alignment.tiny import build_tiny
+from alignment.models.loading import load_for_inference
+from alignment.models.tiny import build_tiny
 from data_builders.build.build import build
 from data_builders.build.build_spec import BuildSpec
 

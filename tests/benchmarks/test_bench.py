@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 
 from alignment.bench import Shape, bench, prepared, table, theoretical_ratios
 from alignment.bench_differences import weights_compared
-from alignment.models import load_processor
+from alignment.models.loading import load_processor
 from alignment.shared_prefix.prompt_groups import collated, group
 from rewards.config.strict_yaml import InputError
 

@@ -165,7 +165,7 @@ def tower_alone(figures, model, size):
 @contextlib.contextmanager
 def tower(model, way):
     """The tower's attention, ``windows`` or ``one_call``, for as long as it lasts; gives what was taken."""
-    from alignment.tower_attention import use_one_call, windowed_modules
+    from alignment.models.tower_attention import use_one_call, windowed_modules
 
     before = [(m.config, m.config._attn_implementation) for m in windowed_modules(model)]
     try:

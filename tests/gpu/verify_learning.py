@@ -53,9 +53,9 @@ def spec(size, folder, *, short=False):
 def draw(figures, size, *, short=False):
     """What needs no GPU, ahead and beside the other parts: phantoms, the untrained model, the lengths of all rows."""
     from alignment.config.recipe import parquet
-    from alignment.models import built_texts, built_whole, load_processor
+    from alignment.models.loading import built_texts, built_whole, load_processor
+    from alignment.models.tiny import build_tiny
     from alignment.row_tokens import ANSWERS, lengths_of_file
-    from alignment.tiny import build_tiny
     from data_builders.build.build import build
     from data_builders.build.build_spec import BuildSpec
 
@@ -203,7 +203,7 @@ class Run:
         """Greedy answers to held-out rows, and every metric with its interval."""
         from alignment.evaluate import MAX_NEW_TOKENS, generate_answers, limited, read_rows, written_rows
         from alignment.metrics.intervals import score_answers, summarise
-        from alignment.models import load_for_inference
+        from alignment.models.loading import load_for_inference
 
         begun = time.time()
         model, processor = load_for_inference(self.last)

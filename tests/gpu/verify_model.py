@@ -75,7 +75,7 @@ def shapes(size: Scale) -> list[Shape]:
 def tokenizer() -> Any:
     """A small one, with the special tokens of Qwen-VL."""
     from alignment.bench import WORDS
-    from alignment.tiny import train_tokenizer
+    from alignment.models.tiny import train_tokenizer
 
     return train_tokenizer([" ".join(WORDS), QUESTION], family="qwen3_vl", vocab_size=512)
 
@@ -84,7 +84,7 @@ def make_processor(largest: Shape) -> Any:
     """Qwen2.5-VL's processor around that tokenizer; every image of at most ``largest`` keeps its size."""
     from transformers import Qwen2_5_VLProcessor, Qwen2VLImageProcessor, Qwen2VLVideoProcessor
 
-    from alignment.tiny import CHAT_TEMPLATE, IMAGE_BLOCK
+    from alignment.models.tiny import CHAT_TEMPLATE, IMAGE_BLOCK
 
     edges = {"shortest_edge": PIXELS**2, "longest_edge": 4 * largest.image * PIXELS**2}
     parts: dict[str, Any] = dict(patch_size=14, merge_size=2, temporal_patch_size=2)

@@ -141,7 +141,7 @@ class Bench:
     def measure(self, cell):
         """Makes the trainer, lets it take its updates, and takes model and hooks back."""
         from alignment.bench_worker import peak_mib
-        from alignment.tower_attention import use_one_call
+        from alignment.models.tower_attention import use_one_call
 
         rows = [row(k, cell.shape, self.processor) for k in range(cell.shape.prompts)]
         file = self.folder / "rows" / f"{cell.shape.name.replace(' ', '_')}.parquet"
@@ -328,7 +328,7 @@ class Watch:
 @contextlib.contextmanager
 def restored(model):
     """Takes away what a trainer adds to a model: trl's head, hooks, attributes of ours, compiled layers."""
-    from alignment.tower_attention import windowed_modules
+    from alignment.models.tower_attention import windowed_modules
 
     modules = [model, *model.modules()]
     configs = [(m.config, m.config._attn_implementation) for m in windowed_modules(model)]
@@ -385,8 +385,8 @@ def options(bench, cell, folder):
 def ours(bench, cell, data, file):
     """The trainer that a recipe gives, around the model at hand."""
     from alignment.config.recipe import Recipe
-    from alignment.models import freeze, lora_config
-    from alignment.module_settings import set_modules
+    from alignment.models.loading import freeze, lora_config
+    from alignment.models.module_settings import set_modules
     from alignment.resuming import note_rows
     from alignment.train import _maker, trainer_arguments
 
@@ -448,7 +448,7 @@ def stock(bench, cell, data, file):
     import trl
 
     from alignment.config.recipe import Lora
-    from alignment.models import freeze, lora_config
+    from alignment.models.loading import freeze, lora_config
 
     del file
     given = options(bench, cell, bench.folder / "stock")
@@ -474,7 +474,7 @@ def nothing(completions, **_):
 
 def useful_flops(model, cell, size, prompt):
     """The module's formula, for one update."""
-    from alignment.models import part_of
+    from alignment.models.loading import part_of
     from alignment.shared_prefix.layout import base_model
 
     weights = dict.fromkeys(("language", "vision", "projector", "head", "lora_language", "lora_vision"), 0)

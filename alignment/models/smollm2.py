@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from alignment.config.foreign_code import pretrained
-from alignment.tiny import CHAT_TEMPLATE, EXTRA_TOKENS
+from alignment.models.tiny import CHAT_TEMPLATE, EXTRA_TOKENS
 from rewards.config.strict_yaml import InputError
 
 IMAGE_SIZE, IMAGE_TOKENS = 224, 49

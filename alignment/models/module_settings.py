@@ -16,8 +16,8 @@ from torch.utils.checkpoint import checkpoint
 from transformers import TrainerCallback
 
 from alignment.config.recipe import ModelSection
-from alignment.models import part_of
-from alignment.tower_attention import use_one_call
+from alignment.models.loading import part_of
+from alignment.models.tower_attention import use_one_call
 from rewards.config.strict_yaml import InputError
 
 log = logging.getLogger(__name__)

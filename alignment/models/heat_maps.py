@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from alignment.generation import model_inputs
+from alignment.models.generation import model_inputs
 from data_builders.schema import user_turn
 from rewards.config.strict_yaml import InputError
 

@@ -16,7 +16,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alignment.config.foreign_code import pretrained
-from alignment.models import model_folder
+from alignment.models.loading import model_folder
 from rewards.config.strict_yaml import InputError
 from rewards.llm.client import Completion, LlmStop, Reply, Request
 
@@ -47,7 +47,7 @@ class LocalModel:
         """
         source: dict[str, Any] = {}
         if self.path == "smollm2":
-            from alignment.smollm2 import gguf_file
+            from alignment.models.smollm2 import gguf_file
 
             file = gguf_file()
             place, source = str(file.parent), {"gguf_file": file.name}

@@ -21,15 +21,15 @@ from transformers import (
     PreTrainedModel,
 )
 
-from alignment import kernels
 from alignment.config.foreign_code import SAFE, pretrained, refuse_foreign_code, told_of_files
 from alignment.config.recipe import Lora, ModelSection, Recipe, parquet
 from alignment.config.trainer_faults import MADE, check_model_name
 from alignment.distributed.engine import wait_for
 from alignment.distributed.ranks import agreed, of_rank_0
 from alignment.distributed.shared_folder import check_same
-from alignment.model_files import check_model_files, told_of_weights
-from alignment.tower_attention import use_one_call
+from alignment.models import kernels
+from alignment.models.model_files import check_model_files, told_of_weights
+from alignment.models.tower_attention import use_one_call
 from rewards.config.strict_yaml import InputError, nearest_file
 
 VISION_PARTS = ("vision", "visual", "image_encoder")
@@ -105,7 +105,7 @@ def built_whole(folder: Path) -> Generator[Path]:
 
 def _build(section: ModelSection, texts: list[str], folder: Path) -> None:
     if section.path == "tiny":
-        from alignment.tiny import build_tiny
+        from alignment.models.tiny import build_tiny
 
         build_tiny(
             texts,
@@ -116,7 +116,7 @@ def _build(section: ModelSection, texts: list[str], folder: Path) -> None:
             seed=section.seed,
         )
     else:
-        from alignment.smollm2 import build_smollm2
+        from alignment.models.smollm2 import build_smollm2
 
         build_smollm2(folder, seed=section.seed)
 

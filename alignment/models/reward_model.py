@@ -20,8 +20,8 @@ from transformers.utils import logging as transformers_logging
 from alignment.config.foreign_code import told_of_files
 from alignment.config.trainer_faults import check_model_name
 from alignment.controls import pixels
-from alignment.model_files import CURE
-from alignment.models import load_model, load_processor, model_folder
+from alignment.models.loading import load_model, load_processor, model_folder
+from alignment.models.model_files import CURE
 from alignment.shared_prefix.layout import Batch, Setting, model_inputs, resolved
 from alignment.shared_prefix.prompt_groups import Group, collated, group
 from rewards.config.json_lines import read_json

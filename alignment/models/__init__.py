@@ -1,0 +1,1 @@
+"""A model by its name: loaded, prepared, its kernels, its files."""
