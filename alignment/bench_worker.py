@@ -137,9 +137,9 @@ def stock(settings: dict[str, Any]) -> Any:
     import trl
 
     from alignment.config.foreign_code import SAFE
+    from alignment.data.row_cache import ROWS, stored_rows
     from alignment.models.generation import unsampled_tokens
     from alignment.models.loading import load_processor
-    from alignment.row_cache import ROWS, stored_rows
 
     processor = load_processor(settings["model"])
     options = {"output_dir": settings["output"], "report_to": "none", "bf16": False, **settings["trainer"]}
@@ -168,8 +168,8 @@ def _pay_for_variety(trainer: Any) -> Any:
 
 def likelihood(settings: dict[str, Any], step_done: Step) -> None:
     """Scoring several answers to each prompt, as a reward over candidates or an evaluation by likelihood does."""
+    from alignment.data.row_cache import ROWS, stored_rows
     from alignment.models.loading import load_for_inference
-    from alignment.row_cache import ROWS, stored_rows
     from alignment.shared_prefix.prompt_groups import answer_logprobs
 
     model, processor = load_for_inference(settings["model"])

@@ -84,8 +84,8 @@ def made_once(recipe: Recipe) -> Generator[Recipe]:
 
 def _figures(recipe: Recipe, places: list[int], scale: Scale) -> dict[str, Any]:
     from alignment.config.faults import unpaid_warning
-    from alignment.fitting_rows import length_figures, lengths_of
-    from alignment.processed_size import ProcessedSizes
+    from alignment.data.fitting_rows import length_figures, lengths_of
+    from alignment.data.processed_size import ProcessedSizes
     from alignment.shared_prefix.layout import base_model
 
     steps, per_step = num_steps(recipe, len(places), ranks=scale.ranks)
@@ -166,14 +166,14 @@ def _processor(recipe: Recipe) -> Any:
 
 def mean_tokens(recipe: Recipe, processor: Any, sample: int = 32) -> float:
     """Mean tokens of a row (prompt with image tokens, and answers), over the first rows."""
-    from alignment.row_cache import few_rows
+    from alignment.data.row_cache import few_rows
 
     rows: Any = list(few_rows(parquet(recipe.data.train), 0, sample))
     return round(sum(_tokens(processor, row, place) for place, row in enumerate(rows)) / len(rows), 1)
 
 
 def _tokens(processor: Any, row: dict[str, Any], place: int) -> int:
-    from alignment.processor_checks import told_of_row
+    from alignment.data.processor_checks import told_of_row
 
     answers = [m for key in ("completion", "chosen", "rejected") if row.get(key) for m in row[key]]
     images = {"images": [row["images"]]} if row["images"] else {}

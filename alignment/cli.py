@@ -224,8 +224,8 @@ def evaluate_command(
 
     On many GPUs: clinalign launch eval RUN DATA --gpus N
     """
-    from alignment.box_units import known_space, written_space
     from alignment.config.recipe import parquet
+    from alignment.data.box_units import known_space, written_space
     from alignment.distributed.ranks import agreed, alone_at, of_rank_0
     from alignment.evaluate import checked_file, evaluate
     from alignment.kept_answers import check_out, evaluation_folder

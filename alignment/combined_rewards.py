@@ -75,8 +75,8 @@ def _with_domains(
 def _with_canaries(
     found: CombinedRewards, recipe: Recipe, functions: list[Any], weights: list[float], group_size: int
 ) -> None:
-    from alignment.box_units import UNIT_COLUMNS
     from alignment.canaries import COLUMNS, Canaries, Watched
+    from alignment.data.box_units import UNIT_COLUMNS
 
     assert recipe.canaries is not None
     settings: dict[str, Any] = dict(group_size=group_size, gather=gathered, box_space=recipe.data.box_space)

@@ -19,9 +19,11 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from alignment.box_units import UNIT_COLUMNS, with_units
 from alignment.config.recipe import parquet
 from alignment.controls import Answered, Blind, Response, Row, baselines, blinded, controls_for, image_key, pixels
+from alignment.data.box_units import UNIT_COLUMNS, with_units
+from alignment.data.processed_size import ProcessedSizes
+from alignment.data.processor_checks import check_processing
 from alignment.data_summary import data_summary
 from alignment.dialogue_evaluation import dialogues_said
 from alignment.distributed.engine import is_main_process
@@ -31,8 +33,6 @@ from alignment.lineage import trained_on
 from alignment.metrics.intervals import Metric, Outcome, final_words, score_answers, summarise
 from alignment.metrics.unjudged import unjudged_rows, why_unjudged
 from alignment.models.generation import generate
-from alignment.processed_size import ProcessedSizes
-from alignment.processor_checks import check_processing
 from alignment.report import NUM_PICTURES, write_report
 from data_builders.build.written_rows import UNKNOWN
 from data_builders.digest import sha256

@@ -7,8 +7,8 @@ think-then-answer format. Left out: rewards that are judged in batches, which ma
 import random
 from collections.abc import Iterator
 
-from alignment.box_units import UNIT_COLUMNS, Row, card_grid, trained_space, truth_faults
 from alignment.config.recipe import Recipe, columns_of, kept_places, parquet
+from alignment.data.box_units import UNIT_COLUMNS, Row, card_grid, trained_space, truth_faults
 from alignment.reward_functions import loaded_reward
 from data_builders.schema import message_text
 from rewards.attacks.attacks import tagged

@@ -9,8 +9,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from alignment.config.recipe import parquet
-from alignment.processor_checks import told_of_row
-from alignment.row_cache import few_rows
+from alignment.data.processor_checks import told_of_row
+from alignment.data.row_cache import few_rows
 from data_builders.output_folders import check_file
 from data_builders.row_checks import Check, check_rows
 from rewards.config.strict_yaml import InputError

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from alignment.box_units import written_space
+from alignment.data.box_units import written_space
 from alignment.distributed.engine import is_main_process
 from alignment.distributed.ranks import alone_at, of_rank_0
 from alignment.evaluate import Evaluation, evaluate, limited, read_rows

@@ -15,11 +15,11 @@ import torch
 from rich.progress import track
 
 from alignment.config.recipe import Recipe, parquet
+from alignment.data.processor_checks import check_file
 from alignment.distributed.engine import is_main_process
 from alignment.distributed.ranks import agreed, over_ranks
 from alignment.models.generation import generate
 from alignment.models.loading import load_for_inference
-from alignment.processor_checks import check_file
 from data_builders.seeds import seeded
 
 Row = dict[str, Any]

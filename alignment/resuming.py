@@ -21,6 +21,9 @@ from transformers.trainer_utils import rotate_checkpoints
 
 from alignment.checkpoints import goes_on_from, last_whole, seal, step_of, written_by
 from alignment.config.recipe import DataSection
+from alignment.data.row_order import EpochSampler, Order, by_length, redrawn, shuffled, unshuffled
+from alignment.data.row_tokens import Lengths
+from alignment.data.token_batches import TokenBatches, longest_first
 from alignment.ending import AskedToEnd
 from alignment.finite import FiniteTraining, check_weights
 from alignment.inexact import (
@@ -34,9 +37,6 @@ from alignment.inexact import (
 from alignment.kept_state import read_state, write_state
 from alignment.ledger import Ledger, Plan
 from alignment.plain_pickles import PlainPickles
-from alignment.row_order import EpochSampler, Order, by_length, redrawn, shuffled, unshuffled
-from alignment.row_tokens import Lengths
-from alignment.token_batches import TokenBatches, longest_first
 from data_builders.interruptions import handled_by
 from rewards.config.strict_yaml import InputError
 

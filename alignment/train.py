@@ -98,7 +98,7 @@ def _check_here(recipe: Recipe) -> None:
 
 
 def _forget_rows(folder: Path) -> None:
-    from alignment.row_cache import ROWS, forget_rows
+    from alignment.data.row_cache import ROWS, forget_rows
 
     forget_rows(folder / ROWS)
 
@@ -356,7 +356,8 @@ def make_trainer(recipe: Recipe, folder: Path) -> Any:
     from transformers import AutoConfig
 
     from alignment.config.foreign_code import pretrained
-    from alignment.fitting_rows import rows_to_train_on, with_ids
+    from alignment.data.fitting_rows import rows_to_train_on, with_ids
+    from alignment.data.row_cache import ROWS, stored_rows
     from alignment.models.loading import (
         base_of,
         check_generation,
@@ -371,7 +372,6 @@ def make_trainer(recipe: Recipe, folder: Path) -> Any:
     from alignment.models.model_files import told_of_weights
     from alignment.models.module_settings import set_modules
     from alignment.resuming import note_rows
-    from alignment.row_cache import ROWS, stored_rows
 
     arguments = trainer_arguments(recipe, folder)
     path = prepared_model(recipe)

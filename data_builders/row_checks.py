@@ -1,7 +1,7 @@
 """Rows of a data file checked before anything is computed from them: columns, types, and the headers of their pictures.
 
 One pass in small batches; of a picture only its header is read, but of ``PIXEL_ROWS`` rows spread over the file every
-pixel. Left out: chat templates and image sizes that a model cannot take (``alignment.processor_checks``).
+pixel. Left out: chat templates and image sizes that a model cannot take (``alignment.data.processor_checks``).
 """
 
 # pyarrow comes without types.

@@ -11,15 +11,15 @@ import yaml
 from datasets import Dataset
 
 from alignment.blindness import USUAL_NOISE, _mask
-from alignment.box_units import card_grid, known_space, with_units, written_space
 from alignment.combined_rewards import combined_rewards
 from alignment.config.recipe import read_recipe
+from alignment.data.box_units import card_grid, known_space, with_units, written_space
+from alignment.data.processed_size import ProcessedSizes
 from alignment.evaluate import read_rows, written_rows
 from alignment.filters import score_lines
 from alignment.grpo import with_unit_columns
 from alignment.loop import outcomes_of
 from alignment.metrics.intervals import score_answers, summarise
-from alignment.processed_size import ProcessedSizes
 from alignment.report import _drawing
 from alignment.reward_functions import loaded_reward, trl_rewards
 from data_builders.build.build import build

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch.utils.data import BatchSampler
 
 from alignment.config.curriculum_section import CurriculumSection, curriculum_faults
-from alignment.curriculum_sampler import recipe_order, segments, shares, stream
-from alignment.row_order import EpochSampler
+from alignment.data.curriculum_sampler import recipe_order, segments, shares, stream
+from alignment.data.row_order import EpochSampler
 from rewards.config.strict_yaml import InputError
 
 PUBLISHED = {

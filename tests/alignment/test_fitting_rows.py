@@ -8,11 +8,11 @@ from datasets import Dataset
 
 from alignment.check import plan
 from alignment.config.recipe import parquet, read_recipe
-from alignment.fitting_rows import fitting_rows, limit_of, listed, rows_to_train_on, with_ids
+from alignment.data.fitting_rows import fitting_rows, limit_of, listed, rows_to_train_on, with_ids
+from alignment.data.row_tokens import ANSWERS, counted, lengths_of_file
 from alignment.models import loading as models
 from alignment.models.loading import built_texts, load_processor
 from alignment.models.tiny import build_tiny
-from alignment.row_tokens import ANSWERS, counted, lengths_of_file
 from rewards.config.strict_yaml import InputError
 
 pytestmark = pytest.mark.filterwarnings("default")

@@ -12,8 +12,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from alignment.box_units import written_space
 from alignment.config.recipe import read_recipe
+from alignment.data.box_units import written_space
 from alignment.evaluate import evaluate
 from alignment.models.loading import load_for_inference
 from alignment.models.tiny import build_tiny

@@ -6,7 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from alignment.config.recipe import parquet
-from alignment.row_cache import borrowed_rows, few_rows, read_once, stored_rows
+from alignment.data.row_cache import borrowed_rows, few_rows, read_once, stored_rows
 from alignment.shared_prefix.reference_cache import cache_folder
 from rewards.config.strict_yaml import InputError
 
@@ -15,7 +15,7 @@ from rewards.config.strict_yaml import InputError
 def short_batches():
     """Batches of seven rows, so that the few rows of the tests stand in several and across their borders."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("alignment.row_cache.AT_ONCE", 7)
+        patch.setattr("alignment.data.row_cache.AT_ONCE", 7)
         yield
 
 

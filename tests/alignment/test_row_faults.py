@@ -544,7 +544,7 @@ class Refusing:
     ],
 )
 def test_a_row_that_the_processor_refuses_is_named(changes, told):
-    from alignment.processor_checks import check_processing
+    from alignment.data.processor_checks import check_processing
 
     sound = {"id": "a", "images": picture(png(64, 64)), "prompt": said(PICTURE, WORDS)}
     check_processing(Refusing(), [sound])

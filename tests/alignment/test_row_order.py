@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch.utils.data import BatchSampler, DataLoader
 from trl.trainer.utils import RepeatSampler
 
-from alignment.row_order import EpochSampler, by_length, redrawn, shuffled, unshuffled
+from alignment.data.row_order import EpochSampler, by_length, redrawn, shuffled, unshuffled
 
 
 def test_shuffled_rows_come_as_accelerates_sampler_has_them():

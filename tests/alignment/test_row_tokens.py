@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alignment.config.recipe import parquet, read_recipe
+from alignment.data.row_tokens import Lengths, counted, lengths_of_file
 from alignment.models.loading import built_texts, load_processor
 from alignment.models.tiny import build_tiny
-from alignment.row_tokens import Lengths, counted, lengths_of_file
 from alignment.shared_prefix.prompt_groups import collated, group
 from alignment.shared_prefix.reference_cache import cache_folder
 from alignment.train import make_trainer
@@ -51,7 +51,7 @@ def test_counts_of_a_file_are_kept_and_read_without_decoding_an_image(data, star
     decoded = counted(processor, rows, ["chosen", "rejected"])
     found = lengths_of_file(processor, file, ("chosen", "rejected"))
     assert found == decoded
-    monkeypatch.setattr("alignment.row_tokens.counted", None)
+    monkeypatch.setattr("alignment.data.row_tokens.counted", None)
     assert lengths_of_file(processor, file, ("chosen", "rejected")) == found
     assert len(list((cache_folder() / "row_lengths").glob("*.safetensors"))) == 1
 

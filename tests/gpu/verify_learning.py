@@ -53,9 +53,9 @@ def spec(size, folder, *, short=False):
 def draw(figures, size, *, short=False):
     """What needs no GPU, ahead and beside the other parts: phantoms, the untrained model, the lengths of all rows."""
     from alignment.config.recipe import parquet
+    from alignment.data.row_tokens import ANSWERS, lengths_of_file
     from alignment.models.loading import built_texts, built_whole, load_processor
     from alignment.models.tiny import build_tiny
-    from alignment.row_tokens import ANSWERS, lengths_of_file
     from data_builders.build.build import build
     from data_builders.build.build_spec import BuildSpec
 

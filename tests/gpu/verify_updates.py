@@ -170,7 +170,7 @@ class Bench:
     def dataset(self, rows, file, cell):
         """The rows as Parquet, read as the project reads them."""
         from alignment.bench import _written
-        from alignment.row_cache import ROWS, stored_rows
+        from alignment.data.row_cache import ROWS, stored_rows
 
         if not file.is_file():
             file.parent.mkdir(parents=True, exist_ok=True)

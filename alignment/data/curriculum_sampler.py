@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alignment.config.curriculum_section import CurriculumSection
-from alignment.row_order import Order
+from alignment.data.row_order import Order
 from rewards.config.strict_yaml import InputError, nearest
 
 Rows = NDArray[np.int64]

@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 from datasets import Dataset, concatenate_datasets
 
 from alignment.config.recipe import Recipe, kept_places, parquet
+from alignment.data.processor_checks import check_file
+from alignment.data.row_tokens import ANSWERS, Lengths, counted, lengths_of_file
 from alignment.dialogue_checks import max_context
 from alignment.models.loading import base_of
-from alignment.processor_checks import check_file
-from alignment.row_tokens import ANSWERS, Lengths, counted, lengths_of_file
 from rewards.config.strict_yaml import InputError
 
 SMALLEST_EDGE = 28

@@ -17,10 +17,10 @@ import torch
 from PIL import Image as PilImage
 from safetensors.torch import load_file, save_file
 
+from alignment.data.processor_checks import told_of_row
+from alignment.data.row_cache import read_once
 from alignment.distributed.ranks import of_rank_0
 from alignment.distributed.shared_folder import made_once
-from alignment.processor_checks import told_of_row
-from alignment.row_cache import read_once
 from alignment.shared_prefix.prompt_groups import group
 from alignment.shared_prefix.reference_cache import cache_folder, processor_settings, scratch
 from data_builders.imaging.images import upright

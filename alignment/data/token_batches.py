@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers.trainer_pt_utils import BatchRebalanceSampler
 
-from alignment.row_order import Order
+from alignment.data.row_order import Order
 from rewards.config.strict_yaml import InputError
 
 

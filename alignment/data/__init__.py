@@ -1,0 +1,1 @@
+"""Rows as trainers see them."""
