@@ -230,7 +230,7 @@ def evaluate_command(
     from alignment.evaluate import checked_file, evaluate
     from alignment.kept_answers import check_out, evaluation_folder
     from alignment.models.loading import load_for_inference
-    from alignment.weights_digest import model_sha256
+    from alignment.provenance.weights_digest import model_sha256
 
     if out is not None and is_main_process():
         check_out(out)

@@ -24,15 +24,15 @@ from alignment.controls import Answered, Blind, Response, Row, baselines, blinde
 from alignment.data.box_units import UNIT_COLUMNS, with_units
 from alignment.data.processed_size import ProcessedSizes
 from alignment.data.processor_checks import check_processing
-from alignment.data_summary import data_summary
 from alignment.dialogue_evaluation import dialogues_said
 from alignment.distributed.engine import is_main_process
 from alignment.distributed.ranks import of_rank_0, over_ranks
 from alignment.kept_answers import KeptAnswers, check_out, rows_digest, weights_stamp
-from alignment.lineage import trained_on
 from alignment.metrics.intervals import Metric, Outcome, final_words, score_answers, summarise
 from alignment.metrics.unjudged import unjudged_rows, why_unjudged
 from alignment.models.generation import generate
+from alignment.provenance.data_summary import data_summary
+from alignment.provenance.lineage import trained_on
 from alignment.report import NUM_PICTURES, write_report
 from data_builders.build.written_rows import UNKNOWN
 from data_builders.digest import sha256

@@ -15,7 +15,7 @@ from alignment.kept_answers import is_finished
 from alignment.loop_file import Loop
 from alignment.models.loading import load_for_inference
 from alignment.operating_points import biases_in, operating_points, write_points
-from alignment.weights_digest import model_sha256
+from alignment.provenance.weights_digest import model_sha256
 
 
 def evaluated(loop: Loop, data: Path, run_folder: Path, out: Path, *, controls: bool) -> Path:

@@ -68,7 +68,7 @@ def _is_own(out: Path, output: str, run: Path) -> bool:
 
 def _is_of(out: Path, run: Path) -> bool:
     """Whether the folder holds a release of the very weights of the run."""
-    from alignment.weights_digest import model_sha256
+    from alignment.provenance.weights_digest import model_sha256
 
     has_weights = any((run / "model" / name).is_file() for name in ("config.json", "adapter_config.json"))
     released = _content(out / "evaluation.json").get("model_sha256")

@@ -22,11 +22,11 @@ from datasets import Image as ImageFeature
 
 from alignment.config.recipe import Recipe, Sampling, parquet
 from alignment.data.row_cache import ROWS, stored_rows
-from alignment.data_summary import data_card
 from alignment.distributed.engine import is_main_process
 from alignment.distributed.ranks import of_rank_0
 from alignment.image_pairs import Degraded, degraded, look_alike_pairs, noised_pairs
 from alignment.own_answers import OwnAnswers
+from alignment.provenance.data_summary import data_card
 from alignment.reward_functions import local_backend
 from data_builders.build.preference_set import figures, weighted
 from data_builders.output_folders import unfinished

@@ -271,7 +271,7 @@ def _start_sha256(path: str) -> str | None:
     """SHA-256 of the weights of an earlier run; None for a base model, which no command of ours trains anew."""
     if not (Path(path) / "recipe.resolved.yaml").is_file():
         return None
-    from alignment.weights_digest import model_sha256
+    from alignment.provenance.weights_digest import model_sha256
 
     return model_sha256(path)
 

@@ -13,7 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from alignment.lineage import Step
+from alignment.provenance.lineage import Step
 from alignment.released_model import without_comments
 from alignment.transformers_words import words
 from rewards.config.json_lines import json_value

@@ -16,15 +16,15 @@ from alignment.checkpoints import fault
 from alignment.config.foreign_code import refuse_foreign_code
 from alignment.config.trainer_faults import package_faults
 from alignment.contests import contests
-from alignment.data_summary import data_card
 from alignment.evaluate import Evaluation
 from alignment.ledger import proof
-from alignment.lineage import run_records
 from alignment.loop_figures import figures
 from alignment.manifest import verify
 from alignment.models.model_files import check_model_files
 from alignment.models.reward_model import reward_model_folder
 from alignment.operating_points import read_points
+from alignment.provenance.data_summary import data_card
+from alignment.provenance.lineage import run_records
 from alignment.report import write_report
 from data_builders.build.preference_set import read_scores
 from data_builders.formats.preference_formats import FORMATS, read_pairs

@@ -10,7 +10,6 @@ from transformers import AutoModelForImageTextToText
 
 from alignment.config.recipe import parquet
 from alignment.controls import baselines, blinded, controls_for, image_key, pixels
-from alignment.data_summary import data_card, data_summary
 from alignment.evaluate import (
     COLUMNS,
     Evaluation,
@@ -25,6 +24,7 @@ from alignment.loop import outcomes_of
 from alignment.metrics.unjudged import unjudged_rows
 from alignment.models.loading import load_processor
 from alignment.models.tiny import build_tiny
+from alignment.provenance.data_summary import data_card, data_summary
 from data_builders.digest import sha256
 from data_builders.schema import assistant_turn, user_turn
 from rewards.config.strict_yaml import InputError

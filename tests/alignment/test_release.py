@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from alignment.models.tiny import build_tiny
+from alignment.provenance.weights_digest import model_sha256
 from alignment.release import release, verify
-from alignment.weights_digest import model_sha256
 from data_builders.schema import user_turn
 from rewards.config.strict_yaml import InputError
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import yaml
 
-from alignment.data_summary import Json, data_summary
-from alignment.released_fields import DATA, RECIPE
-from alignment.weights_digest import files_sha256, folder_of, weight_files
+from alignment.provenance.data_summary import Json, data_summary
+from alignment.provenance.released_fields import DATA, RECIPE
+from alignment.provenance.weights_digest import files_sha256, folder_of, weight_files
 from rewards.config.json_lines import read_json
 from rewards.config.strict_yaml import InputError
 

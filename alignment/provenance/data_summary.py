@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from alignment.config.recipe import parquet
-from alignment.released_fields import DATA
-from alignment.released_forms import OTHER
+from alignment.provenance.released_fields import DATA
+from alignment.provenance.released_forms import OTHER
 from rewards.config.json_lines import read_json
 
 Json = dict[str, Any]

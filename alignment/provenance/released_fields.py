@@ -12,7 +12,19 @@ from typing import Any, get_args
 
 from alignment.config.recipe import Method, Module, PairKind, Weighting
 from alignment.metrics.metric_names import fault_of_metric
-from alignment.released_forms import LEFT_OUT, OTHER, Form, counts, each, either, number, one_of, pattern, record, table
+from alignment.provenance.released_forms import (
+    LEFT_OUT,
+    OTHER,
+    Form,
+    counts,
+    each,
+    either,
+    number,
+    one_of,
+    pattern,
+    record,
+    table,
+)
 from alignment.report import CONDITIONS
 from data_builders.build.build_spec import SOURCES
 from data_builders.build.card import LICENCES
