@@ -20,11 +20,11 @@ from scipy.stats import rankdata
 
 from alignment.audit_rows import Row, asked_dialogue, asked_of, sampled_rows
 from alignment.audit_trials import Trial, dialogue_trials, question_trials
-from alignment.combined_rewards import gated_rewards
 from alignment.config.recipe import Recipe, kept_places, parquet
 from alignment.metrics.intervals import matched_ious, score_answers
 from alignment.perturbations import perturbed
-from alignment.reward_functions import AwaitedReward, TrlReward
+from alignment.reward_functions.adapter import AwaitedReward, TrlReward
+from alignment.reward_functions.combined import gated_rewards
 from rewards.attacks.attacks import Asked, tagged
 from rewards.boxes.coordinate_space import BoxSpace, Units, in_written_units
 from rewards.combination import as_table, weighted_sum

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from alignment.combined_rewards import gathered, process_index
+from alignment.reward_functions.combined import gathered, process_index
 from rewards.config.json_lines import read_json
 from rewards.config.strict_yaml import InputError
 

@@ -72,7 +72,7 @@ def _end(stopped: Stopped) -> None:
 
 def _local_backend(llm: Any) -> Any:
     """The backend of a local LLM; torch is loaded here and not before."""
-    from alignment.reward_functions import local_backend
+    from alignment.reward_functions.adapter import local_backend
 
     return local_backend(llm)
 
@@ -320,7 +320,7 @@ def counterparts(
 
     Example: clinalign counterparts data/x/prompt/align data/x/pool/align --model sft=runs/x/sft --task report
     """
-    from alignment.counterparts import write_counterparts
+    from alignment.reward_functions.counterparts import write_counterparts
 
     named = {name: path for name, _, path in (entry.partition("=") for entry in model)}
     if len(named) < len(model) or not all(named.values()):
@@ -342,7 +342,7 @@ def winrate(
 
     Example: clinalign winrate data/x/pool/test --model crpo --model base --trained-against sft
     """
-    from alignment.counterparts import pool_tournament
+    from alignment.reward_functions.counterparts import pool_tournament
 
     say(pool_tournament(pool, judge=judge, models=model, trained_against=trained_against or []), as_json)
 

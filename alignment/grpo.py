@@ -11,7 +11,6 @@ from datasets import Dataset
 from transformers import ProcessorMixin
 from trl import GRPOConfig, GRPOTrainer
 
-from alignment.combined_rewards import combined_rewards
 from alignment.config.faults import unpaid_warning
 from alignment.config.recipe import Recipe, parquet
 from alignment.config.trainer_faults import made_config
@@ -21,6 +20,7 @@ from alignment.dialogue_checks import dialogues_that_fit, max_context
 from alignment.dialogue_grpo import DialogueTrainer
 from alignment.mixed_batches import dummy_image, run_vision_always
 from alignment.models.generation import unsampled_tokens
+from alignment.reward_functions.combined import combined_rewards
 from alignment.shared_grpo import SharedPrefixGRPOTrainer, undecoded
 
 logger = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from alignment.config.recipe import Recipe, columns_of, kept_places, parquet
 from alignment.data.box_units import UNIT_COLUMNS, Row, card_grid, trained_space, truth_faults
-from alignment.reward_functions import loaded_reward
+from alignment.reward_functions.adapter import loaded_reward
 from data_builders.schema import message_text
 from rewards.attacks.attacks import tagged
 from rewards.boxes.coordinate_space import Units, in_written_units

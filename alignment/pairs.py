@@ -27,7 +27,7 @@ from alignment.distributed.ranks import of_rank_0
 from alignment.image_pairs import Degraded, degraded, look_alike_pairs, noised_pairs
 from alignment.own_answers import OwnAnswers
 from alignment.provenance.data_summary import data_card
-from alignment.reward_functions import local_backend
+from alignment.reward_functions.adapter import local_backend
 from data_builders.build.preference_set import figures, weighted
 from data_builders.output_folders import unfinished
 from data_builders.pairs.hallucination_checks import fault_of_rejected, invents

@@ -184,7 +184,7 @@ def stage_recipe(chain: Chain, index: int, path: Path, *, seed: int | None = Non
     stage = chain.stages[index]
     file, wiring = path.parent / stage.recipe, stage_wiring(chain, index, path)
     if stage.counterparts:
-        from alignment.counterparts import pool_of_stage
+        from alignment.reward_functions.counterparts import pool_of_stage
 
         wiring.append(("data.train", pool_of_stage(chain, stage, file, wiring)))
     return read_recipe(file, [*wiring, *stage.overrides, *_seeds(file, seed)])

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from alignment.models.loading import load_model
-from alignment.reward_functions import TrlReward
+from alignment.reward_functions.adapter import TrlReward
 
 PAID = [{"name": "length", "min_words": 8}]
 """In an untrained model's eight tokens one to three are whole words."""

@@ -12,7 +12,7 @@ from alignment.audit_rows import asked_of, sampled_rows
 from alignment.audit_table import print_audit
 from alignment.config.recipe import parquet, read_recipe
 from alignment.perturbations import perturbed
-from alignment.reward_functions import TrlReward
+from alignment.reward_functions.adapter import TrlReward
 from rewards.config.strict_yaml import InputError
 from rewards.loading import load_reward
 

@@ -11,7 +11,6 @@ import yaml
 from datasets import Dataset
 
 from alignment.blindness import USUAL_NOISE, _mask
-from alignment.combined_rewards import combined_rewards
 from alignment.config.recipe import read_recipe
 from alignment.data.box_units import card_grid, known_space, with_units, written_space
 from alignment.data.processed_size import ProcessedSizes
@@ -21,7 +20,8 @@ from alignment.grpo import with_unit_columns
 from alignment.loop import outcomes_of
 from alignment.metrics.intervals import score_answers, summarise
 from alignment.report import _drawing
-from alignment.reward_functions import loaded_reward, trl_rewards
+from alignment.reward_functions.adapter import loaded_reward, trl_rewards
+from alignment.reward_functions.combined import combined_rewards
 from data_builders.build.build import build
 from data_builders.build.build_spec import BuildSpec
 from rewards.boxes.coordinate_space import Units, in_written_units

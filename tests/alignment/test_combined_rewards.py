@@ -1,7 +1,7 @@
 import pytest
 
-from alignment.combined_rewards import combined_rewards
 from alignment.config.recipe import read_recipe
+from alignment.reward_functions.combined import combined_rewards
 from alignment.train import make_trainer, run
 from rewards.combination import advantages, as_table
 from rewards.config.strict_yaml import InputError

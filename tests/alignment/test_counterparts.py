@@ -11,9 +11,9 @@ import yaml
 from datasets import Dataset
 
 from alignment.config.recipe import RewardEntry, read_recipe
-from alignment.counterparts import pool_tournament, weights_version, write_counterparts
 from alignment.filters import score_lines
-from alignment.reward_functions import TrlBatchReward, trl_rewards
+from alignment.reward_functions.adapter import TrlBatchReward, trl_rewards
+from alignment.reward_functions.counterparts import pool_tournament, weights_version, write_counterparts
 from alignment.train import run
 from data_builders.locks import only_one
 from rewards.config.strict_yaml import InputError
@@ -66,13 +66,13 @@ def test_a_second_run_asks_no_model_again(data, models, tmp_path, monkeypatch):
     def refuse(path):
         raise AssertionError(f"{path} was loaded again")
 
-    monkeypatch.setattr("alignment.counterparts.load_for_inference", refuse)
+    monkeypatch.setattr("alignment.reward_functions.counterparts.load_for_inference", refuse)
     again = written(data, tmp_path / "align", models)
     assert Dataset.from_parquet(again["written"])["counterparts"][:] == content
 
 
 def test_a_run_that_was_killed_asks_only_what_is_missing(data, models, tmp_path, monkeypatch):
-    import alignment.counterparts as module
+    import alignment.reward_functions.counterparts as module
 
     written(data, tmp_path / "align", {"m1": models["m1"]})
     log = tmp_path / "align.counterparts.jsonl"

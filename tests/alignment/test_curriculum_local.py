@@ -7,7 +7,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from alignment.reward_functions import local_backend
+from alignment.reward_functions.adapter import local_backend
 from data_builders.build.build import build
 from data_builders.build.build_spec import BuildSpec
 

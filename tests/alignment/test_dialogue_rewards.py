@@ -1,6 +1,6 @@
 """How rewards reach TRL in dialogues: a list of turns, or the words of the model alone; none where it stopped."""
 
-from alignment.reward_functions import TrlReward, responses_to
+from alignment.reward_functions.adapter import TrlReward, responses_to
 from rewards.dialogues.dialogue import Dialogue, Turn
 from rewards.dialogues.dialogue_consistency import dialogue_consistency
 from rewards.loading import load_reward

@@ -8,12 +8,12 @@ import torch
 import trl
 from datasets import Dataset
 
-from alignment.combined_rewards import combined_rewards
 from alignment.config.library_names import installed_keys
 from alignment.config.recipe import parquet, read_recipe
 from alignment.models.generation import unsampled_tokens
 from alignment.models.loading import built_texts, load_processor
 from alignment.models.tiny import build_tiny
+from alignment.reward_functions.combined import combined_rewards
 from alignment.train import make_trainer
 from tests.alignment.moving_grpo import PAID, SGD, assert_moved_alike, weights_of
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from alignment.check import check_recipe
-from alignment.combined_rewards import gated_rewards
 from alignment.config.faults import unpaid_warning
 from alignment.config.recipe import Recipe, read_recipe
-from alignment.reward_functions import AwaitedReward, TrlBatchReward, TrlReward
+from alignment.reward_functions.adapter import AwaitedReward, TrlBatchReward, TrlReward
+from alignment.reward_functions.combined import gated_rewards
 from data_builders.grounding.grounding import TASKS as GROUNDING
 from rewards.config.strict_yaml import InputError, read_yaml, validated
 from rewards.loading import BatchReward, Reward, available, available_batched, load_reward

@@ -8,11 +8,11 @@ import pytest
 from typer.testing import CliRunner
 
 from alignment.cli import app
-from alignment.counterparts import write_counterparts
 from alignment.distributed.ranks import end_with_the_others
 from alignment.kept_answers import FILE, KeptAnswers
 from alignment.models.loading import built_texts
 from alignment.models.tiny import build_tiny
+from alignment.reward_functions.counterparts import write_counterparts
 from rewards.llm.reply_cache import AppendLog
 from tests.alignment.test_ranks import both, exit_codes, launcher
 from tests.alignment.test_resume_after_kill import SERVER

@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass
 
 from alignment.filters import score_lines
-from alignment.reward_functions import TrlReward
+from alignment.reward_functions.adapter import TrlReward
 from rewards.loading import BatchReward, Judged, Reward, reward_of
 
 

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from transformers import TrainerCallback
 
 from alignment.config.recipe import Recipe
-from alignment.reward_functions import AwaitedReward, Tasks, TrlBatchReward, TrlReward, trl_rewards
+from alignment.reward_functions.adapter import AwaitedReward, Tasks, TrlBatchReward, TrlReward, trl_rewards
 from rewards.combination import Gate, as_table, domain_advantages
 from rewards.config.strict_yaml import InputError
 from rewards.loading import Reward
@@ -75,8 +75,8 @@ def _with_domains(
 def _with_canaries(
     found: CombinedRewards, recipe: Recipe, functions: list[Any], weights: list[float], group_size: int
 ) -> None:
-    from alignment.canaries import COLUMNS, Canaries, Watched
     from alignment.data.box_units import UNIT_COLUMNS
+    from alignment.reward_functions.canaries import COLUMNS, Canaries, Watched
 
     assert recipe.canaries is not None
     settings: dict[str, Any] = dict(group_size=group_size, gather=gathered, box_space=recipe.data.box_space)

@@ -25,7 +25,7 @@ from alignment.distributed.ranks import agreed, alone_at, from_all, over_ranks
 from alignment.distributed.shared_folder import check_shared
 from alignment.models.generation import generate, like_batches
 from alignment.models.loading import load_for_inference, model_folder
-from alignment.reward_functions import local_backend
+from alignment.reward_functions.adapter import local_backend
 from data_builders.digest import sha256
 from data_builders.output_folders import check_file, unfinished
 from data_builders.row_checks import Check, check_rows

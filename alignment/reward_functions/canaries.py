@@ -16,7 +16,7 @@ from transformers import TrainerCallback
 
 from alignment.audit import Scorer, asked_of
 from alignment.config.reward_sections import CanarySection
-from alignment.reward_functions import AwaitedReward, TrlReward, response_text
+from alignment.reward_functions.adapter import AwaitedReward, TrlReward, response_text
 from rewards.answers.final_answer import final_answer
 from rewards.attacks.attacks import ATTACKS
 from rewards.boxes.coordinate_space import BoxSpace, Units, answered_boxes, in_written_units

@@ -1,0 +1,1 @@
+"""Rewards as trl calls them."""
