@@ -35,7 +35,7 @@ def soak(
     Exit code 1 if anything differs. Example: clinalign soak recipes/sft/phantom_chest.yaml --steps 1000 --kills 5
     """
     from alignment.config.recipe import read_recipe
-    from alignment.soak import soak as run_soak
+    from alignment.resuming.soak import soak as run_soak
 
     refuse_foreign(out, mark="whole.log", kind="a soak")
     check_writable(out)
@@ -68,6 +68,6 @@ def ledger(run: Annotated[Path, typer.Argument(help="a run's folder")], as_json:
 
     Example: clinalign ledger runs/phantom_chest/sft
     """
-    from alignment.ledger import proof
+    from alignment.resuming.ledger import proof
 
     _show(proof(run), f"ledger of {run}", as_json)

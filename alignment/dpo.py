@@ -29,7 +29,7 @@ from alignment.config.trainer_faults import made_config
 from alignment.dpo_terms import anchor_loss, changed_tokens, span_logps, symmetric_loss, token_kl, token_kl_margin
 from alignment.losses import preference_margin, weighted_dpo_loss
 from alignment.mixed_batches import dummy_image, run_vision_always
-from alignment.resuming import Resumable
+from alignment.resuming.training import Resumable
 from alignment.reward_functions.combined import gathered, process_index
 from alignment.shared_prefix.layout import (
     Batch,

@@ -22,7 +22,7 @@ from alignment.losses import weighted_mean
 from alignment.mixed_batches import dummy_image, run_vision_always
 from alignment.models.loading import load_model
 from alignment.models.reward_model import HEAD, answer_scores, reward_model_on, shares_prompt
-from alignment.resuming import Resumable
+from alignment.resuming.training import Resumable
 from alignment.shared_prefix.layout import Batch, tokens_computed
 from rewards.config.strict_yaml import InputError
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from alignment.checkpoints import write_whole
+from alignment.resuming.checkpoints import write_whole
 
 
 class GrowingLog(TrainerCallback):

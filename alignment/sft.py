@@ -16,7 +16,7 @@ from alignment.config.trainer_faults import made_config
 from alignment.data.curriculum_sampler import recipe_order
 from alignment.dialogue_sft import DialogueCollator
 from alignment.mixed_batches import dummy_image, run_vision_always
-from alignment.resuming import Resumable
+from alignment.resuming.training import Resumable
 
 
 class CountingSFTTrainer(Resumable, SFTTrainer):

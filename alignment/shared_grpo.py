@@ -18,7 +18,7 @@ from PIL import Image as PilImage
 from trl import GRPOTrainer
 from trl.trainer.utils import pad, split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
 
-from alignment.resuming import ResumableGenerations
+from alignment.resuming.training import ResumableGenerations
 from alignment.sampler_check import FirstToken, check_sampler, one_pixel_budget, vllm_pixels
 from alignment.shared_prefix.image_rows import IMAGE_FIELDS, Fields, by_row, joined, same_rows
 from alignment.shared_prefix.layout import (

@@ -104,7 +104,7 @@ def _forget_rows(folder: Path) -> None:
 
 
 def _what_stands(folder: Path) -> str:
-    from alignment.checkpoints import goes_on_from
+    from alignment.resuming.checkpoints import goes_on_from
 
     return goes_on_from(folder)
 
@@ -281,7 +281,7 @@ def _write_provenance(recipe: Recipe, folder: Path) -> None:
 
     Raises: InputError if a node has other data.
     """
-    from alignment.checkpoints import write_whole
+    from alignment.resuming.checkpoints import write_whole
 
     read = [recipe.data.train, *([recipe.sampling.built] if recipe.sampling.built else [])]
     digests = {name: same_bytes(parquet(name)) for name in read}
@@ -329,9 +329,9 @@ def _asked_of_git(folder: Path, *words: str) -> str:
 
 
 def _train(recipe: Recipe, folder: Path, *, inexact: bool = False) -> None:
-    from alignment.finite import check_weights
-    from alignment.rank_layout import begun_with, on_ranks
-    from alignment.resuming import train_from_last_checkpoint
+    from alignment.resuming.finite import check_weights
+    from alignment.resuming.rank_layout import begun_with, on_ranks
+    from alignment.resuming.training import train_from_last_checkpoint
     from alignment.run_log import GrowingLog
 
     (begun, *_) = from_all(begun_with(folder / "checkpoints"))
@@ -371,7 +371,7 @@ def make_trainer(recipe: Recipe, folder: Path) -> Any:
     )
     from alignment.models.model_files import told_of_weights
     from alignment.models.module_settings import set_modules
-    from alignment.resuming import note_rows
+    from alignment.resuming.training import note_rows
 
     arguments = trainer_arguments(recipe, folder)
     path = prepared_model(recipe)

@@ -11,13 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from alignment.checkpoints import MANIFEST as SEAL
-from alignment.checkpoints import fault
 from alignment.config.foreign_code import refuse_foreign_code
 from alignment.config.trainer_faults import package_faults
 from alignment.contests import contests
 from alignment.evaluate import Evaluation
-from alignment.ledger import proof
 from alignment.loop_figures import figures
 from alignment.manifest import verify
 from alignment.models.model_files import check_model_files
@@ -26,6 +23,9 @@ from alignment.operating_points import read_points
 from alignment.provenance.data_summary import data_card
 from alignment.provenance.lineage import run_records
 from alignment.report import write_report
+from alignment.resuming.checkpoints import MANIFEST as SEAL
+from alignment.resuming.checkpoints import fault
+from alignment.resuming.ledger import proof
 from data_builders.build.preference_set import read_scores
 from data_builders.formats.preference_formats import FORMATS, read_pairs
 from data_builders.pairs.llm_hallucinations import Request, written

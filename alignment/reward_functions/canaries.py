@@ -104,7 +104,7 @@ class Canaries(TrainerCallback):
         self._judge(means)
 
     def kept_state(self) -> dict[str, Any]:
-        """What a checkpoint has to keep (see ``resuming.py``)."""
+        """What a checkpoint has to keep (see ``resuming/training.py``)."""
         return {"seen": self.seen, "streaks": self.streaks, "alarms": self.alarms}
 
     def restore_state(self, state: dict[str, Any]) -> None:

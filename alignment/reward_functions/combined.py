@@ -159,7 +159,7 @@ class ScheduleStates(TrainerCallback):
         self.functions = functions
 
     def kept_state(self) -> dict[str, Any]:
-        """What a checkpoint has to keep (see ``resuming.py``)."""
+        """What a checkpoint has to keep (see ``resuming/training.py``)."""
         return {f.reward.name: f.schedule.state() for f in self.functions}
 
     def restore_state(self, state: dict[str, Any]) -> None:

@@ -5,8 +5,8 @@ import socket
 
 import pytest
 
-from alignment.checkpoints import MANIFEST
-from alignment.ending import IMPATIENT_S, AskedToEnd
+from alignment.resuming.checkpoints import MANIFEST
+from alignment.resuming.ending import IMPATIENT_S, AskedToEnd
 from data_builders.interruptions import Stopped
 from tests.alignment.test_resume_after_kill import ROOT, assert_same_run, ended, recipe_of, start, started, trained
 
@@ -56,7 +56,7 @@ def test_all_ranks_stop_behind_the_step_in_which_one_or_all_were_asked(name, who
 
 def test_a_signal_that_a_launcher_repeats_at_once_still_leaves_time_and_a_later_one_does_not(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr("alignment.ending.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("alignment.resuming.ending.time.monotonic", lambda: now[0])
     asked = AskedToEnd()
     asked.note(15, None)
     now[0] += IMPATIENT_S / 2

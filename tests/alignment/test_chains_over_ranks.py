@@ -29,8 +29,9 @@ LIMIT_S = 240
 
 def worker(words, kill_stage, log, env):
     """One rank of ``clinalign WORDS``, killed in the second step of the stage of this name."""
-    from alignment import resuming, train
+    from alignment import train
     from alignment.cli import main
+    from alignment.resuming import training as resuming
 
     os.environ.update(env)
     torch.set_num_threads(1)

@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from alignment.checkpoints import MANIFEST, fault, last_whole, seal, write_whole, written_by
+from alignment.resuming.checkpoints import MANIFEST, fault, last_whole, seal, write_whole, written_by
 from rewards.config.strict_yaml import InputError
 
 

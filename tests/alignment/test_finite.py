@@ -8,7 +8,7 @@ import torch
 from typer.testing import CliRunner
 
 from alignment.config.recipe import read_recipe
-from alignment.finite import FiniteTraining, check_weights
+from alignment.resuming.finite import FiniteTraining, check_weights
 from alignment.train import make_trainer, run
 from rewards.config.strict_yaml import InputError
 

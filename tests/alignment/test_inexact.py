@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from alignment.finite import FiniteTraining
-from alignment.inexact import (
+from alignment.resuming.finite import FiniteTraining
+from alignment.resuming.inexact import (
     ANSWERS,
     FOLDER,
     PLACES,
@@ -20,9 +20,9 @@ from alignment.inexact import (
     note_resumes,
     put_together,
 )
-from alignment.kept_state import write_state
-from alignment.ledger import Stretch
-from alignment.resuming import Resumable
+from alignment.resuming.kept_state import write_state
+from alignment.resuming.ledger import Stretch
+from alignment.resuming.training import Resumable
 from rewards.config.strict_yaml import InputError
 
 

@@ -7,7 +7,7 @@ import socket
 import pytest
 import yaml
 
-from alignment.ledger import proof
+from alignment.resuming.ledger import proof
 from tests.alignment.moving_grpo import assert_moved_alike, largest_difference, weights_of
 from tests.alignment.test_resume_after_kill import ROOT, ended, log_of, recipe_of, start, started, steps_of
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from alignment.kept_state import read_state, write_state
+from alignment.resuming.kept_state import read_state, write_state
 
 
 def test_a_tree_comes_back_bit_for_bit(tmp_path):

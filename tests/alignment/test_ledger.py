@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from alignment.ledger import Ledger, Plan, Stretch, proof
+from alignment.resuming.ledger import Ledger, Plan, Stretch, proof
 from rewards.config.strict_yaml import InputError
 
 

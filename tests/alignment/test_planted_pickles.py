@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from alignment.checkpoints import MANIFEST, fault, seal
 from alignment.config.recipe import read_recipe
-from alignment.plain_pickles import FORBIDDEN, FORCED, PlainPickles
+from alignment.resuming.checkpoints import MANIFEST, fault, seal
+from alignment.resuming.plain_pickles import FORBIDDEN, FORCED, PlainPickles
 from alignment.train import run
 from rewards.config.strict_yaml import InputError
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from alignment.checkpoints import MANIFEST, seal
 from alignment.config.recipe import read_recipe
-from alignment.rank_layout import Layout, begun_with, on_ranks
+from alignment.resuming.checkpoints import MANIFEST, seal
+from alignment.resuming.rank_layout import Layout, begun_with, on_ranks
 from rewards.config.strict_yaml import InputError
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignment.resident_memory import BLOCKS, STATUS, growth, memory, resident_mib
+from alignment.resuming.resident_memory import BLOCKS, STATUS, growth, memory, resident_mib
 
 MIB = 2**20
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from alignment.ledger import proof
-from alignment.soak import TIMED
+from alignment.resuming.ledger import proof
+from alignment.resuming.soak import TIMED
 from data_builders.build.build import build
 from data_builders.build.build_spec import BuildSpec
 from tests.alignment.moving_grpo import PAID, largest_difference, weights_of

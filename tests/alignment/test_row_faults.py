@@ -503,7 +503,7 @@ def test_a_damaged_model_is_named(command, damage, tiny, data, write_recipe, tmp
     ],
 )
 def test_a_checkpoint_with_a_damaged_manifest_is_passed_over(content, told, tmp_path, caplog):
-    from alignment.checkpoints import last_whole, seal
+    from alignment.resuming.checkpoints import last_whole, seal
 
     for step in (1, 2):
         (tmp_path / f"checkpoint-{step}").mkdir()

@@ -11,8 +11,8 @@ import pytest
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from alignment.config.recipe import read_recipe
+from alignment.resuming.soak import TIMED
 from alignment.run_log import GrowingLog
-from alignment.soak import TIMED
 from alignment.train import run
 
 ROOT = Path(__file__).parents[2]

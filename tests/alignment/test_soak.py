@@ -14,8 +14,8 @@ import pytest
 from typer.testing import CliRunner
 
 from alignment.cli import app
-from alignment.ledger import Ledger, Plan
-from alignment.soak import GIVES_BACK, Killing, Run, compared, differing, differing_logs, ending, finish, soak
+from alignment.resuming.ledger import Ledger, Plan
+from alignment.resuming.soak import GIVES_BACK, Killing, Run, compared, differing, differing_logs, ending, finish, soak
 from data_builders.interruptions import Stopped
 from rewards.config.strict_yaml import InputError
 
@@ -83,7 +83,7 @@ def test_the_last_step_is_read_past_a_half_written_line(tmp_path):
 
 
 HOLES = """
-from alignment.resident_memory import resident_mib
+from alignment.resuming.resident_memory import resident_mib
 bytes(16 * 2**20)  # freed: from now on glibc would keep blocks up to this size
 blocks = [b"x" * (2**20 + k) for k in range(128)]
 before = resident_mib()["held_mib"]
@@ -131,7 +131,7 @@ time.sleep(300)
 
 @pytest.mark.parametrize("words", [[], ["deaf"]])
 def test_a_soak_that_is_stopped_ends_its_run_and_what_that_started(words, tmp_path, monkeypatch):
-    monkeypatch.setattr("alignment.soak.ENDS_S", 0.5)
+    monkeypatch.setattr("alignment.resuming.soak.ENDS_S", 0.5)
     note = tmp_path / "pid"
     command = [sys.executable, "-c", FAMILY, str(note), *words]
     monkeypatch.setattr(Run, "_start", lambda run: subprocess.Popen(command, start_new_session=True, text=True))

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from alignment import resuming
-from alignment.checkpoints import last_whole
 from alignment.config.recipe import read_recipe
+from alignment.resuming import training as resuming
+from alignment.resuming.checkpoints import last_whole
 from alignment.train import run
 from data_builders.interruptions import Stopped, handled_by, is_of_a_full_disk, stands, stop
 from data_builders.locks import only_one

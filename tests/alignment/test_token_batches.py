@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from alignment.config.recipe import read_recipe
 from alignment.data.row_order import shuffled
 from alignment.data.token_batches import TokenBatches, batches_within, cost, longest_first
-from alignment.ledger import proof
+from alignment.resuming.ledger import proof
 from alignment.train import run
 from rewards.config.strict_yaml import InputError
 

@@ -9,8 +9,8 @@ import time
 import psutil
 import pytest
 
-from alignment.checkpoints import MANIFEST
 from alignment.launch import Place, Run, environment, line
+from alignment.resuming.checkpoints import MANIFEST
 from tests.alignment.test_resume_after_kill import (
     ROOT,
     assert_same_run,

@@ -387,7 +387,7 @@ def ours(bench, cell, data, file):
     from alignment.config.recipe import Recipe
     from alignment.models.loading import freeze, lora_config
     from alignment.models.module_settings import set_modules
-    from alignment.resuming import note_rows
+    from alignment.resuming.training import note_rows
     from alignment.train import _maker, trainer_arguments
 
     folder = bench.folder / "run"

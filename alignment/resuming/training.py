@@ -19,14 +19,14 @@ import torch
 from transformers import TrainerCallback
 from transformers.trainer_utils import rotate_checkpoints
 
-from alignment.checkpoints import goes_on_from, last_whole, seal, step_of, written_by
 from alignment.config.recipe import DataSection
 from alignment.data.row_order import EpochSampler, Order, by_length, redrawn, shuffled, unshuffled
 from alignment.data.row_tokens import Lengths
 from alignment.data.token_batches import TokenBatches, longest_first
-from alignment.ending import AskedToEnd
-from alignment.finite import FiniteTraining, check_weights
-from alignment.inexact import (
+from alignment.resuming.checkpoints import goes_on_from, last_whole, seal, step_of, written_by
+from alignment.resuming.ending import AskedToEnd
+from alignment.resuming.finite import FiniteTraining, check_weights
+from alignment.resuming.inexact import (
     draw_anew,
     finish_universal,
     inexact_resume,
@@ -34,9 +34,9 @@ from alignment.inexact import (
     note_resumes,
     prepare_universal,
 )
-from alignment.kept_state import read_state, write_state
-from alignment.ledger import Ledger, Plan
-from alignment.plain_pickles import PlainPickles
+from alignment.resuming.kept_state import read_state, write_state
+from alignment.resuming.ledger import Ledger, Plan
+from alignment.resuming.plain_pickles import PlainPickles
 from data_builders.interruptions import handled_by
 from rewards.config.strict_yaml import InputError
 

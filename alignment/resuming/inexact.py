@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from alignment.checkpoints import step_of, write_whole
 from alignment.distributed.ranks import agreed, of_rank_0
-from alignment.kept_state import read_state
-from alignment.ledger import Stretch
-from alignment.plain_pickles import PlainPickles
+from alignment.resuming.checkpoints import step_of, write_whole
+from alignment.resuming.kept_state import read_state
+from alignment.resuming.ledger import Stretch
+from alignment.resuming.plain_pickles import PlainPickles
 from rewards.config.json_lines import read_json
 from rewards.config.strict_yaml import InputError
 

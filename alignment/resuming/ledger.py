@@ -16,8 +16,8 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from alignment.checkpoints import write_whole
-from alignment.resident_memory import resident_mib
+from alignment.resuming.checkpoints import write_whole
+from alignment.resuming.resident_memory import resident_mib
 from rewards.config.json_lines import json_value, read_json, read_json_lines, read_json_list
 from rewards.config.strict_yaml import InputError
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from alignment.checkpoints import MANIFEST, newest_first
 from alignment.config.recipe import Recipe
 from alignment.distributed.engine import is_main_process
+from alignment.resuming.checkpoints import MANIFEST, newest_first
 from rewards.config.json_lines import read_json
 from rewards.config.strict_yaml import InputError
 

@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 import psutil
 
-from alignment.checkpoints import MANIFEST, step_of
-from alignment.ledger import proof, read_lines
-from alignment.resident_memory import memory
+from alignment.resuming.checkpoints import MANIFEST, step_of
+from alignment.resuming.ledger import proof, read_lines
+from alignment.resuming.resident_memory import memory
 from data_builders.output_folders import recover, remove
 from rewards.config.json_lines import read_json_lines
 from rewards.config.overrides import written
