@@ -62,7 +62,7 @@ def audit(
 
     Example: clinalign audit recipes/grpo/phantom_chest.yaml, or clinalign audit --boxes
     """
-    from alignment.audit_table import print_audit, print_box_comparison
+    from alignment.audit.table import print_audit, print_box_comparison
 
     if recipe is None and not boxes:
         raise InputError("audit: name a recipe, or give --boxes to compare the box rewards.")

@@ -276,10 +276,10 @@ def read_recipe(path: Path, overrides: Sequence[Override] = ()) -> Recipe:
 
     Raises: InputError that lists every fault of the file, the data and the trainer section at once.
     """
+    from alignment.audit.honest_answers import honesty_faults
     from alignment.config.compatibility import incompatibilities
     from alignment.config.dialogue_faults import dialogue_faults
     from alignment.config.faults import data_faults, reward_faults, sampling_faults, unused_faults
-    from alignment.honest_answers import honesty_faults
 
     recipe, faults = _shape(path, overrides)
     if recipe is not None:

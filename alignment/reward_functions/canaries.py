@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from transformers import TrainerCallback
 
-from alignment.audit import Scorer, asked_of
+from alignment.audit.findings import Scorer, asked_of
 from alignment.config.reward_sections import CanarySection
 from alignment.reward_functions.adapter import AwaitedReward, TrlReward, response_text
 from rewards.answers.final_answer import final_answer

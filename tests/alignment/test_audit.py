@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import yaml
 
-from alignment.audit import Scorer, audit, held_out, spearman
-from alignment.audit_files import _is_page, beaten_by
-from alignment.audit_rows import asked_of, sampled_rows
-from alignment.audit_table import print_audit
+from alignment.audit.files import _is_page, beaten_by
+from alignment.audit.findings import Scorer, audit, held_out, spearman
+from alignment.audit.perturbations import perturbed
+from alignment.audit.rows import asked_of, sampled_rows
+from alignment.audit.table import print_audit
 from alignment.config.recipe import parquet, read_recipe
-from alignment.perturbations import perturbed
 from alignment.reward_functions.adapter import TrlReward
 from rewards.config.strict_yaml import InputError
 from rewards.loading import load_reward
@@ -74,7 +74,7 @@ def test_a_reward_that_no_response_moves_is_named(rows):
         def __call__(self, completions, log_metric=None, **columns):
             return [0.5] * len(completions)
 
-    from alignment.audit import audited as run
+    from alignment.audit.findings import audited as run
 
     found = run(Scorer([Constant(load_reward("length"))], [1.0]), rows, name="x")
     assert found.constant == ["length"]

@@ -13,7 +13,7 @@ import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
-from alignment.audit_files import audits
+from alignment.audit.files import audits
 from alignment.cli import app
 from alignment.inspection import PICTURES, _is_ours, _save
 from data_builders.output_folders import check_file
@@ -116,7 +116,7 @@ def test_the_picture_of_a_patient_is_not_written_over_by_default(desk):
 
 
 def test_the_default_page_of_an_audit_is_not_written_over(desk, monkeypatch):
-    monkeypatch.setattr("alignment.audit_files.read_recipe", lambda *_: SimpleNamespace(output="runs/x"))
+    monkeypatch.setattr("alignment.audit.files.read_recipe", lambda *_: SimpleNamespace(output="runs/x"))
     (desk / "runs" / "x").mkdir(parents=True)
     (desk / "runs" / "x" / "audit.html").write_text("<title>Audit of the ward</title>")
     with pytest.raises(InputError, match=r"audit\.html: is there already, and not of this command"):

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from alignment.perturbations import perturbed
+from alignment.audit.perturbations import perturbed
 from rewards.reading.reading import read
 from rewards.rules.facts import Facts, Finding
 from rewards.rules.rule_set import load_rule_set

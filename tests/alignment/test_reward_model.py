@@ -226,7 +226,7 @@ def test_a_frozen_language_model_leaves_the_head_to_train(write_recipe, tmp_path
 
 @pytest.mark.slow
 def test_an_audit_shows_a_reward_model_the_images(write_recipe, trained):
-    from alignment.audit import audit
+    from alignment.audit.findings import audit
 
     recipe = write_recipe("grpo", rewards=[{"name": "reward_model", "path": str(trained)}])
     found = audit(read_recipe(recipe), name="test", limit=4)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from alignment.audit_files import audits, beaten_by
+from alignment.audit.files import audits, beaten_by
 from data_builders.build.build import build
 from data_builders.build.build_spec import read_spec
 

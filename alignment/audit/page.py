@@ -7,8 +7,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from alignment.audit import Audit, Scorer
-from alignment.audit_rows import asked_of
+from alignment.audit.findings import Audit, Scorer
+from alignment.audit.rows import asked_of
 from rewards.attacks.attacks import ATTACKS, Asked, Attack, imperfect
 from rewards.boxes.coordinate_space import Units
 from rewards.boxes.geometry import parse_boxes

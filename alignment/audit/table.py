@@ -8,8 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from alignment.audit import Audit
-from alignment.audit_files import audits
+from alignment.audit.files import audits
+from alignment.audit.findings import Audit
 from rewards.attacks.box_comparison import comparison, contenders
 
 WIDTH = 140

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from alignment.audit import Audit, audit
+from alignment.audit.findings import Audit, audit
 from alignment.config.recipe import Chain, Recipe, Stage, read_recipe
 from alignment.train import stage_recipe
 from data_builders.output_folders import check_file, check_writable

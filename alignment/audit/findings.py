@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from alignment.audit_rows import Row, asked_dialogue, asked_of, sampled_rows
-from alignment.audit_trials import Trial, dialogue_trials, question_trials
+from alignment.audit.perturbations import perturbed
+from alignment.audit.rows import Row, asked_dialogue, asked_of, sampled_rows
+from alignment.audit.trials import Trial, dialogue_trials, question_trials
 from alignment.config.recipe import Recipe, kept_places, parquet
 from alignment.metrics.intervals import matched_ious, score_answers
-from alignment.perturbations import perturbed
 from alignment.reward_functions.adapter import AwaitedReward, TrlReward
 from alignment.reward_functions.combined import gated_rewards
 from rewards.attacks.attacks import Asked, tagged
@@ -143,7 +143,7 @@ def audit(
 
     Raises: InputError if the recipe has no rewards, or no row of its data can be used.
     """
-    from alignment.audit_page import write_audit
+    from alignment.audit.page import write_audit
 
     if not recipe.rewards:
         raise InputError(f"{name}: the recipe names no rewards, so there is nothing to audit.")

@@ -1,0 +1,1 @@
+"""Rewards attacked before they are trusted."""
