@@ -65,7 +65,7 @@ def run(recipe: Recipe, *, fresh: bool = False, inexact: bool = False, inputs: I
         _write_provenance(recipe, folder)
         with stands(lambda: _what_stands(folder)):
             if recipe.method == "pairs":
-                from alignment.pairs import write_pairs
+                from alignment.pairs.write_pairs import write_pairs
 
                 write_pairs(recipe)
             else:

@@ -138,7 +138,7 @@ class DialogueSection(_Strict):
 
 
 class Sampling(_Strict):
-    """How a ``pairs`` run samples the model's own answers, and which kinds of pair it writes (see ``pairs.py``).
+    """How a ``pairs`` run samples the model's own answers, and which kinds of pair it writes (see ``pairs/write_pairs.py``).
 
     ``noise`` and ``findings``: how lesions are noised, and only which (None: all). ``graded``: by what the weights of
     the further pairs among several wrong samples are multiplied (0: only the worst is taken). ``relevance``: how pairs

@@ -287,7 +287,7 @@ def test_the_symmetric_term_asks_for_look_alikes_before_any_model_is_loaded(data
 
 def test_a_run_with_the_symmetric_term_trains_on_pairs_of_look_alikes(data, start, tmp_path):
     from alignment.config.recipe import Sampling
-    from alignment.pairs import write_pairs
+    from alignment.pairs.write_pairs import write_pairs
 
     recipe = written(data, start, tmp_path)
     sampling = Sampling(kinds=["look_alike"])

@@ -10,7 +10,7 @@ from alignment.config.recipe import Sampling, read_recipe
 from alignment.controls import pixels
 from alignment.models.loading import built_texts
 from alignment.models.tiny import build_tiny
-from alignment.pairs import FEATURES, _built, graded, num_errors, worst_of, write_pairs
+from alignment.pairs.write_pairs import FEATURES, _built, graded, num_errors, worst_of, write_pairs
 from data_builders.pairs.llm_rows import relevance_of
 from data_builders.pairs.relevance import weights_of
 from data_builders.rendering.render import report

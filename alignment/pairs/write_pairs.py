@@ -24,8 +24,8 @@ from alignment.config.recipe import Recipe, Sampling, parquet
 from alignment.data.row_cache import ROWS, stored_rows
 from alignment.distributed.engine import is_main_process
 from alignment.distributed.ranks import of_rank_0
-from alignment.image_pairs import Degraded, degraded, look_alike_pairs, noised_pairs
-from alignment.own_answers import OwnAnswers
+from alignment.pairs.image_pairs import Degraded, degraded, look_alike_pairs, noised_pairs
+from alignment.pairs.own_answers import OwnAnswers
 from alignment.provenance.data_summary import data_card
 from alignment.reward_functions.adapter import local_backend
 from data_builders.build.preference_set import figures, weighted
