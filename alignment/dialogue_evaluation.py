@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from alignment.dialogue_rollout import Conversation, Sampled, inputs_so_far, num_sampled, opened, roll_out
+from alignment.dialogues.rollout import Conversation, Sampled, inputs_so_far, num_sampled, opened, roll_out
 from alignment.models.generation import unsampled_tokens
 
 

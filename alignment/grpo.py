@@ -1,7 +1,7 @@
 """GRPO on prompt rows with images (Shao et al. 2024), with rewards by name.
 
 A group's prompt is computed once (``shared_grpo.py``) unless ``model.shared_prefix`` is off. With a ``dialogue``
-section, over whole dialogues (``dialogue_grpo.py``), each of which is computed by itself.
+section, over whole dialogues (``dialogues/grpo.py``), each of which is computed by itself.
 """
 
 import logging
@@ -16,8 +16,8 @@ from alignment.config.recipe import Recipe, parquet
 from alignment.config.trainer_faults import made_config
 from alignment.data.box_units import card_grid
 from alignment.data.processed_size import ProcessedSizes
-from alignment.dialogue_checks import dialogues_that_fit, max_context
-from alignment.dialogue_grpo import DialogueTrainer
+from alignment.dialogues.checks import dialogues_that_fit, max_context
+from alignment.dialogues.grpo import DialogueTrainer
 from alignment.mixed_batches import dummy_image, run_vision_always
 from alignment.models.generation import unsampled_tokens
 from alignment.reward_functions.combined import combined_rewards

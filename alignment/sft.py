@@ -14,7 +14,7 @@ from trl import SFTConfig, SFTTrainer
 from alignment.config.recipe import Recipe
 from alignment.config.trainer_faults import made_config
 from alignment.data.curriculum_sampler import recipe_order
-from alignment.dialogue_sft import DialogueCollator
+from alignment.dialogues.sft import DialogueCollator
 from alignment.mixed_batches import dummy_image, run_vision_always
 from alignment.resuming.training import Resumable
 

@@ -16,7 +16,7 @@ from datasets import Dataset, concatenate_datasets
 from alignment.config.recipe import Recipe, kept_places, parquet
 from alignment.data.processor_checks import check_file
 from alignment.data.row_tokens import ANSWERS, Lengths, counted, lengths_of_file
-from alignment.dialogue_checks import max_context
+from alignment.dialogues.checks import max_context
 from alignment.models.loading import base_of
 from rewards.config.strict_yaml import InputError
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from alignment.dialogue_credit import over_tokens, turn_advantages, turn_returns
+from alignment.dialogues.credit import over_tokens, turn_advantages, turn_returns
 from rewards.dialogues.dialogue import Dialogue, Turn
 from rewards.dialogues.dialogue_consistency import dialogue_consistency
 from rewards.loading import load_reward

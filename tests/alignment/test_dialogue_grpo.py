@@ -11,8 +11,8 @@ import torch
 import yaml
 
 from alignment.config.recipe import read_recipe
-from alignment.dialogue_checks import dialogues_that_fit
-from alignment.dialogue_rollout import CLINICIAN
+from alignment.dialogues.checks import dialogues_that_fit
+from alignment.dialogues.rollout import CLINICIAN
 from alignment.train import make_trainer, run
 from rewards.config.strict_yaml import InputError
 from rewards.dialogues.dialogue import read_dialogue
@@ -137,7 +137,7 @@ def test_every_row_keeps_its_own_dialogue_and_image(stepped):
 
 
 def test_each_turns_tokens_have_that_turns_advantage(recipe_of, tmp_path, monkeypatch):
-    import alignment.dialogue_grpo as module
+    import alignment.dialogues.grpo as module
 
     trainer = make_trainer(read_recipe(recipe_of(data="prompt/test")), tmp_path / "run")
     place = next(k for k, c in enumerate(trainer.train_dataset["dialogue"]) if read_dialogue(c).scenario == "standard")

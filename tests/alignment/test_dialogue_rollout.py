@@ -2,8 +2,8 @@
 
 import pytest
 
-from alignment.dialogue_rollout import CLINICIAN, Conversation, roll_out
-from alignment.dialogue_turns import rendered
+from alignment.dialogues.rollout import CLINICIAN, Conversation, roll_out
+from alignment.dialogues.turns import rendered
 from alignment.models.loading import load_processor
 from alignment.models.tiny import build_tiny
 from data_builders.schema import assistant_turn, user_turn

@@ -5,8 +5,8 @@ import torch
 from PIL import Image
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
-from alignment.dialogue_sft import DialogueCollator
-from alignment.dialogue_turns import after_answer, answer_tokens
+from alignment.dialogues.sft import DialogueCollator
+from alignment.dialogues.turns import after_answer, answer_tokens
 from alignment.models.tiny import build_tiny
 from data_builders.schema import assistant_turn, user_turn
 from rewards.config.strict_yaml import InputError

@@ -12,7 +12,7 @@ from datasets import Dataset
 
 from alignment.config.foreign_code import pretrained
 from alignment.config.recipe import Recipe
-from alignment.dialogue_turns import rendered
+from alignment.dialogues.turns import rendered
 from alignment.shared_grpo import undecoded
 from data_builders.dialogues.writer import transcript
 from rewards.config.strict_yaml import InputError

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from alignment.dialogue_turns import after_answer
+from alignment.dialogues.turns import after_answer
 from alignment.models.generation import model_inputs
 from data_builders.schema import Message, assistant_turn, user_turn
 from rewards.dialogues.dialogue import Dialogue, clinician_says, read_dialogue, readings

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
-from alignment.dialogue_turns import answer_tokens
+from alignment.dialogues.turns import answer_tokens
 
 
 class DialogueCollator(DataCollatorForVisionLanguageModeling):

@@ -1,0 +1,1 @@
+"""Training on dialogues, turn by turn."""
