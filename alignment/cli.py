@@ -227,8 +227,8 @@ def evaluate_command(
     from alignment.config.recipe import parquet
     from alignment.data.box_units import known_space, written_space
     from alignment.distributed.ranks import agreed, alone_at, of_rank_0
-    from alignment.evaluate import checked_file, evaluate
-    from alignment.kept_answers import check_out, evaluation_folder
+    from alignment.evaluation.evaluate import checked_file, evaluate
+    from alignment.evaluation.kept_answers import check_out, evaluation_folder
     from alignment.models.loading import load_for_inference
     from alignment.provenance.weights_digest import model_sha256
 
@@ -249,7 +249,7 @@ def evaluate_command(
     figures = {c: {n: m.value for n, m in found.items()} for c, found in evaluation.metrics.items()}
     looked = _looked(target / "blindness.json") if probe else {}
     if against is not None:
-        from alignment.run_comparison import compared
+        from alignment.evaluation.run_comparison import compared
 
         looked["against"] = compared(against, target)
     page = {"report": str(target / "report.html"), "rows": evaluation.num_rows, "unjudged": evaluation.unjudged}

@@ -136,7 +136,7 @@ def _launch_loop(ctx: typer.Context, words: list[str], how: _How) -> None:
 
 def _launch_command(ctx: typer.Context, words: list[str], how: _How) -> None:
     """``eval`` or ``counterparts``, whose batch script goes beside what it writes."""
-    from alignment.kept_answers import evaluation_folder
+    from alignment.evaluation.kept_answers import evaluation_folder
     from alignment.launch import Command
 
     how.refuse_flags(words[0])

@@ -17,10 +17,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from alignment.controls import BASELINES
 from alignment.distributed.engine import is_main_process
 from alignment.distributed.ranks import agreed, alone_at, of_rank_0
 from alignment.distributed.shared_folder import check_shared
+from alignment.evaluation.controls import BASELINES
 from alignment.loop_evaluation import evaluated
 from alignment.loop_figures import figures, is_figure
 from alignment.loop_file import UNTRAINED, Comparison, Loop, read_loop
@@ -168,7 +168,7 @@ class _Running:
         ready = [n for n, c in enumerate(self.loop.compare) if n not in found and c.stages <= folders.keys()]
         found |= {n: effects_of(self.loop.compare[n], folders) for n in ready}
         if ready and len(found) == len(self.loop.compare):
-            from alignment.report import write_report
+            from alignment.evaluation.report import write_report
 
             write_report(folders, self.home(seed) / "report.html")
 
@@ -195,7 +195,7 @@ class _Running:
 
 def effects_of(comparison: Comparison, folders: dict[str, Path]) -> list[Effect]:
     """The effects of one comparison, with paired intervals where both answered the same rows."""
-    from alignment.contests import contests
+    from alignment.evaluation.contests import contests
 
     sides = [_place(name, folders) for name in (comparison.before, comparison.after)]
     opponents = [_place(name, folders) for name in comparison.opponents]

@@ -7,9 +7,9 @@ logged), ``equal_recall/hallucination_rate`` (where ``after`` omits as often as 
 
 from pathlib import Path
 
-from alignment.blindness import CONDITIONS
+from alignment.evaluation.blindness import CONDITIONS
+from alignment.evaluation.operating_points import FILE, hallucination_at, read_points
 from alignment.metrics.metric_names import fault_of_metric
-from alignment.operating_points import FILE, hallucination_at, read_points
 from rewards.config.json_lines import read_json, read_json_lines
 from rewards.config.strict_yaml import InputError, nearest
 

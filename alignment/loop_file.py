@@ -9,8 +9,8 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from alignment.config.recipe import Chain
+from alignment.evaluation.report import CONDITIONS
 from alignment.loop_figures import EQUAL_RECALL, fault_of_name, is_figure
-from alignment.report import CONDITIONS
 from rewards.config.strict_yaml import InputError, nearest, read_yaml, validated
 
 UNTRAINED = "untrained"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alignment.kept_answers import is_finished
+from alignment.evaluation.kept_answers import is_finished
 from alignment.loop_file import UNTRAINED, Loop
 from alignment.train import has_result, stage_wiring
 from data_builders.build.build_spec import BuildSpec, read_spec

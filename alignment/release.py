@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from alignment.evaluation.report import CONDITIONS, metric_names
 from alignment.manifest import MANIFEST, make_readable, verify, write_manifest
 from alignment.provenance.data_summary import data_name, data_sentence
 from alignment.provenance.lineage import Step, base_name, public_name, steps_of
@@ -19,7 +20,6 @@ from alignment.provenance.released_fields import PROVENANCE, RECIPE, evaluation_
 from alignment.provenance.weights_digest import model_sha256
 from alignment.releasable import judged_run
 from alignment.released_model import save_merged
-from alignment.report import CONDITIONS, metric_names
 from alignment.vocabulary import check_texts, check_vocabulary
 from data_builders.locks import only_one
 from data_builders.output_folders import new_folder

@@ -19,8 +19,8 @@ import torch
 
 from alignment.config.recipe import parquet
 from alignment.config.trainer_faults import check_model_name
-from alignment.controls import blinded, pixels
-from alignment.evaluate import limited
+from alignment.evaluation.controls import blinded, pixels
+from alignment.evaluation.evaluate import limited
 from alignment.models.generation import generate
 from alignment.models.loading import model_folder
 from alignment.models.reward_model import reward_model_folder, scores_of

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from alignment.controls import pixels
+from alignment.evaluation.controls import pixels
 from alignment.reward_evaluation import Curve, Figure, Pairs, ScoredPairs
 from data_builders.schema import message_text
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from alignment.controls import pixels
+from alignment.evaluation.controls import pixels
 from rewards.config.strict_yaml import InputError
 
 

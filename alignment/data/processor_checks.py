@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from jinja2 import TemplateError
 from PIL import Image
 
-from alignment.controls import pixels
+from alignment.evaluation.controls import pixels
 from rewards.config.strict_yaml import InputError
 
 EXTREME_SHAPE = 10

@@ -19,7 +19,7 @@ from transformers.utils import logging as transformers_logging
 
 from alignment.config.foreign_code import told_of_files
 from alignment.config.trainer_faults import check_model_name
-from alignment.controls import pixels
+from alignment.evaluation.controls import pixels
 from alignment.models.loading import load_model, load_processor, model_folder
 from alignment.models.model_files import CURE
 from alignment.shared_prefix.layout import Batch, Setting, model_inputs, resolved

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from alignment.config.recipe import Method, Module, PairKind, Weighting
+from alignment.evaluation.report import CONDITIONS
 from alignment.metrics.metric_names import fault_of_metric
 from alignment.provenance.released_forms import (
     LEFT_OUT,
@@ -25,7 +26,6 @@ from alignment.provenance.released_forms import (
     record,
     table,
 )
-from alignment.report import CONDITIONS
 from data_builders.build.build_spec import SOURCES
 from data_builders.build.card import LICENCES
 from data_builders.pairs.relevance import Missing, Normalisation

@@ -8,11 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-from alignment import blindness as module
-from alignment import evaluate as evaluate_module
-from alignment.blindness import blindness, check_probed, shown, truth_logps
-from alignment.evaluate import evaluate, read_rows
-from alignment.kept_answers import FILE
+from alignment.evaluation import blindness as module
+from alignment.evaluation import evaluate as evaluate_module
+from alignment.evaluation.blindness import blindness, check_probed, shown, truth_logps
+from alignment.evaluation.evaluate import evaluate, read_rows
+from alignment.evaluation.kept_answers import FILE
 from alignment.models.generation import model_inputs
 from alignment.models.loading import built_texts, load_for_inference
 from alignment.models.tiny import build_tiny

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from alignment.contests import contests
+from alignment.evaluation.contests import contests
 from alignment.loop import Comparison, effects_of
 from alignment.metrics.intervals import summarise
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from alignment.dialogue_pages import confusion_tables, dialogues_to_read
+from alignment.evaluation.dialogue_pages import confusion_tables, dialogues_to_read
 from alignment.metrics.dialogue_outcomes import dialogue_counts
 from alignment.metrics.intervals import score_answers, summarise
 from rewards.dialogues.dialogue import Claim, Dialogue, Turn
@@ -120,7 +120,7 @@ def test_confusions_are_counted_by_node():
 
 @pytest.fixture(scope="module")
 def evaluated(marrow, tmp_path_factory):
-    from alignment.evaluate import evaluate
+    from alignment.evaluation.evaluate import evaluate
     from alignment.models.loading import built_texts, load_model, load_processor
     from alignment.models.tiny import build_tiny
 
@@ -149,7 +149,7 @@ def test_answers_are_kept_turn_by_turn_and_can_be_judged_again(evaluated):
 
 
 def test_the_page_escapes_what_the_model_wrote(evaluated, tmp_path):
-    from alignment.report import write_report
+    from alignment.evaluation.report import write_report
 
     _, out = evaluated
     kept = [json.loads(line) for line in (out / "answers.jsonl").read_text().splitlines()]

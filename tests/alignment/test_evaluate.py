@@ -9,8 +9,8 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText
 
 from alignment.config.recipe import parquet
-from alignment.controls import baselines, blinded, controls_for, image_key, pixels
-from alignment.evaluate import (
+from alignment.evaluation.controls import baselines, blinded, controls_for, image_key, pixels
+from alignment.evaluation.evaluate import (
     COLUMNS,
     Evaluation,
     evaluate,

@@ -9,10 +9,10 @@ from safetensors.torch import save as tensors
 from transformers import AutoModelForImageTextToText
 from typer.testing import CliRunner
 
-from alignment import evaluate as module
 from alignment.cli import app
-from alignment.evaluate import evaluate
-from alignment.kept_answers import FILE, check_out, evaluation_folder, is_finished
+from alignment.evaluation import evaluate as module
+from alignment.evaluation.evaluate import evaluate
+from alignment.evaluation.kept_answers import FILE, check_out, evaluation_folder, is_finished
 from alignment.models.loading import load_processor
 from alignment.models.tiny import build_tiny
 from data_builders.interruptions import Stopped

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import yaml
 
-from alignment.evaluate import Evaluation
+from alignment.evaluation.evaluate import Evaluation
 from alignment.loop import Effect, _change, effects_of, over_seeds
 from alignment.loop_evaluation import is_of
 from alignment.loop_file import Comparison, read_loop

@@ -14,7 +14,7 @@ from PIL import Image
 
 from alignment.config.recipe import read_recipe
 from alignment.data.box_units import written_space
-from alignment.evaluate import evaluate
+from alignment.evaluation.evaluate import evaluate
 from alignment.models.loading import load_for_inference
 from alignment.models.tiny import build_tiny
 from alignment.provenance.weights_digest import model_sha256

@@ -7,15 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignment.controls import pixels
-from alignment.evaluate import generate_answers, read_rows
-from alignment.loop import Effect, _change
-from alignment.loop_figures import EQUAL_RECALL, fault_of_name, figures, is_figure
-from alignment.metrics.intervals import FAMILIES, MACROS, RATIOS, score_answers, summarise
-from alignment.models.generation import generate
-from alignment.models.loading import built_texts, load_for_inference
-from alignment.models.tiny import build_tiny
-from alignment.operating_points import (
+from alignment.evaluation.controls import pixels
+from alignment.evaluation.evaluate import generate_answers, read_rows
+from alignment.evaluation.operating_points import (
     OperatingPoint,
     biases_in,
     denial_tokens,
@@ -24,6 +18,12 @@ from alignment.operating_points import (
     read_points,
     write_points,
 )
+from alignment.loop import Effect, _change
+from alignment.loop_figures import EQUAL_RECALL, fault_of_name, figures, is_figure
+from alignment.metrics.intervals import FAMILIES, MACROS, RATIOS, score_answers, summarise
+from alignment.models.generation import generate
+from alignment.models.loading import built_texts, load_for_inference
+from alignment.models.tiny import build_tiny
 from rewards.config.strict_yaml import InputError
 from rewards.rules.rule_set import load_rule_set
 

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from alignment.config.recipe import Sampling, read_recipe
-from alignment.controls import pixels
+from alignment.evaluation.controls import pixels
 from alignment.models.loading import built_texts
 from alignment.models.tiny import build_tiny
 from alignment.pairs.write_pairs import FEATURES, _built, graded, num_errors, worst_of, write_pairs

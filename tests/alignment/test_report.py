@@ -4,7 +4,7 @@ import re
 import pytest
 from PIL import Image
 
-from alignment.report import write_report
+from alignment.evaluation.report import write_report
 from rewards.config.strict_yaml import InputError
 
 KEY = "00ff00ff00ff00ff"

@@ -17,7 +17,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from alignment.cli import app
-from alignment.controls import pixels
+from alignment.evaluation.controls import pixels
 from data_builders.build.row_files import schema_of
 from data_builders.row_checks import Check, check_rows, file_faults
 from rewards.config.strict_yaml import InputError

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from alignment.cli import app
 from alignment.distributed.ranks import end_with_the_others
-from alignment.kept_answers import FILE, KeptAnswers
+from alignment.evaluation.kept_answers import FILE, KeptAnswers
 from alignment.models.loading import built_texts
 from alignment.models.tiny import build_tiny
 from alignment.reward_functions.counterparts import write_counterparts

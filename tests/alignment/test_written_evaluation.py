@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alignment.evaluate import evaluate
+from alignment.evaluation.evaluate import evaluate
 from alignment.metrics.intervals import score_answers, summarise
 from alignment.models.loading import load_for_inference
 from alignment.models.tiny import build_tiny

@@ -201,7 +201,7 @@ class Run:
 
     def judge(self, name, rows=None):
         """Greedy answers to held-out rows, and every metric with its interval."""
-        from alignment.evaluate import MAX_NEW_TOKENS, generate_answers, limited, read_rows, written_rows
+        from alignment.evaluation.evaluate import MAX_NEW_TOKENS, generate_answers, limited, read_rows, written_rows
         from alignment.metrics.intervals import score_answers, summarise
         from alignment.models.loading import load_for_inference
 

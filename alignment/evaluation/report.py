@@ -13,11 +13,11 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
-from alignment.dialogue_pages import confusion_tables, dialogues_to_read
+from alignment.evaluation.dialogue_pages import confusion_tables, dialogues_to_read
+from alignment.evaluation.run_comparison import mcnemar_tables
 from alignment.metrics.capability import METRICS as CAPABILITY_METRICS
 from alignment.metrics.capability import capability_tables, rights
 from alignment.metrics.intervals import LOWER_IS_BETTER, MACROS, RATIOS
-from alignment.run_comparison import mcnemar_tables
 from rewards.boxes.coordinate_space import Extent, Units
 from rewards.config.json_lines import read_json, read_json_lines
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from alignment.controls import Row, pixels
 from alignment.distributed.ranks import over_ranks
+from alignment.evaluation.controls import Row, pixels
 from alignment.metrics.intervals import score_answers, summarise
 from alignment.models.generation import generate, like_batches
 from data_builders.rendering.render import report

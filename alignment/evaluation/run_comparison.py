@@ -21,7 +21,7 @@ def compared(before: Path, after: Path, *, num_resamples: int = 1000, seed: int 
 
     Raises: InputError if a folder holds no evaluation, or the two answered other rows.
     """
-    from alignment.evaluate import Evaluation
+    from alignment.evaluation.evaluate import Evaluation
     from alignment.loop import outcomes_of
     from alignment.metrics.intervals import differences, summarise
 

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from alignment.controls import Row, blinded, pixels
 from alignment.distributed.ranks import over_ranks
-from alignment.evaluate import generate_answers
-from alignment.kept_answers import KeptAnswers
+from alignment.evaluation.controls import Row, blinded, pixels
+from alignment.evaluation.evaluate import generate_answers
+from alignment.evaluation.kept_answers import KeptAnswers
 from alignment.metrics.intervals import Metric, Outcome, asked_finding, differences, score_answers, summarise
 from alignment.models.generation import model_inputs
 from data_builders.pairs.lesion_heat import GivenBoxes

@@ -20,20 +20,30 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from alignment.config.recipe import parquet
-from alignment.controls import Answered, Blind, Response, Row, baselines, blinded, controls_for, image_key, pixels
 from alignment.data.box_units import UNIT_COLUMNS, with_units
 from alignment.data.processed_size import ProcessedSizes
 from alignment.data.processor_checks import check_processing
-from alignment.dialogue_evaluation import dialogues_said
 from alignment.distributed.engine import is_main_process
 from alignment.distributed.ranks import of_rank_0, over_ranks
-from alignment.kept_answers import KeptAnswers, check_out, rows_digest, weights_stamp
+from alignment.evaluation.controls import (
+    Answered,
+    Blind,
+    Response,
+    Row,
+    baselines,
+    blinded,
+    controls_for,
+    image_key,
+    pixels,
+)
+from alignment.evaluation.dialogue_answers import dialogues_said
+from alignment.evaluation.kept_answers import KeptAnswers, check_out, rows_digest, weights_stamp
+from alignment.evaluation.report import NUM_PICTURES, write_report
 from alignment.metrics.intervals import Metric, Outcome, final_words, score_answers, summarise
 from alignment.metrics.unjudged import unjudged_rows, why_unjudged
 from alignment.models.generation import generate
 from alignment.provenance.data_summary import data_summary
 from alignment.provenance.lineage import trained_on
-from alignment.report import NUM_PICTURES, write_report
 from data_builders.build.written_rows import UNKNOWN
 from data_builders.digest import sha256
 from data_builders.interruptions import stands
@@ -144,7 +154,7 @@ def evaluate(
     rows = written_rows(truth, box_space, processor)
     probed = limited(rows, limit=probe_limit, seed=seed) if probe else []
     if probe:
-        from alignment.blindness import check_probed
+        from alignment.evaluation.blindness import check_probed
 
         check_probed(probed)
     budget = {**MAX_NEW_TOKENS, **(max_new_tokens or {})}
@@ -183,7 +193,7 @@ def evaluate(
     if is_main_process():
         _write(evaluation, answered, outcomes["clean"], out, rules=rules)
     if probe:
-        from alignment.blindness import blindness
+        from alignment.evaluation.blindness import blindness
 
         with stands(lambda: f"{kept}; the same command goes on."):
             seen = blindness(model, processor, probed, batch_size=batch_size, seed=seed, kept=kept)

@@ -1,0 +1,1 @@
+"""A checkpoint judged on held-out rows."""
