@@ -110,7 +110,7 @@ def train(settings: dict[str, Any], step_done: Step) -> str:
 def ours(settings: dict[str, Any]) -> Any:
     """The trainer of clinalign."""
     from alignment.config.recipe import Recipe
-    from alignment.train import make_trainer
+    from alignment.training.run import make_trainer
 
     trainer: dict[str, Any] = dict(settings["trainer"])
     if settings["kind"] == "dpo":

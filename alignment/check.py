@@ -55,7 +55,7 @@ def check_chain(
     path: Path, overrides: list[str], scale: Scale = Scale(), *, every_pixel: bool = False
 ) -> dict[str, Any]:
     """The figures of each stage that can be read before the chain has run (later ones start from what it makes)."""
-    from alignment.train import read_chain, stage_recipe
+    from alignment.training.run import read_chain, stage_recipe
 
     chain = read_chain(path, overrides)
     return {

@@ -187,7 +187,7 @@ def train(
     """
     from alignment.config.recipe import read_recipe
     from alignment.distributed.ranks import agreed, end_with_the_others
-    from alignment.train import run, run_chain
+    from alignment.training.run import run, run_chain
 
     if agreed(lambda: _is_chain(recipe)):
         folders = run_chain(recipe, overrides or [], fresh=fresh, inexact=inexact)

@@ -178,7 +178,7 @@ def _output_of(recipe: Path, overrides: list[str], *, ranks: int, starts: bool) 
     """
     from alignment.config.recipe import read_recipe
     from alignment.config.trainer_faults import check_config, check_model_name
-    from alignment.train import read_chain, stage_recipe
+    from alignment.training.run import read_chain, stage_recipe
 
     chain = read_chain(recipe, overrides) if "stages" in read_yaml(recipe) else None
     first = stage_recipe(chain, 0, recipe) if chain else read_recipe(recipe, overrides)

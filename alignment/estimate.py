@@ -143,7 +143,7 @@ def measured_rate(recipe: Recipe, tokens_per_row: float, parameters: int) -> flo
     """
     if parameters > SMALL:
         raise InputError(f"--measure: {parameters:,} parameters are not for a trial; measure a real run, give --rate.")
-    from alignment.train import make_trainer
+    from alignment.training.run import make_trainer
 
     with tempfile.TemporaryDirectory() as scratch:
         short = {"max_steps": MEASURED_STEPS, "save_strategy": "no", "disable_tqdm": True}

@@ -28,7 +28,7 @@ from alignment.loop_release import check_release, loop_release
 from alignment.loop_steps import BUILD, RELEASE, Step, base_seed, check_inputs, is_built, step_named, steps_of
 from alignment.metrics.intervals import BY_FINDING, differences, ratios_in, score_answers, summarise
 from alignment.metrics.over_seeds import mean_over_seeds
-from alignment.train import check_stages, refuse_others_in_stages, run, stage_recipe
+from alignment.training.run import check_stages, refuse_others_in_stages, run, stage_recipe
 from data_builders.build.build import build
 from data_builders.build.build_spec import read_spec
 from data_builders.interruptions import stands

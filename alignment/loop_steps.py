@@ -11,7 +11,7 @@ from typing import Any
 
 from alignment.evaluation.kept_answers import is_finished
 from alignment.loop_file import UNTRAINED, Loop
-from alignment.train import has_result, stage_wiring
+from alignment.training.run import has_result, stage_wiring
 from data_builders.build.build_spec import BuildSpec, read_spec
 from rewards.config.json_lines import read_json
 from rewards.config.overrides import with_overrides

@@ -31,8 +31,8 @@ BOXES = (
     "box",
 )
 TESTS = {
-    "alignment/losses.py": ("tests/alignment/test_losses.py",),
-    "alignment/dpo_terms.py": ("tests/alignment/test_dpo_terms.py",),
+    "alignment/training/losses.py": ("tests/alignment/test_losses.py",),
+    "alignment/training/dpo_terms.py": ("tests/alignment/test_dpo_terms.py",),
     "alignment/metrics/intervals.py": (
         "tests/alignment/test_metrics.py",
         "tests/alignment/test_capability_outcomes.py",

@@ -13,7 +13,7 @@ from datasets import Dataset
 from alignment.config.foreign_code import pretrained
 from alignment.config.recipe import Recipe
 from alignment.dialogues.turns import rendered
-from alignment.shared_grpo import undecoded
+from alignment.training.shared_grpo import undecoded
 from data_builders.dialogues.writer import transcript
 from rewards.config.strict_yaml import InputError
 from rewards.dialogues.dialogue import Dialogue, read_dialogue

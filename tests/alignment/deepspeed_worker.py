@@ -11,7 +11,7 @@ from pathlib import Path
 
 from alignment.config.recipe import read_recipe
 from alignment.distributed.engine import leave_process_group
-from alignment.train import make_trainer
+from alignment.training.run import make_trainer
 from tests.alignment.moving_grpo import force_answers, pay_for_letters
 
 

@@ -17,7 +17,7 @@ from alignment.config.recipe import read_recipe
 from alignment.distributed.engine import leave_process_group
 from alignment.distributed.ranks import end_with_the_others
 from alignment.resuming import training as resuming
-from alignment.train import run
+from alignment.training.run import run
 from data_builders.interruptions import Stopped, handled_by, stop
 from rewards.config.strict_yaml import InputError
 

@@ -17,11 +17,11 @@ from alignment.evaluation.blindness import USUAL_NOISE, _mask
 from alignment.evaluation.evaluate import read_rows, written_rows
 from alignment.evaluation.report import _drawing
 from alignment.filters import score_lines
-from alignment.grpo import with_unit_columns
 from alignment.loop import outcomes_of
 from alignment.metrics.intervals import score_answers, summarise
 from alignment.reward_functions.adapter import loaded_reward, trl_rewards
 from alignment.reward_functions.combined import combined_rewards
+from alignment.training.grpo import with_unit_columns
 from data_builders.build.build import build
 from data_builders.build.build_spec import BuildSpec
 from rewards.boxes.coordinate_space import Units, in_written_units

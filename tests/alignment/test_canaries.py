@@ -6,7 +6,7 @@ from alignment.config.recipe import read_recipe
 from alignment.config.reward_sections import CANARY_LIMITS, CanarySection
 from alignment.reward_functions.canaries import Canaries, statistics
 from alignment.reward_functions.combined import combined_rewards
-from alignment.train import run
+from alignment.training.run import run
 from rewards.boxes.coordinate_space import Units
 from rewards.config.strict_yaml import InputError
 

@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from alignment.config.recipe import read_recipe
-from alignment.train import run
+from alignment.training.run import run
 from tests.alignment.conftest import TRAINER
 from tests.alignment.moving_grpo import PAID, SGD, largest_difference, weights_of
 from tests.alignment.resume_worker import Killed
@@ -29,9 +29,9 @@ LIMIT_S = 240
 
 def worker(words, kill_stage, log, env):
     """One rank of ``clinalign WORDS``, killed in the second step of the stage of this name."""
-    from alignment import train
     from alignment.cli import main
     from alignment.resuming import training as resuming
+    from alignment.training import run as train
 
     os.environ.update(env)
     torch.set_num_threads(1)

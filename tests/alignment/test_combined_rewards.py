@@ -2,7 +2,7 @@ import pytest
 
 from alignment.config.recipe import read_recipe
 from alignment.reward_functions.combined import combined_rewards
-from alignment.train import make_trainer, run
+from alignment.training.run import make_trainer, run
 from rewards.combination import advantages, as_table
 from rewards.config.strict_yaml import InputError
 

@@ -15,7 +15,7 @@ from alignment.config.recipe import read_recipe
 from alignment.config.trainer_faults import check_config, check_model_name, told_of_trl
 from alignment.config.trainer_values import OURS, refused_keys, value_faults
 from alignment.loop import run_loop
-from alignment.train import run, run_chain
+from alignment.training.run import run, run_chain
 from rewards.config.strict_yaml import InputError
 
 without_vllm = pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vLLM is installed")

@@ -14,7 +14,7 @@ from alignment.config.recipe import RewardEntry, read_recipe
 from alignment.filters import score_lines
 from alignment.reward_functions.adapter import TrlBatchReward, trl_rewards
 from alignment.reward_functions.counterparts import pool_tournament, weights_version, write_counterparts
-from alignment.train import run
+from alignment.training.run import run
 from data_builders.locks import only_one
 from rewards.config.strict_yaml import InputError
 from rewards.llm.reply_cache import ReplyCache

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from alignment.config.recipe import read_recipe
-from alignment.train import run
+from alignment.training.run import run
 from rewards.config.strict_yaml import InputError
 from tests.alignment.moving_grpo import PAID, SGD, assert_moved_alike, weights_of
 

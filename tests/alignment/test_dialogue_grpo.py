@@ -13,7 +13,7 @@ import yaml
 from alignment.config.recipe import read_recipe
 from alignment.dialogues.checks import dialogues_that_fit
 from alignment.dialogues.rollout import CLINICIAN
-from alignment.train import make_trainer, run
+from alignment.training.run import make_trainer, run
 from rewards.config.strict_yaml import InputError
 from rewards.dialogues.dialogue import read_dialogue
 

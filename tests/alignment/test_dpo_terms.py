@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignment.dpo_terms import (
+from alignment.training.dpo_terms import (
     anchor_loss,
     changed_tokens,
     graded_loss,
@@ -16,7 +16,7 @@ from alignment.dpo_terms import (
     token_kl,
     token_kl_margin,
 )
-from alignment.losses import weighted_dpo_loss
+from alignment.training.losses import weighted_dpo_loss
 
 LN2 = math.log(2)
 

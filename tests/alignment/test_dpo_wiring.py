@@ -8,10 +8,10 @@ import yaml
 from datasets import Dataset
 
 from alignment.config.recipe import parquet, read_recipe
-from alignment.dpo_terms import changed_tokens, token_kl
-from alignment.losses import weighted_dpo_loss
 from alignment.shared_prefix.layout import answer_outputs
-from alignment.train import make_trainer, run
+from alignment.training.dpo_terms import changed_tokens, token_kl
+from alignment.training.losses import weighted_dpo_loss
+from alignment.training.run import make_trainer, run
 from rewards.config.strict_yaml import InputError
 
 pytestmark = pytest.mark.filterwarnings("default")  # third-party deprecations of trl and accelerate
@@ -180,7 +180,7 @@ def _all_logits(model, batch):
 
 
 def test_a_truncated_answer_is_cut_by_the_same_rule_on_both_sides_and_flagged(trainer, rows):
-    from alignment.dpo import PreferenceCollator
+    from alignment.training.dpo import PreferenceCollator
 
     whole = trainer.data_collator(rows[:1])
     prompt = int((whole["segments"] == 0).sum())
@@ -269,7 +269,7 @@ def test_rows_without_look_alikes_have_no_symmetric_term(trainer, rows):
 
 
 def test_spans_and_truncation_are_marked_beside_look_alikes(trainer, rows, look_alike):
-    from alignment.dpo import PreferenceCollator
+    from alignment.training.dpo import PreferenceCollator
 
     processor = trainer.data_collator.processor
     collator = PreferenceCollator(processor, max_length=10_000, mark_changed=True, mirror=True)
@@ -301,7 +301,7 @@ def test_a_run_with_the_symmetric_term_trains_on_pairs_of_look_alikes(data, star
 
 
 def test_the_symmetric_term_and_a_reference_computed_beforehand_exclude_each_other(trainer):
-    from alignment.dpo import _precomputes
+    from alignment.training.dpo import _precomputes
 
     before = trainer.weighting
     trainer.weighting = before.model_copy(update={"consistency": 1.0})

@@ -14,7 +14,7 @@ from alignment.models.generation import unsampled_tokens
 from alignment.models.loading import built_texts, load_processor
 from alignment.models.tiny import build_tiny
 from alignment.reward_functions.combined import combined_rewards
-from alignment.train import make_trainer
+from alignment.training.run import make_trainer
 from tests.alignment.moving_grpo import PAID, SGD, assert_moved_alike, weights_of
 
 pytestmark = pytest.mark.filterwarnings("default")  # third-party deprecations of trl and accelerate

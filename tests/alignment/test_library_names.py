@@ -10,7 +10,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 from alignment.config.faults import config_class, trainer_faults
 from alignment.config.library_names import cache_in, cache_name, installed_keys, recomputes_activations
 from alignment.config.recipe import read_recipe
-from alignment.train import trainer_arguments
+from alignment.training.run import trainer_arguments
 from tests.alignment.tiny_families import build, recompute
 
 

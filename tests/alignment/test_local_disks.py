@@ -10,7 +10,7 @@ import yaml
 
 from alignment.config.recipe import read_recipe
 from alignment.distributed import shared_folder
-from alignment.train import run
+from alignment.training.run import run
 from tests.alignment.moving_grpo import largest_difference, weights_of
 from tests.alignment.test_ranks import exit_codes, launcher, rank
 from tests.alignment.test_resume_after_kill import SERVER, recipe_of, start

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignment.losses import preference_margin, weighted_dpo_loss, weighted_mean
+from alignment.training.losses import preference_margin, weighted_dpo_loss, weighted_mean
 
 CHOSEN = torch.tensor([-12.0, -5.0, -30.0], dtype=torch.float64)
 REJECTED = torch.tensor([-20.0, -4.0, -30.0], dtype=torch.float64)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from datasets import Dataset
 
-from alignment.mixed_batches import dummy_image, run_vision_always
 from alignment.shared_prefix.layout import PROVEN
+from alignment.training.mixed_batches import dummy_image, run_vision_always
 from tests.alignment.moving_grpo import PAID, SGD, assert_moved_alike, weights_of
 from tests.alignment.test_deepspeed import ROOT, assert_trained_alike, launched, start
 from tests.alignment.tiny_families import PIXELS, build, prompt_inputs, rows

@@ -18,7 +18,7 @@ import torch
 from alignment.config.recipe import read_recipe
 from alignment.resuming.checkpoints import MANIFEST, fault, seal
 from alignment.resuming.plain_pickles import FORBIDDEN, FORCED, PlainPickles
-from alignment.train import run
+from alignment.training.run import run
 from rewards.config.strict_yaml import InputError
 
 ROOT = Path(__file__).parents[2]

@@ -19,7 +19,7 @@ from alignment.reward_evaluation import (
     pair_table,
     resampled,
 )
-from alignment.train import run
+from alignment.training.run import run
 from data_builders.schema import assistant_turn as turn
 from rewards.config.strict_yaml import InputError
 from rewards.loading import load_reward

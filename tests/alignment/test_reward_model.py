@@ -11,9 +11,9 @@ from alignment.config.recipe import read_recipe
 from alignment.models.loading import load_for_inference
 from alignment.models.reward_model import answer_ends, answer_scores, load_reward_model, reward_model_on, scores_of
 from alignment.reward_functions.adapter import TrlBatchReward
-from alignment.reward_training import RewardCollator, preference_loss
 from alignment.shared_prefix.prompt_groups import collated, group
-from alignment.train import make_trainer, run
+from alignment.training.reward_training import RewardCollator, preference_loss
+from alignment.training.run import make_trainer, run
 from data_builders.schema import message_text
 from rewards.config.strict_yaml import InputError
 from rewards.loading import load_reward

@@ -12,7 +12,7 @@ from alignment.config.recipe import read_recipe
 from alignment.models.loading import built_texts
 from alignment.models.reward_model import load_reward_model, scores_of
 from alignment.models.tiny import build_tiny
-from alignment.train import run
+from alignment.training.run import run
 from tests.alignment.test_deepspeed import ROOT, STEPS, launched, recipe_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]

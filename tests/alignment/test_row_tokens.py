@@ -11,7 +11,7 @@ from alignment.models.loading import built_texts, load_processor
 from alignment.models.tiny import build_tiny
 from alignment.shared_prefix.prompt_groups import collated, group
 from alignment.shared_prefix.reference_cache import cache_folder
-from alignment.train import make_trainer
+from alignment.training.run import make_trainer
 
 pytestmark = pytest.mark.filterwarnings("default")
 

@@ -12,8 +12,8 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from alignment.config.recipe import read_recipe
 from alignment.resuming.soak import TIMED
-from alignment.run_log import GrowingLog
-from alignment.train import run
+from alignment.training.run import run
+from alignment.training.run_log import GrowingLog
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.filterwarnings("default")  # third-party deprecations of trl and accelerate

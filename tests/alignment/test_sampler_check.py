@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from alignment.config.recipe import read_recipe
 from alignment.models.loading import built_texts, limit_pixels, load_model, load_processor
 from alignment.models.tiny import build_tiny
-from alignment.sampler_check import FirstToken, check_sampler, one_pixel_budget, vllm_pixels
-from alignment.train import make_trainer
+from alignment.training.run import make_trainer
+from alignment.training.sampler_check import FirstToken, check_sampler, one_pixel_budget, vllm_pixels
 from rewards.config.strict_yaml import InputError
 
 pytestmark = pytest.mark.filterwarnings("default")

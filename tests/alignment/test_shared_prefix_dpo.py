@@ -9,11 +9,11 @@ from trl import DPOConfig, DPOTrainer
 
 from alignment.config.library_names import installed_keys
 from alignment.config.recipe import parquet, read_recipe
-from alignment.dpo import PreferenceCollator, preference_groups
 from alignment.models.loading import load_for_inference, load_processor
 from alignment.shared_prefix.prompt_groups import answer_logprobs
 from alignment.shared_prefix.reference_cache import cache_folder, read_references, reference_file, row_key
-from alignment.train import make_trainer, run
+from alignment.training.dpo import PreferenceCollator, preference_groups
+from alignment.training.run import make_trainer, run
 from rewards.config.strict_yaml import InputError
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -164,7 +164,7 @@ def test_another_number_of_rejected_images_is_refused(recipe, start):
 @pytest.mark.slow
 def test_a_second_run_computes_no_reference(recipe, caplog, monkeypatch):
     first = losses(recipe("first", trainer={"precompute_ref_log_probs": True}))
-    monkeypatch.setattr("alignment.dpo.WeightedDPOTrainer.reference_token_logps", None)
+    monkeypatch.setattr("alignment.training.dpo.WeightedDPOTrainer.reference_token_logps", None)
     assert losses(recipe("second", trainer={"precompute_ref_log_probs": True})) == first
 
 

@@ -10,10 +10,10 @@ from datasets import Dataset
 from alignment.config.recipe import parquet, read_recipe
 from alignment.models.loading import built_texts, load_model, load_processor
 from alignment.models.tiny import build_tiny
-from alignment.shared_grpo import ProcessedOnce, decoded_once, undecoded
 from alignment.shared_prefix.image_rows import IMAGE_FIELDS, by_row, joined, same_rows
 from alignment.shared_prefix.prefill import shared_prefill
-from alignment.train import make_trainer
+from alignment.training.run import make_trainer
+from alignment.training.shared_grpo import ProcessedOnce, decoded_once, undecoded
 from tests.alignment.moving_grpo import assert_moved_alike, weights_of
 
 pytestmark = pytest.mark.filterwarnings("default")

@@ -14,7 +14,7 @@ import yaml
 from alignment.config.recipe import read_recipe
 from alignment.resuming import training as resuming
 from alignment.resuming.checkpoints import last_whole
-from alignment.train import run
+from alignment.training.run import run
 from data_builders.interruptions import Stopped, handled_by, is_of_a_full_disk, stands, stop
 from data_builders.locks import only_one
 from data_builders.output_folders import new_folder, unfinished

@@ -12,7 +12,7 @@ import pytest
 from alignment.config.recipe import read_recipe
 from alignment.models.loading import built_texts
 from alignment.models.tiny import build_tiny
-from alignment.train import make_trainer, run
+from alignment.training.run import make_trainer, run
 from tests.alignment.moving_grpo import PAID, pay_for_letters
 
 GOLDEN = Path(__file__).with_name("golden")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from alignment.config.recipe import read_recipe
-from alignment.train import run
+from alignment.training.run import run
 
 RUNS = {
     "dpo": (

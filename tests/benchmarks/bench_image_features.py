@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from alignment.config.recipe import read_recipe
-from alignment.train import run
+from alignment.training.run import run
 from data_builders.build.build import build
 from data_builders.build.build_spec import read_spec
 

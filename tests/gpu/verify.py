@@ -213,7 +213,15 @@ def imports(part):
 
     if part == "draw":
         return
-    for name in ("torch", "peft", "trl", "alignment.train", "alignment.grpo", "alignment.dpo", "alignment.sft"):
+    for name in (
+        "torch",
+        "peft",
+        "trl",
+        "alignment.training.run",
+        "alignment.training.grpo",
+        "alignment.training.dpo",
+        "alignment.training.sft",
+    ):
         importlib.import_module(name)
 
 

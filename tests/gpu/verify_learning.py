@@ -126,7 +126,7 @@ class Run:
 
     def train(self, recipe, seconds):
         """One stage for so long; the figures of its first and last log."""
-        from alignment.train import make_trainer
+        from alignment.training.run import make_trainer
 
         folder = self.folder / recipe.method
         trainer = make_trainer(recipe, folder)

@@ -388,7 +388,7 @@ def ours(bench, cell, data, file):
     from alignment.models.loading import freeze, lora_config
     from alignment.models.module_settings import set_modules
     from alignment.resuming.training import note_rows
-    from alignment.train import _maker, trainer_arguments
+    from alignment.training.run import _maker, trainer_arguments
 
     folder = bench.folder / "run"
     recipe = Recipe.model_validate(recipe_of(bench, cell, folder, file))

@@ -10,7 +10,7 @@ from alignment.config.faults import config_class, trainer_faults
 from alignment.config.library_names import installed_keys
 from alignment.config.recipe import Recipe
 from alignment.loop_file import read_loop
-from alignment.train import read_chain
+from alignment.training.run import read_chain
 from data_builders.build.build_spec import read_spec
 from rewards.config.strict_yaml import read_yaml, validated
 from rewards.loading import load_reward

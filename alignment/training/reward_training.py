@@ -17,13 +17,13 @@ from trl import RewardConfig, RewardTrainer
 from alignment.config.foreign_code import SAFE
 from alignment.config.recipe import Recipe, Weighting
 from alignment.config.trainer_faults import made_config
-from alignment.dpo import PreferenceCollator
-from alignment.losses import weighted_mean
-from alignment.mixed_batches import dummy_image, run_vision_always
 from alignment.models.loading import load_model
 from alignment.models.reward_model import HEAD, answer_scores, reward_model_on, shares_prompt
 from alignment.resuming.training import Resumable
 from alignment.shared_prefix.layout import Batch, tokens_computed
+from alignment.training.dpo import PreferenceCollator
+from alignment.training.losses import weighted_mean
+from alignment.training.mixed_batches import dummy_image, run_vision_always
 from rewards.config.strict_yaml import InputError
 
 COLUMNS = ("id", "images", "rejected_images", "prompt", "chosen", "rejected", "weight", "margin")

@@ -18,10 +18,10 @@ from alignment.data.box_units import card_grid
 from alignment.data.processed_size import ProcessedSizes
 from alignment.dialogues.checks import dialogues_that_fit, max_context
 from alignment.dialogues.grpo import DialogueTrainer
-from alignment.mixed_batches import dummy_image, run_vision_always
 from alignment.models.generation import unsampled_tokens
 from alignment.reward_functions.combined import combined_rewards
-from alignment.shared_grpo import SharedPrefixGRPOTrainer, undecoded
+from alignment.training.mixed_batches import dummy_image, run_vision_always
+from alignment.training.shared_grpo import SharedPrefixGRPOTrainer, undecoded
 
 logger = logging.getLogger(__name__)
 DEFAULTS: dict[str, Any] = {"log_multimodal": False, "log_completions": False}

@@ -332,7 +332,7 @@ def _train(recipe: Recipe, folder: Path, *, inexact: bool = False) -> None:
     from alignment.resuming.finite import check_weights
     from alignment.resuming.rank_layout import begun_with, on_ranks
     from alignment.resuming.training import train_from_last_checkpoint
-    from alignment.run_log import GrowingLog
+    from alignment.training.run_log import GrowingLog
 
     (begun, *_) = from_all(begun_with(folder / "checkpoints"))
     trainer = make_trainer(agreed(lambda: on_ranks(recipe, begun, num_ranks())), folder)
@@ -410,13 +410,13 @@ def make_trainer(recipe: Recipe, folder: Path) -> Any:
 
 def _maker(method: str) -> Any:
     if method == "sft":
-        from alignment.sft import sft_trainer as maker
+        from alignment.training.sft import sft_trainer as maker
     elif method == "dpo":
-        from alignment.dpo import dpo_trainer as maker
+        from alignment.training.dpo import dpo_trainer as maker
     elif method == "reward_model":
-        from alignment.reward_training import reward_trainer as maker
+        from alignment.training.reward_training import reward_trainer as maker
     else:
-        from alignment.grpo import grpo_trainer as maker
+        from alignment.training.grpo import grpo_trainer as maker
     return maker
 
 

@@ -19,7 +19,6 @@ from trl import GRPOTrainer
 from trl.trainer.utils import pad, split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
 
 from alignment.resuming.training import ResumableGenerations
-from alignment.sampler_check import FirstToken, check_sampler, one_pixel_budget, vllm_pixels
 from alignment.shared_prefix.image_rows import IMAGE_FIELDS, Fields, by_row, joined, same_rows
 from alignment.shared_prefix.layout import (
     TOKEN_FIELDS,
@@ -34,6 +33,7 @@ from alignment.shared_prefix.layout import (
     tokens_computed,
 )
 from alignment.shared_prefix.prefill import shared_prefill
+from alignment.training.sampler_check import FirstToken, check_sampler, one_pixel_budget, vllm_pixels
 
 CHECKED_ROWS = 8
 ORDERLESS_LOSSES = ("grpo", "dr_grpo", "dapo")

@@ -11,7 +11,7 @@ from difflib import SequenceMatcher
 import torch
 import torch.nn.functional as F
 
-from alignment.losses import Reduction, weighted_dpo_loss, weighted_mean
+from alignment.training.losses import Reduction, weighted_dpo_loss, weighted_mean
 
 
 def span_logps(

@@ -15,8 +15,8 @@ from alignment.config.recipe import Recipe
 from alignment.config.trainer_faults import made_config
 from alignment.data.curriculum_sampler import recipe_order
 from alignment.dialogues.sft import DialogueCollator
-from alignment.mixed_batches import dummy_image, run_vision_always
 from alignment.resuming.training import Resumable
+from alignment.training.mixed_batches import dummy_image, run_vision_always
 
 
 class CountingSFTTrainer(Resumable, SFTTrainer):

@@ -26,9 +26,6 @@ from trl.trainer.utils import use_adapter
 
 from alignment.config.recipe import Recipe, Weighting
 from alignment.config.trainer_faults import made_config
-from alignment.dpo_terms import anchor_loss, changed_tokens, span_logps, symmetric_loss, token_kl, token_kl_margin
-from alignment.losses import preference_margin, weighted_dpo_loss
-from alignment.mixed_batches import dummy_image, run_vision_always
 from alignment.resuming.training import Resumable
 from alignment.reward_functions.combined import gathered, process_index
 from alignment.shared_prefix.layout import (
@@ -43,6 +40,16 @@ from alignment.shared_prefix.layout import (
 )
 from alignment.shared_prefix.prompt_groups import Group, collated, group
 from alignment.shared_prefix.reference_cache import Logps, read_references, reference_file, row_key, write_references
+from alignment.training.dpo_terms import (
+    anchor_loss,
+    changed_tokens,
+    span_logps,
+    symmetric_loss,
+    token_kl,
+    token_kl_margin,
+)
+from alignment.training.losses import preference_margin, weighted_dpo_loss
+from alignment.training.mixed_batches import dummy_image, run_vision_always
 from data_builders.schema import message_text
 from rewards.config.strict_yaml import InputError
 

@@ -1,0 +1,1 @@
+"""The methods, and a run of one."""
