@@ -152,8 +152,8 @@ def check(
 
     Example: clinalign check recipes/sft/phantom_chest.yaml --gpus 2 --measure
     """
-    from alignment.check import Scale, check_chain, check_recipe
     from alignment.config.compatibility import table
+    from alignment.planning.check import Scale, check_chain, check_recipe
 
     if compatibility:
         Console().print(table(), highlight=False, markup=False, soft_wrap=True)

@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 from rewards.config.strict_yaml import InputError, nearest, read_yaml
 
 if TYPE_CHECKING:
-    from alignment.launch import Asked, Command, Place, Run
+    from alignment.planning.launch import Asked, Command, Place, Run
 
 
 OTHER_COMMANDS = ("eval", "counterparts")
@@ -53,7 +53,7 @@ def launch(
 
     Example: clinalign launch recipes/sft/phantom_chest.yaml --gpus 2 --cpu trainer.max_steps=10
     """
-    from alignment.launch import Asked, Place
+    from alignment.planning.launch import Asked, Place
 
     if by not in ("torchrun", "accelerate"):
         raise InputError(f"launch: no launcher '{by}'. Known: torchrun, accelerate.")
@@ -90,8 +90,8 @@ class _How:
 
     def start(self, run: "Run | Command", script: Path) -> None:
         """Starts or submits it, or prints how; ``script``: where the batch script goes."""
-        from alignment.launch import launch as started
-        from alignment.launch import sbatch_script, shell_line, submit
+        from alignment.planning.launch import launch as started
+        from alignment.planning.launch import sbatch_script, shell_line, submit
 
         if self.dry_run:
             shown = sbatch_script(run, self.place, self.asked) if self.asked else shell_line(run, self.place) + "\n"
@@ -104,7 +104,7 @@ class _How:
 
 def _launch_recipe(ctx: typer.Context, words: list[str], how: _How) -> None:
     """A recipe or chain; each is one job under Slurm."""
-    from alignment.launch import Run
+    from alignment.planning.launch import Run
 
     _options(ctx, "train", words)
     recipe, overrides = Path(words[0]), [word for word in words[1:] if not word.startswith("-")]
@@ -116,9 +116,9 @@ def _launch_recipe(ctx: typer.Context, words: list[str], how: _How) -> None:
 
 def _launch_loop(ctx: typer.Context, words: list[str], how: _How) -> None:
     """A loop: in one go, its steps over ranks; under Slurm a job for each step."""
-    from alignment.launch import Command
     from alignment.loop_file import read_loop
     from alignment.loop_jobs import jobs_of, printed, submit_jobs
+    from alignment.planning.launch import Command
 
     how.refuse_flags("a loop", ("--fresh",))
     if given := [word for word in words[1:] if "=" in word and not word.startswith("-")]:
@@ -137,7 +137,7 @@ def _launch_loop(ctx: typer.Context, words: list[str], how: _How) -> None:
 def _launch_command(ctx: typer.Context, words: list[str], how: _How) -> None:
     """``eval`` or ``counterparts``, whose batch script goes beside what it writes."""
     from alignment.evaluation.kept_answers import evaluation_folder
-    from alignment.launch import Command
+    from alignment.planning.launch import Command
 
     how.refuse_flags(words[0])
     options = _options(ctx, words[0], words[1:])
@@ -200,7 +200,9 @@ def show_memory(result: dict[str, Any]) -> None:
     from rich.table import Table
 
     settings = result["memory_gb_per_rank"]
-    table = Table(title="GB of one rank at the peak of an update (alignment/memory.py, activations.py)", caption=COVERS)
+    table = Table(
+        title="GB of one rank at the peak of an update (alignment/planning/memory.py, activations.py)", caption=COVERS
+    )
     table.add_column("DeepSpeed")
     for name in next(iter(settings.values())):
         table.add_column(name, justify="right")

@@ -13,8 +13,8 @@ import torch
 from typer.testing import CliRunner
 
 from alignment.cli import app
-from alignment.launch import Asked, Command, Place, Run, launch, line, sbatch_script, shell_line, submit
 from alignment.models.loading import load_model
+from alignment.planning.launch import Asked, Command, Place, Run, launch, line, sbatch_script, shell_line, submit
 from rewards.config.strict_yaml import InputError
 from tests.alignment.test_deepspeed import ROOT
 
@@ -195,7 +195,7 @@ def refused(*words):
     ],
 )
 def test_a_misspelt_option_is_one_error_before_anything_starts(words, told, write_recipe, monkeypatch):
-    monkeypatch.setattr("alignment.launch.launch", lambda *_: pytest.fail("started"))
+    monkeypatch.setattr("alignment.planning.launch.launch", lambda *_: pytest.fail("started"))
     recipe = write_recipe()
     assert told in refused(*(recipe if word == "RECIPE" else word for word in words))
 

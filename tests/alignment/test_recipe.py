@@ -1,7 +1,7 @@
 import pytest
 
-from alignment.check import weight_figures
 from alignment.config.recipe import kept_places, read_recipe
+from alignment.planning.check import weight_figures
 from rewards.config.strict_yaml import InputError
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from alignment.check import check_recipe
 from alignment.config.faults import unpaid_warning
 from alignment.config.recipe import Recipe, read_recipe
+from alignment.planning.check import check_recipe
 from alignment.reward_functions.adapter import AwaitedReward, TrlBatchReward, TrlReward
 from alignment.reward_functions.combined import gated_rewards
 from data_builders.grounding.grounding import TASKS as GROUNDING

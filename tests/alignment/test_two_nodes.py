@@ -9,7 +9,7 @@ import time
 import psutil
 import pytest
 
-from alignment.launch import Place, Run, environment, line
+from alignment.planning.launch import Place, Run, environment, line
 from alignment.resuming.checkpoints import MANIFEST
 from tests.alignment.test_resume_after_kill import (
     ROOT,

@@ -531,8 +531,8 @@ class Estimates:
     def of(self, figure):
         """Gigabytes by part, and the batch; rows of a cell are equally long, so that repeated ones need no mask."""
         from alignment.config.recipe import Recipe
-        from alignment.estimate import Row, batch_of, memory_table
-        from alignment.meta_model import meta_model
+        from alignment.planning.estimate import Row, batch_of, memory_table
+        from alignment.planning.meta_model import meta_model
         from alignment.shared_prefix.layout import base_model
 
         cell = self.known[figure["cell"]]

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from alignment.activations import Batch, Shape, Stack
 from alignment.config.foreign_code import NotLoaded, pretrained
 from alignment.config.recipe import Recipe
 from alignment.config.trainer_faults import told_of_trl
+from alignment.planning.activations import Batch, Shape, Stack
 from rewards.config.strict_yaml import InputError
 
 PARTS = ("language", "vision")

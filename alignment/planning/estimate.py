@@ -7,11 +7,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from alignment.activations import WORKSPACE, Batch, activation_bytes
 from alignment.config.compatibility import zero_settings
 from alignment.config.recipe import Recipe
-from alignment.memory import SETTINGS, Load, Memory, Zero, per_rank
-from alignment.meta_model import Counts, counts_of, patch_bytes, patches_per_token, stacks_of, trains_projector
+from alignment.planning.activations import WORKSPACE, Batch, activation_bytes
+from alignment.planning.memory import SETTINGS, Load, Memory, Zero, per_rank
+from alignment.planning.meta_model import Counts, counts_of, patch_bytes, patches_per_token, stacks_of, trains_projector
 from rewards.config.strict_yaml import InputError
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 2}

@@ -13,8 +13,8 @@ from typing import Any
 
 from alignment.config.recipe import Recipe, kept_places, parquet, read_recipe
 from alignment.config.trainer_faults import check_config
-from alignment.estimate import Row, batch_of, measured_rate, memory_table, time_table, trained_tokens_per_row
-from alignment.meta_model import counts_of, meta_model
+from alignment.planning.estimate import Row, batch_of, measured_rate, memory_table, time_table, trained_tokens_per_row
+from alignment.planning.meta_model import counts_of, meta_model
 from data_builders.row_checks import Check, check_rows
 from rewards.config.strict_yaml import InputError
 

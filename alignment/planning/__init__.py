@@ -1,0 +1,1 @@
+"""What is known before a run: faults, time, memory, the launch."""
