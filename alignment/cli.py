@@ -365,8 +365,8 @@ def bench(
     """
     import tempfile
 
-    from alignment.bench import METHODS, Shape, table
-    from alignment.bench import bench as run_bench
+    from alignment.bench.side_by_side import METHODS, Shape, table
+    from alignment.bench.side_by_side import bench as run_bench
 
     if kind not in METHODS:
         raise InputError(f"bench: no kind '{kind}'; there are {', '.join(METHODS)}.")

@@ -8,8 +8,8 @@ import pytest
 from datasets import Dataset
 from safetensors.numpy import save_file
 
-from alignment.bench import Shape, bench, prepared, table, theoretical_ratios
-from alignment.bench_differences import weights_compared
+from alignment.bench.differences import weights_compared
+from alignment.bench.side_by_side import Shape, bench, prepared, table, theoretical_ratios
 from alignment.models.loading import load_processor
 from alignment.shared_prefix.prompt_groups import collated, group
 from rewards.config.strict_yaml import InputError
@@ -102,6 +102,6 @@ def test_weights_are_compared_beside_how_far_they_have_moved(tmp_path):
 @pytest.mark.slow
 def test_a_peak_is_the_process_s_own_and_not_that_of_a_larger_one_that_started_it():
     ballast = np.ones((800, 2**17))  # 800 MiB, more than the libraries take
-    code = "from alignment.bench_worker import peak_mib; print(peak_mib())"
+    code = "from alignment.bench.worker import peak_mib; print(peak_mib())"
     peak = float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
     assert 0 < peak < ballast.nbytes / 2**20

@@ -74,7 +74,7 @@ def shapes(size: Scale) -> list[Shape]:
 
 def tokenizer() -> Any:
     """A small one, with the special tokens of Qwen-VL."""
-    from alignment.bench import WORDS
+    from alignment.bench.side_by_side import WORDS
     from alignment.models.tiny import train_tokenizer
 
     return train_tokenizer([" ".join(WORDS), QUESTION], family="qwen3_vl", vocab_size=512)
@@ -148,7 +148,7 @@ def row(k: int, shape: Shape, processor: Any) -> dict[str, Any]:
 
 
 def _answer(rng: np.random.Generator, tokens: int, processor: Any) -> list[dict[str, Any]]:
-    from alignment.bench import WORDS
+    from alignment.bench.side_by_side import WORDS
 
     ids = processor.tokenizer(" ".join(rng.choice(WORDS, size=tokens)))["input_ids"][: max(1, tokens - 2)]
     return [{"role": "assistant", "content": [{"type": "text", "text": processor.tokenizer.decode(ids)}]}]

@@ -140,7 +140,7 @@ class Bench:
 
     def measure(self, cell):
         """Makes the trainer, lets it take its updates, and takes model and hooks back."""
-        from alignment.bench_worker import peak_mib
+        from alignment.bench.worker import peak_mib
         from alignment.models.tower_attention import use_one_call
 
         rows = [row(k, cell.shape, self.processor) for k in range(cell.shape.prompts)]
@@ -169,7 +169,7 @@ class Bench:
 
     def dataset(self, rows, file, cell):
         """The rows as Parquet, read as the project reads them."""
-        from alignment.bench import _written
+        from alignment.bench.side_by_side import _written
         from alignment.data.row_cache import ROWS, stored_rows
 
         if not file.is_file():

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from alignment.bench_differences import REACHED, differences, weights_compared
+from alignment.bench.differences import REACHED, differences, weights_compared
 from rewards.config.strict_yaml import InputError
 
 Kind = Literal["dpo", "grpo", "reward", "build"]
@@ -109,7 +109,7 @@ class Worker:
     def __enter__(self) -> "Worker":
         told, self._tell = os.pipe()
         hear, says = os.pipe()
-        command = [sys.executable, "-m", "alignment.bench_worker", str(self.folder / "settings.json")]
+        command = [sys.executable, "-m", "alignment.bench.worker", str(self.folder / "settings.json")]
         env = {**os.environ, "CLINALIGN_CACHE": str(self.folder / "cache")}
         self._log = (self.folder / "log.txt").open("w", encoding="utf-8")
         self._process = subprocess.Popen(
