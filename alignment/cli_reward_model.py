@@ -27,7 +27,7 @@ def eval_reward_model(
 
     Example: clinalign eval-reward-model runs/rm data/phantom_rewards/preference/test
     """
-    from alignment.reward_evaluation import evaluate_reward_models
+    from alignment.reward_models.evaluation import evaluate_reward_models
     from rewards.config.strict_yaml import InputError
 
     if out and also:

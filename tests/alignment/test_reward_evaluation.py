@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from alignment.cli import app
 from alignment.config.recipe import read_recipe
 from alignment.metrics.over_seeds import figures_over_seeds, mean_over_seeds
-from alignment.reward_evaluation import (
+from alignment.reward_models.evaluation import (
     ScoredPairs,
     _prompt_rows,
     best_of_curve,
@@ -119,7 +119,7 @@ def test_what_cannot_be_measured_on_these_pairs_is_named(monkeypatch):
         "chosen": turn(RIGHT),
         "rejected": turn(WRONG),
     }
-    monkeypatch.setattr("alignment.reward_evaluation.scored_pairs", lambda *_, **__: scored([1, 2], [0, 0]))
+    monkeypatch.setattr("alignment.reward_models.evaluation.scored_pairs", lambda *_, **__: scored([1, 2], [0, 0]))
     table, _ = pair_table(None, None, [row, {**row, "patient": "q"}], num_resamples=5)
     assert not_measured(table) == ["another image: no two pairs with one image on both sides have different facts"]
     assert not_measured({**table, "another image": table["all pairs"]}) == []
@@ -192,7 +192,7 @@ def with_noised(data, tmp_path):
 
 
 def test_wrong_input_gets_one_sentence(data, tmp_path):
-    from alignment.reward_evaluation import evaluate_reward_models, pair_rows
+    from alignment.reward_models.evaluation import evaluate_reward_models, pair_rows
 
     with pytest.raises(InputError, match="both --prompts and --policy"):
         evaluate_reward_models({"x": tmp_path}, "y", policy="z")

@@ -13,7 +13,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from alignment.evaluation.controls import pixels
-from alignment.reward_evaluation import Curve, Figure, Pairs, ScoredPairs
+from alignment.reward_models.evaluation import Curve, Figure, Pairs, ScoredPairs
 from data_builders.schema import message_text
 
 NUM_PICTURES = 6

@@ -334,7 +334,7 @@ def _evaluated(
     run: str, out: Path, data: str, rows: list[Row], candidates: Callable[[], Candidates] | None, seed: int
 ) -> dict[str, Any]:
     from alignment.models.reward_model import load_reward_model
-    from alignment.reward_evaluation_page import write_page
+    from alignment.reward_models.page import write_page
 
     model, processor = load_reward_model(run)
     table, scored = pair_table(model, processor, rows, seed=seed)
