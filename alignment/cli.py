@@ -273,10 +273,10 @@ def release(
     as_json: JsonFlag = False,
 ) -> None:
     """Release a run: merged weights, processor, model card, evaluation, and a manifest with SHA-256 of every file."""
-    from alignment.releasable import judged_run
+    from alignment.release.releasable import judged_run
 
     judged_run(run, out)  # before the libraries of models, which take their time to load
-    from alignment.release import release as release_run
+    from alignment.release.release import release as release_run
 
     say({"released": str(release_run(run, out, not_names=not_a_name or ()))}, as_json)
 

@@ -17,7 +17,7 @@ def verify(folder: Annotated[Path, typer.Argument(help="a released folder")], as
 
     Example: clinalign verify released/phantom_chest
     """
-    from alignment.manifest import faults_of
+    from alignment.release.manifest import faults_of
 
     faults = faults_of(folder)
     if as_json:

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from alignment.manifest import MANIFEST, faults_of
+from alignment.release.manifest import MANIFEST, faults_of
 from data_builders.digest import sha256
 from rewards.config.json_lines import read_json
 from rewards.config.strict_yaml import InputError
@@ -45,7 +45,7 @@ def loop_release(output: str, run: Path, *, fresh: bool) -> Path:
     """
     out = release_folder(output)
     if fresh or not _is_of(out, run):
-        from alignment.release import release
+        from alignment.release.release import release
 
         check_release(output, run, fresh=fresh)
         release(run, out, replace=True)

@@ -18,11 +18,11 @@ from alignment.evaluation.evaluate import Evaluation
 from alignment.evaluation.operating_points import read_points
 from alignment.evaluation.report import write_report
 from alignment.loop_figures import figures
-from alignment.manifest import verify
 from alignment.models.model_files import check_model_files
 from alignment.models.reward_model import reward_model_folder
 from alignment.provenance.data_summary import data_card
 from alignment.provenance.lineage import run_records
+from alignment.release.manifest import verify
 from alignment.resuming.checkpoints import MANIFEST as SEAL
 from alignment.resuming.checkpoints import fault
 from alignment.resuming.ledger import proof

@@ -15,7 +15,7 @@ from xml.sax.saxutils import escape
 import pytest
 from PIL import Image
 
-from alignment.released_model import without_comments
+from alignment.release.released_model import without_comments
 from data_builders.build.build_spec import read_spec
 from data_builders.build.gallery import marked
 from data_builders.curriculum.checks import agreed, opinion

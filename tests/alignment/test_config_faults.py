@@ -356,7 +356,7 @@ def test_a_model_of_which_nothing_is_trained_is_told(write_recipe, tmp_path):
 )
 def test_a_setting_of_a_base_that_transformers_refuses_is_one_sentence(file, field, told, write_recipe, tmp_path):
     from alignment.models.tiny import build_tiny
-    from alignment.released_model import save_merged
+    from alignment.release.released_model import save_merged
 
     folder = build_tiny(["Yes", "No"], tmp_path / "base", image_size=32)
     (folder / file).write_text(json.dumps(json.loads((folder / file).read_text()) | field))

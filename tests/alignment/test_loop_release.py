@@ -10,8 +10,8 @@ from alignment.loop import run_loop
 from alignment.loop_evaluation import evaluated
 from alignment.loop_file import read_loop
 from alignment.loop_release import NOTE, check_release, loop_release
-from alignment.manifest import verify
 from alignment.models.tiny import build_tiny
+from alignment.release.manifest import verify
 from data_builders.locks import only_one
 from rewards.config.strict_yaml import InputError
 from tests.alignment.test_release import judged, records

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from alignment.cli import app
-from alignment.manifest import faults_of, make_readable, verify, write_manifest
+from alignment.release.manifest import faults_of, make_readable, verify, write_manifest
 from rewards.config.strict_yaml import InputError
 
 FILES = {"model.safetensors": b"\x00weights\xff", "README.md": b"# card\n", "inner/chat template.jinja": b"{{ x }}"}

@@ -12,8 +12,8 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from alignment.models.loading import load_for_inference
 from alignment.models.tiny import build_tiny
 from alignment.provenance.weights_digest import model_sha256
-from alignment.release import release, verify
-from alignment.vocabulary import check_texts
+from alignment.release.release import release, verify
+from alignment.release.vocabulary import check_texts
 from rewards.config.strict_yaml import InputError
 
 NAME, MRN = "Qvortrup", "19540312"

@@ -18,7 +18,7 @@ from alignment.evaluation.evaluate import evaluate
 from alignment.models.loading import load_for_inference
 from alignment.models.tiny import build_tiny
 from alignment.provenance.weights_digest import model_sha256
-from alignment.release import release, verify
+from alignment.release.release import release, verify
 from alignment.training.run import run
 from data_builders.build.build import build
 from data_builders.build.build_spec import read_spec

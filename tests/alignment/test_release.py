@@ -15,7 +15,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from alignment.models.tiny import build_tiny
 from alignment.provenance.weights_digest import model_sha256
-from alignment.release import release, verify
+from alignment.release.release import release, verify
 from data_builders.schema import user_turn
 from rewards.config.strict_yaml import InputError
 

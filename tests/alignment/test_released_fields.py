@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from alignment.provenance.data_summary import data_sentence, data_summary
 from alignment.provenance.lineage import base_name, steps_of, trained_on
 from alignment.provenance.released_fields import DATA, PROVENANCE, RECIPE, evaluation_form, known_words
-from alignment.vocabulary import foreign_words
+from alignment.release.vocabulary import foreign_words
 from data_builders.build.card import LICENCES
 from data_builders.digest import sha256
 from rewards.config.strict_yaml import InputError

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-from alignment.transformers_words import is_field, is_quoted
+from alignment.release.transformers_words import is_field, is_quoted
 from rewards.config.json_lines import read_json
 
 FILES = re.compile(

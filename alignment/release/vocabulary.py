@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from alignment.provenance.lineage import Step
-from alignment.released_model import without_comments
-from alignment.transformers_words import words
+from alignment.release.released_model import without_comments
+from alignment.release.transformers_words import words
 from rewards.config.json_lines import json_value
 from rewards.config.strict_yaml import InputError
 

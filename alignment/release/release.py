@@ -13,14 +13,14 @@ from typing import Any
 import yaml
 
 from alignment.evaluation.report import CONDITIONS, metric_names
-from alignment.manifest import MANIFEST, make_readable, verify, write_manifest
 from alignment.provenance.data_summary import data_name, data_sentence
 from alignment.provenance.lineage import Step, base_name, public_name, steps_of
 from alignment.provenance.released_fields import PROVENANCE, RECIPE, evaluation_form, known_words
 from alignment.provenance.weights_digest import model_sha256
-from alignment.releasable import judged_run
-from alignment.released_model import save_merged
-from alignment.vocabulary import check_texts, check_vocabulary
+from alignment.release.manifest import MANIFEST, make_readable, verify, write_manifest
+from alignment.release.releasable import judged_run
+from alignment.release.released_model import save_merged
+from alignment.release.vocabulary import check_texts, check_vocabulary
 from data_builders.locks import only_one
 from data_builders.output_folders import new_folder
 from rewards.config.strict_yaml import InputError

@@ -1,0 +1,1 @@
+"""A checkpoint released with its evidence."""
