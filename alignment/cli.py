@@ -299,7 +299,7 @@ def demo(
 
     On many GPUs, or as a job for each step: clinalign launch LOOP --gpus N [--slurm]
     """
-    from alignment.loop import run_loop
+    from alignment.loop.run_loop import run_loop
 
     result = run_loop(loop, seeds=seeds, fresh=fresh, quiet=as_json, step=step)
     if as_json or "made" in result:

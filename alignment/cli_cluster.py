@@ -116,8 +116,8 @@ def _launch_recipe(ctx: typer.Context, words: list[str], how: _How) -> None:
 
 def _launch_loop(ctx: typer.Context, words: list[str], how: _How) -> None:
     """A loop: in one go, its steps over ranks; under Slurm a job for each step."""
-    from alignment.loop_file import read_loop
-    from alignment.loop_jobs import jobs_of, printed, submit_jobs
+    from alignment.loop.jobs import jobs_of, printed, submit_jobs
+    from alignment.loop.loop_file import read_loop
     from alignment.planning.launch import Command
 
     how.refuse_flags("a loop", ("--fresh",))

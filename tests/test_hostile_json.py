@@ -17,7 +17,7 @@ from alignment.evaluation.contests import contests
 from alignment.evaluation.evaluate import Evaluation
 from alignment.evaluation.operating_points import read_points
 from alignment.evaluation.report import write_report
-from alignment.loop_figures import figures
+from alignment.loop.figures import figures
 from alignment.models.model_files import check_model_files
 from alignment.models.reward_model import reward_model_folder
 from alignment.provenance.data_summary import data_card

@@ -22,7 +22,7 @@ def compared(before: Path, after: Path, *, num_resamples: int = 1000, seed: int 
     Raises: InputError if a folder holds no evaluation, or the two answered other rows.
     """
     from alignment.evaluation.evaluate import Evaluation
-    from alignment.loop import outcomes_of
+    from alignment.loop.run_loop import outcomes_of
     from alignment.metrics.intervals import differences, summarise
 
     data = [Evaluation.read(folder).data_sha256 for folder in (before, after)]

@@ -3,7 +3,7 @@
 torchrun is ours (``torchrun.py``), which hands a cluster's warning on to the ranks.
 
 Every node runs the same line; torchrun's rendezvous numbers them. What is trained, DeepSpeed among it, is the recipe's
-alone. The jobs of a loop: ``loop_jobs.py``. Left out: copying files to nodes, and choosing a partition or an account
+alone. The jobs of a loop: ``loop/jobs.py``. Left out: copying files to nodes, and choosing a partition or an account
 (SLURM reads ``SBATCH_PARTITION``, ``SBATCH_ACCOUNT`` and the like).
 """
 

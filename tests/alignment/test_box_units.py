@@ -17,7 +17,7 @@ from alignment.evaluation.blindness import USUAL_NOISE, _mask
 from alignment.evaluation.evaluate import read_rows, written_rows
 from alignment.evaluation.report import _drawing
 from alignment.filters import score_lines
-from alignment.loop import outcomes_of
+from alignment.loop.run_loop import outcomes_of
 from alignment.metrics.intervals import score_answers, summarise
 from alignment.reward_functions.adapter import loaded_reward, trl_rewards
 from alignment.reward_functions.combined import combined_rewards

@@ -13,7 +13,7 @@ from alignment.config.faults import config_class, trainer_faults
 from alignment.config.recipe import read_recipe
 from alignment.config.trainer_faults import check_config, check_model_name, told_of_trl
 from alignment.config.trainer_values import OURS, refused_keys, value_faults
-from alignment.loop import run_loop
+from alignment.loop.run_loop import run_loop
 from alignment.planning.check import check_chain, check_recipe
 from alignment.training.run import run, run_chain
 from rewards.config.strict_yaml import InputError

@@ -139,7 +139,7 @@ def test_an_evaluation_reports_the_metrics_with_and_without_the_image(evaluated)
 
 
 def test_answers_are_kept_turn_by_turn_and_can_be_judged_again(evaluated):
-    from alignment.loop import outcomes_of
+    from alignment.loop.run_loop import outcomes_of
 
     evaluation, out = evaluated
     kept = [json.loads(line) for line in (out / "answers.jsonl").read_text().splitlines()]

@@ -20,7 +20,7 @@ from alignment.evaluation.evaluate import (
     read_reference,
     read_rows,
 )
-from alignment.loop import outcomes_of
+from alignment.loop.run_loop import outcomes_of
 from alignment.metrics.unjudged import unjudged_rows
 from alignment.models.loading import load_processor
 from alignment.models.tiny import build_tiny

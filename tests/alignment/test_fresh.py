@@ -10,7 +10,7 @@ from alignment.cli import app
 from alignment.config.own_files import is_of_run, is_of_soak
 from alignment.config.recipe import read_recipe
 from alignment.distributed.ranks import alone_at
-from alignment.loop import run_loop
+from alignment.loop.run_loop import run_loop
 from alignment.training.run import run, run_chain
 from data_builders.locks import only_one
 from rewards.config.strict_yaml import InputError

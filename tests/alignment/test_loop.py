@@ -7,9 +7,9 @@ import pytest
 import yaml
 
 from alignment.evaluation.evaluate import Evaluation
-from alignment.loop import Effect, _change, effects_of, over_seeds
-from alignment.loop_evaluation import is_of
-from alignment.loop_file import Comparison, read_loop
+from alignment.loop.evaluation import is_of
+from alignment.loop.loop_file import Comparison, read_loop
+from alignment.loop.run_loop import Effect, _change, effects_of, over_seeds
 from rewards.config.strict_yaml import InputError
 
 NAN = float("nan")

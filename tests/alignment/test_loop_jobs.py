@@ -11,9 +11,9 @@ import yaml
 from typer.testing import CliRunner
 
 from alignment.cli import app
-from alignment.loop_file import read_loop
-from alignment.loop_jobs import jobs_of, submission
-from alignment.loop_steps import steps_of
+from alignment.loop.jobs import jobs_of, submission
+from alignment.loop.loop_file import read_loop
+from alignment.loop.steps import steps_of
 from alignment.planning.launch import Asked, Place
 from tests.alignment.conftest import SPEC
 from tests.alignment.test_ranks import LIMIT_S, launcher, rank

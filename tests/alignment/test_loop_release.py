@@ -6,10 +6,10 @@ import shutil
 import pytest
 import yaml
 
-from alignment.loop import run_loop
-from alignment.loop_evaluation import evaluated
-from alignment.loop_file import read_loop
-from alignment.loop_release import NOTE, check_release, loop_release
+from alignment.loop.evaluation import evaluated
+from alignment.loop.loop_file import read_loop
+from alignment.loop.release import NOTE, check_release, loop_release
+from alignment.loop.run_loop import run_loop
 from alignment.models.tiny import build_tiny
 from alignment.release.manifest import verify
 from data_builders.locks import only_one

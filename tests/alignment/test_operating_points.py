@@ -18,8 +18,8 @@ from alignment.evaluation.operating_points import (
     read_points,
     write_points,
 )
-from alignment.loop import Effect, _change
-from alignment.loop_figures import EQUAL_RECALL, fault_of_name, figures, is_figure
+from alignment.loop.figures import EQUAL_RECALL, fault_of_name, figures, is_figure
+from alignment.loop.run_loop import Effect, _change
 from alignment.metrics.intervals import FAMILIES, MACROS, RATIOS, score_answers, summarise
 from alignment.models.generation import generate
 from alignment.models.loading import built_texts, load_for_inference

@@ -9,7 +9,7 @@ import yaml
 from alignment.config.faults import config_class, trainer_faults
 from alignment.config.library_names import installed_keys
 from alignment.config.recipe import Recipe
-from alignment.loop_file import read_loop
+from alignment.loop.loop_file import read_loop
 from alignment.training.run import read_chain
 from data_builders.build.build_spec import read_spec
 from rewards.config.strict_yaml import read_yaml, validated

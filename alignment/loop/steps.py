@@ -1,7 +1,7 @@
 """The steps of a loop, each with what it reads: what one process runs in turn, and a cluster as a job each.
 
 A step is named by the folder that it fills, below the loop's output (``sft``, ``sft/evaluation``); ``build`` fills the
-data set's, ``release`` compares and releases. Left out: running them (``loop.py``).
+data set's, ``release`` compares and releases. Left out: running them (``loop/run_loop.py``).
 """
 
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from alignment.evaluation.kept_answers import is_finished
-from alignment.loop_file import UNTRAINED, Loop
+from alignment.loop.loop_file import UNTRAINED, Loop
 from alignment.training.run import has_result, stage_wiring
 from data_builders.build.build_spec import BuildSpec, read_spec
 from rewards.config.json_lines import read_json

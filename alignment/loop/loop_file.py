@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from alignment.config.recipe import Chain
 from alignment.evaluation.report import CONDITIONS
-from alignment.loop_figures import EQUAL_RECALL, fault_of_name, is_figure
+from alignment.loop.figures import EQUAL_RECALL, fault_of_name, is_figure
 from rewards.config.strict_yaml import InputError, nearest, read_yaml, validated
 
 UNTRAINED = "untrained"
@@ -28,7 +28,7 @@ def _can_be(name: str) -> str:
 class Comparison(BaseModel):
     """``after`` against ``before``: two stages, or a stage against its own control (``sft/shuffled``).
 
-    ``metrics``: of the answers, or figures of the stages (``loop_figures.py``), which have a ``/`` in their names.
+    ``metrics``: of the answers, or figures of the stages (``loop/figures.py``), which have a ``/`` in their names.
     ``opponents``: stages whose reports both sides are judged against by rules, for the metric ``win_rate``; only those
     that neither side was trained against are held out.
     """

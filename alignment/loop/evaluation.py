@@ -13,7 +13,7 @@ from alignment.distributed.ranks import alone_at, of_rank_0
 from alignment.evaluation.evaluate import Evaluation, evaluate, limited, read_rows
 from alignment.evaluation.kept_answers import is_finished
 from alignment.evaluation.operating_points import biases_in, operating_points, write_points
-from alignment.loop_file import Loop
+from alignment.loop.loop_file import Loop
 from alignment.models.loading import load_for_inference
 from alignment.provenance.weights_digest import model_sha256
 

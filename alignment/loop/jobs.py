@@ -11,8 +11,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from alignment.loop_file import read_loop
-from alignment.loop_steps import Step, steps_of
+from alignment.loop.loop_file import read_loop
+from alignment.loop.steps import Step, steps_of
 from alignment.planning.launch import Asked, Command, Place, sbatch_script, single_script
 from rewards.config.strict_yaml import InputError
 

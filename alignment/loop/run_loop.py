@@ -21,11 +21,11 @@ from alignment.distributed.engine import is_main_process
 from alignment.distributed.ranks import agreed, alone_at, of_rank_0
 from alignment.distributed.shared_folder import check_shared
 from alignment.evaluation.controls import BASELINES
-from alignment.loop_evaluation import evaluated
-from alignment.loop_figures import figures, is_figure
-from alignment.loop_file import UNTRAINED, Comparison, Loop, read_loop
-from alignment.loop_release import check_release, loop_release
-from alignment.loop_steps import BUILD, RELEASE, Step, base_seed, check_inputs, is_built, step_named, steps_of
+from alignment.loop.evaluation import evaluated
+from alignment.loop.figures import figures, is_figure
+from alignment.loop.loop_file import UNTRAINED, Comparison, Loop, read_loop
+from alignment.loop.release import check_release, loop_release
+from alignment.loop.steps import BUILD, RELEASE, Step, base_seed, check_inputs, is_built, step_named, steps_of
 from alignment.metrics.intervals import BY_FINDING, differences, ratios_in, score_answers, summarise
 from alignment.metrics.over_seeds import mean_over_seeds
 from alignment.training.run import check_stages, refuse_others_in_stages, run, stage_recipe
