@@ -10,13 +10,13 @@ import pytest
 import yaml
 from datasets import Dataset
 
+from alignment.cli.filters import score_lines
 from alignment.config.recipe import read_recipe
 from alignment.data.box_units import card_grid, known_space, with_units, written_space
 from alignment.data.processed_size import ProcessedSizes
 from alignment.evaluation.blindness import USUAL_NOISE, _mask
 from alignment.evaluation.evaluate import read_rows, written_rows
 from alignment.evaluation.report import _drawing
-from alignment.filters import score_lines
 from alignment.loop.run_loop import outcomes_of
 from alignment.metrics.intervals import score_answers, summarise
 from alignment.reward_functions.adapter import loaded_reward, trl_rewards

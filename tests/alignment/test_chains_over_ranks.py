@@ -29,7 +29,7 @@ LIMIT_S = 240
 
 def worker(words, kill_stage, log, env):
     """One rank of ``clinalign WORDS``, killed in the second step of the stage of this name."""
-    from alignment.cli import main
+    from alignment.cli.app import main
     from alignment.resuming import training as resuming
     from alignment.training import run as train
 

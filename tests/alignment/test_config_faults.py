@@ -8,7 +8,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from alignment.cli import app
+from alignment.cli.app import app
 from alignment.config.faults import config_class, trainer_faults
 from alignment.config.recipe import read_recipe
 from alignment.config.trainer_faults import check_config, check_model_name, told_of_trl

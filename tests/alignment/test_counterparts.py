@@ -10,8 +10,8 @@ import pytest
 import yaml
 from datasets import Dataset
 
+from alignment.cli.filters import score_lines
 from alignment.config.recipe import RewardEntry, read_recipe
-from alignment.filters import score_lines
 from alignment.reward_functions.adapter import TrlBatchReward, trl_rewards
 from alignment.reward_functions.counterparts import pool_tournament, weights_version, write_counterparts
 from alignment.training.run import run

@@ -13,7 +13,7 @@ from rewards.config.strict_yaml import InputError
 
 CODE = """
 import os, sys
-from alignment.cli import main
+from alignment.cli.app import main
 sys.argv = ["clinalign", "rewards"]
 assert "torch" not in sys.modules
 try:

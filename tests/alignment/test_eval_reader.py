@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from alignment.eval_reader import eval_reader
+from alignment.cli.eval_reader import eval_reader
 from rewards.config.strict_yaml import InputError
 
 NAMED = os.environ.get("CLINALIGN_OPEN_I")

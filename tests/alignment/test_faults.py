@@ -11,7 +11,7 @@ import typer.main
 import yaml
 from typer.testing import CliRunner
 
-from alignment.cli import app
+from alignment.cli.app import app
 
 COMMANDS = typer.main.get_command(app).commands
 HINTS = {c.name or c.callback.__name__.replace("_", "-"): get_type_hints(c.callback) for c in app.registered_commands}

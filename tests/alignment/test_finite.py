@@ -117,7 +117,7 @@ def test_a_loss_that_becomes_nan_stops_every_method(write_recipe, method, tmp_pa
 
 
 def test_an_infinite_learning_rate_never_starts(write_recipe):
-    from alignment.cli import app
+    from alignment.cli.app import app
 
     done = CliRunner().invoke(app, ["train", str(write_recipe()), "trainer.learning_rate=.inf"])
     assert done.exit_code != 0

@@ -13,7 +13,7 @@ import deepspeed
 import pytest
 from typer.testing import CliRunner
 
-from alignment.cli import app
+from alignment.cli.app import app
 from alignment.config.foreign_code import pretrained, refuse_foreign_code
 from alignment.config.recipe import read_recipe
 from rewards.config.strict_yaml import InputError

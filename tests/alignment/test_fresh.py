@@ -6,7 +6,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from alignment.cli import app
+from alignment.cli.app import app
 from alignment.config.own_files import is_of_run, is_of_soak
 from alignment.config.recipe import read_recipe
 from alignment.distributed.ranks import alone_at

@@ -141,7 +141,7 @@ def test_generation_takes_features_from_the_disk(start, data):
 
 
 def test_the_cache_is_shown_and_cleared(monkeypatch, capsys):
-    from alignment.cli import main
+    from alignment.cli.app import main
 
     folder = cache_folder() / "image_features" / "tower"
     folder.mkdir(parents=True)

@@ -9,7 +9,7 @@ from safetensors.torch import save as tensors
 from transformers import AutoModelForImageTextToText
 from typer.testing import CliRunner
 
-from alignment.cli import app
+from alignment.cli.app import app
 from alignment.evaluation import evaluate as module
 from alignment.evaluation.evaluate import evaluate
 from alignment.evaluation.kept_answers import FILE, check_out, evaluation_folder, is_finished

@@ -12,7 +12,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from alignment.cli import app
+from alignment.cli.app import app
 from alignment.models.loading import load_model
 from alignment.planning.launch import Asked, Command, Place, Run, launch, line, sbatch_script, shell_line, submit
 from rewards.config.strict_yaml import InputError

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from alignment.cli import app
+from alignment.cli.app import app
 from alignment.loop.jobs import jobs_of, submission
 from alignment.loop.loop_file import read_loop
 from alignment.loop.steps import steps_of

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from alignment.cli import app
+from alignment.cli.app import app
 from alignment.release.manifest import faults_of, make_readable, verify, write_manifest
 from rewards.config.strict_yaml import InputError
 

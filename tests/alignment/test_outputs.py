@@ -14,8 +14,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from alignment.audit.files import audits
-from alignment.cli import app
-from alignment.inspection import PICTURES, _is_ours, _save
+from alignment.cli.app import app
+from alignment.cli.inspection import PICTURES, _is_ours, _save
 from data_builders.output_folders import check_file
 from rewards.config.strict_yaml import InputError
 

@@ -11,7 +11,7 @@ import time
 import pyarrow.parquet as pq
 import pytest
 
-from alignment.cli_faults import tell
+from alignment.cli.faults import tell
 from alignment.distributed import torchrun
 from alignment.distributed.engine import is_main_process, leave_process_group
 from alignment.distributed.ranks import agreed, from_all, num_ranks, over_ranks
@@ -31,7 +31,7 @@ def rank(words, log, env):
         os.dup2(opened.fileno(), 2)
         sys.stderr = opened
         sys.argv = ["clinalign", *words]
-        from alignment.cli import main
+        from alignment.cli.app import main
 
         main()
 

@@ -155,7 +155,7 @@ def test_a_run_of_no_checkout_is_released_from_a_folder_of_none(full_run, tmp_pa
 REFUSED_EARLY = """
 import sys
 from typer.testing import CliRunner
-from alignment.cli import app
+from alignment.cli.app import app
 result = CliRunner().invoke(app, ["release", *sys.argv[1:]])
 print(result.output)
 print(result.exit_code, sorted({"torch", "transformers", "trl"} & {*sys.modules}))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from alignment.cli import app
+from alignment.cli.app import app
 from alignment.config.recipe import read_recipe
 from alignment.metrics.over_seeds import figures_over_seeds, mean_over_seeds
 from alignment.reward_models.evaluation import (

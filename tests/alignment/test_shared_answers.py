@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from alignment.cli import app
+from alignment.cli.app import app
 from alignment.distributed.ranks import end_with_the_others
 from alignment.evaluation.kept_answers import FILE, KeptAnswers
 from alignment.models.loading import built_texts

@@ -44,7 +44,7 @@ COMMANDS = (
     RECORDER
     + """
 import json
-from alignment.cli import app
+from alignment.cli.app import app
 for name, words in json.loads(sys.argv[1]):
     now[0] = name
     app(words, standalone_mode=False)

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from typer.testing import CliRunner
 
-from alignment.cli import app
+from alignment.cli.app import app
 from alignment.resuming.ledger import Ledger, Plan
 from alignment.resuming.soak import GIVES_BACK, Killing, Run, compared, differing, differing_logs, ending, finish, soak
 from data_builders.interruptions import Stopped

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from alignment.cli import app
+from alignment.cli.app import app
 from data_builders.build.build import build
 from data_builders.build.build_spec import BuildSpec
 from data_builders.splits.leakage import audit_splits, quarantine

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 from datasets import Dataset
 
-from alignment.cli import app
+from alignment.cli.app import app
 from data_builders.build.build import build
 from data_builders.build.build_spec import BuildSpec
 from data_builders.dialogues.paraphrases import LlmParaphraser, Paraphrase

@@ -4,7 +4,7 @@ import asyncio
 import json
 from dataclasses import dataclass
 
-from alignment.filters import score_lines
+from alignment.cli.filters import score_lines
 from alignment.reward_functions.adapter import TrlReward
 from rewards.loading import BatchReward, Judged, Reward, reward_of
 

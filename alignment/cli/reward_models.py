@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from alignment.cli_output import JsonFlag, say_json
+from alignment.cli.output import JsonFlag, say_json
 
 
 def eval_reward_model(

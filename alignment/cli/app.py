@@ -13,15 +13,15 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from alignment.cli_cache import cache
-from alignment.cli_cluster import launch, show_memory
-from alignment.cli_faults import Commands, console
-from alignment.cli_output import JsonFlag, Overrides, say
-from alignment.cli_release import verify
-from alignment.cli_reward_model import eval_reward_model
-from alignment.cli_rewards import audit, check_rules, eval_reader_command, list_rewards, read, score
-from alignment.cli_soak import ledger, soak
-from alignment.cli_splits import audit_splits_command
+from alignment.cli.cache import cache
+from alignment.cli.cluster import launch, show_memory
+from alignment.cli.faults import Commands, console
+from alignment.cli.output import JsonFlag, Overrides, say
+from alignment.cli.release import verify
+from alignment.cli.reward_models import eval_reward_model
+from alignment.cli.rewards import audit, check_rules, eval_reader_command, list_rewards, read, score
+from alignment.cli.soak import ledger, soak
+from alignment.cli.splits import audit_splits_command
 from alignment.distributed.engine import (
     end_with_the_launcher,
     is_first_of_node,
@@ -390,7 +390,7 @@ def inspect(
     as_json: JsonFlag = False,
 ) -> None:
     """Show what the model is given for one row: image as processed, tokens, label mask, image-token count."""
-    from alignment.inspection import inspect_row
+    from alignment.cli.inspection import inspect_row
 
     say(inspect_row(data, row, model, out), as_json)
 

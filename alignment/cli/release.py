@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from alignment.cli_output import JsonFlag, say_json
+from alignment.cli.output import JsonFlag, say_json
 
 
 def verify(folder: Annotated[Path, typer.Argument(help="a released folder")], as_json: JsonFlag = False) -> None:

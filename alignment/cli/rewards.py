@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from alignment.cli_output import JsonFlag, Overrides, say
+from alignment.cli.output import JsonFlag, Overrides, say
 from rewards.config.strict_yaml import InputError
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def check_rules(
 
     Example: clinalign check-rules rewards/rule_sets/bone_marrow.yaml
     """
-    from alignment.filters import check_rule_set
+    from alignment.cli.filters import check_rule_set
 
     say(check_rule_set(rules, data), as_json)
 
@@ -80,7 +80,7 @@ def score(
 
     Example: echo '{"response": "nodule [[0,0,5,5]]", "boxes": [[0,0,5,5]]}' | clinalign score box_overlap
     """
-    from alignment.filters import score_lines
+    from alignment.cli.filters import score_lines
 
     for line in score_lines(reward, knobs or [], sys.stdin.buffer):
         sys.stdout.write(line + "\n")
@@ -91,7 +91,7 @@ def read(rule_set: Annotated[str, typer.Argument(help="a rule set's name or file
 
     Example: echo '{"text": "No effusion. Small nodule on the left."}' | clinalign read chest_xray
     """
-    from alignment.filters import read_lines
+    from alignment.cli.filters import read_lines
 
     for line in read_lines(rule_set, sys.stdin.buffer):
         sys.stdout.write(line + "\n")
@@ -108,7 +108,7 @@ def eval_reader_command(
 
     Example: clinalign eval-reader
     """
-    from alignment.eval_reader import eval_reader
+    from alignment.cli.eval_reader import eval_reader
 
     result = eval_reader(source, half=half)
     findings = result.pop("findings")

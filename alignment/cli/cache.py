@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from alignment.cli_output import JsonFlag, say
+from alignment.cli.output import JsonFlag, say
 from rewards.config.strict_yaml import InputError
 
 

@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from alignment.cli_output import JsonFlag, Overrides, say_json
+from alignment.cli.output import JsonFlag, Overrides, say_json
 from alignment.config.own_files import is_of_soak
 from data_builders.locks import only_one
 from data_builders.output_folders import check_writable, named_files, refuse_foreign, refuse_needed, refuse_others
