@@ -1,4 +1,4 @@
-"""Rewards by name. A reward is a module of this package that defines ``BOUNDS``, ``TASKS`` and a function of its name.
+"""Rewards by name. A reward is a file in a room of this package: ``BOUNDS``, ``TASKS`` and a function of its name.
 
 One that needs a group or a service defines a frozen dataclass instead, named in camel case (``RoundRobin`` in
 ``round_robin``): its fields are the knobs, its ``columns`` what it reads, and it is awaited with a whole batch.
@@ -68,7 +68,7 @@ class Reward:
 
 @cache  # asked for at each answer
 def _module(name: str) -> ModuleType:
-    return import_module(f"rewards.{name}")
+    return _modules()[name]
 
 
 @dataclass(frozen=True)
@@ -128,19 +128,30 @@ class BatchReward:
 
 
 @cache
+def _modules() -> dict[str, ModuleType]:
+    """The files that define ``BOUNDS``, by name, in order of names."""
+    rooms = [room.name for room in pkgutil.iter_modules(rewards.__path__) if room.ispkg]
+    found: dict[str, ModuleType] = {}
+    for room in (import_module(f"rewards.{name}") for name in rooms):
+        for file in pkgutil.iter_modules(room.__path__):
+            module = import_module(f"{room.__name__}.{file.name}")
+            if hasattr(module, "BOUNDS"):
+                found[file.name] = module
+    return dict(sorted(found.items()))
+
+
+@cache
 def available() -> tuple[str, ...]:
     """Names of the rewards of this package.
 
     >>> "box_overlap" in available()
     True
     """
-    names = [module.name for module in pkgutil.iter_modules(rewards.__path__) if not module.ispkg]
-    return tuple(name for name in names if _function(name) is not None)
+    return tuple(name for name in _modules() if _function(name) is not None)
 
 
 def _function(name: str) -> Callable[..., Any] | None:
-    module = _module(name)
-    return getattr(module, name, None) if hasattr(module, "BOUNDS") else None
+    return getattr(_module(name), name, None)
 
 
 @cache
@@ -150,13 +161,11 @@ def available_batched() -> tuple[str, ...]:
     >>> "crpo" in available_batched()
     True
     """
-    names = [module.name for module in pkgutil.iter_modules(rewards.__path__) if not module.ispkg]
-    return tuple(name for name in names if _scorer(name) is not None)
+    return tuple(name for name in _modules() if _scorer(name) is not None)
 
 
 def _scorer(name: str) -> type | None:
-    module = _module(name)
-    return getattr(module, name.title().replace("_", ""), None) if hasattr(module, "BOUNDS") else None
+    return getattr(_module(name), name.title().replace("_", ""), None)
 
 
 def load_reward(name: str, **knobs: Any) -> Reward | BatchReward:

@@ -30,10 +30,10 @@ from data_builders.build.preference_set import read_scores
 from data_builders.formats.preference_formats import FORMATS, read_pairs
 from data_builders.pairs.llm_hallucinations import Request, written
 from data_builders.schema import provenance_of
-from data_builders.sources.labelled import labelled
-from data_builders.sources.slake import slake
-from data_builders.sources.table import table
-from data_builders.sources.vqa_rad import vqa_rad
+from data_builders.sources.images.labelled import labelled
+from data_builders.sources.questions.slake import slake
+from data_builders.sources.questions.vqa_rad import vqa_rad
+from data_builders.sources.tables.table import table
 from rewards.boxes.reading import repair_level
 from rewards.config.json_lines import MAX_NESTING, json_lines, json_value, read_json, read_json_lines, read_json_list
 from rewards.config.strict_yaml import InputError

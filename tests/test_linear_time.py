@@ -24,14 +24,14 @@ from data_builders.formats.preference_formats import FORMATS, read_pairs, survey
 from data_builders.pairs.hallucination_checks import fault_of_rejected
 from data_builders.rendering.report_facts import report_facts
 from data_builders.schema import Written
-from data_builders.sources.bccd import bccd
-from data_builders.sources.iu_xray import iu_xray
-from data_builders.sources.labelled import labelled
-from data_builders.sources.open_i import open_i
-from data_builders.sources.path_vqa import SPLITS, path_vqa
-from data_builders.sources.slake import slake
-from data_builders.sources.table import column_map, table
-from data_builders.sources.vqa_rad import vqa_rad
+from data_builders.sources.images.bccd import bccd
+from data_builders.sources.images.iu_xray import iu_xray
+from data_builders.sources.images.labelled import labelled
+from data_builders.sources.images.open_i import open_i
+from data_builders.sources.questions.path_vqa import SPLITS, path_vqa
+from data_builders.sources.questions.slake import slake
+from data_builders.sources.questions.vqa_rad import vqa_rad
+from data_builders.sources.tables.table import column_map, table
 from rewards.answers.choice_answer import option_named
 from rewards.answers.declining import declines, doubts, turns_round
 from rewards.answers.final_answer import answer_region, num_words

@@ -20,7 +20,7 @@ SHOWN = ("whole image", "central box", "box spam", "edge touching (knows the tru
 def write_audit(audit: Audit, scorer: Scorer, rows: list[dict[str, Any]], *, file: Path, out: Path) -> Path:
     """Writes the page to ``out``; ``file`` holds the rows' images."""
     environment = Environment(
-        loader=PackageLoader("alignment", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        loader=PackageLoader("alignment.audit", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
     boxed = [row for row in rows if row.get("boxes")][:NUM_PICTURES]

@@ -1,6 +1,7 @@
 """One method, measured in a process of its own so that its peak memory is its own; it takes a step when it is told to.
 
-``python -m alignment.bench.worker SETTINGS.json TOLD SAYS`` with two open file descriptors; started by ``bench/side_by_side.py``.
+``python -m alignment.bench.worker SETTINGS.json TOLD SAYS`` with two open file descriptors; started by
+``bench/side_by_side.py``.
 """
 
 import gc

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from data_builders.schema import Quarantined
-from data_builders.sources.open_i import RULE_SET, TAGS, Report, open_i
+from data_builders.sources.images.open_i import RULE_SET, TAGS, Report, open_i
 from rewards.config.strict_yaml import InputError
 from rewards.reading.reading import phrase_pattern, read
 from rewards.reading.sections import sentences

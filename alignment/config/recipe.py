@@ -94,7 +94,7 @@ class DataSection(_Strict):
     (``cut``: answers lose their end). ``batch_tokens``: batches of at most so many tokens instead of so many rows (sft
     and dpo). ``largest_first``: the first batch of the run is the largest, so that what does not fit memory fails at
     once. ``curriculum``: SFT along the stages of the rows (see ``curriculum_section.py``). ``box_space``: the units in
-    which the model states boxes, such as ``0-1000``; ``grid``: as the rows do (see ``rewards/boxes/coordinate_space.py``).
+    which the model states boxes, such as ``0-1000``; ``grid``: as the rows do (``rewards/boxes/coordinate_space.py``).
     """
 
     train: str
@@ -138,7 +138,7 @@ class DialogueSection(_Strict):
 
 
 class Sampling(_Strict):
-    """How a ``pairs`` run samples the model's own answers, and which kinds of pair it writes (see ``pairs/write_pairs.py``).
+    """How a ``pairs`` run samples the model's own answers, and which kinds of pair it writes (``write_pairs.py``).
 
     ``noise`` and ``findings``: how lesions are noised, and only which (None: all). ``graded``: by what the weights of
     the further pairs among several wrong samples are multiplied (0: only the worst is taken). ``relevance``: how pairs

@@ -21,7 +21,7 @@ from rewards.dialogues.dialogue import read_dialogue
 
 
 class DialogueTrainer(ResumableGenerations, GRPOTrainer):  # pyright: ignore[reportIncompatibleMethodOverride]
-    """TRL's GRPOTrainer on rows with a column ``dialogue`` (see ``rewards.dialogues.dialogue``). ``max_context``: in tokens."""
+    """TRL's GRPOTrainer on rows with a column ``dialogue``. ``max_context``: in tokens."""
 
     def __init__(self, *, dialogue: DialogueSection, max_context: int | None, **rest: Any) -> None:
         self.dialogue, self.max_context = dialogue, max_context

@@ -1,9 +1,10 @@
 """torchrun whose ranks get the cluster's signals, and which adds no traceback to what a rank has said in a sentence.
 
-``python -m alignment.distributed.torchrun`` takes torchrun's own options. Slurm's warning before the end (SIGUSR1) comes to
-torchrun alone, which would die of it and leave its ranks behind; here it is handed on, and they write a checkpoint.
-Of several nodes each says in a sentence when the first one is gone, and none starts its ranks a second time: a launch
-ends as one, and the same command goes on. Left out: SIGTERM, which torchrun hands on itself, and then waits for 30 s.
+``python -m alignment.distributed.torchrun`` takes torchrun's own options. Slurm's warning before the end (SIGUSR1)
+comes to torchrun alone, which would die of it and leave its ranks behind; here it is handed on, and they write a
+checkpoint. Of several nodes each says in a sentence when the first one is gone, and none starts its ranks a second
+time: a launch ends as one, and the same command goes on. Left out: SIGTERM, which torchrun hands on itself, and then
+waits for 30 s.
 """
 
 import os

@@ -58,7 +58,7 @@ def write_report(evaluations: Mapping[str, Path], out: Path) -> Path:
 
 def _template() -> Any:
     environment = Environment(
-        loader=PackageLoader("alignment", "."),
+        loader=PackageLoader("alignment.evaluation", "."),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -1,7 +1,8 @@
 """A reward model from any VLM: its backbone and a scalar head on the last token of an answer (Bradley-Terry).
 
-Answers to one prompt share its forward (``shared_prefix/layout.py``). Saved as the VLM's own checkpoint without its language
-head and with ``score.weight``, beside the processor. Left out: heads that pool over tokens, and scores of steps.
+Answers to one prompt share its forward (``shared_prefix/layout.py``). Saved as the VLM's own checkpoint without its
+language head and with ``score.weight``, beside the processor. Left out: heads that pool over tokens, and scores of
+steps.
 """
 
 import contextlib

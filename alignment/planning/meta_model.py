@@ -15,7 +15,7 @@ from alignment.planning.activations import Batch, Shape, Stack
 from rewards.config.strict_yaml import InputError
 
 PARTS = ("language", "vision")
-SHIPPED = Path(__file__).parents[1] / "recipes" / "architectures"
+SHIPPED = Path(__file__).parents[2] / "recipes" / "architectures"
 
 
 def known_config(path: str) -> Any:

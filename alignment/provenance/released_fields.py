@@ -26,10 +26,9 @@ from alignment.provenance.released_forms import (
     record,
     table,
 )
-from data_builders.build.build_spec import SOURCES
-from data_builders.build.card import LICENCES
 from data_builders.pairs.relevance import Missing, Normalisation
 from data_builders.schema import RowKind
+from data_builders.sources.source import sources
 from rewards.boxes.coordinate_space import BoxSpace
 from rewards.config.strict_yaml import InputError
 from rewards.dialogues.dialogue import Scenario
@@ -100,12 +99,12 @@ VERSION = pattern(
     r"[0-9]{1,4}(\.[0-9]{1,4}){1,3}(\.?(a|b|rc|dev|post)[0-9]{0,3})?(\+(cpu|cu[0-9]{2,3}|rocm[0-9.]{1,5}|git[0-9a-f]{7,9}))?"
 )
 LICENCE = either(
-    one_of(*LICENCES.values()),
+    one_of(*(source.LICENCE for source in sources().values())),
     pattern(r"(CC0|CC[ -]BY(-NC)?(-SA|-ND)?|MIT|Apache|BSD-[23]-Clause|ODbL|ODC-By)([ -]\d\.\d)?"),
 )
 KIND, TASK = one_of(*get_args(RowKind)), one_of(*TASKS)
 DATA = record(
-    source=one_of(*SOURCES),
+    source=one_of(*sources()),
     kind=KIND,
     split=_named(*SPLITS),
     licence=LICENCE,

@@ -89,7 +89,7 @@ def model_card(evaluation: Json, steps: list[Step], *, num_parameters: int, arch
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("alignment", "."),
+        loader=PackageLoader("alignment.release", "."),
         autoescape=False,  # Markdown, of released fields only
         undefined=StrictUndefined,
         trim_blocks=True,

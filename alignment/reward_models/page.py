@@ -33,7 +33,8 @@ def write_page(
 ) -> Path:
     """A self-contained page at ``out``."""
     environment = Environment(
-        loader=PackageLoader("alignment", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        loader=PackageLoader("alignment.reward_models", "."), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
     page = environment.get_template("reward_evaluation.html.j2").render(

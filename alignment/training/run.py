@@ -307,7 +307,7 @@ def _inexact_resumes(provenance: Path) -> list[Any]:
     return read_json(provenance, "").get("inexact_resumes", []) if provenance.is_file() else []
 
 
-def git_commit(package: Path = Path(__file__).parent) -> str | None:
+def git_commit(package: Path = Path(__file__).parents[1]) -> str | None:
     """The commit of the checkout that the package's own folder is part of; None if it is of none.
 
     A repository that merely holds the package, such as that of a user whose environment lies in it, is not told.

@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from data_builders.build.build_spec import BuildSpec
-from data_builders.build.card import Tally, card_of
+from data_builders.build.card import card_of
 from data_builders.build.gallery import write_gallery
 from data_builders.build.preference_set import finished
 from data_builders.build.row_files import RowFiles
 from data_builders.build.sample_rows import rows_of
 from data_builders.build.strata import placements, write_placements
+from data_builders.build.tally import Tally
 from data_builders.build.written_rows import fault_of_written, own_split, written_rows
 from data_builders.curriculum.rows import open_curriculum
 from data_builders.dialogues.paraphrases import LlmParaphraser

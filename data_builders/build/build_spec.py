@@ -1,195 +1,24 @@
 """Build specs: one YAML file that says what to build, read strictly before anything is drawn."""
 
-import inspect
-from collections.abc import Callable, Collection, Iterator
-from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, Literal, Optional, get_args, get_origin, get_type_hints
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, create_model, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from data_builders.curriculum.rows import CurriculumUse
-from data_builders.dialogues.paraphrases import Paraphrase
-from data_builders.pairs.lesion_heat import Mask
-from data_builders.pairs.lesion_noise import NoiseSettings
-from data_builders.pairs.relevance import IMAGE_SIDE, Missing, Normalisation, ScoredKind
-from data_builders.schema import Quarantined, RowKind, Sample, Task, Written
+from data_builders.dialogues.section import Dialogues
+from data_builders.dialogues.weak_annotator import Flaws
+from data_builders.pairs.noised_pairs import LesionNoise
+from data_builders.pairs.relevance import Relevance
+from data_builders.schema import RowKind, Task
+from data_builders.sources.source import Source
 from rewards.config.overrides import with_overrides
-from rewards.config.strict_yaml import fault_lines, nearest, read_yaml, validated
-from rewards.dialogues.dialogue import Scenario
+from rewards.config.strict_yaml import nearest, read_yaml, validated
 from rewards.llm.spec import LlmSpec
 
-SOURCES = (
-    "phantom_chest", "phantom_marrow", "phantom_oct", "lidc_ct", "bccd", "labelled", "table",
-    "vqa_rad", "slake", "path_vqa", "iu_xray", "released_pairs",
-)  # fmt: skip
 SplitName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 """It names a file, so it holds no path."""
 HowMany = Annotated[int, Field(ge=0)] | Literal["all"]
-
-
-class Source(BaseModel):
-    """A source by name; its knobs are further keys, checked against the signature of its function."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-    name: str
-
-    @model_validator(mode="after")
-    def _is_known(self) -> "Source":
-        if self.name not in SOURCES:
-            hint = nearest(self.name, list(SOURCES))
-            raise ValueError(f"no source named '{self.name}'.{hint} Known: {', '.join(SOURCES)}.")
-        self.checked_knobs()
-        return self
-
-    @property
-    def knobs(self) -> dict[str, Any]:
-        """The further keys, as written."""
-        return dict(self.model_extra or {})
-
-    @property
-    def function(self) -> Callable[..., Iterator[Sample | Written | Quarantined]]:
-        """The generator of samples."""
-        return getattr(import_module(f"data_builders.{self.name}"), self.name)
-
-    @property
-    def masks(self) -> Callable[[Sample], dict[str, Mask]] | None:
-        """The source's own ``lesion_masks(sample)``, where it knows more of a lesion than its box."""
-        return getattr(import_module(f"data_builders.{self.name}"), "lesion_masks", None)
-
-    def checked_knobs(self) -> dict[str, Any]:
-        """The knobs in the types that the function declares.
-
-        Raises: ValueError with every unknown, missing or ill-typed knob.
-        """
-        model = _knobs_of(self.function)
-        try:
-            read = model.model_validate(self.knobs)
-        except ValidationError as invalid:
-            faults = "; ".join(line.rstrip(".") for line in fault_lines(model, invalid))
-            raise ValueError(f"'{self.name}': {faults}. Knobs: {', '.join(model.model_fields)}.") from None
-        return {knob: getattr(read, knob) for knob in self.knobs}
-
-    def samples(self) -> Iterator[Sample | Written | Quarantined]:
-        """What the source yields, in its order."""
-        return self.function(**self.checked_knobs())
-
-
-def _knobs_of(function: Callable[..., Any]) -> type[BaseModel]:
-    """The keyword parameters of a source as a strict model."""
-    hints = get_type_hints(function)
-    fields: dict[str, Any] = {}
-    for name, parameter in inspect.signature(function).parameters.items():
-        default: Any = ... if parameter.default is inspect.Parameter.empty else parameter.default
-        fields[name] = (_as_yaml(hints[name]), default)
-    return create_model("Knobs", __config__=ConfigDict(extra="forbid", strict=True), **fields)
-
-
-def _as_yaml(hint: Any) -> Any:
-    """The type of a knob as YAML can write it: a path as a string, a collection as a list."""
-    path: Any = Annotated[Path, Strict(False)]
-    if hint is Path or Path in get_args(hint):
-        return path if hint is Path else Optional[path]  # noqa: UP045 (no union of a variable in a type position)
-    return list[get_args(hint)] if get_origin(hint) is Collection else hint
-
-
-class Flaws(BaseModel):
-    """Errors of weak annotators, put on purpose into the instruction rows of some splits. Named in each row.
-
-    ``invented_findings``: share of reports that get one invented finding. ``loose_boxes``: factor by which
-    boxes are too wide and too high. ``wrong_answers``: share of a dialogue's answers that give another symbol, each
-    drawn by itself. ``yielding``: share of the clinician's wrong claims that the answer follows.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    splits: list[str]
-    invented_findings: float = Field(default=0.0, ge=0, le=1)
-    loose_boxes: float = Field(default=1.0, ge=1, allow_inf_nan=False)
-    wrong_answers: float = Field(default=0.0, ge=0, le=1)
-    yielding: float = Field(default=0.0, ge=0, le=1)
-
-
-class Dialogues(BaseModel):
-    """Which dialogues an image gets, in instruction and prompt rows alike.
-
-    ``per_image``: dialogues an image and epoch, their scenarios drawn by the weights of ``mixture``. ``epochs``: how
-    often all of them are drawn afresh. ``eval_mixture``: one dialogue of each scenario for the ``test_wording``
-    splits, which take the test templates, and for the ``eval_splits``, which keep those of training; a split in both
-    lists is tested in both. ``sft_rows``: ``whole`` writes an instruction row a dialogue (its loss must
-    leave the clinician's turns out), ``turns`` one for each answer, with all before it as the prompt. ``paraphrase``:
-    answers in words of training are reworded by an LLM where that keeps what they say.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    per_image: int = Field(default=1, ge=1)
-    epochs: int = Field(default=1, ge=1)
-    mixture: dict[Scenario, Annotated[float, Field(ge=0)]] = {"standard": 1.0}
-    test_wording: list[str] = []
-    eval_splits: list[str] = []
-    eval_mixture: list[Scenario] = []
-    sft_rows: Literal["whole", "turns"] = "whole"
-    paraphrase: Paraphrase | None = None
-
-    @model_validator(mode="after")
-    def _something_is_drawn(self) -> "Dialogues":
-        if sum(self.mixture.values()) <= 0:
-            raise ValueError("mixture: every weight is 0. Give one scenario a weight, such as standard: 1.0.")
-        if self.eval_mixture and not (self.test_wording or self.eval_splits):
-            raise ValueError("eval_mixture has no effect without test_wording: name the splits that are tested.")
-        if self.eval_splits and not self.eval_mixture:
-            raise ValueError("eval_splits has no effect without eval_mixture: name the scenarios, such as [standard].")
-        return self
-
-
-class LesionNoise(NoiseSettings):
-    """Preference rows whose rejected side is the same true answer under a noised lesion (MMedPO section 3.1).
-
-    ``tasks``: one such row for each image and task that asks for a finding with a box or a mask. ``findings``: only
-    these are noised (None: all). ``weight``: the severity of the gravest finding that was noised, or the
-    ``confidence`` with which it was located.
-    """
-
-    tasks: list[Task] = Field(default=["report"], min_length=1)
-    findings: list[str] | None = None
-    weight: Literal["severity", "confidence"] = "severity"
-
-
-class Relevance(BaseModel):
-    """How the relevance of preference rows becomes their weight, for each source and kind of pair by itself.
-
-    The same section stands in a build and in the ``sampling`` of a ``pairs`` recipe. A row's relevance is the severity
-    of the gravest error in its rejected answer, by the rule set. ``reading``: of the paper's normalisation (see
-    ``data_builders/pairs/relevance.py``). ``scores``: a JSON file of row ids and scores from 0 to ``scale`` (judges'
-    verdicts), which replace the severities of the ``kinds`` (None: all but ``lesion_noise``). ``judges``: language
-    models that debate those scores, at most ``max_rounds`` rounds. ``missing``: what a row without a score gets.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    reading: Normalisation = "raw"
-    scores: str | None = None
-    scale: float = Field(default=1.0, gt=0, allow_inf_nan=False)
-    missing: Missing = "error"
-    kinds: list[ScoredKind] | None = None
-    judges: list[LlmSpec] = []
-    max_rounds: int = Field(default=5, ge=1)
-
-    @model_validator(mode="after")
-    def _scores_come_from_one_place(self) -> "Relevance":
-        if self.scores is not None and self.judges:
-            raise ValueError("relevance: 'scores' and 'judges' both give scores. Name one of them.")
-        if self.scores is None and not self.judges and self.scale != 1.0:
-            raise ValueError("relevance: 'scale' is of 'scores' or 'judges', and neither is named. Leave it out.")
-        return self
-
-    def rescores(self, kind: str) -> bool:
-        """Whether a file's or the judges' scores replace the severity of rows of this kind."""
-        if self.scores is None and not self.judges:
-            return False
-        return kind != IMAGE_SIDE if self.kinds is None else kind in self.kinds
 
 
 class BuildSpec(BaseModel):

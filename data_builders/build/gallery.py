@@ -36,7 +36,7 @@ def write_gallery(folder: Path) -> Path:
     num_images = max(2, NUM_IMAGES // max(1, len(files)))
     sections = [_section(file, num_images, card["spec"]["box_grid"]) for file in files]
     environment = Environment(
-        loader=PackageLoader("data_builders", "."),
+        loader=PackageLoader("data_builders.build", "."),
         autoescape=select_autoescape(default=True, default_for_string=True),
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -15,11 +15,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_builders.build.build_spec import BuildSpec, Relevance
-from data_builders.build.card import Tally
+from data_builders.build.build_spec import BuildSpec
+from data_builders.build.tally import Tally
 from data_builders.pairs.hallucination_checks import brevity_report, length_balanced
 from data_builders.pairs.llm_rows import LlmTally, check_written, judged_scores, with_llm_answers
-from data_builders.pairs.relevance import IMAGE_SIDE, grouped_weights, scaled_scores, weight_report
+from data_builders.pairs.relevance import IMAGE_SIDE, Relevance, grouped_weights, scaled_scores, weight_report
 from data_builders.schema import message_text
 from rewards.config.json_lines import json_value
 from rewards.config.strict_yaml import InputError, read_text

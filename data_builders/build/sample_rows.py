@@ -12,8 +12,8 @@ from itertools import chain
 from typing import Any
 
 from data_builders.build.build_spec import BuildSpec
-from data_builders.build.card import Tally
 from data_builders.build.row_files import Row
+from data_builders.build.tally import Tally
 from data_builders.dialogues.rows import DialogueRows, annotator_of
 from data_builders.dialogues.writer import Paraphraser
 from data_builders.imaging.images import png_bytes
@@ -39,8 +39,8 @@ def rows_of(
     for kind in kinds:
         rng = random.Random(f"{spec.seed}/{kind}/{sample.id}")
         page = _Page(kind, split, spec, rules, facts, rng, tally, sample, paraphrase)
-        pairs = NoisedPairs(sample, spec, rules, facts, tally.noise) if spec.lesion_noise else ()
-        for task, suffix, own in chain(page.preferences(), pairs) if kind == "preference" else page.answers():
+        pairs = chain(page.preferences(), _noised_pairs(sample, spec, rules, facts, tally))
+        for task, suffix, own in pairs if kind == "preference" else page.answers():
             provenance = json.dumps({**sample.provenance, **own.pop("provenance", {})}, sort_keys=True)
             row_id = f"{sample.id}-{kind}-{suffix}"
             always = row_always(sample, split=split, source=spec.source.name, task=task, row_id=row_id, facts=facts)
@@ -51,6 +51,18 @@ def rows_of(
 def _stored(sample: Sample) -> list[dict[str, Any]]:
     names = [sample.id, *(f"{sample.id}-{k}" for k in range(2, len(sample.images) + 1))]
     return [{"bytes": png_bytes(i), "path": f"{name}.png"} for name, i in zip(names, sample.images, strict=True)]
+
+
+def _noised_pairs(
+    sample: Sample, spec: BuildSpec, rules: RuleSet, facts: Facts, tally: Tally
+) -> Iterator[tuple[str, str, Row]]:
+    if spec.lesion_noise is None:
+        return
+    masks = spec.source.masks(sample) if spec.source.masks else {}
+    varied, tagged = spec.wording == "varied", spec.answer_style == "tagged"
+    yield from NoisedPairs(
+        sample, spec.lesion_noise, rules, facts, tally.noise, seed=spec.seed, varied=varied, tagged=tagged, masks=masks
+    )
 
 
 @dataclass(frozen=True)
@@ -90,7 +102,16 @@ class _Page:
             return
         turns = (1, *(self.sample.image_turns or (1,) * len(self.sample.more_images)))
         weak = annotator_of(self.spec.flaws, self.split)
-        rows = DialogueRows(self.spec.dialogues, self.facts, self.rules, turns, self.paraphrase, self.tally, weak)
+        rows = DialogueRows(
+            self.spec.dialogues,
+            self.facts,
+            self.rules,
+            turns,
+            self.paraphrase,
+            scenarios=self.tally.scenarios,
+            paraphrases=self.tally.paraphrases,
+            annotator=weak,
+        )
         for suffix, own in rows.of(
             self.kind, self.split, key=f"{self.spec.seed}/dialogue/{self.kind}/{self.sample.id}"
         ):

@@ -1,8 +1,8 @@
 """Is a question and answer fit for training? Whoever wrote it, it is held against what is known of the image.
 
-To the checks of ``data_builders.curriculum.item_checks`` (length, leaks, sources, refusals, near-duplicates) these are added: findings
-that the facts deny or place elsewhere, levels that the guidelines do not give, numbers that were not measured. Left
-out: statements about what is not known; nothing decides them.
+To the checks of ``data_builders.curriculum.item_checks`` (length, leaks, sources, refusals, near-duplicates) these are
+added: findings that the facts deny or place elsewhere, levels that the guidelines do not give, numbers that were not
+measured. Left out: statements about what is not known; nothing decides them.
 """
 
 import re

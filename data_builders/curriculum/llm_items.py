@@ -1,7 +1,7 @@
 """Questions and answers of a curriculum by a language model: one prompt a task, read tolerantly, checked, asked again.
 
-The client is ``rewards.llm.client`` (an endpoint, a local model or a script): its replies are cached under the whole prompt
-and the versions of the guidelines, so a build that was killed repeats no call. The prompts are our own.
+The client is ``rewards.llm.client`` (an endpoint, a local model or a script): its replies are cached under the whole
+prompt and the versions of the guidelines, so a build that was killed repeats no call. The prompts are our own.
 Left out: images; like the published generator, the model reads what is known of the image.
 """
 
@@ -66,7 +66,7 @@ def request_for(case: Case, number: int, *, report: str, temperature: float, max
 @cache
 def _template() -> Template:
     environment = Environment(
-        loader=PackageLoader("data_builders", "."),
+        loader=PackageLoader("data_builders.curriculum", "."),
         autoescape=False,  # plain text for a model, not a page
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -1,14 +1,14 @@
 """The dialogues of one image as rows: which scenarios, how often, in whose words, whole or answer by answer."""
 
 import random
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from data_builders.build.build_spec import Dialogues, Flaws
-from data_builders.build.card import Tally
-from data_builders.dialogues.weak_annotator import WeakAnnotator
+from data_builders.dialogues.section import Dialogues
+from data_builders.dialogues.weak_annotator import Flaws, WeakAnnotator
 from data_builders.dialogues.writer import Paraphraser, Writer, drawn_scenario, halves, transcript
 from data_builders.schema import RowKind
 from rewards.dialogues.dialogue import Dialogue
@@ -24,7 +24,8 @@ Row = dict[str, Any]
 class DialogueRows:
     """What the dialogues of one image depend on. ``image_turns``: the turn (from 1) that each of its images opens.
 
-    ``annotator``: who answers in instruction rows (None: the truth).
+    ``annotator``: who answers in instruction rows (None: the truth). ``scenarios`` counts the dialogues of each,
+    ``paraphrases`` those used, and refused by reason.
     """
 
     settings: Dialogues
@@ -32,7 +33,8 @@ class DialogueRows:
     rules: RuleSet
     image_turns: tuple[int, ...]
     paraphrase: Paraphraser | None
-    tally: Tally
+    scenarios: Counter[str]
+    paraphrases: Counter[str]
     annotator: WeakAnnotator | None = None
 
     def of(self, kind: RowKind, split: str, *, key: str) -> Iterator[tuple[str, Row]]:
@@ -48,13 +50,14 @@ class DialogueRows:
         for epoch, k in product(range(epochs), range(number)):
             rng = random.Random(f"{key}/{epoch}/{k}")
             drawn = (_wordings(own, split)[0], drawn_scenario(own.mixture, rng)) if not fixed else fixed[k]
-            self.tally.scenarios[drawn[1]] += 1
+            self.scenarios[drawn[1]] += 1
             for suffix, columns in self._rows(self._writer(rng, drawn[0], annotator).dialogue(drawn[1]), kind):
                 yield f"{epoch}-{k}{suffix}", columns
 
     def _writer(self, rng: random.Random, wording: WordingSplit, annotator: WeakAnnotator | None) -> Writer:
-        counts = self.tally.paraphrases
-        return Writer(self.facts, self.rules, wording, rng, self.image_turns, self.paraphrase, counts, annotator)
+        return Writer(
+            self.facts, self.rules, wording, rng, self.image_turns, self.paraphrase, self.paraphrases, annotator
+        )
 
     def _rows(self, dialogue: Dialogue, kind: RowKind) -> Iterator[tuple[str, Row]]:
         """One prompt row, or the instruction rows of one dialogue."""

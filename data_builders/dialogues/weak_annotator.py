@@ -7,6 +7,8 @@ is learnt from it need not hang together, and reinforcement learning has somethi
 import random
 from dataclasses import dataclass
 
+from pydantic import BaseModel, ConfigDict, Field
+
 from rewards.dialogues.dialogue import Claim
 from rewards.rules.decision import Decision
 
@@ -32,8 +34,25 @@ class WeakAnnotator:
 
 
 def followed(decision: Decision, name: str, gold: str, claim: Claim) -> list[str]:
-    """The wrong answers to a node that follow from a wrong claim (see ``rewards.dialogues.dialogue_consistency.yields``)."""
+    """The wrong answers to a node that follow from a wrong claim (``dialogue_consistency.yields``)."""
     if claim.node == name:
         return [claim.symbol]
     answers = decision.nodes[name].answers
     return [s for s in answers if s != gold and decision.is_valid({claim.node: claim.symbol, name: s})]
+
+
+class Flaws(BaseModel):
+    """Errors of weak annotators, put on purpose into the instruction rows of some splits. Named in each row.
+
+    ``invented_findings``: share of reports that get one invented finding. ``loose_boxes``: factor by which
+    boxes are too wide and too high. ``wrong_answers``: share of a dialogue's answers that give another symbol, each
+    drawn by itself. ``yielding``: share of the clinician's wrong claims that the answer follows.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    splits: list[str]
+    invented_findings: float = Field(default=0.0, ge=0, le=1)
+    loose_boxes: float = Field(default=1.0, ge=1, allow_inf_nan=False)
+    wrong_answers: float = Field(default=0.0, ge=0, le=1)
+    yielding: float = Field(default=0.0, ge=0, le=1)

@@ -1,7 +1,8 @@
 """Grounding over sequences of images: rows of MedSG-Bench's eight tasks (Yue et al. 2025, section 3.2) from masks.
 
 The tasks are theirs, the images are ours: phantoms or one real CT. Rows are laid out as a built data set's, with
-several images and ``box_images``, the image of each true box counted from 1. ``rewards.boxes.sequence_boxes`` scores them.
+several images and ``box_images``, the image of each true box counted from 1. ``rewards.boxes.sequence_boxes`` scores
+them.
 """
 
 # pyarrow comes without types.

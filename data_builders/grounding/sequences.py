@@ -16,9 +16,9 @@ from PIL import Image, ImageOps
 from data_builders.phantoms.chest_film import draw
 from data_builders.schema import Sample
 from data_builders.seeds import seeded
-from data_builders.sources.lidc_ct import RULE_SET as CT_RULE_SET
-from data_builders.sources.lidc_ct import lidc_ct
-from data_builders.sources.phantom_chest import RULE_SET, patient_of
+from data_builders.sources.drawn.phantom_chest import RULE_SET, patient_of
+from data_builders.sources.images.lidc_ct import RULE_SET as CT_RULE_SET
+from data_builders.sources.images.lidc_ct import lidc_ct
 from data_builders.splits.splits import split_of
 from rewards.rules.facts import Box
 

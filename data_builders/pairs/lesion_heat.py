@@ -1,6 +1,7 @@
 """Where a lesion is: heat maps ``(image, finding) -> (heat, score)``, and those that need no model.
 
-Given boxes and given masks are here; a VLM's attention and CLIP-like similarity are in ``alignment/models/heat_maps.py``.
+Given boxes and given masks are here; a VLM's attention and CLIP-like similarity are in
+``alignment/models/heat_maps.py``.
 """
 
 from collections.abc import Iterable

@@ -11,8 +11,10 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rewards.config.strict_yaml import InputError
+from rewards.llm.spec import LlmSpec
 
 Normalisation = Literal["raw", "text", "appendix", "sensible"]
 Missing = Literal["error", "one", "mean"]
@@ -122,3 +124,38 @@ def weight_report(weights: Sequence[float] | Weights) -> dict[str, float]:
         "zero": int((w == 0).sum()),
         "effective_share": effective_sample_size(w) / len(w),
     }
+
+
+class Relevance(BaseModel):
+    """How the relevance of preference rows becomes their weight, for each source and kind of pair by itself.
+
+    The same section stands in a build and in the ``sampling`` of a ``pairs`` recipe. A row's relevance is the severity
+    of the gravest error in its rejected answer, by the rule set. ``reading``: of the paper's normalisation (see
+    ``data_builders/pairs/relevance.py``). ``scores``: a JSON file of row ids and scores from 0 to ``scale`` (judges'
+    verdicts), which replace the severities of the ``kinds`` (None: all but ``lesion_noise``). ``judges``: language
+    models that debate those scores, at most ``max_rounds`` rounds. ``missing``: what a row without a score gets.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    reading: Normalisation = "raw"
+    scores: str | None = None
+    scale: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    missing: Missing = "error"
+    kinds: list[ScoredKind] | None = None
+    judges: list[LlmSpec] = []
+    max_rounds: int = Field(default=5, ge=1)
+
+    @model_validator(mode="after")
+    def _scores_come_from_one_place(self) -> "Relevance":
+        if self.scores is not None and self.judges:
+            raise ValueError("relevance: 'scores' and 'judges' both give scores. Name one of them.")
+        if self.scores is None and not self.judges and self.scale != 1.0:
+            raise ValueError("relevance: 'scale' is of 'scores' or 'judges', and neither is named. Leave it out.")
+        return self
+
+    def rescores(self, kind: str) -> bool:
+        """Whether a file's or the judges' scores replace the severity of rows of this kind."""
+        if self.scores is None and not self.judges:
+            return False
+        return kind != IMAGE_SIDE if self.kinds is None else kind in self.kinds

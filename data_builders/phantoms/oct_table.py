@@ -49,7 +49,7 @@ PLACES = {"temporal": "Temporal", "nasal": "Nasal", "foveal": "Fovea", None: "Al
 def table_row(sample: Sample) -> dict[str, str]:
     """One row of the table; an attribute of what is absent is empty.
 
-    >>> from data_builders.sources.phantom_oct import phantom_oct
+    >>> from data_builders.sources.drawn.phantom_oct import phantom_oct
     >>> row = table_row(next(phantom_oct(patients=1)))
     >>> row["ImageId"], row["EyePosition"]
     ('o00000-right-0', 'right')
@@ -91,7 +91,7 @@ def _first(names: Mapping[str, str], there: Mapping[str, Finding]) -> str:
 def report_of(sample: Sample, *, seed: int = 0) -> str:
     """A specialist's report: what is there, three pertinent negatives, and the stage.
 
-    >>> from data_builders.sources.phantom_oct import phantom_oct
+    >>> from data_builders.sources.drawn.phantom_oct import phantom_oct
     >>> report_of(next(phantom_oct(patients=1))).endswith(".")
     True
     """

@@ -1,7 +1,7 @@
 """A clinician's report as facts: findings with negation, doubt, size and region, and the stage where one is stated.
 
-The reader is ``rewards.reading.reading``; here stands what a report needs on top: other words for a region, image sides as
-regions of the eye, and the sentence with the stage. What a report does not name is not known. Left out: several
+The reader is ``rewards.reading.reading``; here stands what a report needs on top: other words for a region, image sides
+as regions of the eye, and the sentence with the stage. What a report does not name is not known. Left out: several
 studies in one report.
 """
 

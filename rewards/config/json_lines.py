@@ -3,7 +3,7 @@
 A byte order mark, Windows line ends and blank lines are passed over. What JSON cannot hold (NaN, Infinity), and what no
 reader holds (numbers of thousands of digits, nesting beyond ``MAX_NESTING``), is refused. Nothing else reads JSON that
 another program wrote; a test holds it.
-Left out: records that are set aside instead of refused (``data_builders/sources/labelled.py`` does that itself).
+Left out: records that are set aside instead of refused (``data_builders/sources/images/labelled.py`` does that itself).
 """
 
 import json

@@ -1,8 +1,8 @@
 """The one interface to a language model: requests in, completions or named failures out, in order.
 
 A reply comes from a backend: an OpenAI-compatible endpoint (``llm_http``), a local transformers model
-(``alignment.models.local_llm``) or a scripted rule. Here stands what all need: each distinct request is asked once, replies
-are cached by content, calls are bounded in number and in cost, transient faults are tried again with jitter and
+(``alignment.models.local_llm``) or a scripted rule. Here stands what all need: each distinct request is asked once,
+replies are cached by content, calls are bounded in number and in cost, transient faults are tried again with jitter and
 permanent ones stop the work. Left out: streaming, tool calls, sharing one call in flight between two processes.
 """
 

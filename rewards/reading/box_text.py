@@ -3,8 +3,8 @@
 Bare lists ``[x1,y1,x2,y2]``, corner pairs ``(x1,y1),(x2,y2)`` (Qwen), ``<box>`` tags (InternVL, MedMO), fenced and
 broken JSON, PaliGemma's ``<loc0123>`` and Kosmos-2's ``<patch_index_0044>``. Only the answer region of a response
 counts, and all of it: no fence and no second convention hides a box. Units are as written: a coordinate space is
-declared (``rewards.boxes.coordinate_space``), never guessed from numbers. What says that there is no box: ``rewards.reading.box_absence``.
-Left out: polygons, rotated boxes, and space-separated numbers.
+declared (``rewards.boxes.coordinate_space``), never guessed from numbers. What says that there is no box:
+``rewards.reading.box_absence``. Left out: polygons, rotated boxes, and space-separated numbers.
 """
 
 import math

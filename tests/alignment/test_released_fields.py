@@ -13,8 +13,8 @@ from alignment.provenance.data_summary import data_sentence, data_summary
 from alignment.provenance.lineage import base_name, steps_of, trained_on
 from alignment.provenance.released_fields import DATA, PROVENANCE, RECIPE, evaluation_form, known_words
 from alignment.release.vocabulary import foreign_words
-from data_builders.build.card import LICENCES
 from data_builders.digest import sha256
+from data_builders.sources.source import sources
 from rewards.config.strict_yaml import InputError
 
 JANE = "Jane Qvortrup"
@@ -61,7 +61,7 @@ RECIPE_AS_RUN = {
     "weighting": {"use": True, "reduction": "mean"}, "sampling": {"kinds": ["llm"], "llm": {"model": "x", "key": "x"}},
 }  # fmt: skip
 SUMMARY = {
-    "source": "table", "kind": "prompt", "split": "test", "licence": LICENCES["table"], "rows": {"box": 1},
+    "source": "table", "kind": "prompt", "split": "test", "licence": sources()["table"].LICENCE, "rows": {"box": 1},
     "rule_sets": ["chest_xray@1"], "patients": 1, "sha256": "c" * 64,
 }  # fmt: skip
 PROVENANCE_AS_RUN = {
@@ -134,7 +134,8 @@ def data_of(folder, **changes):
     (folder / "prompt").mkdir(parents=True)
     pq.write_table(pa.table({"id": ["a"]}), folder / "prompt" / "test.parquet")
     card = {
-        "sha256": {"prompt/test.parquet": sha256(folder / "prompt" / "test.parquet")}, "licence": LICENCES["bccd"],
+        "sha256": {"prompt/test.parquet": sha256(folder / "prompt" / "test.parquet")},
+        "licence": sources()["bccd"].LICENCE,
         "counts": {"prompt": {"test": {"box": 3, "report": 1}}}, "patients": {"test": 2, "sft": 5},
         "quarantined": {"count": 1, "records": [{"id": JANE, "reason": f"{JANE}.png is no image"}]},
         "spec": {"source": {"name": "bccd", "root": f"/home/{JANE}"}, "assign": {JANE: "test"}},

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from data_builders.schema import Quarantined, Sample
-from data_builders.sources.bccd import bccd, half_open
+from data_builders.sources.images.bccd import bccd, half_open
 from rewards.config.strict_yaml import InputError
 from rewards.rules.rule_set import load_rule_set
 

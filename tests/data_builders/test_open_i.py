@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from data_builders.schema import Quarantined
-from data_builders.sources.open_i import TAGS, Report, open_i
+from data_builders.sources.images.open_i import TAGS, Report, open_i
 from rewards.config.strict_yaml import InputError
 from rewards.rules.rule_set import load_rule_set
 
@@ -93,7 +93,7 @@ def test_what_is_no_archive_or_holds_no_report_is_one_sentence_with_the_cure(tmp
 
 
 def test_without_the_package_the_cure_is_named(monkeypatch):
-    monkeypatch.setattr("data_builders.sources.open_i.find_spec", lambda name: None)
+    monkeypatch.setattr("data_builders.sources.images.open_i.find_spec", lambda name: None)
     with pytest.raises(InputError, match="not installed"):
         list(open_i())
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from data_builders import seeds
-from data_builders.sources.phantom_marrow import (
+from data_builders.sources.drawn.phantom_marrow import (
     DISEASES,
     Cell,
     FieldOfView,

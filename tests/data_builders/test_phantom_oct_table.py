@@ -3,7 +3,7 @@ import csv
 import pytest
 
 from data_builders.phantoms.oct_table import report_of, stage_and_referral, table_row, write_tables
-from data_builders.sources.phantom_oct import phantom_oct
+from data_builders.sources.drawn.phantom_oct import phantom_oct
 from rewards.reading.reading import read
 from rewards.rules.rule_set import load_rule_set
 

@@ -16,11 +16,11 @@ from data_builders.build.build_spec import BuildSpec
 from data_builders.formats.export import export
 from data_builders.formats.preference_formats import FORMATS
 from data_builders.schema import Quarantined, Written, message_text
-from data_builders.sources.iu_xray import iu_xray
-from data_builders.sources.path_vqa import path_vqa
-from data_builders.sources.released_pairs import released_pairs
-from data_builders.sources.slake import slake
-from data_builders.sources.vqa_rad import vqa_rad
+from data_builders.sources.images.iu_xray import iu_xray
+from data_builders.sources.pairs.released_pairs import released_pairs
+from data_builders.sources.questions.path_vqa import path_vqa
+from data_builders.sources.questions.slake import slake
+from data_builders.sources.questions.vqa_rad import vqa_rad
 from rewards.config.strict_yaml import InputError
 
 DATA = Path(os.environ.get("CLINALIGN_DATA", Path(__file__).parents[3] / "shared" / "data")) / "mmedpo"

@@ -19,7 +19,7 @@ def spec_of(tmp_path, **own) -> BuildSpec:
 
 
 def worst_stages(spec: BuildSpec) -> dict[str, str]:
-    from data_builders.sources.phantom_oct import STAGES, eye_of
+    from data_builders.sources.drawn.phantom_oct import STAGES, eye_of
 
     return {
         f"o{n:05d}": max((eye_of(n, eye, seed=5).stage for eye in ("right", "left")), key=STAGES.index)

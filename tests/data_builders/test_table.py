@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from data_builders.schema import Quarantined
-from data_builders.sources.labelled import labelled
-from data_builders.sources.table import column_map, table
+from data_builders.sources.images.labelled import labelled
+from data_builders.sources.tables.table import column_map, table
 from rewards.config.strict_yaml import InputError
 from rewards.rules.rule_set import load_rule_set
 
@@ -218,7 +218,7 @@ def test_a_row_that_does_not_fit_the_header_is_quarantined_for_that_reason(tmp_p
 @pytest.mark.parametrize("device", [None, "/dev/zero"])
 def test_a_picture_that_is_a_pipe_or_a_device_is_quarantined(tmp_path, monkeypatch, device):
     if device:
-        monkeypatch.setattr("data_builders.sources.table.inside", lambda root, name: Path(device))
+        monkeypatch.setattr("data_builders.sources.tables.table.inside", lambda root, name: Path(device))
     else:
         os.mkfifo(tmp_path / "pipe.png")
     (refused,) = samples(tmp_path, [{"drusen": "Y", "image": "pipe.png"}])

@@ -11,9 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from data_builders.schema import Quarantined, Written
-from data_builders.sources.vqa_files import json_list, needed, written
+from data_builders.sources.questions.vqa_files import json_list, needed, written
 from rewards.config.strict_yaml import InputError
 
+LICENCE = (
+    "PathVQA, MIT by the card of its copy on the Hugging Face hub; images and captions belong to the "
+    "publishers of two textbooks and to PEIR; see source: github.com/UCSD-AI4H/PathVQA"
+)
 SPLITS = ("train", "val", "test")
 DAMAGED = (pickle.UnpicklingError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, OSError)
 

@@ -18,6 +18,8 @@ from data_builders.seeds import seeded
 from rewards.config.strict_yaml import InputError
 from rewards.rules.facts import Box, Facts, Finding
 
+LICENCE = "drawn by clinalign; no restriction"
+
 Pixels = NDArray[np.floating[Any]]
 """(height, width) or (height, width, 3), from 0 to 1."""
 Colour = tuple[float, float, float]

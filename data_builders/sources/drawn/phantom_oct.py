@@ -18,6 +18,8 @@ from rewards.config.strict_yaml import InputError
 from rewards.rules.facts import Box, Facts, Finding
 from rewards.rules.rule_set import load_rule_set
 
+LICENCE = "drawn by clinalign; no restriction"
+
 RULE_SET = "retina_amd@1"
 STAGES: tuple[str, ...] = (
     "healthy",

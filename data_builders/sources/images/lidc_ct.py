@@ -29,6 +29,8 @@ from data_builders.schema import Quarantined, Sample
 from rewards.config.strict_yaml import InputError, nearest
 from rewards.rules.facts import Box, Facts, Finding
 
+LICENCE = "LIDC-IDRI, CC BY 3.0, doi 10.7937/K9/TCIA.2015.LO9QL9SX; read from installed packages"
+
 RULE_SET = "lung_ct@1"
 PATIENT = "LIDC-IDRI-0001"
 DOI = "10.7937/K9/TCIA.2015.LO9QL9SX"

@@ -14,8 +14,10 @@ from defusedxml.ElementTree import parse  # pyright: ignore
 
 from data_builders.imaging.images import ImageError, inside, open_image
 from data_builders.schema import Quarantined, Written
-from data_builders.sources.vqa_files import needed
+from data_builders.sources.questions.vqa_files import needed
 from rewards.config.strict_yaml import InputError, regular
+
+LICENCE = "Indiana University chest X-rays: see source: openi.nlm.nih.gov/faq"
 
 QUESTION = "Write the report of this chest radiograph."
 

@@ -19,6 +19,8 @@ from rewards.config.strict_yaml import InputError, nearest, nearest_file, regula
 from rewards.rules.facts import Facts
 from rewards.rules.rule_set import load_rule_set
 
+LICENCE = "not known to clinalign: that of the table and its images"
+
 RESERVED = ("id", "patient", "study", "images", "image_turns")
 Record = dict[str, Any]
 

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Literal
 
 from data_builders.schema import Quarantined, Written
-from data_builders.sources.vqa_files import json_list, needed, written
+from data_builders.sources.questions.vqa_files import json_list, needed, written
+
+LICENCE = "SLAKE: see source: med-vqa.com/slake"
 
 SPLITS = ("train", "validate", "test")
 

@@ -23,6 +23,8 @@ from rewards.boxes.geometry import area, iou
 from rewards.config.strict_yaml import InputError, regular
 from rewards.rules.facts import Box, Facts, Finding
 
+LICENCE = "BCCD_Dataset, MIT"
+
 RULE_SET = "blood_smear@1"
 CELLS = {"RBC": "red_cells", "WBC": "white_cells", "Platelets": "platelets"}
 MIN_KEPT = 0.5

@@ -24,6 +24,8 @@ from rewards.rules.facts import Facts, Finding, Scalar
 from rewards.rules.guidelines import ATTRIBUTES, Contradictory, Policy, worked_out
 from rewards.rules.rule_set import RuleSet, load_rule_set
 
+LICENCE = "not known to clinalign: that of the table and its images"
+
 UNKNOWN = ("", "nan", "na", "n/a", "none", "null", "-", "?")
 POLARITIES = {
     **dict.fromkeys(("present", "y", "yes", "true", "1", "1.0"), "present"),

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_builders.schema import Quarantined, Written
-from data_builders.sources.vqa_files import json_list, needed, written
+from data_builders.sources.questions.vqa_files import json_list, needed, written
+
+LICENCE = "VQA-RAD, CC0 1.0 by the card of its copy on the Hugging Face hub; see source: osf.io/89kps"
 
 
 def vqa_rad(*, root: Path) -> Iterator[Written | Quarantined]:

@@ -14,6 +14,8 @@ from data_builders.imaging.images import ImageError, inside, open_image
 from data_builders.schema import Quarantined, Written
 from rewards.config.strict_yaml import InputError
 
+LICENCE = "as the file that was read"
+
 
 def released_pairs(
     *, file: Path, format: Literal["mmedpo", "llava", "ms_swift", "trl"], images: Path | None = None

@@ -17,6 +17,8 @@ from rewards.config.strict_yaml import InputError, nearest
 from rewards.rules.facts import Box, Facts, Finding
 from rewards.rules.rule_set import load_rule_set
 
+LICENCE = "drawn by clinalign; no restriction"
+
 RULE_SET = "chest_xray@1"
 FINDINGS = ("nodule", "consolidation", "effusion", "pneumothorax", "cardiomegaly")
 PIXEL = 1.0 / 64.0

@@ -1,0 +1,1 @@
+"""Preference pairs that others released."""
