@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Generator
 from types import FrameType
 
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 """Ctrl-C, what a cluster sends at the end, and what Slurm's ``--signal=USR1`` sends before it."""

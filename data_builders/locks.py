@@ -14,7 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 NO_LOCKS_HERE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 logger = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from data_builders.interruptions import stands
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 OUTPUTS = ("output", "output_dir", "logging_dir")
 """Keys of recipes and specs under which results go, so that they name nothing that is read."""

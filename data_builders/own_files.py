@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from rewards.config.input_error import InputError
 from rewards.config.json_lines import read_json
-from rewards.config.strict_yaml import InputError
 
 CARD = "card.json"
 BESIDE = re.compile(

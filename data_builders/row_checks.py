@@ -21,7 +21,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from data_builders.imaging.images import UNREADABLE, ImageError, decoded, upright_size
-from rewards.config.strict_yaml import InputError, regular
+from rewards.config.input_error import InputError
+from rewards.config.strict_yaml import regular
 from rewards.row_types import KINDS, MESSAGES, is_messages, row_faults, shown
 
 PICTURES = ("images", "rejected_images", "mirror_images")

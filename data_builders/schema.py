@@ -10,8 +10,8 @@ from typing import Any, Literal, cast
 
 from PIL import Image
 
+from rewards.config.input_error import InputError
 from rewards.config.json_lines import json_value
-from rewards.config.strict_yaml import InputError
 from rewards.rules.facts import Box, Facts
 
 RowKind = Literal["instruction", "preference", "prompt"]

@@ -17,8 +17,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 import rewards
+from rewards.config.input_error import InputError, nearest
 from rewards.config.knobs import range_of
-from rewards.config.strict_yaml import InputError, nearest
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from rewards.answers.choice_answer import option_named
+from rewards.config.input_error import InputError, nearest
 from rewards.config.json_lines import json_value
-from rewards.config.strict_yaml import InputError, nearest
 from rewards.dialogues.dialogue import read_dialogue
 from rewards.rules.facts import Facts
 from rewards.rules.rule_set import RuleSet, load_rule_set

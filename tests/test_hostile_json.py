@@ -35,8 +35,8 @@ from data_builders.sources.questions.slake import slake
 from data_builders.sources.questions.vqa_rad import vqa_rad
 from data_builders.sources.tables.table import table
 from rewards.boxes.reading import repair_level
+from rewards.config.input_error import InputError
 from rewards.config.json_lines import MAX_NESTING, json_lines, json_value, read_json, read_json_lines, read_json_list
-from rewards.config.strict_yaml import InputError
 from rewards.judges.consultation import Consultation, read_cmtmedqa
 from rewards.judges.debate import read_score
 from rewards.judges.judging import read_verdict

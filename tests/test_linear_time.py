@@ -38,9 +38,9 @@ from rewards.answers.final_answer import answer_region, num_words
 from rewards.answers.label_accuracy import labels, polarity
 from rewards.answers.measurements import is_number, measurements, number_matches
 from rewards.boxes.reading import read_boxes
+from rewards.config.input_error import InputError
 from rewards.config.json_lines import json_lines, json_reply
 from rewards.config.printable import printable
-from rewards.config.strict_yaml import InputError
 from rewards.config.yaml_nodes import bounded_yaml, yaml
 from rewards.dialogues.dialogue import decision_of
 from rewards.judges.consultation import read_cmtmedqa, read_dialogue, read_meddiagnose

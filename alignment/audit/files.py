@@ -13,8 +13,9 @@ from alignment.audit.findings import Audit, audit
 from alignment.config.recipe import Chain, Recipe, Stage, read_recipe
 from alignment.training.run import stage_recipe
 from data_builders.output_folders import check_file, check_writable
+from rewards.config.input_error import InputError
 from rewards.config.overrides import with_overrides
-from rewards.config.strict_yaml import InputError, read_yaml, validated
+from rewards.config.strict_yaml import read_yaml, validated
 
 PAGES = (".html", ".htm")
 HEAD = 1000

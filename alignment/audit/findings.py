@@ -28,7 +28,7 @@ from alignment.reward_functions.combined import gated_rewards
 from rewards.attacks.attacks import Asked, tagged
 from rewards.boxes.coordinate_space import BoxSpace, Units, in_written_units
 from rewards.combination import as_table, weighted_sum
-from rewards.config.strict_yaml import InputError, nearest
+from rewards.config.input_error import InputError, nearest
 from rewards.dialogues.dialogue import Dialogue, Responses
 
 SLACK = 1e-6

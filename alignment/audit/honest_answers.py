@@ -13,7 +13,7 @@ from alignment.reward_functions.adapter import loaded_reward
 from data_builders.schema import message_text
 from rewards.attacks.attacks import tagged
 from rewards.boxes.coordinate_space import Units, in_written_units
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from rewards.loading import Reward, knobs_of
 from rewards.reading.box_text import box_places
 

@@ -9,7 +9,7 @@ from alignment.data.box_units import with_units
 from data_builders.schema import message_text
 from rewards.attacks.attacks import Asked
 from rewards.boxes.coordinate_space import Units
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from rewards.dialogues.dialogue import Dialogue, read_dialogue
 from rewards.rules.facts import Facts
 from rewards.rules.rule_set import load_rule_set

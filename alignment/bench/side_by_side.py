@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from alignment.bench.differences import REACHED, differences, weights_compared
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 Kind = Literal["dpo", "grpo", "reward", "build"]
 METHODS: dict[str, tuple[str, ...]] = {

@@ -30,8 +30,8 @@ from alignment.distributed.engine import (
     share_cores,
 )
 from data_builders.interruptions import Stopped, handled_by, stop
+from rewards.config.input_error import InputError
 from rewards.config.json_lines import read_json
-from rewards.config.strict_yaml import InputError
 
 app = typer.Typer(
     cls=Commands,

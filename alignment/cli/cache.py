@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from alignment.cli.output import JsonFlag, say
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 
 def cache(

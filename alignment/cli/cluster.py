@@ -9,7 +9,8 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from rewards.config.strict_yaml import InputError, nearest, read_yaml
+from rewards.config.input_error import InputError, nearest
+from rewards.config.strict_yaml import read_yaml
 
 if TYPE_CHECKING:
     from alignment.planning.launch import Asked, Command, Place, Run

@@ -14,7 +14,7 @@ from typing import Any
 
 from data_builders.schema import Quarantined
 from data_builders.sources.images.open_i import RULE_SET, TAGS, Report, open_i
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from rewards.reading.reading import phrase_pattern, read
 from rewards.reading.sections import sentences
 from rewards.rules.facts import Polarity

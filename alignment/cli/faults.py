@@ -14,8 +14,8 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 from alignment.distributed.ranks import end_with_the_others, tells
+from rewards.config.input_error import InputError
 from rewards.config.printable import escaped
-from rewards.config.strict_yaml import InputError
 
 console = Console(stderr=True)
 

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from rewards.config.input_error import InputError, nearest
 from rewards.config.json_lines import json_lines
 from rewards.config.overrides import knob_values
-from rewards.config.strict_yaml import InputError, nearest, read_text
+from rewards.config.strict_yaml import read_text
 from rewards.loading import BatchReward, Reward, load_reward
 from rewards.reading.reading import read
 from rewards.row_types import as_columns, column_fault, response_fault, row_faults

@@ -13,7 +13,7 @@ from alignment.data.processor_checks import told_of_row
 from alignment.data.row_cache import few_rows
 from data_builders.output_folders import check_file
 from data_builders.row_checks import Check, check_rows
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 PICTURES = (".png", ".jpg", ".jpeg")
 MADE_BY = "clinalign inspect"

@@ -28,7 +28,7 @@ def eval_reward_model(
     Example: clinalign eval-reward-model runs/rm data/phantom_rewards/preference/test
     """
     from alignment.reward_models.evaluation import evaluate_reward_models
-    from rewards.config.strict_yaml import InputError
+    from rewards.config.input_error import InputError
 
     if out and also:
         raise InputError("--out: leave it out beside --also; each run's evaluation is written to RUN/evaluation.")

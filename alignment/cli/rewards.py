@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from alignment.cli.output import JsonFlag, Overrides, say
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 if TYPE_CHECKING:
     from rewards.loading import BatchReward, Reward

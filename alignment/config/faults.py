@@ -19,7 +19,7 @@ from alignment.config.trainer_values import refused_keys, value_faults
 from alignment.distributed.engine import is_main_process
 from alignment.reward_functions.adapter import pays_for
 from data_builders.row_checks import Check, file_faults
-from rewards.config.strict_yaml import InputError, nearest
+from rewards.config.input_error import InputError, nearest
 from rewards.loading import load_reward
 from rewards.tasks import KNOWN
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 
+from rewards.config.input_error import InputError
 from rewards.config.json_lines import read_json
-from rewards.config.strict_yaml import InputError
 
 PICKLES = ("pytorch_model*.bin", "adapter_model*.bin")
 CODE = ("*.py", "custom_generate/*.py")

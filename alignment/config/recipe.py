@@ -14,8 +14,9 @@ from alignment.config.reward_sections import CanarySection, CombinationSection
 from data_builders.build.build_spec import Relevance
 from data_builders.pairs.lesion_noise import NoiseSettings
 from rewards.boxes.coordinate_space import BoxSpace
+from rewards.config.input_error import InputError, nearest
 from rewards.config.overrides import Override, with_overrides
-from rewards.config.strict_yaml import InputError, fault_lines, nearest, read_yaml, regular
+from rewards.config.strict_yaml import fault_lines, read_yaml, regular
 from rewards.llm.spec import LlmSpec
 
 PairKind = Literal["own_error", "degraded", "lesion_noise", "look_alike", "llm"]

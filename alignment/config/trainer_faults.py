@@ -15,8 +15,9 @@ from typing import Any, TypeVar
 
 from alignment.config.library_names import installed_keys
 from alignment.config.recipe import Recipe
+from rewards.config.input_error import InputError, nearest
 from rewards.config.json_lines import json_value
-from rewards.config.strict_yaml import InputError, nearest, read_text
+from rewards.config.strict_yaml import read_text
 
 Config = TypeVar("Config")
 SWITCHES = {"use_vllm": "vllm", "use_liger_kernel": "liger_kernel", "deepspeed": "deepspeed"}

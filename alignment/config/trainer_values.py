@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import Any, get_args, get_origin
 
 from alignment.config.library_names import trainer_keys
-from rewards.config.strict_yaml import nearest, number_trap
+from rewards.config.input_error import nearest
+from rewards.config.strict_yaml import number_trap
 
 ABOVE_ZERO = (
     "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps", "num_train_epochs",

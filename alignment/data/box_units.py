@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 from rewards.boxes.coordinate_space import BoxSpace, Units, outside
+from rewards.config.input_error import InputError, nearest
 from rewards.config.json_lines import read_json
-from rewards.config.strict_yaml import InputError, nearest, read_yaml
+from rewards.config.strict_yaml import read_yaml
 
 UNIT_COLUMNS = ("target", "box_grid", "image_size")
 """What rows say of their question and of the units of its boxes."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from alignment.config.curriculum_section import CurriculumSection
 from alignment.data.row_order import Order
-from rewards.config.strict_yaml import InputError, nearest
+from rewards.config.input_error import InputError, nearest
 
 Rows = NDArray[np.int64]
 """Places of rows in the data."""

@@ -18,7 +18,7 @@ from alignment.data.processor_checks import check_file
 from alignment.data.row_tokens import ANSWERS, Lengths, counted, lengths_of_file
 from alignment.dialogues.checks import max_context
 from alignment.models.loading import base_of
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 SMALLEST_EDGE = 28
 SHRINK = 0.9

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from alignment.evaluation.controls import pixels
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 
 class ProcessedSizes:

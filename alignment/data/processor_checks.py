@@ -13,7 +13,7 @@ from jinja2 import TemplateError
 from PIL import Image
 
 from alignment.evaluation.controls import pixels
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 EXTREME_SHAPE = 10
 """Longer edge over shorter: from here on a processor is asked whether it takes the picture."""

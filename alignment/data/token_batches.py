@@ -12,7 +12,7 @@ import torch
 from transformers.trainer_pt_utils import BatchRebalanceSampler
 
 from alignment.data.row_order import Order
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 
 def batches_within(lengths: Sequence[int], budget: int) -> list[list[int]]:

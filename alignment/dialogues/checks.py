@@ -15,7 +15,7 @@ from alignment.config.recipe import Recipe
 from alignment.dialogues.turns import rendered
 from alignment.training.shared_grpo import undecoded
 from data_builders.dialogues.writer import transcript
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from rewards.dialogues.dialogue import Dialogue, read_dialogue
 
 logger = logging.getLogger(__name__)

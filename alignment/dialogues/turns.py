@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from data_builders.schema import Message, assistant_turn, user_turn
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 PLACE = "\ue000"
 """Stands for an answer in a rendered conversation: a private character, which no question holds."""

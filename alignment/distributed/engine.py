@@ -17,7 +17,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 PR_SET_PDEATHSIG = 1
 """Linux' name for: which signal this process gets when its parent dies (prctl(2))."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from alignment.distributed.engine import is_first_of_node, is_main_process, wait_for
 from alignment.distributed.ranks import agreed, from_all, num_ranks, of_rank_0
 from data_builders.digest import sha256
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 MARK = ".shared-"
 SEEN_WITHIN_S = 10.0

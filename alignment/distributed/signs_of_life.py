@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Any
 
 from data_builders.interruptions import handled_by
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 FAULT = "fault"
 SILENT = "CLINALIGN_SILENT_S"

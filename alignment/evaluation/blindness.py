@@ -26,7 +26,7 @@ from data_builders.pairs.lesion_heat import GivenBoxes
 from data_builders.pairs.lesion_noise import NoiseSettings, elsewhere, mask_of, noised_under
 from data_builders.seeds import seeded
 from rewards.boxes.coordinate_space import Units
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from rewards.rules.facts import Facts
 from rewards.rules.rule_set import load_rule_set
 

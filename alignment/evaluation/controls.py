@@ -16,7 +16,7 @@ from PIL import Image
 
 from alignment.metrics.intervals import asked_finding
 from data_builders.imaging.images import upright
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from rewards.rules.facts import Facts
 from rewards.rules.rule_set import RuleSet, load_rule_set
 

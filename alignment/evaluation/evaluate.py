@@ -51,8 +51,8 @@ from data_builders.row_checks import Check, check_rows
 from data_builders.schema import message_text
 from rewards.boxes.coordinate_space import BoxSpace
 from rewards.boxes.geometry import parse_boxes
+from rewards.config.input_error import InputError
 from rewards.config.json_lines import json_value, read_json
-from rewards.config.strict_yaml import InputError
 from rewards.reading.reading import read
 from rewards.rules.rule_set import RuleSet, load_rule_set
 

@@ -17,7 +17,7 @@ from alignment.distributed.engine import is_main_process
 from alignment.distributed.ranks import agreed, from_all
 from alignment.evaluation.controls import Response, Row
 from data_builders.output_folders import check_writable
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from rewards.llm.reply_cache import AppendLog
 
 FILE = "answers.unfinished.jsonl"

@@ -19,8 +19,8 @@ from alignment.evaluation.controls import Row, pixels
 from alignment.metrics.intervals import score_answers, summarise
 from alignment.models.generation import generate, like_batches
 from data_builders.rendering.render import report
+from rewards.config.input_error import InputError
 from rewards.config.json_lines import read_json_list
-from rewards.config.strict_yaml import InputError
 from rewards.rules.facts import Facts, Finding
 from rewards.rules.rule_set import RuleSet, load_rule_set
 

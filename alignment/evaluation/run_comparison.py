@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from alignment.metrics.capability import mcnemar
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 
 def compared(before: Path, after: Path, *, num_resamples: int = 1000, seed: int = 0) -> dict[str, Any]:

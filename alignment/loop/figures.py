@@ -10,8 +10,8 @@ from pathlib import Path
 from alignment.evaluation.blindness import CONDITIONS
 from alignment.evaluation.operating_points import FILE, hallucination_at, read_points
 from alignment.metrics.metric_names import fault_of_metric
+from rewards.config.input_error import InputError, nearest
 from rewards.config.json_lines import read_json, read_json_lines
-from rewards.config.strict_yaml import InputError, nearest
 
 EQUAL_RECALL = "equal_recall/hallucination_rate"
 KINDS = ("probe", "probe_drop", "train", "equal_recall")

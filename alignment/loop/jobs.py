@@ -14,7 +14,7 @@ from pathlib import Path
 from alignment.loop.loop_file import read_loop
 from alignment.loop.steps import Step, steps_of
 from alignment.planning.launch import Asked, Command, Place, sbatch_script, single_script
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 SUBMIT = "submit.sh"
 

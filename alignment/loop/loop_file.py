@@ -11,7 +11,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from alignment.config.recipe import Chain
 from alignment.evaluation.report import CONDITIONS
 from alignment.loop.figures import EQUAL_RECALL, fault_of_name, is_figure
-from rewards.config.strict_yaml import InputError, nearest, read_yaml, validated
+from rewards.config.input_error import InputError, nearest
+from rewards.config.strict_yaml import read_yaml, validated
 
 UNTRAINED = "untrained"
 """The first stage's model before its training; it is evaluated without controls."""

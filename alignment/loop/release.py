@@ -9,8 +9,8 @@ from typing import Any
 
 from alignment.release.manifest import MANIFEST, faults_of
 from data_builders.digest import sha256
+from rewards.config.input_error import InputError
 from rewards.config.json_lines import read_json
-from rewards.config.strict_yaml import InputError
 
 NOTE = "released.json"
 

@@ -33,8 +33,8 @@ from data_builders.build.build import build
 from data_builders.build.build_spec import read_spec
 from data_builders.interruptions import stands
 from data_builders.schema import user_turn
+from rewards.config.input_error import InputError, nearest
 from rewards.config.json_lines import read_json_lines
-from rewards.config.strict_yaml import InputError, nearest
 from rewards.rules.rule_set import load_rule_set
 
 NAN = float("nan")

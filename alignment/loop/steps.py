@@ -13,9 +13,10 @@ from alignment.evaluation.kept_answers import is_finished
 from alignment.loop.loop_file import UNTRAINED, Loop
 from alignment.training.run import has_result, stage_wiring
 from data_builders.build.build_spec import BuildSpec, read_spec
+from rewards.config.input_error import InputError, nearest
 from rewards.config.json_lines import read_json
 from rewards.config.overrides import with_overrides
-from rewards.config.strict_yaml import InputError, nearest, read_yaml
+from rewards.config.strict_yaml import read_yaml
 
 BUILD, RELEASE = "build", "release"
 OF_MODEL, OF_INIT = "evaluation", "init_evaluation"

@@ -4,7 +4,7 @@ Left out: the names in brackets (findings, scenarios, groups of questions), whic
 """
 
 from alignment.metrics.intervals import FAMILIES, MACROS, RATIOS
-from rewards.config.strict_yaml import nearest
+from rewards.config.input_error import nearest
 
 
 def fault_of_metric(name: str) -> str | None:

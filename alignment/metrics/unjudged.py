@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from alignment.metrics.capability import judged
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from rewards.reading.reading import read
 from rewards.rules.facts import Facts
 from rewards.rules.rule_set import RuleSet, load_rule_set

@@ -16,7 +16,7 @@ from PIL import Image
 
 from alignment.models.generation import model_inputs
 from data_builders.schema import user_turn
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 ANY_FINDING = "abnormality"
 """What is asked for where no finding is named."""

@@ -21,7 +21,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from alignment.shared_prefix.image_rows import IMAGE_FIELDS, Fields
 from alignment.shared_prefix.layout import base_model
 from alignment.shared_prefix.reference_cache import KINDS, add_weights, cache_folder, scratch
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 LANGUAGE_PARTS = ("language_model", "text_model", "lm_head")
 Features = dict[str, torch.Tensor]

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from alignment.config.recipe import ModelSection
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 CURE = "Install clinalign[gpu] on a machine with a GPU"
 logger = logging.getLogger(__name__)

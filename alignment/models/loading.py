@@ -30,7 +30,7 @@ from alignment.distributed.shared_folder import check_same
 from alignment.models import kernels
 from alignment.models.model_files import check_model_files, told_of_weights
 from alignment.models.tower_attention import use_one_call
-from rewards.config.strict_yaml import InputError, nearest_file
+from rewards.config.input_error import InputError, nearest_file
 
 VISION_PARTS = ("vision", "visual", "image_encoder")
 PROJECTOR_PARTS = ("connector", "projector", "merger", "mlp1", "embed_vision")

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alignment.config.foreign_code import pretrained
 from alignment.models.loading import model_folder
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from rewards.llm.client import Completion, LlmStop, Reply, Request
 
 Waiting = tuple[Request, asyncio.Future[Completion]]

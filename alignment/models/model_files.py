@@ -9,8 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from alignment.config.foreign_code import not_loaded
+from rewards.config.input_error import InputError
 from rewards.config.json_lines import json_value, read_json
-from rewards.config.strict_yaml import InputError
 
 CURE = "Copy or train the model anew."
 CONFIGS = (

@@ -18,7 +18,7 @@ from transformers import TrainerCallback
 from alignment.config.recipe import ModelSection
 from alignment.models.loading import part_of
 from alignment.models.tower_attention import use_one_call
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 log = logging.getLogger(__name__)
 

@@ -25,8 +25,8 @@ from alignment.models.loading import load_model, load_processor, model_folder
 from alignment.models.model_files import CURE
 from alignment.shared_prefix.layout import Batch, Setting, model_inputs, resolved
 from alignment.shared_prefix.prompt_groups import Group, collated, group
+from rewards.config.input_error import InputError
 from rewards.config.json_lines import read_json
-from rewards.config.strict_yaml import InputError
 
 HEAD = "score"
 ARCHITECTURE = "RewardModel"

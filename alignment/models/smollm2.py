@@ -20,7 +20,7 @@ from transformers import (
 
 from alignment.config.foreign_code import pretrained
 from alignment.models.tiny import CHAT_TEMPLATE, EXTRA_TOKENS
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 IMAGE_SIZE, IMAGE_TOKENS = 224, 49
 

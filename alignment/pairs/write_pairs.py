@@ -36,7 +36,7 @@ from data_builders.pairs.llm_hallucinations import NO_REPLY, Ask, Request, hallu
 from data_builders.pairs.llm_rows import LlmTally, asker, check_written, relevance_of
 from data_builders.rendering.render import report
 from data_builders.schema import assistant_turn, message_text
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from rewards.llm.spec import open_llm
 from rewards.reading.reading import read
 from rewards.reports.severity import errors_of

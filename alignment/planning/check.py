@@ -16,7 +16,7 @@ from alignment.config.trainer_faults import check_config
 from alignment.planning.estimate import Row, batch_of, measured_rate, memory_table, time_table, trained_tokens_per_row
 from alignment.planning.meta_model import counts_of, meta_model
 from data_builders.row_checks import Check, check_rows
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from alignment.config.recipe import Recipe
 from alignment.planning.activations import WORKSPACE, Batch, activation_bytes
 from alignment.planning.memory import SETTINGS, Load, Memory, Zero, per_rank
 from alignment.planning.meta_model import Counts, counts_of, patch_bytes, patches_per_token, stacks_of, trains_projector
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 2}
 MEASURED_STEPS = 4

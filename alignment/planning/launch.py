@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from data_builders.interruptions import handled_by
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 PORT = 29500
 WARNED_S = 300

@@ -12,7 +12,7 @@ from alignment.config.foreign_code import NotLoaded, pretrained
 from alignment.config.recipe import Recipe
 from alignment.config.trainer_faults import told_of_trl
 from alignment.planning.activations import Batch, Shape, Stack
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 PARTS = ("language", "vision")
 SHIPPED = Path(__file__).parents[2] / "recipes" / "architectures"

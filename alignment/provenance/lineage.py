@@ -13,8 +13,8 @@ import yaml
 from alignment.provenance.data_summary import Json, data_summary
 from alignment.provenance.released_fields import DATA, RECIPE
 from alignment.provenance.weights_digest import files_sha256, folder_of, weight_files
+from rewards.config.input_error import InputError
 from rewards.config.json_lines import read_json
-from rewards.config.strict_yaml import InputError
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from data_builders.pairs.relevance import Missing, Normalisation
 from data_builders.schema import RowKind
 from data_builders.sources.source import sources
 from rewards.boxes.coordinate_space import BoxSpace
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from rewards.dialogues.dialogue import Scenario
 from rewards.loading import available, available_batched
 from rewards.rules.rule_set import read_rule_set, shipped

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from data_builders.output_folders import check_writable
+from rewards.config.input_error import InputError
 from rewards.config.json_lines import read_json
-from rewards.config.strict_yaml import InputError
 
 Json = dict[str, Any]
 

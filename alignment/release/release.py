@@ -23,7 +23,7 @@ from alignment.release.released_model import save_merged
 from alignment.release.vocabulary import check_texts, check_vocabulary
 from data_builders.locks import only_one
 from data_builders.output_folders import new_folder
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 __all__ = ["MANIFEST", "model_card", "release", "verify"]
 Json = dict[str, Any]

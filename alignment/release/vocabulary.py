@@ -16,8 +16,8 @@ from typing import Any
 from alignment.provenance.lineage import Step
 from alignment.release.released_model import without_comments
 from alignment.release.transformers_words import words
+from rewards.config.input_error import InputError
 from rewards.config.json_lines import json_value
-from rewards.config.strict_yaml import InputError
 
 NO_PERSONS_WORDS = frozenset(
     {"phantom_chest", "phantom_marrow", "phantom_oct", "lidc_ct", "bccd", "vqa_rad", "slake", "path_vqa", "iu_xray"}

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from alignment.reward_functions.combined import gathered, process_index
+from rewards.config.input_error import InputError
 from rewards.config.json_lines import read_json
-from rewards.config.strict_yaml import InputError
 
 MANIFEST = "complete.json"
 logger = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 CURE = "training stops and nothing is saved as finished. Lower trainer.learning_rate, or look at the data."
 

@@ -26,8 +26,8 @@ from alignment.resuming.checkpoints import step_of, write_whole
 from alignment.resuming.kept_state import read_state
 from alignment.resuming.ledger import Stretch
 from alignment.resuming.plain_pickles import PlainPickles
+from rewards.config.input_error import InputError
 from rewards.config.json_lines import read_json
-from rewards.config.strict_yaml import InputError
 
 FOLDER, POINTER = "universal", "latest_universal"
 """In a checkpoint: the universal one, and the file by which DeepSpeed finds it."""

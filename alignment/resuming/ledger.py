@@ -18,8 +18,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from alignment.resuming.checkpoints import write_whole
 from alignment.resuming.resident_memory import resident_mib
+from rewards.config.input_error import InputError
 from rewards.config.json_lines import json_value, read_json, read_json_lines, read_json_list
-from rewards.config.strict_yaml import InputError
 
 DAMAGED = "Add --fresh to train anew."
 

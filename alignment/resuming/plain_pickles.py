@@ -17,7 +17,7 @@ from typing import Any
 from torch.serialization import safe_globals
 from transformers import TrainerCallback
 
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 FORCED, FORBIDDEN = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 """torch's own switches (since 2.6); the first overrides ``weights_only=False`` where a file is opened."""

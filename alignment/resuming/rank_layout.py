@@ -13,8 +13,8 @@ from typing import Any
 from alignment.config.recipe import Recipe
 from alignment.distributed.engine import is_main_process
 from alignment.resuming.checkpoints import MANIFEST, newest_first
+from rewards.config.input_error import InputError
 from rewards.config.json_lines import read_json
-from rewards.config.strict_yaml import InputError
 
 logger = logging.getLogger(__name__)
 

@@ -25,9 +25,9 @@ from alignment.resuming.checkpoints import MANIFEST, step_of
 from alignment.resuming.ledger import proof, read_lines
 from alignment.resuming.resident_memory import memory
 from data_builders.output_folders import recover, remove
+from rewards.config.input_error import InputError
 from rewards.config.json_lines import read_json_lines
 from rewards.config.overrides import written
-from rewards.config.strict_yaml import InputError
 
 POLL_S = 0.05
 ENDS_S = 20.0

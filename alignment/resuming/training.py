@@ -38,7 +38,7 @@ from alignment.resuming.kept_state import read_state, write_state
 from alignment.resuming.ledger import Ledger, Plan
 from alignment.resuming.plain_pickles import PlainPickles
 from data_builders.interruptions import handled_by
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 ROW_IDS = "row_ids"
 """In a batch: the ids of its rows."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from alignment.config.recipe import RewardEntry
 from rewards.boxes.coordinate_space import BoxSpace
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from rewards.judges.reward_model import RewardModel, Scorer
 from rewards.llm.client import Backend
 from rewards.llm.spec import LlmSpec

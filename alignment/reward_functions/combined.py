@@ -17,7 +17,7 @@ from transformers import TrainerCallback
 from alignment.config.recipe import Recipe
 from alignment.reward_functions.adapter import AwaitedReward, Tasks, TrlBatchReward, TrlReward, trl_rewards
 from rewards.combination import Gate, as_table, domain_advantages
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from rewards.loading import Reward
 from rewards.schedule import ThresholdSchedule
 

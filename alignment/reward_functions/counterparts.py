@@ -29,8 +29,9 @@ from alignment.reward_functions.adapter import local_backend
 from data_builders.digest import sha256
 from data_builders.output_folders import check_file, unfinished
 from data_builders.row_checks import Check, check_rows
+from rewards.config.input_error import InputError, nearest
 from rewards.config.overrides import Override, with_overrides
-from rewards.config.strict_yaml import InputError, nearest, read_yaml, validated
+from rewards.config.strict_yaml import read_yaml, validated
 from rewards.judges.cases import cases, image_bytes, prompt_text
 from rewards.judges.judge_spec import JudgeSpec, open_judge
 from rewards.llm.client import Completion, LlmClient, ask

@@ -29,7 +29,7 @@ from data_builders.locks import only_one
 from data_builders.output_folders import check_writable, refuse_foreign
 from data_builders.row_checks import Check, check_rows
 from data_builders.schema import message_text
-from rewards.config.strict_yaml import InputError, nearest
+from rewards.config.input_error import InputError, nearest
 from rewards.loading import Reward, load_reward
 from rewards.ratings.preference_metrics import Bin, best_of_n, calibration, length_bias, pairwise_accuracy, reliability
 

@@ -17,7 +17,7 @@ from peft import PeftModel
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
 from alignment.shared_prefix.key_value_cache import MARK, TOKEN_FIELDS, continue_from_cache
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 Setting = Literal["auto", "on", "cached", "off"]
 Form = Literal["packed", "cached", "repeated"]

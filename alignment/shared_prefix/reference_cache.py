@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from alignment.shared_prefix.layout import base_model
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 Logps = dict[str, list[float]]
 

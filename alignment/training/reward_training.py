@@ -24,7 +24,7 @@ from alignment.shared_prefix.layout import Batch, tokens_computed
 from alignment.training.dpo import PreferenceCollator
 from alignment.training.losses import weighted_mean
 from alignment.training.mixed_batches import dummy_image, run_vision_always
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 COLUMNS = ("id", "images", "rejected_images", "prompt", "chosen", "rejected", "weight", "margin")
 

@@ -39,9 +39,10 @@ from data_builders.output_folders import (
     refuse_others,
     remove,
 )
+from rewards.config.input_error import InputError
 from rewards.config.json_lines import read_json
 from rewards.config.overrides import Override, with_overrides
-from rewards.config.strict_yaml import InputError, read_yaml, validated
+from rewards.config.strict_yaml import read_yaml, validated
 
 PACKAGES = ("clinalign", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "deepspeed")
 

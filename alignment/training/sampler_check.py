@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 TOLERANCE = 0.25
 CURE = (

@@ -12,8 +12,9 @@ from data_builders.pairs.noised_pairs import LesionNoise
 from data_builders.pairs.relevance import Relevance
 from data_builders.schema import RowKind, Task
 from data_builders.sources.source import Source
+from rewards.config.input_error import nearest
 from rewards.config.overrides import with_overrides
-from rewards.config.strict_yaml import nearest, read_yaml, validated
+from rewards.config.strict_yaml import read_yaml, validated
 from rewards.llm.spec import LlmSpec
 
 SplitName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]

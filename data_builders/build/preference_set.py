@@ -21,8 +21,9 @@ from data_builders.pairs.hallucination_checks import brevity_report, length_bala
 from data_builders.pairs.llm_rows import LlmTally, check_written, judged_scores, with_llm_answers
 from data_builders.pairs.relevance import IMAGE_SIDE, Relevance, grouped_weights, scaled_scores, weight_report
 from data_builders.schema import message_text
+from rewards.config.input_error import InputError
 from rewards.config.json_lines import json_value
-from rewards.config.strict_yaml import InputError, read_text
+from rewards.config.strict_yaml import read_text
 from rewards.llm.spec import LocalBackend
 
 CHANGED = ("relevance", "weight", "rejected", "kind")

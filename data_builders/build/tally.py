@@ -8,7 +8,7 @@ from data_builders.curriculum.rows import CurriculumBuild
 from data_builders.pairs.lesion_noise import NoiseTally
 from data_builders.schema import Quarantined
 from data_builders.splits.splits import check_disjoint
-from rewards.config.strict_yaml import InputError, nearest
+from rewards.config.input_error import InputError, nearest
 
 
 @dataclass

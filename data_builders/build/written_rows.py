@@ -11,7 +11,7 @@ from typing import Any
 from data_builders.build.build_spec import BuildSpec
 from data_builders.imaging.images import ImageError, decoded, png_bytes
 from data_builders.schema import RowKind, Written, assistant_turn, box_units, row_always, user_turn
-from rewards.config.strict_yaml import InputError, nearest
+from rewards.config.input_error import InputError, nearest
 from rewards.rules.facts import Facts
 
 Row = dict[str, Any]

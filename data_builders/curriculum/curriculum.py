@@ -14,7 +14,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rewards.config.strict_yaml import InputError, nearest, read_yaml, validated
+from rewards.config.input_error import InputError, nearest
+from rewards.config.strict_yaml import read_yaml, validated
 from rewards.config.yaml_lines import line_of
 from rewards.rules.faults import Fault
 from rewards.rules.guidelines import together

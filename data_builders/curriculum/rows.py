@@ -21,7 +21,7 @@ from data_builders.curriculum.llm_items import written_items
 from data_builders.curriculum.templates import Asked, Balance, Case, generated, written_report
 from data_builders.rendering.report_facts import report_facts
 from data_builders.schema import RowKind, Sample
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from rewards.llm.client import LlmClient
 from rewards.llm.item_lists import Item
 from rewards.llm.spec import LlmSpec, LocalBackend, open_llm

@@ -13,7 +13,7 @@ from data_builders.locks import only_one
 from data_builders.output_folders import check_writable, new_folder
 from data_builders.row_checks import Check, check_rows, open_parquet
 from data_builders.schema import Message, message_text
-from rewards.config.strict_yaml import InputError, nearest
+from rewards.config.input_error import InputError, nearest
 
 COLUMNS = ("id", "images", "rejected_images", "prompt", "chosen", "rejected", "weight", "relevance")
 OPTIONAL = ("rejected_images", "relevance")

@@ -18,8 +18,9 @@ from typing import Any, Literal, get_args
 from data_builders.pairs.hallucination_checks import META_TEXT, brevity_report, fault_of_rejected, same_polarity
 from data_builders.pairs.relevance import weight_report
 from data_builders.schema import assistant_turn, message_text, user_turn
+from rewards.config.input_error import InputError
 from rewards.config.json_lines import json_value
-from rewards.config.strict_yaml import InputError, read_text
+from rewards.config.strict_yaml import read_text
 
 Format = Literal["mmedpo", "llava", "ms_swift", "trl"]
 FORMATS: tuple[Format, ...] = get_args(Format)

@@ -29,7 +29,7 @@ from data_builders.locks import only_one
 from data_builders.output_folders import check_writable, new_folder
 from data_builders.rendering.render import box_answer
 from data_builders.schema import assistant_turn, box_units, on_grid, user_turn
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from rewards.rules.facts import Box, Facts, Finding
 from rewards.rules.rule_set import load_rule_set
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from PIL import ExifTags, Image, ImageOps
 
-from rewards.config.strict_yaml import InputError, regular
+from rewards.config.input_error import InputError
+from rewards.config.strict_yaml import regular
 
 PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 LYING = (5, 6, 7, 8)

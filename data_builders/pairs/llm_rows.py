@@ -16,7 +16,7 @@ from typing import Any
 from data_builders.pairs.llm_hallucinations import Ask, Request, hallucinated
 from data_builders.schema import assistant_turn, message_text
 from rewards.answers.final_answer import final_answer
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from rewards.judges.debate import Debate, Panel, debates
 from rewards.llm.client import Completion, Failure, LlmClient, ask
 from rewards.llm.spec import LlmSpec, LocalBackend, open_llm

@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Strict, ValidationError, create_mode
 import data_builders.sources
 from data_builders.pairs.lesion_heat import Mask
 from data_builders.schema import Quarantined, Sample, Written
-from rewards.config.strict_yaml import fault_lines, nearest
+from rewards.config.input_error import nearest
+from rewards.config.strict_yaml import fault_lines
 
 
 @cache

@@ -27,8 +27,8 @@ from PIL import Image
 from data_builders.row_checks import open_parquet
 from data_builders.schema import message_text
 from data_builders.splits.near_images import MAX_DISTANCE, dhash, near_pairs
+from rewards.config.input_error import InputError
 from rewards.config.json_lines import json_reply
-from rewards.config.strict_yaml import InputError
 
 Kind = Literal["patient", "study", "row", "image", "near_image", "report"]
 COLUMNS = ("id", "patient", "study", "source", "split", "task", "provenance", "images", "completion", "answer")

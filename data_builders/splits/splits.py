@@ -7,7 +7,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 NOBODY: Mapping[str, str] = {}
 

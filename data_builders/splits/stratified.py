@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 NOBODY: Mapping[str, str] = {}
 

@@ -5,7 +5,7 @@ Left out: telling a doubt about a detail ("yes, probably acute") from one about 
 
 import re
 
-from rewards.rules.symbols import CUES
+from rewards.answers.cues import CUES
 
 THING = (
     r"(?:images?|pictures?|photos?|scans?|films?|x-?rays?|attachments?|files?|inputs?|information|info|data|context"

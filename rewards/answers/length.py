@@ -3,8 +3,8 @@
 from itertools import groupby
 
 from rewards.answers.final_answer import answer_region, num_words
+from rewards.config.input_error import InputError
 from rewards.config.knobs import Number
-from rewards.config.strict_yaml import InputError
 
 BOUNDS = (0.0, 1.0)
 TASKS: tuple[str, ...] | None = None

@@ -7,8 +7,8 @@ closes each of these. Left out: MedMO's other three signals (``closed_answer``, 
 
 from rewards.boxes.coordinate_space import BoxSpace, Extent, Sizes, Units, answered_boxes, true_boxes
 from rewards.boxes.geometry import best_pairs, corner_distance, giou, table_of
+from rewards.config.input_error import InputError
 from rewards.config.knobs import Amount
-from rewards.config.strict_yaml import InputError
 from rewards.reading.box_absence import says_none
 from rewards.reading.box_text import MAX_BOXES
 from rewards.rules.facts import Box

@@ -9,7 +9,8 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rewards.config.strict_yaml import InputError, line_of_byte, nearest_file, regular, unreadable
+from rewards.config.input_error import InputError, nearest_file
+from rewards.config.strict_yaml import line_of_byte, regular, unreadable
 
 Row = dict[str, str]
 

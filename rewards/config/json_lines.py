@@ -13,8 +13,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
+from rewards.config.input_error import InputError, nearest_file
 from rewards.config.printable import without_surrogates
-from rewards.config.strict_yaml import InputError, line_of_byte, nearest_file, regular, unreadable
+from rewards.config.strict_yaml import line_of_byte, regular, unreadable
 
 HALF_CHARACTER = "\\ud"
 """Without it a line writes no half of a character, which no file could be written with."""

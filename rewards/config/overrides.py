@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import yaml
 
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from rewards.config.yaml_loader import cut_off, loaded
 
 SHOWN = 80

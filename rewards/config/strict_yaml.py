@@ -3,7 +3,6 @@
 Used for rule sets, build specs and recipes. Left out: inheritance between files and environment variables.
 """
 
-import difflib
 import os
 import re
 from pathlib import Path
@@ -13,16 +12,13 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from rewards.config.input_error import InputError, nearest, nearest_file
 from rewards.config.yaml_lines import line_of
 from rewards.config.yaml_loader import loaded
 
 Model = TypeVar("Model", bound=BaseModel)
 KIND = re.compile(r"(constrained-)?(int|str|float|bool)|literal\[.*\]")
 """What pydantic writes at the end of a place, for the kinds of which a value is none."""
-
-
-class InputError(ValueError):
-    """A user's mistake. The message is complete: where, what came, what was expected, what to do."""
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -85,25 +81,6 @@ def unreadable(path: Path, fault: OSError | ValueError) -> str:
         return f"{path}: may not be read. Ask its owner for the right to read it."
     reason = (fault.strerror or "cannot be read") if isinstance(fault, OSError) else str(fault)
     return f"{path}: {reason[:1].lower()}{reason[1:]}. Name a file that can be read."
-
-
-def nearest_file(path: Path) -> str:
-    """A hint that names the most similar file beside ``path``, or an empty string."""
-    try:
-        names = [entry.name for entry in path.parent.iterdir()]
-    except (OSError, ValueError):
-        return ""
-    return nearest(path.name, names)
-
-
-def nearest(name: str, known: list[str]) -> str:
-    """A hint `` Did you mean '...'?``, or an empty string where nothing is near.
-
-    >>> nearest("close_answer", ["closed_answer", "think_format"])
-    " Did you mean 'closed_answer'?"
-    """
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    return f" Did you mean '{close[0]}'?" if close else ""
 
 
 def validated(model: type[Model], content: dict[str, Any], *, where: str | Path) -> Model:

@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from rewards.rules.decision import Decision, met
 from rewards.rules.nodes import Clause, WordingSplit
 from rewards.rules.rule_set import load_rule_set

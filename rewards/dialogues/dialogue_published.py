@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
+from rewards.config.input_error import InputError
 from rewards.config.knobs import Amount
-from rewards.config.strict_yaml import InputError
 from rewards.dialogues.dialogue import Dialogue, Responses, read_dialogue, readings, turns_said
 from rewards.rules.decision import Decision
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rewards.config.csv_rows import Misfit, csv_rows
+from rewards.config.input_error import InputError
 from rewards.config.json_lines import read_json_list
-from rewards.config.strict_yaml import InputError
 
 Speaker = Literal["patient", "doctor"]
 SPEAKERS: dict[str, Speaker] = {

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from rewards.answers.final_answer import answer_region
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from rewards.judges.consultation import Consultation, transcript
 from rewards.judges.judging import Case, Judge, Pair, Verdict, compared
 

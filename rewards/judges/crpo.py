@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from rewards.config.input_error import InputError, nearest
 from rewards.config.knobs import Number, Share
-from rewards.config.strict_yaml import InputError, nearest
 from rewards.judges.cases import cases
 from rewards.judges.judge_spec import JudgeSpec, open_judge
 from rewards.judges.judging import DIMENSIONS, Case, Dimension, Judge, Pair, Verdict, compared

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from rewards.config.input_error import InputError
 from rewards.config.json_lines import json_reply
-from rewards.config.strict_yaml import InputError
 from rewards.judges.judging import quoted
 from rewards.llm.client import Completion, LlmClient, Message, Request, with_turns
 

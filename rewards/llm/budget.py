@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from rewards.llm.reply_cache import AppendLog
 
 

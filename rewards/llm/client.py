@@ -17,7 +17,7 @@ from typing import Any, Literal, Protocol
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 from tenacity.wait import wait_random_exponential
 
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from rewards.llm.budget import Budget
 from rewards.llm.reply_cache import ReplyCache
 

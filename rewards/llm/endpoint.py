@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 
 import httpx2
 
+from rewards.config.input_error import InputError
 from rewards.config.printable import printable
-from rewards.config.strict_yaml import InputError
 from rewards.llm.client import Completion, Declined, LlmStop, Message, Reply, Request, Transient
 from rewards.llm.keys import PIECE_IN_ERRORS, PIECE_IN_REPLIES, key_from, without_key
 from rewards.llm.reply import as_text, completion_from, retry_after_s, tokens_at_least

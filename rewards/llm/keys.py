@@ -3,7 +3,7 @@
 import os
 import re
 
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 HIDDEN = "***"
 PIECE_IN_ERRORS = 4

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from rewards.llm.budget import Budget, Caps, Price
 from rewards.llm.client import Backend, LlmClient
 from rewards.llm.endpoint import Endpoint, checked_url

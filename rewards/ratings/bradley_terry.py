@@ -13,7 +13,7 @@ from scipy.optimize import minimize
 from scipy.sparse.csgraph import connected_components
 from scipy.special import expit
 
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 ELO_SCALE = 400 / math.log(10)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from rewards.config.strict_yaml import InputError, nearest
+from rewards.config.input_error import InputError, nearest
 from rewards.judges.judging import Case, Judge, Pair, Verdict
 from rewards.ratings.agreement import intransitive_share, position_bias
 from rewards.ratings.bradley_terry import Comparison, Rating, elo_ratings

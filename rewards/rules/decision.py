@@ -9,7 +9,7 @@ from functools import cached_property
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rewards.config.strict_yaml import nearest
+from rewards.config.input_error import nearest
 from rewards.rules.evidence import Evidence, Truth, Value, every, holds
 from rewards.rules.nodes import (
     NOT,

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from rewards.config.strict_yaml import nearest
+from rewards.config.input_error import nearest
 from rewards.config.yaml_lines import Place
 from rewards.rules.decision import Decision, met, named
 from rewards.rules.evidence import Asked, Evidence

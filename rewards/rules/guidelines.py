@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
 
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from rewards.rules.evidence import Value, holds
 from rewards.rules.facts import Facts, Finding
 from rewards.rules.faults import staging_faults

@@ -12,7 +12,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from rewards.config.strict_yaml import InputError, nearest, read_yaml, validated
+from rewards.config.input_error import InputError, nearest
+from rewards.config.strict_yaml import read_yaml, validated
 from rewards.config.yaml_lines import line_of
 from rewards.rules.decision import Decision
 from rewards.rules.facts import Unsupported

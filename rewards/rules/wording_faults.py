@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from itertools import product
 from string import Formatter
 
-from rewards.config.strict_yaml import nearest
+from rewards.config.input_error import nearest
 from rewards.config.yaml_lines import Place
 from rewards.rules.decision import Decision
 from rewards.rules.faults import Fault

@@ -19,7 +19,7 @@ from alignment.distributed.ranks import end_with_the_others
 from alignment.resuming import training as resuming
 from alignment.training.run import run
 from data_builders.interruptions import Stopped, handled_by, stop
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 
 class Killed(TrainerCallback):

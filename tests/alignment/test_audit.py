@@ -13,7 +13,7 @@ from alignment.audit.rows import asked_of, sampled_rows
 from alignment.audit.table import print_audit
 from alignment.config.recipe import parquet, read_recipe
 from alignment.reward_functions.adapter import TrlReward
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from rewards.loading import load_reward
 
 SAFE = [{"name": "box_overlap"}, {"name": "factuality"}]

@@ -18,7 +18,7 @@ from alignment.models.loading import built_texts, load_for_inference
 from alignment.models.tiny import build_tiny
 from data_builders.interruptions import Stopped
 from data_builders.pairs.lesion_noise import NoiseSettings
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 pytestmark = pytest.mark.filterwarnings("default")  # third-party deprecations
 

@@ -25,7 +25,7 @@ from alignment.training.grpo import with_unit_columns
 from data_builders.build.build import build
 from data_builders.build.build_spec import BuildSpec
 from rewards.boxes.coordinate_space import Units, in_written_units
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from tests.alignment.conftest import SPEC
 
 BOX_REWARDS = ["box_overlap", "medmo_box", "medmo_box_safe", "box_measure", "finding_boxes"]

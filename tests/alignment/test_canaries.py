@@ -8,7 +8,7 @@ from alignment.reward_functions.canaries import Canaries, statistics
 from alignment.reward_functions.combined import combined_rewards
 from alignment.training.run import run
 from rewards.boxes.coordinate_space import Units
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 pytestmark = pytest.mark.filterwarnings("default")  # third-party deprecations of trl and accelerate
 PROMPT = [

@@ -6,7 +6,7 @@ import logging
 import pytest
 
 from alignment.resuming.checkpoints import MANIFEST, fault, last_whole, seal, write_whole, written_by
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from alignment.config.recipe import read_recipe
 from alignment.reward_functions.combined import combined_rewards
 from alignment.training.run import make_trainer, run
 from rewards.combination import advantages, as_table
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 pytestmark = pytest.mark.filterwarnings("default")  # third-party deprecations of trl and accelerate
 GOOD, BARE = "<think>a</think><answer>nodule [[0,0,10,10]]</answer>", "nodule [[0,0,10,10]]"

@@ -7,7 +7,7 @@ import pytest
 
 from alignment.config.compatibility import REFUSED, WORKS, incompatibilities, table
 from alignment.config.recipe import Recipe, read_recipe
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from tests.alignment.test_deepspeed import ROOT
 
 SKIPS = ("skip", "skipif")

@@ -16,7 +16,7 @@ from alignment.config.trainer_values import OURS, refused_keys, value_faults
 from alignment.loop.run_loop import run_loop
 from alignment.planning.check import check_chain, check_recipe
 from alignment.training.run import run, run_chain
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 without_vllm = pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vLLM is installed")
 

@@ -16,7 +16,7 @@ from alignment.reward_functions.adapter import TrlBatchReward, trl_rewards
 from alignment.reward_functions.counterparts import pool_tournament, weights_version, write_counterparts
 from alignment.training.run import run
 from data_builders.locks import only_one
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from rewards.llm.reply_cache import ReplyCache
 
 pytestmark = pytest.mark.filterwarnings("default")  # third-party deprecations of trl and accelerate

@@ -13,7 +13,7 @@ from torch.utils.data import BatchSampler
 from alignment.config.curriculum_section import CurriculumSection, curriculum_faults
 from alignment.data.curriculum_sampler import recipe_order, segments, shares, stream
 from alignment.data.row_order import EpochSampler
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 PUBLISHED = {
     "advanced_biomarkers": 30, "specific_qa": 15, "general_qa": 15, "staging_introduction": 20, "staging_logic": 20,

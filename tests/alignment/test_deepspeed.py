@@ -13,7 +13,7 @@ import pytest
 
 from alignment.config.recipe import read_recipe
 from alignment.training.run import run
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from tests.alignment.moving_grpo import PAID, SGD, assert_moved_alike, weights_of
 
 ROOT = Path(__file__).parents[2]

@@ -14,7 +14,7 @@ from alignment.config.recipe import read_recipe
 from alignment.dialogues.checks import dialogues_that_fit
 from alignment.dialogues.rollout import CLINICIAN
 from alignment.training.run import make_trainer, run
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from rewards.dialogues.dialogue import read_dialogue
 
 pytestmark = pytest.mark.filterwarnings("default")

@@ -9,7 +9,7 @@ from alignment.dialogues.sft import DialogueCollator
 from alignment.dialogues.turns import after_answer, answer_tokens
 from alignment.models.tiny import build_tiny
 from data_builders.schema import assistant_turn, user_turn
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 QUESTIONS = ["Is the field of high quality?", "Which region is it?", "What is the diagnosis?"]
 ANSWERS = ["Yes, it is.", "A clot.", "It is normal."]

@@ -12,7 +12,7 @@ from alignment.shared_prefix.layout import answer_outputs
 from alignment.training.dpo_terms import changed_tokens, token_kl
 from alignment.training.losses import weighted_dpo_loss
 from alignment.training.run import make_trainer, run
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 pytestmark = pytest.mark.filterwarnings("default")  # third-party deprecations of trl and accelerate
 LN2 = math.log(2)

@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from alignment.distributed.engine import loaded_objects_left_alone, wait_for
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 CODE = """
 import os, sys

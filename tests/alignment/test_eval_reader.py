@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from alignment.cli.eval_reader import eval_reader
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 NAMED = os.environ.get("CLINALIGN_OPEN_I")
 needs_open_i = pytest.mark.skipif(

@@ -27,7 +27,7 @@ from alignment.models.tiny import build_tiny
 from alignment.provenance.data_summary import data_card, data_summary
 from data_builders.digest import sha256
 from data_builders.schema import assistant_turn, user_turn
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from rewards.rules.facts import Facts, Finding
 
 TEXTS = ["Is there a nodule?", "Where is the nodule?", "Write the report.", "Yes", "No", "No nodule."]

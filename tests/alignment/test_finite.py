@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from alignment.config.recipe import read_recipe
 from alignment.resuming.finite import FiniteTraining, check_weights
 from alignment.training.run import make_trainer, run
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 pytestmark = pytest.mark.filterwarnings("default")  # third-party deprecations of trl and accelerate
 

@@ -13,7 +13,7 @@ from alignment.models import loading as models
 from alignment.models.loading import built_texts, load_processor
 from alignment.models.tiny import build_tiny
 from alignment.planning.check import plan
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 pytestmark = pytest.mark.filterwarnings("default")
 

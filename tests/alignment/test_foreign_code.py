@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from alignment.cli.app import app
 from alignment.config.foreign_code import pretrained, refuse_foreign_code
 from alignment.config.recipe import read_recipe
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 ROOT = Path(__file__).parents[2]
 SOURCES = [file for floor in ("alignment", "data_builders", "rewards") for file in sorted((ROOT / floor).rglob("*.py"))]

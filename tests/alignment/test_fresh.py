@@ -13,7 +13,7 @@ from alignment.distributed.ranks import alone_at
 from alignment.loop.run_loop import run_loop
 from alignment.training.run import run, run_chain
 from data_builders.locks import only_one
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 pytestmark = pytest.mark.filterwarnings("default")
 

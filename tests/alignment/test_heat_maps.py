@@ -22,7 +22,7 @@ from alignment.models.tiny import build_tiny
 from data_builders.pairs.lesion_noise import NoiseSettings, noised
 from data_builders.schema import user_turn
 from data_builders.seeds import seeded
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 pytestmark = pytest.mark.filterwarnings("default")  # third-party deprecations of transformers
 TEXTS = ["Is there a nodule?", "Is there an effusion?", "Yes", "No", "abnormality"]

@@ -11,7 +11,7 @@ from alignment.models.loading import built_texts, freeze, load_model
 from alignment.models.tiny import build_tiny
 from alignment.shared_prefix.reference_cache import cache_folder
 from alignment.training.run import make_trainer, run
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from tests.alignment.test_shared_prefix_families import gradients, prepared, together
 from tests.alignment.tiny_families import FAMILIES, build, rows
 

@@ -23,7 +23,7 @@ from alignment.resuming.inexact import (
 from alignment.resuming.kept_state import write_state
 from alignment.resuming.ledger import Stretch
 from alignment.resuming.training import Resumable
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 
 def trainer_of(ranks, **arguments):

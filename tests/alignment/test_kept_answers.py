@@ -17,7 +17,7 @@ from alignment.models.loading import load_processor
 from alignment.models.tiny import build_tiny
 from data_builders.interruptions import Stopped
 from data_builders.locks import only_one
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from tests.alignment.test_evaluate import TEXTS, save, some_rows
 
 OPTIONS = {"batch_size": 2, "num_resamples": 20, "max_new_tokens": {"report": 6, "box": 6}}

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from alignment.cli.app import app
 from alignment.models.loading import load_model
 from alignment.planning.launch import Asked, Command, Place, Run, launch, line, sbatch_script, shell_line, submit
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from tests.alignment.test_deepspeed import ROOT
 
 RUN = Run(Path("recipes/sft/x.yaml"), ["trainer.seed=1"])

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from alignment.resuming.ledger import Ledger, Plan, Stretch, proof
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 
 def written(run, pages, planned, plan):

@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from alignment.models.local_llm import LocalModel
 from alignment.models.smollm2 import gguf_file
 from alignment.reward_functions.adapter import local_backend
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from rewards.judges.judge_spec import JudgeSpec, open_judge
 from rewards.judges.judging import DIMENSIONS, Case, Pair, compared
 from rewards.llm.client import Completion, LlmClient, LlmStop, ask

@@ -10,7 +10,7 @@ from alignment.evaluation.evaluate import Evaluation
 from alignment.loop.evaluation import is_of
 from alignment.loop.loop_file import Comparison, read_loop
 from alignment.loop.run_loop import Effect, _change, effects_of, over_seeds
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 NAN = float("nan")
 FACTS = {"rule_set": "chest_xray@1", "findings": {"nodule": {"polarity": "present"}}}

@@ -13,7 +13,7 @@ from alignment.loop.run_loop import run_loop
 from alignment.models.tiny import build_tiny
 from alignment.release.manifest import verify
 from data_builders.locks import only_one
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from tests.alignment.test_release import judged, records
 
 

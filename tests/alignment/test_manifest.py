@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from alignment.cli.app import app
 from alignment.release.manifest import faults_of, make_readable, verify, write_manifest
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 FILES = {"model.safetensors": b"\x00weights\xff", "README.md": b"# card\n", "inner/chat template.jinja": b"{{ x }}"}
 

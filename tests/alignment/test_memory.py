@@ -16,7 +16,7 @@ from alignment.planning.activations import Batch
 from alignment.planning.estimate import Row, batch_of, load_of, memory_table, time_table, zero_of
 from alignment.planning.memory import SETTINGS, Load, Zero, per_rank
 from alignment.planning.meta_model import Counts, counts_of, known_config, meta_model, patches_per_token, stacks_of
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from tests.alignment.test_deepspeed import ROOT, launched
 from tests.alignment.tiny_families import FAMILIES, build, prompt_inputs, rows
 

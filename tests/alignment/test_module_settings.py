@@ -14,7 +14,7 @@ from alignment.models import kernels
 from alignment.models.loading import freeze, load_model, model_options, part_of
 from alignment.models.module_settings import TowerCheckpointing, keep_input_dtype, set_modules, spare_frozen_tower
 from alignment.training.run import make_trainer
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from tests.alignment.test_deepspeed import ROOT, launched
 from tests.alignment.tiny_families import build, prompt_inputs, recompute, rows
 

@@ -14,7 +14,7 @@ from alignment.models.tiny import build_tiny
 from alignment.provenance.weights_digest import model_sha256
 from alignment.release.release import release, verify
 from alignment.release.vocabulary import check_texts
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 NAME, MRN = "Qvortrup", "19540312"
 FIGURE = {"value": 0.875, "low": 0.8, "high": 0.95, "num_rows": 9, "num_patients": 3}

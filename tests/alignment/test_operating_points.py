@@ -24,7 +24,7 @@ from alignment.metrics.intervals import FAMILIES, MACROS, RATIOS, score_answers,
 from alignment.models.generation import generate
 from alignment.models.loading import built_texts, load_for_inference
 from alignment.models.tiny import build_tiny
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from rewards.rules.rule_set import load_rule_set
 
 pytestmark = pytest.mark.filterwarnings("default")  # third-party deprecations

@@ -17,7 +17,7 @@ from alignment.audit.files import audits
 from alignment.cli.app import app
 from alignment.cli.inspection import PICTURES, _is_ours, _save
 from data_builders.output_folders import check_file
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 COMMANDS = typer.main.get_command(app).commands
 FILES = {"inspect": "x.png", "audit": "x.html"}

@@ -15,7 +15,7 @@ from data_builders.pairs.llm_rows import relevance_of
 from data_builders.pairs.relevance import weights_of
 from data_builders.rendering.render import report
 from data_builders.schema import message_text
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from rewards.reports.severity import errors_of
 from rewards.rules.facts import Facts, Finding
 from rewards.rules.rule_set import load_rule_set

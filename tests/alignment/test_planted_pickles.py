@@ -19,7 +19,7 @@ from alignment.config.recipe import read_recipe
 from alignment.resuming.checkpoints import MANIFEST, fault, seal
 from alignment.resuming.plain_pickles import FORBIDDEN, FORCED, PlainPickles
 from alignment.training.run import run
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 ROOT = Path(__file__).parents[2]
 PLAIN = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin")

@@ -7,7 +7,7 @@ import pytest
 from alignment.config.recipe import read_recipe
 from alignment.resuming.checkpoints import MANIFEST, seal
 from alignment.resuming.rank_layout import Layout, begun_with, on_ranks
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 
 @pytest.mark.parametrize(

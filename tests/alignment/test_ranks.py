@@ -16,7 +16,7 @@ from alignment.distributed import torchrun
 from alignment.distributed.engine import is_main_process, leave_process_group
 from alignment.distributed.ranks import agreed, from_all, num_ranks, over_ranks
 from data_builders.locks import only_one
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from tests.alignment.test_resume_after_kill import ROOT, SERVER
 
 LIMIT_S = 120

@@ -2,7 +2,7 @@ import pytest
 
 from alignment.config.recipe import kept_places, read_recipe
 from alignment.planning.check import weight_figures
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 
 def fault_of(path, *overrides):

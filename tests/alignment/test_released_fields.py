@@ -15,7 +15,7 @@ from alignment.provenance.released_fields import DATA, PROVENANCE, RECIPE, evalu
 from alignment.release.vocabulary import foreign_words
 from data_builders.digest import sha256
 from data_builders.sources.source import sources
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 JANE = "Jane Qvortrup"
 METRIC = {"value": 0.5, "low": None, "high": None, "num_rows": 2, "num_patients": 1}

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from alignment.evaluation.report import write_report
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 KEY = "00ff00ff00ff00ff"
 

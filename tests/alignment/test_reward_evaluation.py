@@ -21,7 +21,7 @@ from alignment.reward_models.evaluation import (
 )
 from alignment.training.run import run
 from data_builders.schema import assistant_turn as turn
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from rewards.loading import load_reward
 
 pytestmark = pytest.mark.filterwarnings("default")  # third-party deprecations of trl and accelerate

@@ -15,7 +15,7 @@ from alignment.shared_prefix.prompt_groups import collated, group
 from alignment.training.reward_training import RewardCollator, preference_loss
 from alignment.training.run import make_trainer, run
 from data_builders.schema import message_text
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from rewards.loading import load_reward
 
 pytestmark = pytest.mark.filterwarnings("default")  # third-party deprecations of trl and accelerate

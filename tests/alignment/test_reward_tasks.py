@@ -12,7 +12,8 @@ from alignment.planning.check import check_recipe
 from alignment.reward_functions.adapter import AwaitedReward, TrlBatchReward, TrlReward
 from alignment.reward_functions.combined import gated_rewards
 from data_builders.grounding.grounding import TASKS as GROUNDING
-from rewards.config.strict_yaml import InputError, read_yaml, validated
+from rewards.config.input_error import InputError
+from rewards.config.strict_yaml import read_yaml, validated
 from rewards.loading import BatchReward, Reward, available, available_batched, load_reward
 from rewards.tasks import KNOWN, SEQUENCES
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from alignment.config.recipe import parquet
 from alignment.data.row_cache import borrowed_rows, few_rows, read_once, stored_rows
 from alignment.shared_prefix.reference_cache import cache_folder
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -20,7 +20,7 @@ from alignment.cli.app import app
 from alignment.evaluation.controls import pixels
 from data_builders.build.row_files import schema_of
 from data_builders.row_checks import Check, check_rows, file_faults
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 FACTS = {"rule_set": "chest_xray@1", "findings": {"nodule": {"polarity": "present", "side": "left"}}}
 DIALOGUE = {

@@ -7,7 +7,7 @@ from alignment.evaluation.evaluate import Evaluation, write_answers
 from alignment.evaluation.report import write_report
 from alignment.evaluation.run_comparison import compared, mcnemar_tables
 from alignment.metrics.intervals import score_answers, summarise
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from tests.alignment.test_capability_outcomes import STAGE, STAGES, row_of
 from tests.alignment.test_metrics import LEFT_NODULE, row
 

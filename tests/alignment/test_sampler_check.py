@@ -13,7 +13,7 @@ from alignment.models.loading import built_texts, limit_pixels, load_model, load
 from alignment.models.tiny import build_tiny
 from alignment.training.run import make_trainer
 from alignment.training.sampler_check import FirstToken, check_sampler, one_pixel_budget, vllm_pixels
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 pytestmark = pytest.mark.filterwarnings("default")
 IMAGE = 9

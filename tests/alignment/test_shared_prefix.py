@@ -18,7 +18,7 @@ from alignment.shared_prefix.layout import (
     resolved,
     tokens_computed,
 )
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from tests.alignment.tiny_families import build
 
 pytestmark = pytest.mark.filterwarnings("default")

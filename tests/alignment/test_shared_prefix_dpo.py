@@ -14,7 +14,7 @@ from alignment.shared_prefix.prompt_groups import answer_logprobs
 from alignment.shared_prefix.reference_cache import cache_folder, read_references, reference_file, row_key
 from alignment.training.dpo import PreferenceCollator, preference_groups
 from alignment.training.run import make_trainer, run
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 pytestmark = pytest.mark.filterwarnings("default")
 STEPS = {"max_steps": 4, "seed": 5, "lr_scheduler_type": "constant"}

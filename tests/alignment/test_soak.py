@@ -17,7 +17,7 @@ from alignment.cli.app import app
 from alignment.resuming.ledger import Ledger, Plan
 from alignment.resuming.soak import GIVES_BACK, Killing, Run, compared, differing, differing_logs, ending, finish, soak
 from data_builders.interruptions import Stopped
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 ROOT = Path(__file__).parents[2]
 

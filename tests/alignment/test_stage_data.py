@@ -8,7 +8,7 @@ import yaml
 
 from alignment.config.recipe import kept_places, read_recipe
 from alignment.training.run import read_chain, run, stage_recipe
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 pytestmark = pytest.mark.filterwarnings("default")  # third-party deprecations of trl and accelerate
 

@@ -18,7 +18,7 @@ from alignment.training.run import run
 from data_builders.interruptions import Stopped, handled_by, is_of_a_full_disk, stands, stop
 from data_builders.locks import only_one
 from data_builders.output_folders import new_folder, unfinished
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.filterwarnings("default")

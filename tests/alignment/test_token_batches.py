@@ -11,7 +11,7 @@ from alignment.data.row_order import shuffled
 from alignment.data.token_batches import TokenBatches, batches_within, cost, longest_first
 from alignment.resuming.ledger import proof
 from alignment.training.run import run
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 LENGTHS = st.lists(st.integers(1, 50), min_size=4, max_size=60)
 

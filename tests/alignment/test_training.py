@@ -14,7 +14,7 @@ from datasets import Dataset
 from alignment.config.recipe import parquet, read_recipe
 from alignment.models.loading import freeze, load_for_inference, load_model, load_processor
 from alignment.training.run import git_commit, make_trainer, run
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 pytestmark = pytest.mark.filterwarnings("default")  # third-party deprecations of trl and accelerate
 

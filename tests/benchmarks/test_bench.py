@@ -12,7 +12,7 @@ from alignment.bench.differences import weights_compared
 from alignment.bench.side_by_side import Shape, bench, prepared, table, theoretical_ratios
 from alignment.models.loading import load_processor
 from alignment.shared_prefix.prompt_groups import collated, group
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 pytestmark = pytest.mark.filterwarnings("default")
 TINY = Shape(image_tokens=4, answer_tokens=8, prompts=1, hidden_size=32, num_layers=1)

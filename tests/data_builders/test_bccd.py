@@ -7,7 +7,7 @@ from PIL import Image
 
 from data_builders.schema import Quarantined, Sample
 from data_builders.sources.images.bccd import bccd, half_open
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from rewards.rules.rule_set import load_rule_set
 
 REPOSITORY = Path(__file__).parents[2]

@@ -16,7 +16,7 @@ from data_builders.build.build_spec import BuildSpec, read_spec
 from data_builders.imaging.images import ImageError, inside, open_image
 from data_builders.schema import Quarantined, Sample, message_text
 from data_builders.splits.splits import check_disjoint, split_of
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from rewards.reading.reading import read
 from rewards.rules.facts import Facts, Finding
 from rewards.rules.rule_set import load_rule_set

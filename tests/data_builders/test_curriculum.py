@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from data_builders.curriculum.curriculum import load_curriculum, shipped_curricula
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 PUBLISHED = {
     "advanced_biomarkers": 30, "specific_questions": 15, "general_questions": 15, "staging_introduction": 20,

@@ -19,7 +19,7 @@ from data_builders.curriculum.llm_items import request_for
 from data_builders.curriculum.rows import CurriculumUse, open_curriculum
 from data_builders.curriculum.templates import Case
 from data_builders.schema import Sample
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from rewards.llm.client import LlmStop
 from rewards.llm.item_lists import Item
 from rewards.rules.facts import Facts, Finding

@@ -20,7 +20,7 @@ from data_builders.curriculum.rows import CurriculumUse, open_curriculum
 from data_builders.curriculum.templates import Case, written_report
 from data_builders.rendering.report_facts import report_facts
 from data_builders.schema import Sample, message_text
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from rewards.llm.item_lists import Item
 from rewards.reading.reading import read
 from rewards.rules.facts import Facts, Finding

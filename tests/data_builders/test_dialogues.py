@@ -12,7 +12,7 @@ from data_builders.build.build import build
 from data_builders.build.build_spec import BuildSpec
 from data_builders.dialogues.writer import Writer, dialogue_fault, drawn_scenario, halves, ordered, transcript
 from data_builders.schema import message_text
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from rewards.dialogues.dialogue import Scenario, clinician_says, read_dialogue
 from rewards.dialogues.dialogue_consistency import dialogue_consistency
 from rewards.dialogues.dialogue_metrics import outcome

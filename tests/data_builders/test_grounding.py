@@ -11,7 +11,7 @@ from PIL import Image
 
 from data_builders.grounding.grounding import ASSIGN, SPLITS, TASKS, build_grounding, row_of
 from data_builders.grounding.sequences import ct_sequences, erased, moved, phantom_sequences
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from rewards.loading import load_reward
 
 has_ct = pytest.mark.skipif(

@@ -9,7 +9,7 @@ from data_builders.row_checks import open_parquet
 from data_builders.sources.images.bccd import bccd
 from data_builders.sources.images.iu_xray import iu_xray
 from data_builders.sources.images.open_i import open_i
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 
 def noise(mode="L"):

@@ -14,7 +14,7 @@ from alignment.cli.app import app
 from data_builders.build.build import build
 from data_builders.build.build_spec import BuildSpec
 from data_builders.splits.leakage import audit_splits, quarantine
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 WORDS = "heart size normal lungs are clear without focal consolidation pleural effusion or pneumothorax bones intact"
 

@@ -23,7 +23,7 @@ from data_builders.sources.images.lidc_ct import (
     read_outlines,
     votes,
 )
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from rewards.rules.rule_set import load_rule_set
 
 WHOLE = (0, 0, 100, 100)

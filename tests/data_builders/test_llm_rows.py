@@ -10,7 +10,7 @@ from data_builders.build.build import build
 from data_builders.build.build_spec import BuildSpec, read_spec
 from data_builders.pairs.llm_rows import asker, relevance_of
 from data_builders.schema import message_text
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from rewards.llm.spec import LlmSpec, open_llm
 from rewards.reports.severity import UNREAD
 from rewards.rules.facts import Facts, Finding

@@ -15,7 +15,7 @@ from data_builders.build.preference_set import read_scores
 from data_builders.pairs.hallucination_checks import brevity_report
 from data_builders.pairs.relevance import weights_of
 from data_builders.schema import Sample, message_text
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from rewards.rules.facts import Facts, Finding
 
 CONTENT = {

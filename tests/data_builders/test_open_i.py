@@ -8,7 +8,7 @@ import pytest
 
 from data_builders.schema import Quarantined
 from data_builders.sources.images.open_i import TAGS, Report, open_i
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from rewards.rules.rule_set import load_rule_set
 
 NAMED = os.environ.get("CLINALIGN_OPEN_I")

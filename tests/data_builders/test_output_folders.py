@@ -27,7 +27,7 @@ from data_builders.output_folders import (
     replaced,
     unfinished,
 )
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 ROOT = Path(__file__).parents[2]
 SPEC = {

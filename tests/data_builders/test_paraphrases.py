@@ -12,7 +12,7 @@ from data_builders.build.build import build
 from data_builders.build.build_spec import BuildSpec
 from data_builders.dialogues.paraphrases import LlmParaphraser, Paraphrase
 from data_builders.dialogues.writer import Writer
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from rewards.dialogues.dialogue import read_dialogue
 from rewards.llm.client import LlmStop
 from rewards.rules.facts import Facts

@@ -7,7 +7,7 @@ import pytest
 from data_builders.phantoms.chest_film import Anatomy, Lesion, Patient, draw
 from data_builders.seeds import seeded
 from data_builders.sources.drawn.phantom_chest import FINDINGS, patient_of, phantom_chest
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from rewards.rules.facts import Box, Finding
 from rewards.rules.rule_set import load_rule_set
 

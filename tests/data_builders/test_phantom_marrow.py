@@ -13,7 +13,7 @@ from data_builders.sources.drawn.phantom_marrow import (
     field_of_view,
     phantom_marrow,
 )
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from rewards.rules.rule_set import load_rule_set
 
 seeded = partial(seeds.seeded, "phantom_marrow")

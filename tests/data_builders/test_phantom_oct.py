@@ -8,7 +8,7 @@ import pytest
 from data_builders.phantoms.oct_scan import Lesion, draw
 from data_builders.seeds import seeded
 from data_builders.sources.drawn.phantom_oct import EXTENT, STAGES, EyeOfPatient, eye_of, phantom_oct, region
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from rewards.rules.facts import Facts, Finding
 from rewards.rules.rule_set import load_rule_set
 from rewards.rules.stages import all_scales

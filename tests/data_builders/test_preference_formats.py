@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_builders.formats.preference_formats import FORMATS, Pair, read_pairs, survey, write_pairs
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 DATA = Path(os.environ.get("CLINALIGN_DATA", Path(__file__).parents[3] / "shared" / "data")) / "mmedpo"
 needs_mmedpo = pytest.mark.skipif(not DATA.is_dir(), reason="MMedPO's released pairs are absent (set CLINALIGN_DATA)")

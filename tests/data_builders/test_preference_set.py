@@ -10,7 +10,7 @@ from data_builders.build.preference_set import figures, weighted
 from data_builders.pairs.llm_rows import LlmTally, relevance_of
 from data_builders.pairs.relevance import Relevance
 from data_builders.schema import assistant_turn, user_turn
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from rewards.rules.facts import Facts, Finding
 
 TRUTH = Facts(

@@ -21,7 +21,7 @@ from data_builders.sources.pairs.released_pairs import released_pairs
 from data_builders.sources.questions.path_vqa import path_vqa
 from data_builders.sources.questions.slake import slake
 from data_builders.sources.questions.vqa_rad import vqa_rad
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 DATA = Path(os.environ.get("CLINALIGN_DATA", Path(__file__).parents[3] / "shared" / "data")) / "mmedpo"
 

@@ -14,7 +14,7 @@ from data_builders.pairs.relevance import (
     weight_report,
     weights_of,
 )
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 DATA = Path(os.environ.get("CLINALIGN_DATA", Path(__file__).parents[3] / "shared" / "data")) / "mmedpo"
 needs_mmedpo = pytest.mark.skipif(not DATA.is_dir(), reason="MMedPO's released pairs are absent (set CLINALIGN_DATA)")

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_builders.splits.stratified import Unit, stratified, unit_of, units_of
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
 

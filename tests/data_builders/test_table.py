@@ -11,7 +11,7 @@ from PIL import Image
 from data_builders.schema import Quarantined
 from data_builders.sources.images.labelled import labelled
 from data_builders.sources.tables.table import column_map, table
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from rewards.rules.rule_set import load_rule_set
 
 RETINA = load_rule_set("retina_amd")

@@ -161,7 +161,7 @@ class Run:
     def pairs(self):
         """The model's own wrong reports, on patients it has not seen."""
         from alignment.pairs.write_pairs import write_pairs
-        from rewards.config.strict_yaml import InputError
+        from rewards.config.input_error import InputError
 
         sampling = {"num_samples": 4, "temperature": 1.0, "max_new_tokens": 72, "batch_size": 512}
         if self.size.tiny:

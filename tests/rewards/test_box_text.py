@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from rewards.boxes.coordinate_space import Units, answered_boxes, half_open, in_written_units, outside, true_boxes
 from rewards.boxes.geometry import clipped, iou
 from rewards.boxes.reading import read_boxes, repair_level
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from rewards.reading.box_text import as_corners, box_places, labelled_boxes, parse_boxes, sorted_corners, written_boxes
 from rewards.reading.reading import phrase_pattern
 from rewards.rules.rule_set import load_rule_set

@@ -12,7 +12,7 @@ from rewards.boxes import medmo_box_safe as safe_module
 from rewards.boxes.box_overlap import box_overlap
 from rewards.boxes.medmo_box import cost, medmo_box, similarity
 from rewards.boxes.medmo_box_safe import medmo_box_safe
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 IMAGE = {"image_size": [[300, 400]]}
 SHAPE = {"width": 300, "height": 400}

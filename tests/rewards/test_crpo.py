@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from rewards.judges.crpo import Crpo, length_correlation, win_rate
 from rewards.judges.judge_spec import JudgeSpec
 from rewards.judges.judging import DIMENSIONS, Case, LlmJudge, Pair

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rewards.config.csv_rows import Misfit, csv_rows
+from rewards.config.input_error import InputError
 from rewards.config.json_lines import read_json_list
-from rewards.config.strict_yaml import InputError, read_text
+from rewards.config.strict_yaml import read_text
 from rewards.judges.consultation import Consultation, Unread, read_meddiagnose
 
 

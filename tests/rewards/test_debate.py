@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from rewards.judges.debate import Panel, debates, read_score
 from rewards.llm.client import LlmClient, Scripted
 from rewards.llm.reply_cache import ReplyCache

@@ -1,7 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from rewards.dialogues.dialogue import (
     Claim,
     Dialogue,

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from rewards.dialogues.dialogue import decision_of
 from rewards.dialogues.dialogue_published import by_turn, components, dialogue_published
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from rewards.loading import available, load_reward
 
 GOLDEN = Path(__file__).with_name("golden")

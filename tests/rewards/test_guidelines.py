@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from rewards.rules.facts import Facts, Finding
 from rewards.rules.guidelines import Contradictory, read_level, together, worked_out
 from rewards.rules.rule_set import load_rule_set, read_rule_set, shipped

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewards.config.strict_yaml import InputError, validated
+from rewards.config.input_error import InputError
+from rewards.config.strict_yaml import validated
 from rewards.llm.budget import Budget, CapReached, Caps, Price, Spent
 from rewards.llm.client import Completion, Declined, Failure, LlmStop, Message, Request, Transient, ask
 from rewards.llm.endpoint import MAX_REPLY_BYTES, Endpoint, _unpacked

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rewards.config.input_error import InputError
 from rewards.config.json_lines import json_lines
-from rewards.config.strict_yaml import InputError
 
 
 @given(st.lists(st.dictionaries(st.text(), st.integers() | st.text())))

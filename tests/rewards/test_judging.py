@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from rewards.judges.facts_judge import FactsJudge, marks
 from rewards.judges.judge_spec import JudgeSpec, open_judge
 from rewards.judges.judging import (

@@ -10,7 +10,8 @@ from email.utils import format_datetime
 
 import pytest
 
-from rewards.config.strict_yaml import InputError, validated
+from rewards.config.input_error import InputError
+from rewards.config.strict_yaml import validated
 from rewards.llm.client import Completion, Failure, LlmStop, Message, Request, ask
 from rewards.llm.reply import retry_after_s
 from rewards.llm.spec import LlmSpec, open_llm

@@ -5,7 +5,7 @@ import time
 import pytest
 import yaml
 
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from rewards.reading.reading import read
 from rewards.rules.rule_set import load_rule_set, read_rule_set, shipped
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from rewards.loading import load_reward
 from rewards.reading.reading import read
 from rewards.reports.factuality import components as factuality_components

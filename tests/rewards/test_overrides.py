@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rewards.config.input_error import InputError
 from rewards.config.overrides import key_and_value, knob_values, with_overrides, written
-from rewards.config.strict_yaml import InputError
 
 TRAPS = [
     "{", "[", "'", "!!bool x", "!!int x", "!!timestamp x", "!!float ''", "!!binary %", "&a [*a]", "&a {<<: *a}", "*a",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from rewards.config.yaml_lines import line_of
 from rewards.rules.decision import Decision
 from rewards.rules.faults import label_faults

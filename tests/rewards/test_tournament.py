@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from rewards.judges.facts_judge import FactsJudge
 from rewards.judges.judging import DIMENSIONS, Case
 from rewards.ratings.tally import Tally

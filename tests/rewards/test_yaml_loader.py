@@ -7,7 +7,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.config.strict_yaml import InputError, number_trap, read_yaml
+from rewards.config.input_error import InputError
+from rewards.config.strict_yaml import number_trap, read_yaml
 from rewards.config.yaml_loader import ReadingError, loaded
 
 

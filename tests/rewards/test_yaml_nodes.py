@@ -8,7 +8,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.config.strict_yaml import InputError, read_yaml
+from rewards.config.input_error import InputError
+from rewards.config.strict_yaml import read_yaml
 from rewards.config.yaml_nodes import MAX_ALIASED, MAX_DEPTH, bounded_yaml
 from rewards.llm.item_lists import parse_items
 

@@ -13,7 +13,7 @@ from data_builders.phantoms.chest_film import CHEST_WALL, COSTOPHRENIC, Anatomy,
 from data_builders.phantoms.drawing import Field
 from data_builders.schema import Sample
 from data_builders.seeds import seeded
-from rewards.config.strict_yaml import InputError, nearest
+from rewards.config.input_error import InputError, nearest
 from rewards.rules.facts import Box, Facts, Finding
 from rewards.rules.rule_set import load_rule_set
 

@@ -15,7 +15,7 @@ from PIL import Image, ImageFilter
 
 from data_builders.schema import Sample
 from data_builders.seeds import seeded
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from rewards.rules.facts import Box, Facts, Finding
 
 LICENCE = "drawn by clinalign; no restriction"

@@ -14,7 +14,7 @@ import numpy as np
 from data_builders.phantoms.oct_scan import FOVEA_WIDTH, PICTURE_SIZE, Eye, Lesion, Retina, draw
 from data_builders.schema import Sample
 from data_builders.seeds import seeded
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 from rewards.rules.facts import Box, Facts, Finding
 from rewards.rules.rule_set import load_rule_set
 

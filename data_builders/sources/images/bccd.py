@@ -20,7 +20,8 @@ from PIL import Image
 from data_builders.imaging.images import ImageError, inside, open_image
 from data_builders.schema import Quarantined, Sample
 from rewards.boxes.geometry import area, iou
-from rewards.config.strict_yaml import InputError, regular
+from rewards.config.input_error import InputError
+from rewards.config.strict_yaml import regular
 from rewards.rules.facts import Box, Facts, Finding
 
 LICENCE = "BCCD_Dataset, MIT"

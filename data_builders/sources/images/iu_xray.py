@@ -15,7 +15,8 @@ from defusedxml.ElementTree import parse  # pyright: ignore
 from data_builders.imaging.images import ImageError, inside, open_image
 from data_builders.schema import Quarantined, Written
 from data_builders.sources.questions.vqa_files import needed
-from rewards.config.strict_yaml import InputError, regular
+from rewards.config.input_error import InputError
+from rewards.config.strict_yaml import regular
 
 LICENCE = "Indiana University chest X-rays: see source: openi.nlm.nih.gov/faq"
 

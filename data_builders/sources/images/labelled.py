@@ -14,8 +14,9 @@ from typing import Any
 from data_builders.imaging.images import ImageError, inside, open_image
 from data_builders.schema import Quarantined, Sample
 from rewards.config.csv_rows import Misfit, csv_rows
+from rewards.config.input_error import InputError, nearest, nearest_file
 from rewards.config.json_lines import json_value
-from rewards.config.strict_yaml import InputError, nearest, nearest_file, regular
+from rewards.config.strict_yaml import regular
 from rewards.rules.facts import Facts
 from rewards.rules.rule_set import load_rule_set
 

@@ -26,7 +26,7 @@ from PIL import Image, ImageDraw
 from scipy import ndimage  # pyright: ignore[reportMissingTypeStubs]
 
 from data_builders.schema import Quarantined, Sample
-from rewards.config.strict_yaml import InputError, nearest
+from rewards.config.input_error import InputError, nearest
 from rewards.rules.facts import Box, Facts, Finding
 
 LICENCE = "LIDC-IDRI, CC BY 3.0, doi 10.7937/K9/TCIA.2015.LO9QL9SX; read from installed packages"

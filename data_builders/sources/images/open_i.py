@@ -18,7 +18,8 @@ from defusedxml import DefusedXmlException  # pyright: ignore[reportMissingTypeS
 from defusedxml.ElementTree import fromstring  # pyright: ignore
 
 from data_builders.schema import Quarantined
-from rewards.config.strict_yaml import InputError, regular
+from rewards.config.input_error import InputError
+from rewards.config.strict_yaml import regular
 
 RULE_SET = "chest_report@1"
 ARCHIVE = Path("data") / "NLMCXR_reports.tgz"

@@ -12,7 +12,7 @@ from typing import Literal
 from data_builders.formats.preference_formats import Pair, read_pairs
 from data_builders.imaging.images import ImageError, inside, open_image
 from data_builders.schema import Quarantined, Written
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 LICENCE = "as the file that was read"
 

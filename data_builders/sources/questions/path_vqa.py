@@ -12,7 +12,7 @@ from typing import Any
 
 from data_builders.schema import Quarantined, Written
 from data_builders.sources.questions.vqa_files import json_list, needed, written
-from rewards.config.strict_yaml import InputError
+from rewards.config.input_error import InputError
 
 LICENCE = (
     "PathVQA, MIT by the card of its copy on the Hugging Face hub; images and captions belong to the "

@@ -5,8 +5,9 @@ from typing import Any
 
 from data_builders.imaging.images import ImageError, inside, open_image
 from data_builders.schema import Quarantined, Written, WrittenTask
+from rewards.config.input_error import InputError
 from rewards.config.json_lines import read_json_list
-from rewards.config.strict_yaml import InputError, regular
+from rewards.config.strict_yaml import regular
 
 YES_NO = ("yes", "no")
 

@@ -18,8 +18,9 @@ from data_builders.imaging.images import ImageError, inside, open_image
 from data_builders.rendering.report_facts import region_of, report_facts
 from data_builders.schema import Quarantined, Sample
 from rewards.config.csv_rows import Misfit, csv_rows, opened
+from rewards.config.input_error import InputError, nearest
 from rewards.config.json_lines import json_lines
-from rewards.config.strict_yaml import InputError, nearest, read_yaml, validated
+from rewards.config.strict_yaml import read_yaml, validated
 from rewards.rules.facts import Facts, Finding, Scalar
 from rewards.rules.guidelines import ATTRIBUTES, Contradictory, Policy, worked_out
 from rewards.rules.rule_set import RuleSet, load_rule_set
