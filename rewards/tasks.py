@@ -3,6 +3,8 @@
 Left out: the tasks of curricula, which their files name; a recipe's ``tasks`` says which rewards pay for those.
 """
 
+from collections.abc import Sequence
+
 CLOSED = ("presence", "side", "size", "count", "closed")
 """One right answer out of few."""
 WORDED = (*CLOSED, "choice", "open", "change", "measurement", "place")
@@ -14,3 +16,15 @@ SEQUENCES = (
 """Boxes in one of several images: MedSG-Bench's eight, and any other."""
 BOXED = ("box", *SEQUENCES)
 KNOWN = tuple(dict.fromkeys((*WORDED, *BOXED, "report", "dialogue")))
+
+
+Tasks = Sequence[str] | None
+
+
+def pays_for(tasks: Tasks, task: str | None) -> bool:
+    """Whether a reward that pays for ``tasks`` (None: all) pays for a row of this task; one without a task is of all.
+
+    >>> pays_for(("box",), "box"), pays_for(("box",), "report"), pays_for(("box",), None), pays_for(None, "report")
+    (True, False, True, True)
+    """
+    return tasks is None or task is None or task in tasks

@@ -11,15 +11,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from alignment.checks.trainer_faults import package_faults
+from alignment.config.checkpoint_folders import reward_model_folder
 from alignment.config.foreign_code import refuse_foreign_code
-from alignment.config.trainer_faults import package_faults
+from alignment.config.model_files import check_model_files
 from alignment.evaluation.contests import contests
-from alignment.evaluation.evaluate import Evaluation
+from alignment.evaluation.evaluation_file import Evaluation
 from alignment.evaluation.operating_points import read_points
 from alignment.evaluation.report import write_report
 from alignment.loop.figures import figures
-from alignment.models.model_files import check_model_files
-from alignment.models.reward_model import reward_model_folder
 from alignment.provenance.data_summary import data_card
 from alignment.provenance.lineage import run_records
 from alignment.release.manifest import verify

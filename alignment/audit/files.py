@@ -9,9 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from alignment.audit.findings import Audit, audit
-from alignment.config.recipe import Chain, Recipe, Stage, read_recipe
-from alignment.training.run import stage_recipe
+from alignment.audit.findings import Audit
+from alignment.audit.run import audit
+from alignment.checks.chains import stage_recipe
+from alignment.checks.read_recipe import read_recipe
+from alignment.config.chain import Chain, Stage
+from alignment.config.recipe import Recipe
 from data_builders.output_folders import check_file, check_writable
 from rewards.config.input_error import InputError
 from rewards.config.overrides import with_overrides

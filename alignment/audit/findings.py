@@ -11,7 +11,6 @@ answers alike. What a policy in training really says is watched by ``canaries``.
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,22 +18,17 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from alignment.audit.perturbations import perturbed
-from alignment.audit.rows import Row, asked_dialogue, asked_of, sampled_rows
 from alignment.audit.trials import Trial, dialogue_trials, question_trials
-from alignment.config.recipe import Recipe, kept_places, parquet
-from alignment.metrics.intervals import matched_ious, score_answers
-from alignment.reward_functions.adapter import AwaitedReward, TrlReward
-from alignment.reward_functions.combined import gated_rewards
-from rewards.attacks.attacks import Asked, tagged
-from rewards.boxes.coordinate_space import BoxSpace, Units, in_written_units
-from rewards.combination import as_table, weighted_sum
-from rewards.config.input_error import InputError, nearest
-from rewards.dialogues.dialogue import Dialogue, Responses
+from alignment.metrics.outcomes import matched_ious, score_answers
+from alignment.reward_functions.asked_rows import Row, asked_dialogue, asked_of
+from alignment.reward_functions.scorer import Array, Scorer
+from rewards.attacks.attacks import Asked
+from rewards.config.input_error import nearest
+from rewards.dialogues.dialogue import Dialogue
 
 SLACK = 1e-6
 HELD_OUT = {"box": "mean_iou", "report": "finding_f1"}
 """The metric beside which a reward is held, by task; ``accuracy`` for closed questions."""
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -88,76 +82,6 @@ class Audit:
     def to_json(self) -> dict[str, Any]:
         """Everything, as one JSON object."""
         return {**asdict(self), "successful": [p.name for p in self.successful], "faults": self.faults}
-
-
-class Scorer:
-    """The rewards of a recipe, gates included, as one table of scores. ``space``: the units of a model's boxes."""
-
-    def __init__(
-        self, functions: Sequence[TrlReward | AwaitedReward], weights: Sequence[float], *, space: BoxSpace = "grid"
-    ) -> None:
-        self.functions, self.weights = functions, weights
-        self.space: BoxSpace = space
-        self.names = _distinct([f.__name__ for f in functions])
-
-    def table(self, responses: Sequence[Responses], rows: Sequence[Row]) -> Array:
-        """Scores (N, K) of responses to their rows, each plain or tagged, whichever earns more in all.
-
-        Boxes in the responses are in the truth's units, and are scored as a model states them.
-        """
-        texts = [self._written(said, row) for said, row in zip(responses, rows, strict=True) if isinstance(said, str)]
-        if len(texts) < len(responses):  # dialogues, whose turns are no think-then-answer
-            return self.scored(responses, rows)
-        plain, framed = (self.scored(said, rows) for said in (texts, [tagged(r) for r in texts]))
-        better = np.nan_to_num(self.totals(framed), nan=-np.inf) > np.nan_to_num(self.totals(plain), nan=-np.inf)
-        return np.where(better[:, None], framed, plain)
-
-    def _written(self, said: str, row: Row) -> str:
-        # In an audit no processor is at hand: "processed" is tried as if it resized nothing (see ``audit``).
-        return in_written_units(said, Units.of(row, self.space), row.get("box_images"))
-
-    def scored(self, responses: Sequence[Responses], rows: Sequence[Row]) -> Array:
-        """Scores (N, K) of responses to their rows, as they are; a list of texts is the turns of a dialogue."""
-        columns: dict[str, Any] = {name: [row.get(name) for row in rows] for name in rows[0]}
-        texts = [r if isinstance(r, str) else "\n".join(r) for r in responses]
-        if any(not isinstance(response, str) for response in responses):
-            columns["model_turns"] = list(responses)
-        columns["completion_ids"] = [text.split() for text in texts]
-        return as_table([f(list(texts), **columns) for f in self.functions])
-
-    def totals(self, table: Array) -> Array:
-        """The weighted sum, NaN where no reward judges."""
-        return weighted_sum(table, self.weights)
-
-
-def _distinct(names: list[str]) -> list[str]:
-    return [name if names.count(name) == 1 else f"{name}[{k}]" for k, name in enumerate(names)]
-
-
-def audit(
-    recipe: Recipe, *, name: str, limit: int = 200, seed: int = 0, page: Path | None = None, listed: Sequence[str] = ()
-) -> Audit:
-    """Attacks the rewards of a recipe on at most ``limit`` of the rows that it trains on, tasks mixed evenly.
-
-    Writes the ``page``. ``listed``: the attacks that are known to win.
-
-    Raises: InputError if the recipe has no rewards, or no row of its data can be used.
-    """
-    from alignment.audit.page import write_audit
-
-    if not recipe.rewards:
-        raise InputError(f"{name}: the recipe names no rewards, so there is nothing to audit.")
-    file = parquet(recipe.data.train)
-    scorer = Scorer(*gated_rewards(recipe), space=recipe.data.box_space)
-    shown = any("images" in function.reward.columns for function in scorer.functions)
-    needed = ("dialogue",) if recipe.dialogue else ("facts", "answer")
-    rows = sampled_rows(file, limit=limit, seed=seed, images=shown, places=kept_places(recipe), needed=needed)
-    if recipe.data.box_space == "processed":
-        rows = [row | {"processed_size": row.get("image_size")} for row in rows]
-    found = replace(audited(scorer, rows, name=name, seed=seed), listed=tuple(listed))
-    if page is not None:
-        write_audit(found, scorer, rows, file=file, out=page)
-    return found
 
 
 def audited(scorer: Scorer, rows: list[Row], *, name: str, seed: int = 0) -> Audit:

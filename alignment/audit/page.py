@@ -7,8 +7,9 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from alignment.audit.findings import Audit, Scorer
-from alignment.audit.rows import asked_of
+from alignment.audit.findings import Audit
+from alignment.reward_functions.asked_rows import asked_of
+from alignment.reward_functions.scorer import Scorer
 from rewards.attacks.attacks import ATTACKS, Asked, Attack, imperfect
 from rewards.boxes.coordinate_space import Units
 from rewards.boxes.geometry import parse_boxes

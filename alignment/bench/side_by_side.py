@@ -170,7 +170,7 @@ def prepared(kind: Kind, shape: Shape, folder: Path, *, steps: int) -> dict[str,
     """Model and rows on disk, and the settings that every method shares."""
     if kind == "build":
         return {"kind": kind, "spec": SPEC, "steps": steps}
-    from alignment.models.loading import load_processor
+    from alignment.models.processors import load_processor
     from alignment.models.tiny import build_tiny
 
     side = int(shape.image_tokens**0.5)

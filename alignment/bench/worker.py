@@ -111,7 +111,7 @@ def train(settings: dict[str, Any], step_done: Step) -> str:
 def ours(settings: dict[str, Any]) -> Any:
     """The trainer of clinalign."""
     from alignment.config.recipe import Recipe
-    from alignment.training.run import make_trainer
+    from alignment.training.trainer import make_trainer
 
     trainer: dict[str, Any] = dict(settings["trainer"])
     if settings["kind"] == "dpo":
@@ -140,7 +140,7 @@ def stock(settings: dict[str, Any]) -> Any:
     from alignment.config.foreign_code import SAFE
     from alignment.data.row_cache import ROWS, stored_rows
     from alignment.models.generation import unsampled_tokens
-    from alignment.models.loading import load_processor
+    from alignment.models.processors import load_processor
 
     processor = load_processor(settings["model"])
     options = {"output_dir": settings["output"], "report_to": "none", "bf16": False, **settings["trainer"]}

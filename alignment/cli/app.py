@@ -22,13 +22,8 @@ from alignment.cli.reward_models import eval_reward_model
 from alignment.cli.rewards import audit, check_rules, eval_reader_command, list_rewards, read, score
 from alignment.cli.soak import ledger, soak
 from alignment.cli.splits import audit_splits_command
-from alignment.distributed.engine import (
-    end_with_the_launcher,
-    is_first_of_node,
-    is_main_process,
-    leave_process_group,
-    share_cores,
-)
+from alignment.distributed.engine import end_with_the_launcher, share_cores
+from alignment.distributed.processes import is_first_of_node, is_main_process, leave_process_group
 from data_builders.interruptions import Stopped, handled_by, stop
 from rewards.config.input_error import InputError
 from rewards.config.json_lines import read_json
@@ -104,7 +99,7 @@ def export(
     as_json: JsonFlag = False,
 ) -> None:
     """Write preference pairs in another trainer's shape, and count what is weak in them."""
-    from alignment.config.recipe import parquet
+    from alignment.config.data_entries import parquet
     from data_builders.formats.export import export as export_pairs
 
     say(export_pairs(parquet(data), shape, out), as_json)
@@ -152,7 +147,7 @@ def check(
 
     Example: clinalign check recipes/sft/phantom_chest.yaml --gpus 2 --measure
     """
-    from alignment.config.compatibility import table
+    from alignment.checks.compatibility import table
     from alignment.planning.check import Scale, check_chain, check_recipe
 
     if compatibility:
@@ -185,9 +180,10 @@ def train(
 
     Example: clinalign train recipes/sft/phantom_chest.yaml trainer.max_steps=100 output=runs/short
     """
-    from alignment.config.recipe import read_recipe
+    from alignment.checks.read_recipe import read_recipe
     from alignment.distributed.ranks import agreed, end_with_the_others
-    from alignment.training.run import run, run_chain
+    from alignment.training.chains import run_chain
+    from alignment.training.run import run
 
     if agreed(lambda: _is_chain(recipe)):
         folders = run_chain(recipe, overrides or [], fresh=fresh, inexact=inexact)
@@ -224,10 +220,11 @@ def evaluate_command(
 
     On many GPUs: clinalign launch eval RUN DATA --gpus N
     """
-    from alignment.config.recipe import parquet
-    from alignment.data.box_units import known_space, written_space
+    from alignment.config.box_units import known_space, written_space
+    from alignment.config.data_entries import parquet
+    from alignment.data.prompt_rows import checked_file
     from alignment.distributed.ranks import agreed, alone_at, of_rank_0
-    from alignment.evaluation.evaluate import checked_file, evaluate
+    from alignment.evaluation.evaluate import evaluate
     from alignment.evaluation.kept_answers import check_out, evaluation_folder
     from alignment.models.loading import load_for_inference
     from alignment.provenance.weights_digest import model_sha256

@@ -177,9 +177,10 @@ def _output_of(recipe: Path, overrides: list[str], *, ranks: int, starts: bool) 
 
     ``starts``: it will run on this machine, where its first model must be.
     """
-    from alignment.config.recipe import read_recipe
-    from alignment.config.trainer_faults import check_config, check_model_name
-    from alignment.training.run import read_chain, stage_recipe
+    from alignment.checks.chains import read_chain, stage_recipe
+    from alignment.checks.read_recipe import read_recipe
+    from alignment.checks.trainer_faults import check_config
+    from alignment.config.checkpoint_folders import check_model_name
 
     chain = read_chain(recipe, overrides) if "stages" in read_yaml(recipe) else None
     first = stage_recipe(chain, 0, recipe) if chain else read_recipe(recipe, overrides)

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from alignment.config.recipe import parquet
+from alignment.config.data_entries import parquet
 from alignment.data.processor_checks import told_of_row
 from alignment.data.row_cache import few_rows
 from data_builders.output_folders import check_file
@@ -60,8 +60,8 @@ def _save(picture: Image.Image, out: Path) -> None:
 
 
 def _as_processed(row: dict[str, Any], index: int, model: str, out: Path) -> dict[str, Any]:
-    from alignment.config.trainer_faults import check_model_name
-    from alignment.models.loading import load_processor
+    from alignment.config.checkpoint_folders import check_model_name
+    from alignment.models.processors import load_processor
 
     check_model_name(model)
     processor: Any = load_processor(model)

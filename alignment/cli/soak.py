@@ -34,7 +34,7 @@ def soak(
 
     Exit code 1 if anything differs. Example: clinalign soak recipes/sft/phantom_chest.yaml --steps 1000 --kills 5
     """
-    from alignment.config.recipe import read_recipe
+    from alignment.checks.read_recipe import read_recipe
     from alignment.resuming.soak import soak as run_soak
 
     refuse_foreign(out, mark="whole.log", kind="a soak")

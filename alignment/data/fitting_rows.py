@@ -13,11 +13,12 @@ import numpy as np
 import pyarrow.parquet as pq
 from datasets import Dataset, concatenate_datasets
 
-from alignment.config.recipe import Recipe, kept_places, parquet
+from alignment.config.checkpoint_folders import base_of
+from alignment.config.data_entries import kept_places, parquet
+from alignment.config.recipe import Recipe
 from alignment.data.processor_checks import check_file
 from alignment.data.row_tokens import ANSWERS, Lengths, counted, lengths_of_file
-from alignment.dialogues.checks import max_context
-from alignment.models.loading import base_of
+from alignment.models.loading import max_context
 from rewards.config.input_error import InputError
 
 SMALLEST_EDGE = 28

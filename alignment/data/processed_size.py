@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from alignment.evaluation.controls import pixels
+from data_builders.imaging.images import pixels
 from rewards.config.input_error import InputError
 
 

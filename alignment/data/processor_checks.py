@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from jinja2 import TemplateError
 from PIL import Image
 
-from alignment.evaluation.controls import pixels
+from data_builders.imaging.images import pixels
 from rewards.config.input_error import InputError
 
 EXTREME_SHAPE = 10

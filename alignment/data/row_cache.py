@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset
 
-from alignment.distributed.engine import is_main_process, wait_for
+from alignment.distributed.processes import is_main_process
+from alignment.distributed.shared_folder import wait_for
 from alignment.shared_prefix.reference_cache import scratch
 
 ROWS = ".rows"

@@ -10,23 +10,15 @@ from typing import Any
 
 from datasets import Dataset
 
-from alignment.config.foreign_code import pretrained
 from alignment.config.recipe import Recipe
 from alignment.dialogues.turns import rendered
-from alignment.training.shared_grpo import undecoded
+from alignment.models.loading import max_context
+from alignment.shared_prefix.image_rows import undecoded
 from data_builders.dialogues.writer import transcript
 from rewards.config.input_error import InputError
 from rewards.dialogues.dialogue import Dialogue, read_dialogue
 
 logger = logging.getLogger(__name__)
-
-
-def max_context(model: Any) -> int | None:
-    """The most tokens that a model (or the checkpoint at a path) was made for, where it says so."""
-    from transformers import AutoConfig
-
-    config = pretrained(AutoConfig, model) if isinstance(model, str) else model.config
-    return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
 def dialogues_that_fit(recipe: Recipe, model: Any, processor: Any, data: Dataset) -> Dataset:

@@ -16,7 +16,7 @@ from trl.models import unwrap_model_for_generation
 from alignment.config.recipe import DialogueSection
 from alignment.dialogues.credit import over_tokens, turn_advantages, turn_returns
 from alignment.dialogues.rollout import Conversation, Sampled, inputs_so_far, num_sampled, opened, roll_out
-from alignment.resuming.training import ResumableGenerations
+from alignment.resuming.resumable import ResumableGenerations
 from rewards.dialogues.dialogue import read_dialogue
 
 

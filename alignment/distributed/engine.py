@@ -4,7 +4,6 @@ accelerate ignores DeepSpeed in silence when ``use_cpu`` is set, and believes in
 prepared before the first ``TrainingArguments``; both are settled here. Left out: launching (see ``launch.py``).
 """
 
-import atexit
 import contextlib
 import ctypes
 import gc
@@ -12,9 +11,7 @@ import inspect
 import os
 import signal
 import sys
-import time
 from collections.abc import Generator
-from pathlib import Path
 from typing import Any
 
 from rewards.config.input_error import InputError
@@ -85,21 +82,6 @@ def _on_several_cpus(trainer: dict[str, Any]) -> dict[str, Any]:
     return {"use_cpu": True, "ddp_backend": "gloo", **trainer}
 
 
-def wait_for(file: Path, *, limit_s: float = 600) -> None:
-    """Returns once another process of the run has made ``file``.
-
-    Raises: InputError if it is not there in time, or another process has found a fault, or gives no more signs of life.
-    """
-    from alignment.distributed.ranks import raise_fault_of_another
-
-    last = time.monotonic() + limit_s
-    while not file.is_file():
-        raise_fault_of_another()
-        if time.monotonic() > last:
-            raise InputError(f"{file}: not there after {limit_s:g} s. Rank 0 makes it, on a disk that all ranks share.")
-        time.sleep(0.05)
-
-
 @contextlib.contextmanager
 def loaded_objects_left_alone() -> Generator[None]:
     """While it lasts, Python's garbage collector passes over what was loaded before.
@@ -156,42 +138,3 @@ def free_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def leave_process_group(code: int = 0, *, always: bool = False) -> None:
-    """Ends a process of several that has done its work, with this exit code; does nothing where there is no group.
-
-    ``always``: also a process that is not in a group yet.
-
-    What is registered with ``atexit`` still runs, but Python is not taken down: a thread of gloo that lets go of its
-    last tensor meanwhile would abort the process ("terminate called without an active exception"), also where the
-    group was destroyed before (3 of 100 pairs of processes; 0 of 200 this way).
-    """
-    if "torch" not in sys.modules:  # what has not loaded it has no group
-        return
-    import torch.distributed as dist
-
-    if dist.is_available() and dist.is_initialized():
-        dist.destroy_process_group()
-    elif not always:
-        return
-    atexit._run_exitfuncs()  # pyright: ignore[reportPrivateUsage]
-    for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):  # --json writes to the real one
-        if stream is not None:
-            stream.flush()
-    os._exit(code)
-
-
-def is_main_process() -> bool:
-    """True on rank 0, and where there is only one process."""
-    return not is_launched() or int(os.environ["RANK"]) == 0
-
-
-def is_first_of_node() -> bool:
-    """True in the first process of each node, and where there is only one process."""
-    return os.environ.get("LOCAL_RANK", "0") == "0"
-
-
-def is_launched() -> bool:
-    """True in a process of torchrun or accelerate. Clusters set RANK and WORLD_SIZE for every program of a pod."""
-    return {"RANK", "LOCAL_RANK", "MASTER_ADDR"} <= os.environ.keys()

@@ -16,7 +16,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
-from alignment.distributed.engine import is_launched, is_main_process, leave_process_group
+from alignment.distributed.processes import is_launched, is_main_process, leave_process_group
 from alignment.distributed.signs_of_life import FAULT, ended_early, give_signs, lost_store, silent_s
 from data_builders.locks import only_one
 from rewards.config.input_error import InputError

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from alignment.distributed.engine import is_first_of_node, is_main_process, wait_for
+from alignment.distributed.processes import is_first_of_node, is_main_process
 from alignment.distributed.ranks import agreed, from_all, num_ranks, of_rank_0
 from data_builders.digest import sha256
 from rewards.config.input_error import InputError
@@ -114,3 +114,18 @@ def _difference(other: object, first: object, place: str = "") -> str:
         names = [name for name in {**first, **other} if other.get(name) != first.get(name)]
         return _difference(other.get(names[0]), first.get(names[0]), f"{place}.{names[0]}".lstrip("."))
     return f"{place}: {other!r} instead of {first!r}"
+
+
+def wait_for(file: Path, *, limit_s: float = 600) -> None:
+    """Returns once another process of the run has made ``file``.
+
+    Raises: InputError if it is not there in time, or another process has found a fault, or gives no more signs of life.
+    """
+    from alignment.distributed.ranks import raise_fault_of_another
+
+    last = time.monotonic() + limit_s
+    while not file.is_file():
+        raise_fault_of_another()
+        if time.monotonic() > last:
+            raise InputError(f"{file}: not there after {limit_s:g} s. Rank 0 makes it, on a disk that all ranks share.")
+        time.sleep(0.05)

@@ -16,12 +16,15 @@ import numpy as np
 import torch
 from PIL import Image
 
+from alignment.data.prompt_rows import Row
 from alignment.distributed.ranks import over_ranks
-from alignment.evaluation.controls import Row, blinded, pixels
-from alignment.evaluation.evaluate import generate_answers
+from alignment.evaluation.answers import generate_answers
+from alignment.evaluation.controls import blinded
 from alignment.evaluation.kept_answers import KeptAnswers
-from alignment.metrics.intervals import Metric, Outcome, asked_finding, differences, score_answers, summarise
+from alignment.metrics.intervals import Metric, differences, summarise
+from alignment.metrics.outcomes import Outcome, asked_finding, score_answers
 from alignment.models.generation import model_inputs
+from data_builders.imaging.images import pixels
 from data_builders.pairs.lesion_heat import GivenBoxes
 from data_builders.pairs.lesion_noise import NoiseSettings, elsewhere, mask_of, noised_under
 from data_builders.seeds import seeded

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from alignment.metrics.intervals import Outcome
+from alignment.metrics.outcomes import Outcome
 from rewards.config.json_lines import read_json_lines
 from rewards.judges.facts_judge import FactsJudge
 from rewards.judges.judging import Case, Pair

@@ -4,41 +4,27 @@ A model that does not look at the image can still answer many questions. Control
 another patient's); baselines answer from what another split says. Left out: single regions (see ``blindness.py``).
 """
 
-import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
-from io import BytesIO
 from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
 
-from alignment.metrics.intervals import asked_finding
-from data_builders.imaging.images import upright
+from alignment.data.prompt_rows import Row
+from alignment.metrics.outcomes import asked_finding
+from data_builders.imaging.images import image_key, pixels
 from rewards.config.input_error import InputError
 from rewards.rules.facts import Facts
 from rewards.rules.rule_set import RuleSet, load_rule_set
 
-Row = dict[str, Any]
 Blind = Literal["noise", "shuffled"]
 Response = str | list[str]
 """What was said to a row; in a dialogue, the model's turns."""
 BASELINES = ("habit", "mean_box_true_side")
 """Conditions that no model answers; boxes are in the truth's units there."""
 Answered = tuple[Sequence[Row], Sequence[Response]]
-
-
-def pixels(image: Any) -> Image.Image:
-    """The picture of an ``images`` entry: as ``datasets`` decodes it, or as Parquet stores it."""
-    if isinstance(image, Image.Image):
-        return image
-    return upright(Image.open(BytesIO(image["bytes"]) if image["bytes"] else image["path"]))
-
-
-def image_key(image: Image.Image) -> str:
-    """A short name of the pixels, the same wherever the image comes from."""
-    return hashlib.sha256(image.tobytes()).hexdigest()[:16]
 
 
 def controls_for(rows: Sequence[Row]) -> list[Blind]:

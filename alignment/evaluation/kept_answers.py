@@ -13,9 +13,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from alignment.distributed.engine import is_main_process
+from alignment.data.prompt_rows import Row
+from alignment.distributed.processes import is_main_process
 from alignment.distributed.ranks import agreed, from_all
-from alignment.evaluation.controls import Response, Row
+from alignment.evaluation.controls import Response
 from data_builders.output_folders import check_writable
 from rewards.config.input_error import InputError
 from rewards.llm.reply_cache import AppendLog
@@ -104,7 +105,7 @@ def evaluation_folder(run: str) -> Path:
 
     Raises: InputError if there is no such run.
     """
-    from alignment.models.loading import model_folder
+    from alignment.config.checkpoint_folders import model_folder
 
     model_folder(run)
     return Path(run) / "evaluation" if Path(run).is_dir() else Path("evaluations") / run.replace("/", "--")

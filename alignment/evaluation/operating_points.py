@@ -14,10 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from alignment.data.prompt_rows import Row
 from alignment.distributed.ranks import over_ranks
-from alignment.evaluation.controls import Row, pixels
-from alignment.metrics.intervals import score_answers, summarise
+from alignment.metrics.intervals import summarise
+from alignment.metrics.outcomes import score_answers
 from alignment.models.generation import generate, like_batches
+from data_builders.imaging.images import pixels
 from data_builders.rendering.render import report
 from rewards.config.input_error import InputError
 from rewards.config.json_lines import read_json_list

@@ -14,21 +14,16 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from alignment.evaluation.dialogue_pages import confusion_tables, dialogues_to_read
+from alignment.evaluation.pictures import NUM_PICTURES
 from alignment.evaluation.run_comparison import mcnemar_tables
-from alignment.metrics.capability import METRICS as CAPABILITY_METRICS
-from alignment.metrics.capability import capability_tables, rights
-from alignment.metrics.intervals import LOWER_IS_BETTER, MACROS, RATIOS
+from alignment.metrics.confusion import METRICS as CAPABILITY_METRICS
+from alignment.metrics.confusion import capability_tables
+from alignment.metrics.mcnemar import rights
+from alignment.metrics.metric_names import CONDITIONS
+from alignment.metrics.ratios import LOWER_IS_BETTER, MACROS, RATIOS
 from rewards.boxes.coordinate_space import Extent, Units
 from rewards.config.json_lines import read_json, read_json_lines
 
-NUM_PICTURES = 12
-CONDITIONS = {
-    "clean": "the image itself",
-    "noise": "noise instead of the image",
-    "shuffled": "another patient's image",
-    "habit": "no model: commonest answer, mean box",
-    "mean_box_true_side": "no model: mean box, true side told",
-}
 UNBOUNDED = ("claims_per_report", "boxes_per_answer")
 Json = dict[str, Any]
 MADE_WITH = "An evaluation is made with: clinalign eval."

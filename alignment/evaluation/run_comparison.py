@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from alignment.metrics.capability import mcnemar
+from alignment.metrics.mcnemar import mcnemar
 from rewards.config.input_error import InputError
 
 
@@ -21,8 +21,8 @@ def compared(before: Path, after: Path, *, num_resamples: int = 1000, seed: int 
 
     Raises: InputError if a folder holds no evaluation, or the two answered other rows.
     """
-    from alignment.evaluation.evaluate import Evaluation
-    from alignment.loop.run_loop import outcomes_of
+    from alignment.evaluation.answer_files import outcomes_of
+    from alignment.evaluation.evaluation_file import Evaluation
     from alignment.metrics.intervals import differences, summarise
 
     data = [Evaluation.read(folder).data_sha256 for folder in (before, after)]

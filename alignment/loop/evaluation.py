@@ -7,10 +7,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from alignment.data.box_units import written_space
-from alignment.distributed.engine import is_main_process
+from alignment.config.box_units import written_space
+from alignment.data.prompt_rows import limited, read_rows
+from alignment.distributed.processes import is_main_process
 from alignment.distributed.ranks import alone_at, of_rank_0
-from alignment.evaluation.evaluate import Evaluation, evaluate, limited, read_rows
+from alignment.evaluation.evaluate import evaluate
+from alignment.evaluation.evaluation_file import Evaluation
 from alignment.evaluation.kept_answers import is_finished
 from alignment.evaluation.operating_points import biases_in, operating_points, write_points
 from alignment.loop.loop_file import Loop

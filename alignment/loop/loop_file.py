@@ -8,9 +8,9 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from alignment.config.recipe import Chain
-from alignment.evaluation.report import CONDITIONS
+from alignment.config.chain import Chain
 from alignment.loop.figures import EQUAL_RECALL, fault_of_name, is_figure
+from alignment.metrics.metric_names import CONDITIONS
 from rewards.config.input_error import InputError, nearest
 from rewards.config.strict_yaml import read_yaml, validated
 

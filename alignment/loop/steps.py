@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from alignment.checks.chains import stage_wiring
 from alignment.evaluation.kept_answers import is_finished
 from alignment.loop.loop_file import UNTRAINED, Loop
-from alignment.training.run import has_result, stage_wiring
+from alignment.training.provenance import has_result
 from data_builders.build.build_spec import BuildSpec, read_spec
 from rewards.config.input_error import InputError, nearest
 from rewards.config.json_lines import read_json

@@ -7,35 +7,18 @@ difference and a test hold for each. Left out: partial credit, and a judge of st
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
-from scipy import stats
-
+from alignment.metrics.confusion import INVALID, YES_NO
 from data_builders.curriculum.checks import opinion
 from data_builders.schema import provenance_of
 from rewards.reading.closed_options import chosen, level_options
 from rewards.rules.compare import Comparison
 from rewards.rules.facts import Facts
 from rewards.rules.guidelines import Contradictory, together, worked_out
-
-INVALID = "invalid"
-YES_NO = ("no", "yes")
-CELL = re.compile(r"said\[(?P<group>.+) \| (?P<truth>.+) \| (?P<said>.+)\]")
-METRICS = (
-    "micro_f1",
-    "macro_f1",
-    "weighted_kappa",
-    "under_referral",
-    "over_referral",
-    "invalid_rate",
-    "class_f1",
-)
-"""By group, as ``micro_f1[stage, retina_amd@1]``; ``class_f1`` also by class."""
-LOWER_IS_BETTER = ("under_referral", "over_referral", "invalid_rate")
 
 
 @dataclass(frozen=True)
@@ -86,120 +69,6 @@ def true_level(facts: str, scale: str, guidelines: tuple[str, ...]) -> str | Non
     return None if found.could_be else found.level
 
 
-@dataclass(frozen=True)
-class Confused:
-    """A metric of one group's confusion: ``of`` is its name in ``METRICS``, ``classes`` are ordered where it matters.
-
-    ``positive``: the classes that F1 is over.
-    """
-
-    of: str
-    group: str
-    classes: tuple[str, ...]
-    positive: tuple[str, ...]
-
-    def cell(self, truth: str, said: str) -> str:
-        """The count that holds one cell."""
-        return f"said[{self.group} | {truth} | {said}]"
-
-    @property
-    def cells(self) -> list[list[str]]:
-        """The counts by truth and answer, the invalid answers last."""
-        return [[self.cell(truth, said) for said in (*self.classes, INVALID)] for truth in self.classes]
-
-    def value(self, table: np.ndarray) -> np.ndarray:
-        """The metric of tables of counts (tables, truth, answer); NaN where it is not defined."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return _VALUES[self.of](self, table)
-
-
-def _per_class(metric: Confused, table: np.ndarray) -> np.ndarray:
-    """F1 of each positive class (tables, classes). Invalid answers lower recall alone, as published."""
-    here = [metric.classes.index(name) for name in metric.positive]
-    right = np.stack([table[:, k, k] for k in here], axis=1)
-    said, true = table[:, :, here].sum(axis=1), table[:, here, :].sum(axis=2)
-    return np.where(true + said > 0, 2 * right / (said + true), np.nan)
-
-
-def _micro_f1(metric: Confused, table: np.ndarray) -> np.ndarray:
-    here = [metric.classes.index(name) for name in metric.positive]
-    right = sum(table[:, k, k] for k in here)
-    return 2 * right / (table[:, :, here].sum(axis=(1, 2)) + table[:, here, :].sum(axis=(1, 2)))
-
-
-def _macro_f1(metric: Confused, table: np.ndarray) -> np.ndarray:
-    """The mean over the positive classes that are true or said at all."""
-    own = _per_class(metric, table)
-    return np.nansum(own, axis=1) / (~np.isnan(own)).sum(axis=1)
-
-
-def _weighted_kappa(metric: Confused, table: np.ndarray) -> np.ndarray:
-    """Cohen's kappa with quadratic weights over the valid answers (Cohen 1968); read it beside the invalid rate."""
-    valid = table[:, :, :-1]
-    place = np.arange(len(metric.classes), dtype=np.float64)
-    cost = (place[:, None] - place[None, :]) ** 2
-    total = valid.sum(axis=(1, 2))
-    by_chance = valid.sum(axis=2)[:, :, None] * valid.sum(axis=1)[:, None, :] / total[:, None, None]
-    return 1.0 - (cost * valid).sum(axis=(1, 2)) / (cost * by_chance).sum(axis=(1, 2))
-
-
-def _under_referral(metric: Confused, table: np.ndarray) -> np.ndarray:
-    """Of the cases above the lowest level, the share that was given a lower one than they have."""
-    return np.tril(table[:, :, :-1], k=-1).sum(axis=(1, 2)) / table[:, 1:, :].sum(axis=(1, 2))
-
-
-def _over_referral(metric: Confused, table: np.ndarray) -> np.ndarray:
-    """Of the cases below the highest level, the share that was given a higher one than they have."""
-    return np.triu(table[:, :, :-1], k=1).sum(axis=(1, 2)) / table[:, :-1, :].sum(axis=(1, 2))
-
-
-def _invalid_rate(metric: Confused, table: np.ndarray) -> np.ndarray:
-    return table[:, :, -1].sum(axis=1) / table.sum(axis=(1, 2))
-
-
-def _class_f1(metric: Confused, table: np.ndarray) -> np.ndarray:
-    return _per_class(metric, table)[:, 0]
-
-
-_VALUES = {
-    "micro_f1": _micro_f1,
-    "macro_f1": _macro_f1,
-    "weighted_kappa": _weighted_kappa,
-    "under_referral": _under_referral,
-    "over_referral": _over_referral,
-    "invalid_rate": _invalid_rate,
-    "class_f1": _class_f1,
-}
-
-
-def capability_metrics(counts: Iterable[Mapping[str, float]]) -> dict[str, Confused]:
-    """Every metric of every group of closed questions in these counts, by its name."""
-    groups: dict[str, set[str]] = {}
-    for key in {key for of in counts for key in of if key.startswith("said[")}:
-        match = CELL.fullmatch(key)
-        assert match is not None
-        groups.setdefault(match["group"], set()).update({match["truth"], match["said"]} - {INVALID})
-    return {name: metric for group, seen in sorted(groups.items()) for name, metric in _of_group(group, seen)}
-
-
-def _of_group(group: str, seen: set[str]) -> Iterable[tuple[str, Confused]]:
-    scale, _, guideline = group.partition(", ")
-    if guideline == "yes or no":
-        classes, positive, names = YES_NO, ("yes",), ("micro_f1", "macro_f1", "invalid_rate")
-        positive_of_macro = YES_NO
-    else:
-        classes = tuple(level.name for level in together((guideline,))[0].scales[scale].levels) if guideline else ()
-        positive = positive_of_macro = classes
-        ordered = ("under_referral", "over_referral") if scale == "referral" else ()
-        names = ("micro_f1", "macro_f1", "weighted_kappa", *ordered, "invalid_rate")
-    for name in names:
-        over = positive_of_macro if name == "macro_f1" else positive
-        yield f"{name}[{group}]", Confused(name, group, classes, over)
-    for one in positive if len(positive) > 1 else ():
-        if one in seen:
-            yield f"class_f1[{group}: {one}]", Confused("class_f1", group, classes, (one,))
-
-
 def counts_by_finding(judged_answer: Comparison) -> dict[str, float]:
     """What an open answer or a report claims, by finding; the micro F1 sums it over all."""
     kinds = {
@@ -215,65 +84,3 @@ def findings_counted(outcomes: Iterable[Any]) -> list[str]:
     """The findings that open answers and reports claim or should claim."""
     pattern = re.compile(r"(?:claims|true_findings)\[(.+)\]")
     return sorted({match[1] for outcome in outcomes for key in outcome.counts if (match := pattern.fullmatch(key))})
-
-
-def confusion_of(counts: Iterable[Mapping[str, float]]) -> dict[str, dict[str, dict[str, int]]]:
-    """By group: how often each truth was answered by what, the invalid answers too."""
-    found: dict[str, dict[str, dict[str, int]]] = {}
-    for of in counts:
-        for key, number in of.items():
-            match = CELL.fullmatch(key)
-            if match is not None:
-                row = found.setdefault(match["group"], {}).setdefault(match["truth"], {})
-                row[match["said"]] = row.get(match["said"], 0) + int(number)
-    return found
-
-
-def capability_tables(answers: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
-    """The confusion of every group and model, from lines of ``answers.jsonl``, as the report shows them."""
-    return [
-        {"stage": model, "node": group, "said": [*_order(group, rows), INVALID], "rows": rows}
-        for model, lines in answers.items()
-        for group, rows in confusion_of(line["counts"] for line in lines).items()
-    ]
-
-
-def _order(group: str, rows: Mapping[str, Mapping[str, int]]) -> list[str]:
-    seen = {*rows, *(said for row in rows.values() for said in row)} - {INVALID}
-    first = next(metric for _, metric in _of_group(group, seen))
-    return [name for name in first.classes if name in seen]
-
-
-@dataclass(frozen=True)
-class McNemar:
-    """Rows that only one of two runs got right, and the exact two-sided p of their being equally many."""
-
-    only_before: int
-    only_after: int
-    p: float
-
-
-def mcnemar(before: Sequence[Mapping[str, float]], after: Sequence[Mapping[str, float]]) -> dict[str, McNemar]:
-    """McNemar's exact test by group, over the rows of two runs in the same order (McNemar 1947).
-
-    It takes rows as independent; with several rows a patient, trust the paired interval by patient more.
-    """
-    pairs: dict[str, list[tuple[bool, bool]]] = {}
-    for one, other in zip(before, after, strict=True):
-        for group, right in rights(one).items():
-            also = rights(other).get(group)
-            if also is not None:
-                pairs.setdefault(group, []).append((right, also))
-    return {group: _mcnemar(found) for group, found in sorted(pairs.items())}
-
-
-def rights(counts: Mapping[str, float]) -> dict[str, bool]:
-    """By group of closed questions: whether the answer of this row is right."""
-    matches = [match for key in counts if (match := CELL.fullmatch(key))]
-    return {match["group"]: match["truth"] == match["said"] for match in matches}
-
-
-def _mcnemar(pairs: list[tuple[bool, bool]]) -> McNemar:
-    only_before, only_after = pairs.count((True, False)), pairs.count((False, True))
-    total = only_before + only_after
-    return McNemar(only_before, only_after, float(stats.binomtest(only_after, total).pvalue) if total else 1.0)

@@ -3,7 +3,7 @@
 Left out: the names in brackets (findings, scenarios, groups of questions), which only the answers tell.
 """
 
-from alignment.metrics.intervals import FAMILIES, MACROS, RATIOS
+from alignment.metrics.ratios import FAMILIES, MACROS, RATIOS
 from rewards.config.input_error import nearest
 
 
@@ -26,3 +26,12 @@ def fault_of_metric(name: str) -> str | None:
     known = [*FAMILIES] if bracket else [*plain, *FAMILIES]
     hint = nearest(base, known) or f" Known: {', '.join(known)}."
     return f"no metric '{name}'.{hint}"
+
+
+CONDITIONS = {
+    "clean": "the image itself",
+    "noise": "noise instead of the image",
+    "shuffled": "another patient's image",
+    "habit": "no model: commonest answer, mean box",
+    "mean_box_true_side": "no model: mean box, true side told",
+}

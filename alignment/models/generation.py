@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from alignment.shared_prefix.image_rows import IMAGE_FIELDS, OF_IMAGES, by_row
-from alignment.shared_prefix.layout import base_model
 from alignment.shared_prefix.prefill import can_share_prefill, shared_prefill
+from alignment.shared_prefix.support import base_model
 
 
 def unsampled_tokens(processor: Any) -> list[int]:

@@ -19,8 +19,8 @@ from safetensors.torch import load_file, save_file
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from alignment.shared_prefix.image_rows import IMAGE_FIELDS, Fields
-from alignment.shared_prefix.layout import base_model
 from alignment.shared_prefix.reference_cache import KINDS, add_weights, cache_folder, scratch
+from alignment.shared_prefix.support import base_model
 from rewards.config.input_error import InputError
 
 LANGUAGE_PARTS = ("language_model", "text_model", "lm_head")

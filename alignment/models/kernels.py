@@ -7,7 +7,7 @@ import logging
 from importlib.util import find_spec
 from typing import Any
 
-from alignment.config.recipe import ModelSection
+from alignment.config.model_section import ModelSection
 from rewards.config.input_error import InputError
 
 CURE = "Install clinalign[gpu] on a machine with a GPU"

@@ -3,176 +3,31 @@
 Left out: code that comes with a model (``foreign_code.py``).
 """
 
-import contextlib
 import os
-import shutil
-from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import torch
-from peft import LoraConfig, PeftModel
+from peft import PeftModel
 from transformers import (
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
     AutoModelForImageTextToText,
-    AutoProcessor,
     GenerationConfig,
     PreTrainedModel,
 )
 
-from alignment.config.foreign_code import SAFE, pretrained, refuse_foreign_code, told_of_files
-from alignment.config.recipe import Lora, ModelSection, Recipe, parquet
-from alignment.config.trainer_faults import MADE, check_model_name
-from alignment.distributed.engine import wait_for
-from alignment.distributed.ranks import agreed, of_rank_0
-from alignment.distributed.shared_folder import check_same
+from alignment.config.checkpoint_folders import base_of, check_model_name, is_adapter, model_folder
+from alignment.config.foreign_code import SAFE, pretrained, told_of_files
+from alignment.config.model_files import told_of_weights
+from alignment.config.model_section import ModelSection
 from alignment.models import kernels
-from alignment.models.model_files import check_model_files, told_of_weights
+from alignment.models.processors import load_processor
 from alignment.models.tower_attention import use_one_call
-from rewards.config.input_error import InputError, nearest_file
+from rewards.config.input_error import InputError
 
-VISION_PARTS = ("vision", "visual", "image_encoder")
-PROJECTOR_PARTS = ("connector", "projector", "merger", "mlp1", "embed_vision")
 THREADS = torch.get_num_threads()
 SMALL_MODEL = 20_000_000
 """Parameters below which one thread computes faster than two: their matrices are too small to be shared out."""
-
-
-def model_folder(path: str) -> str:
-    """Where the weights lie: a run's ``model`` folder, the folder itself, or the hub name as it is.
-
-    Raises: InputError if ``path`` is a folder without a checkpoint, with a damaged one or with code, or looks like a
-    path that does not exist.
-    """
-    folder = Path(path)
-    for place in (folder / "model", folder):
-        if (place / "config.json").is_file() or (place / "adapter_config.json").is_file():
-            refuse_foreign_code(place)
-            check_model_files(place)
-            return str(place)
-    if folder.is_dir():
-        raise InputError(
-            f"model.path: {path} holds no checkpoint (neither config.json nor adapter_config.json is there)."
-        )
-    if path in MADE:
-        raise InputError(
-            f"model.path: '{path}' is made by `clinalign train` from a recipe, and has no weights before. Name the "
-            f"folder of a run that started from it."
-        )
-    if path.startswith((".", "/", "runs/", "data/")) or path.count("/") > 1:
-        raise InputError(
-            f"model.path: no folder {path}.{nearest_file(folder)} Train it first, or name a Hugging Face model."
-        )
-    return path
-
-
-def prepared_model(recipe: Recipe) -> str:
-    """The folder or hub name to load, after ``tiny`` and ``smollm2`` are created under ``output/init``.
-
-    All processes come by here.
-    """
-    section, init = recipe.model, Path(recipe.output) / "init"
-    if section.path not in MADE:
-        place = agreed(lambda: model_folder(section.path))
-        check_same(f"model.path: {place}", _sizes(place))
-        return place
-    of_rank_0(lambda: None if (init / "config.json").is_file() else _made(recipe, init))
-    agreed(lambda: wait_for(init / "config.json"))
-    return str(init)
-
-
-def _sizes(place: str) -> dict[str, int]:
-    """Bytes of the files of a folder's model; nothing for a hub name."""
-    files = [file for kind in ("*.safetensors", "*.json", "*.jinja") for file in sorted(Path(place).glob(kind))]
-    return {file.name: file.stat().st_size for file in files}
-
-
-def _made(recipe: Recipe, init: Path) -> None:
-    texts = list(built_texts(recipe.data.train))
-    with built_whole(init) as folder:
-        _build(recipe.model, texts, folder)
-
-
-@contextlib.contextmanager
-def built_whole(folder: Path) -> Generator[Path]:
-    """A place to build a folder that then appears in one step; what a killed process left there goes first."""
-    unfinished = folder.with_name(f"{folder.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    yield unfinished
-    unfinished.replace(folder)
-
-
-def _build(section: ModelSection, texts: list[str], folder: Path) -> None:
-    if section.path == "tiny":
-        from alignment.models.tiny import build_tiny
-
-        build_tiny(
-            texts,
-            folder,
-            family=section.family,
-            image_size=section.image_size,
-            init_std=section.init_std,
-            seed=section.seed,
-        )
-    else:
-        from alignment.models.smollm2 import build_smollm2
-
-        build_smollm2(folder, seed=section.seed)
-
-
-def built_texts(train: str) -> Iterator[str]:
-    """Every text of the data set that ``train`` belongs to: what the tiny model's tokenizer is trained on."""
-    for file in sorted(parquet(train).parent.parent.glob("*/*.parquet")):
-        wanted = [c for c in ("prompt", "completion", "chosen", "rejected") if c in pq.read_schema(file).names]
-        for batch in pq.ParquetFile(file).iter_batches(columns=wanted):
-            for column in batch.columns:
-                for messages in column.to_pylist():
-                    yield from (b["text"] for m in messages for b in m["content"] if b["text"])
-
-
-def load_processor(path: str, *, max_pixels: int | None = None) -> Any:
-    """The processor, padding on the left (a setting that is lost on saving), within the pixel budget."""
-    folder = model_folder(path)
-    processor = pretrained(AutoProcessor, base_of(folder) if not _has_processor(folder) else folder)
-    processor.tokenizer.padding_side = "left"
-    if max_pixels is not None:
-        limit_pixels(processor.image_processor, max_pixels)
-    return processor
-
-
-def limit_pixels(image_processor: Any, max_pixels: int) -> None:
-    """The one place where the pixel budget (width x height) enters, in the terms of each family's processor."""
-    size = dict(image_processor.size)
-    edge = int(max_pixels**0.5)
-    if hasattr(image_processor, "merge_size"):  # Qwen-VL: sizes are pixel counts
-        size["longest_edge"], size["shortest_edge"] = (
-            max_pixels,
-            min(size.get("shortest_edge", max_pixels), max_pixels),
-        )
-    else:
-        size = {key: min(int(value), edge) for key, value in size.items()}
-    image_processor.size = size
-
-
-def _has_processor(folder: str) -> bool:
-    return not Path(folder).is_dir() or any(
-        (Path(folder) / name).is_file() for name in ("processor_config.json", "preprocessor_config.json")
-    )
-
-
-def base_of(folder: str) -> str:
-    """Where a model's base lies: for an adapter's folder what it was trained on, else ``folder`` itself."""
-    from peft import PeftConfig
-
-    with told_of_files(folder):
-        base = str(PeftConfig.from_pretrained(folder).base_model_name_or_path) if _is_adapter(folder) else folder
-    refuse_foreign_code(base)
-    return base
-
-
-def _is_adapter(folder: str) -> bool:
-    return (Path(folder) / "adapter_config.json").is_file()
 
 
 def load_model(
@@ -191,7 +46,7 @@ def load_model(
         model = pretrained(AutoModelForImageTextToText, base, revision=revision, use_safetensors=True, **options)
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1 if model.num_parameters() < SMALL_MODEL else THREADS)
-    if _is_adapter(folder):
+    if is_adapter(folder):
         with told_of_weights(folder), told_of_files(folder):
             return PeftModel.from_pretrained(model, folder, is_trainable=trainable)
     return model
@@ -230,49 +85,17 @@ def _own_device() -> str:
     return f"cuda:{card}"
 
 
-def freeze(model: torch.nn.Module, parts: list[str]) -> None:
-    """Switch off gradients of whole parts of the model.
-
-    Raises: InputError if a part matches no parameter, so that a frozen tower is never only believed.
-    """
-    frozen = dict.fromkeys(parts, 0)
-    for name, parameter in model.named_parameters():
-        part = part_of(name)
-        if part in frozen and "lora_" not in name and ".score." not in f".{name}":  # a reward model's head is none
-            parameter.requires_grad_(False)
-            frozen[part] += 1
-    empty = [part for part, count in frozen.items() if not count]
-    if empty:
-        raise InputError(f"model.freeze: {', '.join(empty)} matches no parameter of {type(model).__name__}.")
-
-
-def part_of(parameter_name: str) -> str:
-    """``vision``, ``projector`` or ``language``.
-
-    >>> part_of("model.vision_model.encoder.layers.0.mlp.fc1.weight"), part_of("lm_head.weight")
-    ('vision', 'language')
-    """
-    if any(part in parameter_name for part in PROJECTOR_PARTS):
-        return "projector"
-    return "vision" if any(part in parameter_name for part in VISION_PARTS) else "language"
-
-
-def lora_config(lora: Lora | None) -> LoraConfig | None:
-    """PEFT's config of a recipe's ``lora`` section."""
-    if lora is None:
-        return None
-    return LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=lora.targets,
-        task_type="CAUSAL_LM",
-    )
-
-
 def model_options(section: ModelSection) -> dict[str, Any]:
     """Keyword arguments with which TRL loads a model from its path."""
     options: dict[str, Any] = dict(dtype=section.dtype, attn_implementation=kernels.attention(section.attention))
     options |= SAFE
     options |= kernels.quantization(section)
     return options | ({"revision": section.revision} if section.revision else {})
+
+
+def max_context(model: Any) -> int | None:
+    """The most tokens that a model (or the checkpoint at a path) was made for, where it says so."""
+    from transformers import AutoConfig
+
+    config = pretrained(AutoConfig, model) if isinstance(model, str) else model.config
+    return getattr(config.get_text_config(), "max_position_embeddings", None)

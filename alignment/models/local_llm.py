@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from alignment.config.checkpoint_folders import model_folder
 from alignment.config.foreign_code import pretrained
-from alignment.models.loading import model_folder
 from rewards.config.input_error import InputError
 from rewards.llm.client import Completion, LlmStop, Reply, Request
 
@@ -47,7 +47,7 @@ class LocalModel:
         """
         source: dict[str, Any] = {}
         if self.path == "smollm2":
-            from alignment.models.smollm2 import gguf_file
+            from alignment.config.checkpoint_folders import gguf_file
 
             file = gguf_file()
             place, source = str(file.parent), {"gguf_file": file.name}

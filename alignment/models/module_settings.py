@@ -15,8 +15,8 @@ from torch.nn import Dropout, ModuleList
 from torch.utils.checkpoint import checkpoint
 from transformers import TrainerCallback
 
-from alignment.config.recipe import ModelSection
-from alignment.models.loading import part_of
+from alignment.config.model_section import ModelSection
+from alignment.models.parts import part_of
 from alignment.models.tower_attention import use_one_call
 from rewards.config.input_error import InputError
 

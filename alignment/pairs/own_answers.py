@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from rich.progress import track
 
-from alignment.config.recipe import Recipe, parquet
+from alignment.config.data_entries import parquet
+from alignment.config.recipe import Recipe
 from alignment.data.processor_checks import check_file
-from alignment.distributed.engine import is_main_process
+from alignment.distributed.processes import is_main_process
 from alignment.distributed.ranks import agreed, over_ranks
 from alignment.models.generation import generate
 from alignment.models.loading import load_for_inference

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alignment.config.recipe import Recipe, kept_places, parquet, read_recipe
-from alignment.config.trainer_faults import check_config
+from alignment.checks.read_recipe import read_recipe
+from alignment.checks.trainer_faults import check_config
+from alignment.config.data_entries import kept_places, parquet
+from alignment.config.recipe import Recipe
 from alignment.planning.estimate import Row, batch_of, measured_rate, memory_table, time_table, trained_tokens_per_row
 from alignment.planning.meta_model import counts_of, meta_model
 from data_builders.row_checks import Check, check_rows
@@ -55,7 +57,7 @@ def check_chain(
     path: Path, overrides: list[str], scale: Scale = Scale(), *, every_pixel: bool = False
 ) -> dict[str, Any]:
     """The figures of each stage that can be read before the chain has run (later ones start from what it makes)."""
-    from alignment.training.run import read_chain, stage_recipe
+    from alignment.checks.chains import read_chain, stage_recipe
 
     chain = read_chain(path, overrides)
     return {
@@ -75,7 +77,7 @@ def plan(recipe: Recipe, scale: Scale = Scale()) -> dict[str, Any]:
 @contextlib.contextmanager
 def made_once(recipe: Recipe) -> Generator[Recipe]:
     """The recipe with its model's folder as ``model.path``: ``tiny`` and ``smollm2`` are made in a scratch folder."""
-    from alignment.models.loading import prepared_model
+    from alignment.models.prepared import prepared_model
 
     with tempfile.TemporaryDirectory() as scratch:
         path = prepared_model(recipe.model_copy(update={"output": scratch}))
@@ -83,10 +85,10 @@ def made_once(recipe: Recipe) -> Generator[Recipe]:
 
 
 def _figures(recipe: Recipe, places: list[int], scale: Scale) -> dict[str, Any]:
-    from alignment.config.faults import unpaid_warning
+    from alignment.checks.faults import unpaid_warning
     from alignment.data.fitting_rows import length_figures, lengths_of
     from alignment.data.processed_size import ProcessedSizes
-    from alignment.shared_prefix.layout import base_model
+    from alignment.shared_prefix.support import base_model
 
     steps, per_step = num_steps(recipe, len(places), ranks=scale.ranks)
     model = meta_model(recipe)
@@ -152,7 +154,7 @@ def num_steps(recipe: Recipe, rows: int, *, ranks: int = 1) -> tuple[int, int]:
 
 
 def _processor(recipe: Recipe) -> Any:
-    from alignment.models.loading import load_processor
+    from alignment.models.processors import load_processor
 
     path = recipe.model.path
     try:

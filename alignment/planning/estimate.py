@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from alignment.config.compatibility import zero_settings
+from alignment.checks.compatibility import zero_settings
 from alignment.config.recipe import Recipe
 from alignment.planning.activations import WORKSPACE, Batch, activation_bytes
 from alignment.planning.memory import SETTINGS, Load, Memory, Zero, per_rank
@@ -83,7 +83,7 @@ def batch_of(recipe: Recipe, row: Row, config: Any, *, shared: bool | None = Non
 
 def shares_prompts(recipe: Recipe, config: Any) -> bool:
     """Whether DPO's or GRPO's answers lie behind one prompt, with a mask."""
-    from alignment.shared_prefix.layout import MASKED_KERNELS, PROVEN
+    from alignment.shared_prefix.support import MASKED_KERNELS, PROVEN
 
     section = recipe.model
     kernel = section.attention in ("auto", *MASKED_KERNELS) and section.shared_prefix in ("auto", "on")
@@ -143,7 +143,7 @@ def measured_rate(recipe: Recipe, tokens_per_row: float, parameters: int) -> flo
     """
     if parameters > SMALL:
         raise InputError(f"--measure: {parameters:,} parameters are not for a trial; measure a real run, give --rate.")
-    from alignment.training.run import make_trainer
+    from alignment.training.trainer import make_trainer
 
     with tempfile.TemporaryDirectory() as scratch:
         short = {"max_steps": MEASURED_STEPS, "save_strategy": "no", "disable_tqdm": True}

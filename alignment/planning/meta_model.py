@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from alignment.checks.trainer_faults import told_of_trl
 from alignment.config.foreign_code import NotLoaded, pretrained
 from alignment.config.recipe import Recipe
-from alignment.config.trainer_faults import told_of_trl
 from alignment.planning.activations import Batch, Shape, Stack
 from rewards.config.input_error import InputError
 
@@ -41,7 +41,7 @@ def known_config(path: str) -> Any:
 
 def model_config(recipe: Recipe) -> Any:
     """The config of the model at ``model.path``, a folder or a hub name; an adapter's is its base's."""
-    from alignment.models.loading import base_of, model_folder
+    from alignment.config.checkpoint_folders import base_of, model_folder
 
     return known_config(base_of(model_folder(recipe.model.path)))
 
@@ -52,7 +52,8 @@ def meta_model(recipe: Recipe) -> Any:
     from peft import get_peft_model
     from transformers import AutoModelForImageTextToText
 
-    from alignment.models.loading import check_sees, freeze, lora_config
+    from alignment.models.loading import check_sees
+    from alignment.models.parts import freeze, lora_config
 
     config = model_config(recipe)
     check_sees(config, recipe.model.path)
@@ -92,7 +93,7 @@ def stacks_of(
     ``weight_bytes``: those of what is trained. ``hooked``: as trl alone has it, where under checkpointing a gradient
     goes through a frozen tower too, and adapters cast their inputs (see ``module_settings.py``).
     """
-    from alignment.models.loading import part_of
+    from alignment.models.parts import part_of
 
     parameters = [(part_of(name), name, p) for name, p in model.named_parameters() if p.requires_grad]
     adapters = {
@@ -124,7 +125,7 @@ def _drops(model: Any) -> bool:
 
 def trains_projector(model: Any) -> bool:
     """Whether a gradient is wanted in what stands between tower and language model."""
-    from alignment.models.loading import part_of
+    from alignment.models.parts import part_of
 
     return any(p.requires_grad and part_of(name) == "projector" for name, p in model.named_parameters())
 
@@ -150,7 +151,7 @@ def _layers(model: Any, part: str) -> Any:
     """The longest list of modules in a part: its layers."""
     from torch.nn import ModuleList
 
-    from alignment.models.loading import part_of
+    from alignment.models.parts import part_of
 
     lists = [m for name, m in model.named_modules() if isinstance(m, ModuleList) and len(m) and part_of(name) == part]
     return max(lists, key=len)
@@ -164,7 +165,7 @@ def _shape(model: Any, layer: Any, part: str) -> Shape:
     """
     from torch.nn import Linear
 
-    from alignment.shared_prefix.layout import base_model
+    from alignment.shared_prefix.support import base_model
 
     config = base_model(model).config
     own = config.get_text_config() if part == "language" else config.vision_config

@@ -6,7 +6,7 @@ A card counts only where it is the card of these very rows, by SHA-256. Left out
 from pathlib import Path
 from typing import Any
 
-from alignment.config.recipe import parquet
+from alignment.config.data_entries import parquet
 from alignment.provenance.released_fields import DATA
 from alignment.provenance.released_forms import OTHER
 from rewards.config.json_lines import read_json

@@ -10,9 +10,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_args
 
-from alignment.config.recipe import Method, Module, PairKind, Weighting
-from alignment.evaluation.report import CONDITIONS
-from alignment.metrics.metric_names import fault_of_metric
+from alignment.config.model_section import Module
+from alignment.config.recipe import Method, PairKind, Weighting
+from alignment.metrics.metric_names import CONDITIONS, fault_of_metric
 from alignment.provenance.released_forms import (
     LEFT_OUT,
     OTHER,

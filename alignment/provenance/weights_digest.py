@@ -7,7 +7,7 @@ processor, which a card tells by its files.
 import hashlib
 from pathlib import Path
 
-from alignment.models.loading import base_of, model_folder
+from alignment.config.checkpoint_folders import base_of, model_folder
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "adapter_model*.bin")
 

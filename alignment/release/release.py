@@ -8,16 +8,13 @@ readers have.
 import json
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-from alignment.evaluation.report import CONDITIONS, metric_names
-from alignment.provenance.data_summary import data_name, data_sentence
+from alignment.provenance.data_summary import data_name
 from alignment.provenance.lineage import Step, base_name, public_name, steps_of
-from alignment.provenance.released_fields import PROVENANCE, RECIPE, evaluation_form, known_words
+from alignment.provenance.released_fields import evaluation_form, known_words
 from alignment.provenance.weights_digest import model_sha256
 from alignment.release.manifest import MANIFEST, make_readable, verify, write_manifest
+from alignment.release.model_card import Json, model_card
 from alignment.release.releasable import judged_run
 from alignment.release.released_model import save_merged
 from alignment.release.vocabulary import check_texts, check_vocabulary
@@ -26,7 +23,6 @@ from data_builders.output_folders import new_folder
 from rewards.config.input_error import InputError
 
 __all__ = ["MANIFEST", "model_card", "release", "verify"]
-Json = dict[str, Any]
 
 
 def release(
@@ -77,50 +73,8 @@ def _evaluation_told(figures: Json, steps: list[Step]) -> Json:
 
 
 def _check_vocabulary(run: Path, steps: list[Step], not_names: Collection[str]) -> None:
-    from alignment.models.loading import load_processor
+    from alignment.models.processors import load_processor
 
     processor, name = load_processor(str(run)), public_name(steps)
     check_vocabulary(processor.tokenizer, steps, run)
     check_texts(processor, run, published=load_processor(name) if name else None, not_names=not_names)
-
-
-def model_card(evaluation: Json, steps: list[Step], *, num_parameters: int, architecture: str) -> str:
-    """README.md of a release: data, recipe, evaluation beside its controls, limits, intended use."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("alignment.release", "."),
-        autoescape=False,  # Markdown, of released fields only
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    conditions = [c for c in CONDITIONS if c in evaluation["metrics"]]
-    recipe = RECIPE(steps[-1].recipe)
-    return environment.get_template("model_card.md.j2").render(
-        architecture=architecture,
-        base=base_name(steps),
-        method=recipe.get("method", "training"),
-        trained_on=[step.told for step in steps],
-        tested_on=evaluation["data_card"] or {"sha256": evaluation["data_sha256"]},
-        sentence=data_sentence,
-        recipe_yaml=yaml.safe_dump(recipe, sort_keys=False).strip(),
-        provenance=PROVENANCE(steps[-1].provenance),
-        evaluation=evaluation,
-        conditions={c: CONDITIONS[c] for c in conditions},
-        rows=_table_rows(evaluation["metrics"], conditions),
-        num_parameters=num_parameters,
-    )
-
-
-def _table_rows(metrics: Json, conditions: list[str]) -> list[list[str]]:
-    names = metric_names([metrics[c] for c in conditions])
-    return [[name, *(_figure(metrics[c].get(name)) for c in conditions)] for name in names]
-
-
-def _figure(metric: Json | None) -> str:
-    if not metric or metric.get("value") is None:
-        return "–"
-    low, high = metric.get("low"), metric.get("high")
-    interval = "" if low is None or high is None else f" [{low:.3f}, {high:.3f}]"
-    return f"{metric['value']:.3f}{interval}"

@@ -52,7 +52,8 @@ def save_merged(model_folder: Path, out: Path) -> tuple[int, str]:
     """Weights (adapter merged, precision as it was) and processor in ``out``; their parameters, and their class."""
     from peft import PeftModel
 
-    from alignment.models.loading import load_model, load_processor
+    from alignment.models.loading import load_model
+    from alignment.models.processors import load_processor
 
     model = load_model(str(model_folder), dtype="auto")
     whole: Any = model.merge_and_unload() if isinstance(model, PeftModel) else model

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from alignment.config.recipe import Recipe
-from alignment.distributed.engine import is_main_process
+from alignment.distributed.processes import is_main_process
 from alignment.resuming.checkpoints import MANIFEST, newest_first
 from rewards.config.input_error import InputError
 from rewards.config.json_lines import read_json
@@ -107,7 +107,7 @@ def _layout(recipe: Recipe, ranks: int) -> Layout:
 
 
 def _setting(recipe: Recipe, name: str) -> int:
-    from alignment.config.faults import config_class
+    from alignment.config.methods import config_class
 
     default = next(field.default for field in fields(config_class(recipe.method)) if field.name == name)
     return int(recipe.trainer.get(name, default))

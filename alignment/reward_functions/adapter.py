@@ -5,20 +5,20 @@ A row of a task that a reward does not pay for gets None, and what a reward give
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-from alignment.config.recipe import RewardEntry
+from alignment.config.reward_entry import RewardEntry, loaded_reward
 from rewards.boxes.coordinate_space import BoxSpace
 from rewards.config.input_error import InputError
 from rewards.judges.reward_model import RewardModel, Scorer
 from rewards.llm.client import Backend
 from rewards.llm.spec import LlmSpec
-from rewards.loading import BatchReward, Reward, knobs_of, load_reward
+from rewards.loading import BatchReward, Reward
+from rewards.tasks import Tasks, pays_for
 
 ROUNDING = 1e-6
 """How far beyond its bounds a reward may lie for the sake of rounding."""
-Tasks = Sequence[str] | None
 
 
 def response_text(completion: Any) -> str:
@@ -45,15 +45,6 @@ def responses_to(completions: list[Any], columns: dict[str, Any], *, by_turn: bo
     if turns is None:
         return [response_text(completion) for completion in completions]
     return turns if by_turn else ["\n".join(said) for said in turns]
-
-
-def pays_for(tasks: Tasks, task: str | None) -> bool:
-    """Whether a reward that pays for ``tasks`` (None: all) pays for a row of this task; one without a task is of all.
-
-    >>> pays_for(("box",), "box"), pays_for(("box",), "report"), pays_for(("box",), None), pays_for(None, "report")
-    (True, False, True, True)
-    """
-    return tasks is None or task is None or task in tasks
 
 
 def within_bounds(reward: Reward | BatchReward, score: float | None, row: Any) -> float | None:
@@ -179,15 +170,10 @@ def local_scorer(spec: RewardModel) -> Scorer:
     """The scorer of a recipe's reward model; torch is loaded here and not before."""
     from functools import partial
 
-    from alignment.models.reward_model import load_reward_model, scores_of
+    from alignment.models.reward_model import scores_of
+    from alignment.models.reward_model_files import load_reward_model
 
     return partial(scores_of, *load_reward_model(spec.path), batch_size=spec.batch_size)
-
-
-def loaded_reward(entry: RewardEntry, box_space: BoxSpace) -> Reward | BatchReward:
-    """The reward of a recipe's entry; one that reads boxes is told what the model writes (``data.box_space``)."""
-    told = {"box_space": box_space} if "box_space" in knobs_of(entry.name) else {}
-    return load_reward(entry.name, **told, **entry.knobs)
 
 
 def trl_rewards(

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from transformers import TrainerCallback
 
-from alignment.audit.findings import Scorer, asked_of
 from alignment.config.reward_sections import CanarySection
 from alignment.reward_functions.adapter import AwaitedReward, TrlReward, response_text
+from alignment.reward_functions.asked_rows import asked_of
+from alignment.reward_functions.scorer import Scorer
 from rewards.answers.final_answer import final_answer
 from rewards.attacks.attacks import ATTACKS
 from rewards.boxes.coordinate_space import BoxSpace, Units, answered_boxes, in_written_units

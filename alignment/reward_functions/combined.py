@@ -15,11 +15,12 @@ import torch.distributed as dist
 from transformers import TrainerCallback
 
 from alignment.config.recipe import Recipe
-from alignment.reward_functions.adapter import AwaitedReward, Tasks, TrlBatchReward, TrlReward, trl_rewards
+from alignment.reward_functions.adapter import AwaitedReward, TrlBatchReward, TrlReward, trl_rewards
 from rewards.combination import Gate, as_table, domain_advantages
 from rewards.config.input_error import InputError
 from rewards.loading import Reward
 from rewards.schedule import ThresholdSchedule
+from rewards.tasks import Tasks
 
 Log = Callable[[str, float], None]
 
@@ -75,7 +76,7 @@ def _with_domains(
 def _with_canaries(
     found: CombinedRewards, recipe: Recipe, functions: list[Any], weights: list[float], group_size: int
 ) -> None:
-    from alignment.data.box_units import UNIT_COLUMNS
+    from alignment.config.box_units import UNIT_COLUMNS
     from alignment.reward_functions.canaries import COLUMNS, Canaries, Watched
 
     assert recipe.canaries is not None

@@ -18,13 +18,15 @@ from datasets import Image as ImageFeature
 from datasets import List, Value
 from rich.progress import track
 
-from alignment.config.recipe import Chain, Stage, columns_of, file_of_entry, parquet
+from alignment.config.chain import Chain, Stage
+from alignment.config.checkpoint_folders import model_folder
+from alignment.config.data_entries import columns_of, file_of_entry, parquet
 from alignment.data.row_cache import borrowed_rows
-from alignment.distributed.engine import is_main_process
+from alignment.distributed.processes import is_main_process
 from alignment.distributed.ranks import agreed, alone_at, from_all, over_ranks
 from alignment.distributed.shared_folder import check_shared
 from alignment.models.generation import generate, like_batches
-from alignment.models.loading import load_for_inference, model_folder
+from alignment.models.loading import load_for_inference
 from alignment.reward_functions.adapter import local_backend
 from data_builders.digest import sha256
 from data_builders.output_folders import check_file, unfinished

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from alignment.evaluation.controls import pixels
-from alignment.reward_models.evaluation import Curve, Figure, Pairs, ScoredPairs
+from alignment.reward_models.best_of_n import Curve
+from alignment.reward_models.pair_figures import Figure, Pairs, ScoredPairs
+from data_builders.imaging.images import pixels
 from data_builders.schema import message_text
 
 NUM_PICTURES = 6

@@ -3,10 +3,14 @@
 Left out: families outside ``shared_prefix.PROVEN``.
 """
 
+import io
 from collections.abc import Sequence
 from itertools import islice
+from typing import Any
 
 import torch
+from datasets import Dataset, Image, List
+from PIL import Image as PilImage
 
 Fields = dict[str, torch.Tensor]
 IMAGE_FIELDS = ("pixel_values", "image_grid_thw", "image_sizes", "pixel_attention_mask")
@@ -66,3 +70,27 @@ def same_rows(prompts: Sequence[Sequence[int]], rows: Sequence[Fields]) -> list[
 
 def _equal(row: Fields, other: Fields) -> bool:
     return all(torch.equal(values, other[name]) for name, values in row.items())
+
+
+def undecoded(data: Dataset) -> Dataset:
+    """The data with images left as bytes: TRL's sampler asks for every row G times, and would decode it G times."""
+    if "images" not in data.column_names:
+        return data
+    return data.cast_column("images", List(Image(decode=False)))
+
+
+def decoded_once(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with each different image decoded once and shared."""
+    known: dict[Any, PilImage.Image] = {}
+
+    def decoded(image: Any) -> PilImage.Image:
+        if isinstance(image, PilImage.Image):
+            return image
+        key = image["bytes"] or image["path"]
+        if key not in known:
+            with PilImage.open(io.BytesIO(key) if isinstance(key, bytes) else key) as opened:
+                opened.load()
+                known[key] = opened.copy()
+        return known[key]
+
+    return [row | ({"images": [decoded(i) for i in row["images"]]} if row.get("images") else {}) for row in rows]

@@ -12,17 +12,9 @@ from trl import apply_chat_template
 from trl.data_utils import prepare_multimodal_messages
 from trl.trainer.utils import add_fused_lm_head
 
-from alignment.shared_prefix.layout import (
-    Batch,
-    Setting,
-    answer_outputs,
-    answer_sums,
-    base_model,
-    packed,
-    repeated,
-    resolved,
-    score_answers_only,
-)
+from alignment.shared_prefix.forward import answer_outputs, score_answers_only
+from alignment.shared_prefix.layout import Batch, answer_sums, packed, repeated
+from alignment.shared_prefix.support import Setting, base_model, resolved
 
 Messages = list[dict[str, Any]]
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from alignment.shared_prefix.layout import base_model
+from alignment.shared_prefix.support import base_model
 from rewards.config.input_error import InputError
 
 Logps = dict[str, list[float]]

@@ -11,7 +11,6 @@ import hashlib
 import json
 import logging
 from collections.abc import Generator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,25 +23,16 @@ from trl import DPOConfig, DPOTrainer
 from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import use_adapter
 
+from alignment.checks.trainer_faults import made_config
 from alignment.config.recipe import Recipe, Weighting
-from alignment.config.trainer_faults import made_config
-from alignment.resuming.training import Resumable
+from alignment.resuming.resumable import Resumable
 from alignment.reward_functions.combined import gathered, process_index
-from alignment.shared_prefix.layout import (
-    Batch,
-    answer_outputs,
-    answer_sums,
-    by_answer,
-    model_inputs,
-    resolved,
-    score_answers_only,
-    tokens_computed,
-)
-from alignment.shared_prefix.prompt_groups import Group, collated, group
+from alignment.shared_prefix.forward import answer_outputs, model_inputs, score_answers_only
+from alignment.shared_prefix.layout import Batch, answer_sums, by_answer, tokens_computed
 from alignment.shared_prefix.reference_cache import Logps, read_references, reference_file, row_key, write_references
+from alignment.shared_prefix.support import resolved
 from alignment.training.dpo_terms import (
     anchor_loss,
-    changed_tokens,
     span_logps,
     symmetric_loss,
     token_kl,
@@ -50,77 +40,13 @@ from alignment.training.dpo_terms import (
 )
 from alignment.training.losses import preference_margin, weighted_dpo_loss
 from alignment.training.mixed_batches import dummy_image, run_vision_always
-from data_builders.schema import message_text
+from alignment.training.preference_batches import LOSS_FIELDS, PreferenceCollator
 from rewards.config.input_error import InputError
 
 COLUMNS = (
     "id", "images", "rejected_images", "mirror_images", "prompt", "chosen", "rejected", "weight", "reference_logps",
 )  # fmt: skip
-LOSS_FIELDS = ("weight", "chosen", "rejected", "mirrored", "reference_logps", "changed", "truncated")
 logger = logging.getLogger(__name__)
-
-
-def preference_groups(processor: Any, row: dict[str, Any]) -> list[Group]:
-    """Chosen and rejected behind one prompt; each behind its own where they are scored under different images.
-
-    Raises: InputError for an empty answer, or as many rejected images as there are not images.
-    """
-    chosen, rejected, noised = row["chosen"], row["rejected"], row.get("rejected_images")
-    if empty := [name for name in ("chosen", "rejected") if not message_text(row[name]).strip()]:
-        raise InputError(f"{empty[0]}: a row's answer is empty; rebuild the data set.")
-    if not noised:
-        return [group(processor, row["images"], row["prompt"], [chosen, rejected])]
-    if len(noised) != len(row["images"]):
-        raise InputError("rejected_images: as many as images are needed; rebuild the data set.")
-    return [
-        group(processor, row["images"], row["prompt"], [chosen]),
-        group(processor, noised, row["prompt"], [rejected]),
-    ]
-
-
-def mirrored_group(processor: Any, row: dict[str, Any]) -> Group:
-    """The two answers under the look-alike's images, where the rejected one is true (SymMPO)."""
-    return group(processor, row["mirror_images"], row["prompt"], [row["rejected"], row["chosen"]])
-
-
-@dataclass
-class PreferenceCollator:
-    """The packed batch of preference rows; ``chosen`` and ``rejected`` (B) say which answers they are.
-
-    ``weight`` (B); ``reference_logps`` (N), one an answer token, where the rows have them; ``changed`` (N), whether a
-    token differs between the two answers, where ``mark_changed``; ``truncated`` (2B), whether an answer lost its end
-    to ``max_length``, which cuts both sides by the same rule.
-    """
-
-    processor: Any
-    shared: bool = True
-    max_length: int | None = None
-    mark_changed: bool = False
-    mirror: bool = False
-
-    def __call__(self, rows: list[dict[str, Any]]) -> Batch:
-        """The batch of these rows; each row's answers stand in turn, the chosen one first."""
-        groups = [g for row in rows for g in preference_groups(self.processor, row)]
-        mirrored = [place for place, row in enumerate(rows) if self.mirror and row.get("mirror_images")]
-        groups += [mirrored_group(self.processor, rows[place]) for place in mirrored]
-        batch = collated(self.processor, groups, shared=self.shared, max_length=self.max_length)
-        batch["chosen"] = torch.arange(0, 2 * len(rows), 2)
-        batch["rejected"] = batch["chosen"] + 1
-        batch["weight"] = torch.tensor([float(row.get("weight", 1.0)) for row in rows])
-        if self.mirror:
-            batch["mirrored"] = torch.tensor(mirrored, dtype=torch.long)
-        if self.mark_changed:
-            batch["changed"] = _changed(batch)
-        if self.max_length is not None:
-            whole = [
-                len(self.processor.tokenizer(a, add_special_tokens=False)["input_ids"])
-                for g in groups
-                for a in g.answers
-            ]
-            batch["truncated"] = (batch["answer_lengths"] < torch.tensor(whole))[: 2 * len(rows)]
-        if "reference_logps" in rows[0]:
-            batch["reference_logps"] = torch.tensor([v for row in rows for v in row["reference_logps"]])
-        return batch
 
 
 def _alike(known: Logps) -> Logps:
@@ -132,14 +58,6 @@ def _alike(known: Logps) -> Logps:
     if len(set(gathered(digest))) == 1:
         return known
     return gathered(known if process_index() == 0 else None)[0]
-
-
-def _changed(batch: Batch) -> torch.Tensor:
-    """Whether each answer token (N) is outside what its answer has in common with the other one of its pair."""
-    answers = [part.tolist() for part in batch["answer_labels"].split(batch["answer_lengths"].tolist())]
-    pairs = [(answers[k], answers[k + 1]) for k in range(0, len(answers), 2)]
-    marks = [mark for a, b in pairs for one, other in ((a, b), (b, a)) for mark in changed_tokens(one, other)]
-    return torch.tensor(marks, dtype=torch.bool)
 
 
 class WeightedDPOTrainer(Resumable, DPOTrainer):

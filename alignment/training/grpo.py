@@ -11,17 +11,20 @@ from datasets import Dataset
 from transformers import ProcessorMixin
 from trl import GRPOConfig, GRPOTrainer
 
-from alignment.config.faults import unpaid_warning
-from alignment.config.recipe import Recipe, parquet
-from alignment.config.trainer_faults import made_config
-from alignment.data.box_units import card_grid
+from alignment.checks.faults import unpaid_warning
+from alignment.checks.trainer_faults import made_config
+from alignment.config.box_units import card_grid
+from alignment.config.data_entries import parquet
+from alignment.config.recipe import Recipe
 from alignment.data.processed_size import ProcessedSizes
-from alignment.dialogues.checks import dialogues_that_fit, max_context
+from alignment.dialogues.checks import dialogues_that_fit
 from alignment.dialogues.grpo import DialogueTrainer
 from alignment.models.generation import unsampled_tokens
+from alignment.models.loading import max_context
 from alignment.reward_functions.combined import combined_rewards
+from alignment.shared_prefix.image_rows import undecoded
 from alignment.training.mixed_batches import dummy_image, run_vision_always
-from alignment.training.shared_grpo import SharedPrefixGRPOTrainer, undecoded
+from alignment.training.shared_grpo import SharedPrefixGRPOTrainer
 
 logger = logging.getLogger(__name__)
 DEFAULTS: dict[str, Any] = {"log_multimodal": False, "log_completions": False}

@@ -15,7 +15,7 @@ from PIL import Image
 
 from alignment.config.library_names import cache_in
 from alignment.shared_prefix.image_rows import IMAGE_FIELDS, Fields
-from alignment.shared_prefix.layout import base_model
+from alignment.shared_prefix.support import base_model
 
 DUMMY_EDGE = 56
 ENCODED = ("pixel_values", "mm_encoder_outputs", "image_hidden_states")

@@ -14,16 +14,17 @@ from datasets import Dataset
 from transformers import ProcessorMixin
 from trl import RewardConfig, RewardTrainer
 
+from alignment.checks.trainer_faults import made_config
+from alignment.config.checkpoint_folders import HEAD
 from alignment.config.foreign_code import SAFE
 from alignment.config.recipe import Recipe, Weighting
-from alignment.config.trainer_faults import made_config
 from alignment.models.loading import load_model
-from alignment.models.reward_model import HEAD, answer_scores, reward_model_on, shares_prompt
-from alignment.resuming.training import Resumable
+from alignment.models.reward_model import answer_scores, reward_model_on, shares_prompt
+from alignment.resuming.resumable import Resumable
 from alignment.shared_prefix.layout import Batch, tokens_computed
-from alignment.training.dpo import PreferenceCollator
 from alignment.training.losses import weighted_mean
 from alignment.training.mixed_batches import dummy_image, run_vision_always
+from alignment.training.preference_batches import PreferenceCollator
 from rewards.config.input_error import InputError
 
 COLUMNS = ("id", "images", "rejected_images", "prompt", "chosen", "rejected", "weight", "margin")

@@ -11,11 +11,11 @@ from datasets import Dataset
 from transformers import ProcessorMixin
 from trl import SFTConfig, SFTTrainer
 
+from alignment.checks.trainer_faults import made_config
 from alignment.config.recipe import Recipe
-from alignment.config.trainer_faults import made_config
 from alignment.data.curriculum_sampler import recipe_order
 from alignment.dialogues.sft import DialogueCollator
-from alignment.resuming.training import Resumable
+from alignment.resuming.resumable import Resumable
 from alignment.training.mixed_batches import dummy_image, run_vision_always
 
 

@@ -5,7 +5,6 @@ TRL gives every sampled answer its own copy of the prompt. Here policy, old-poli
 trajectory is that of TRL's trainer, to rounding. Left out: rollouts by tools or environments, which go TRL's way.
 """
 
-import io
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -13,26 +12,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset, Image, List
 from PIL import Image as PilImage
 from trl import GRPOTrainer
 from trl.trainer.utils import pad, split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
 
-from alignment.resuming.training import ResumableGenerations
-from alignment.shared_prefix.image_rows import IMAGE_FIELDS, Fields, by_row, joined, same_rows
-from alignment.shared_prefix.layout import (
-    TOKEN_FIELDS,
-    Batch,
-    Setting,
-    answer_outputs,
-    base_model,
-    by_answer,
-    packed,
-    resolved,
-    score_answers_only,
-    tokens_computed,
-)
+from alignment.resuming.resumable import ResumableGenerations
+from alignment.shared_prefix.forward import answer_outputs, score_answers_only
+from alignment.shared_prefix.image_rows import IMAGE_FIELDS, Fields, by_row, decoded_once, joined, same_rows
+from alignment.shared_prefix.layout import TOKEN_FIELDS, Batch, by_answer, packed, tokens_computed
 from alignment.shared_prefix.prefill import shared_prefill
+from alignment.shared_prefix.support import Setting, base_model, resolved
 from alignment.training.sampler_check import FirstToken, check_sampler, one_pixel_budget, vllm_pixels
 
 CHECKED_ROWS = 8
@@ -322,27 +311,3 @@ def _prompt_key(prompt: Any) -> Any:
     if isinstance(prompt, list):
         return tuple(_prompt_key(part) for part in prompt)
     return id(prompt) if isinstance(prompt, PilImage.Image) else prompt
-
-
-def undecoded(data: Dataset) -> Dataset:
-    """The data with images left as bytes: TRL's sampler asks for every row G times, and would decode it G times."""
-    if "images" not in data.column_names:
-        return data
-    return data.cast_column("images", List(Image(decode=False)))
-
-
-def decoded_once(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows with each different image decoded once and shared."""
-    known: dict[Any, PilImage.Image] = {}
-
-    def decoded(image: Any) -> PilImage.Image:
-        if isinstance(image, PilImage.Image):
-            return image
-        key = image["bytes"] or image["path"]
-        if key not in known:
-            with PilImage.open(io.BytesIO(key) if isinstance(key, bytes) else key) as opened:
-                opened.load()
-                known[key] = opened.copy()
-        return known[key]
-
-    return [row | ({"images": [decoded(i) for i in row["images"]]} if row.get("images") else {}) for row in rows]

@@ -3,8 +3,10 @@
 Left out: DICOM and volumes (a source reads those), and resizing (the model's processor does that).
 """
 
+import hashlib
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 from PIL import ExifTags, Image, ImageOps
 
@@ -100,3 +102,15 @@ def png_bytes(image: Image.Image) -> bytes:
     buffer = BytesIO()
     bare.save(buffer, format="PNG", compress_level=4)
     return buffer.getvalue()
+
+
+def pixels(image: Any) -> Image.Image:
+    """The picture of an ``images`` entry: as ``datasets`` decodes it, or as Parquet stores it."""
+    if isinstance(image, Image.Image):
+        return image
+    return upright(Image.open(BytesIO(image["bytes"]) if image["bytes"] else image["path"]))
+
+
+def image_key(image: Image.Image) -> str:
+    """A short name of the pixels, the same wherever the image comes from."""
+    return hashlib.sha256(image.tobytes()).hexdigest()[:16]

@@ -65,3 +65,18 @@ def answer_region(response: str) -> str:
 def without_thinking(text: str) -> str:
     """What follows the last end of thinking, up to where it begins again."""
     return THINKS.split(THOUGHT.split(text)[-1], maxsplit=1)[0]
+
+
+def final_words(response: str) -> str:
+    """What a response finally says: the one tagged answer at its end, or all of it where nothing is tagged.
+
+    Empty where tags are broken: two answers, an open tag, or words after the tag.
+
+    >>> final_words("<think>dense base</think><answer>Yes</answer>")
+    'Yes'
+    >>> final_words(" No "), final_words("<answer>No")
+    ('No', '')
+    """
+    if "<answer>" not in response and "</answer>" not in response:
+        return response.strip()
+    return final_answer(response) or ""

@@ -9,9 +9,9 @@ import os
 import sys
 from pathlib import Path
 
-from alignment.config.recipe import read_recipe
-from alignment.distributed.engine import leave_process_group
-from alignment.training.run import make_trainer
+from alignment.checks.read_recipe import read_recipe
+from alignment.distributed.processes import leave_process_group
+from alignment.training.trainer import make_trainer
 from tests.alignment.moving_grpo import force_answers, pay_for_letters
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from transformers import TrainerCallback
 
-from alignment.config.recipe import read_recipe
-from alignment.distributed.engine import leave_process_group
+from alignment.checks.read_recipe import read_recipe
+from alignment.distributed.processes import leave_process_group
 from alignment.distributed.ranks import end_with_the_others
 from alignment.resuming import training as resuming
 from alignment.training.run import run

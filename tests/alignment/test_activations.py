@@ -18,11 +18,11 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface, AutoConfig, AutoModelForImageTextToText
 
-from alignment.models.loading import part_of
 from alignment.models.module_settings import keep_input_dtype
+from alignment.models.parts import part_of
 from alignment.planning.activations import Batch, Shape, passing, saved
 from alignment.planning.meta_model import stacks_of
-from alignment.shared_prefix.layout import base_model
+from alignment.shared_prefix.support import base_model
 from tests.alignment.tiny_families import FAMILIES, build, prompt_inputs, rows
 
 pytestmark = pytest.mark.filterwarnings("default")  # peft asks for a property that transformers is about to rename

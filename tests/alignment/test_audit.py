@@ -7,12 +7,15 @@ import pytest
 import yaml
 
 from alignment.audit.files import _is_page, beaten_by
-from alignment.audit.findings import Scorer, audit, held_out, spearman
+from alignment.audit.findings import held_out, spearman
 from alignment.audit.perturbations import perturbed
-from alignment.audit.rows import asked_of, sampled_rows
+from alignment.audit.run import audit
 from alignment.audit.table import print_audit
-from alignment.config.recipe import parquet, read_recipe
+from alignment.checks.read_recipe import read_recipe
+from alignment.config.data_entries import parquet
 from alignment.reward_functions.adapter import TrlReward
+from alignment.reward_functions.asked_rows import asked_of, sampled_rows
+from alignment.reward_functions.scorer import Scorer
 from rewards.config.input_error import InputError
 from rewards.loading import load_reward
 

@@ -8,13 +8,15 @@ import pytest
 import torch
 from PIL import Image
 
+from alignment.data.prompt_rows import read_rows
 from alignment.evaluation import blindness as module
 from alignment.evaluation import evaluate as evaluate_module
 from alignment.evaluation.blindness import blindness, check_probed, shown, truth_logps
-from alignment.evaluation.evaluate import evaluate, read_rows
+from alignment.evaluation.evaluate import evaluate
 from alignment.evaluation.kept_answers import FILE
 from alignment.models.generation import model_inputs
-from alignment.models.loading import built_texts, load_for_inference
+from alignment.models.loading import load_for_inference
+from alignment.models.prepared import built_texts
 from alignment.models.tiny import build_tiny
 from data_builders.interruptions import Stopped
 from data_builders.pairs.lesion_noise import NoiseSettings

@@ -10,16 +10,18 @@ import pytest
 import yaml
 from datasets import Dataset
 
+from alignment.checks.read_recipe import read_recipe
 from alignment.cli.filters import score_lines
-from alignment.config.recipe import read_recipe
-from alignment.data.box_units import card_grid, known_space, with_units, written_space
+from alignment.config.box_units import card_grid, known_space, with_units, written_space
+from alignment.config.reward_entry import loaded_reward
 from alignment.data.processed_size import ProcessedSizes
+from alignment.data.prompt_rows import read_rows, written_rows
+from alignment.evaluation.answer_files import outcomes_of
 from alignment.evaluation.blindness import USUAL_NOISE, _mask
-from alignment.evaluation.evaluate import read_rows, written_rows
 from alignment.evaluation.report import _drawing
-from alignment.loop.run_loop import outcomes_of
-from alignment.metrics.intervals import score_answers, summarise
-from alignment.reward_functions.adapter import loaded_reward, trl_rewards
+from alignment.metrics.intervals import summarise
+from alignment.metrics.outcomes import score_answers
+from alignment.reward_functions.adapter import trl_rewards
 from alignment.reward_functions.combined import combined_rewards
 from alignment.training.grpo import with_unit_columns
 from data_builders.build.build import build
@@ -77,7 +79,7 @@ def test_the_truth_earns_everything_from_every_box_reward_in_every_space(default
 
 
 def read_entries(*names):
-    from alignment.config.recipe import RewardEntry
+    from alignment.config.reward_entry import RewardEntry
 
     return [RewardEntry.model_validate({"name": name}) for name in names]
 

@@ -7,8 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from alignment.shared_prefix.forward import score_answers_only
 from alignment.shared_prefix.key_value_cache import _answer_places, _prompt_places
-from alignment.shared_prefix.layout import base_model, packed, resolved, score_answers_only
+from alignment.shared_prefix.layout import packed
+from alignment.shared_prefix.support import base_model, resolved
 from rewards.config.input_error import InputError
 from tests.alignment.test_shared_prefix_families import assert_same, prepared, together
 from tests.alignment.tiny_families import FAMILIES, Row, build, prompt_inputs, recompute, rows

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from alignment.config.recipe import read_recipe
+from alignment.checks.read_recipe import read_recipe
 from alignment.config.reward_sections import CANARY_LIMITS, CanarySection
 from alignment.reward_functions.canaries import Canaries, statistics
 from alignment.reward_functions.combined import combined_rewards

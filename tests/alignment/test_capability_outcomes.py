@@ -4,16 +4,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alignment.metrics.capability import (
-    INVALID,
-    Confused,
-    capability_metrics,
-    capability_tables,
-    confusion_of,
-    judged,
-    mcnemar,
-)
-from alignment.metrics.intervals import Outcome, differences, score_answers, summarise
+from alignment.metrics.capability import judged
+from alignment.metrics.confusion import INVALID, Confused, capability_metrics, capability_tables, confusion_of
+from alignment.metrics.intervals import differences, summarise
+from alignment.metrics.mcnemar import mcnemar
+from alignment.metrics.outcomes import Outcome, score_answers
 from data_builders.schema import user_turn
 from rewards.rules.facts import Facts, Finding
 

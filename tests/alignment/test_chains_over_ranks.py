@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from alignment.config.recipe import read_recipe
+from alignment.checks.read_recipe import read_recipe
 from alignment.training.run import run
 from tests.alignment.conftest import TRAINER
 from tests.alignment.moving_grpo import PAID, SGD, largest_difference, weights_of
@@ -109,7 +109,7 @@ def test_a_chain_under_zero_gives_the_weights_of_its_stages_one_by_one(data, tmp
 @pytest.fixture(scope="module")
 def start(data, tmp_path_factory):
     """A tiny untrained model: most of what it samples is wrong, and some of it can be read."""
-    from alignment.models.loading import built_texts
+    from alignment.models.prepared import built_texts
     from alignment.models.tiny import build_tiny
 
     folder = tmp_path_factory.mktemp("start") / "tiny"

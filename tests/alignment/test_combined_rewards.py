@@ -1,8 +1,9 @@
 import pytest
 
-from alignment.config.recipe import read_recipe
+from alignment.checks.read_recipe import read_recipe
 from alignment.reward_functions.combined import combined_rewards
-from alignment.training.run import make_trainer, run
+from alignment.training.run import run
+from alignment.training.trainer import make_trainer
 from rewards.combination import advantages, as_table
 from rewards.config.input_error import InputError
 

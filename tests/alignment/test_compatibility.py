@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from alignment.config.compatibility import REFUSED, WORKS, incompatibilities, table
-from alignment.config.recipe import Recipe, read_recipe
+from alignment.checks.compatibility import REFUSED, WORKS, incompatibilities, table
+from alignment.checks.read_recipe import read_recipe
+from alignment.config.recipe import Recipe
 from rewards.config.input_error import InputError
 from tests.alignment.test_deepspeed import ROOT
 

@@ -8,14 +8,17 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from alignment.checks.faults import trainer_faults
+from alignment.checks.read_recipe import read_recipe
+from alignment.checks.trainer_faults import check_config, told_of_trl
+from alignment.checks.trainer_values import OURS, refused_keys, value_faults
 from alignment.cli.app import app
-from alignment.config.faults import config_class, trainer_faults
-from alignment.config.recipe import read_recipe
-from alignment.config.trainer_faults import check_config, check_model_name, told_of_trl
-from alignment.config.trainer_values import OURS, refused_keys, value_faults
+from alignment.config.checkpoint_folders import check_model_name
+from alignment.config.methods import config_class
 from alignment.loop.run_loop import run_loop
 from alignment.planning.check import check_chain, check_recipe
-from alignment.training.run import run, run_chain
+from alignment.training.chains import run_chain
+from alignment.training.run import run
 from rewards.config.input_error import InputError
 
 without_vllm = pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vLLM is installed")
@@ -109,7 +112,7 @@ def test_one_process_of_a_launcher_makes_no_config_without_deepspeed(write_recip
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "1")
     recipe = read_recipe(write_recipe(trainer={"deepspeed": "recipes/deepspeed/zero2.json"}))
-    monkeypatch.setattr("alignment.config.faults.config_class", lambda method: pytest.fail("a config was made"))
+    monkeypatch.setattr("alignment.config.methods.config_class", lambda method: pytest.fail("a config was made"))
     check_config(recipe, here=True)
 
 
@@ -168,7 +171,7 @@ def test_a_policy_that_is_not_here_is_told_before_a_pair_is_scored(data, tmp_pat
 
 def test_half_a_model_in_the_cache_is_told(tmp_path):
     from alignment.config.foreign_code import NotLoaded, pretrained
-    from alignment.models.model_files import told_of_weights
+    from alignment.config.model_files import told_of_weights
 
     class Hub:
         @staticmethod

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from alignment.evaluation.contests import contests
-from alignment.loop.run_loop import Comparison, effects_of
+from alignment.loop.effects import effects_of
+from alignment.loop.run_loop import Comparison
 from alignment.metrics.intervals import summarise
 
 FACTS = {"rule_set": "chest_xray@1", "findings": {"nodule": {"polarity": "present", "side": "left"}}}

@@ -10,8 +10,9 @@ import pytest
 import yaml
 from datasets import Dataset
 
+from alignment.checks.read_recipe import read_recipe
 from alignment.cli.filters import score_lines
-from alignment.config.recipe import RewardEntry, read_recipe
+from alignment.config.reward_entry import RewardEntry
 from alignment.reward_functions.adapter import TrlBatchReward, trl_rewards
 from alignment.reward_functions.counterparts import pool_tournament, weights_version, write_counterparts
 from alignment.training.run import run

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from alignment.config.recipe import read_recipe
+from alignment.checks.read_recipe import read_recipe
 from alignment.training.run import run
 from rewards.config.input_error import InputError
 from tests.alignment.moving_grpo import PAID, SGD, assert_moved_alike, weights_of
@@ -24,7 +24,7 @@ STEPS = {"max_steps": 3, "seed": 5, "lr_scheduler_type": "constant", "max_grad_n
 @pytest.fixture(scope="module")
 def start(data, tmp_path_factory):
     """A tiny model to start from, so that every run begins with the same weights."""
-    from alignment.models.loading import built_texts
+    from alignment.models.prepared import built_texts
     from alignment.models.tiny import build_tiny
 
     folder = tmp_path_factory.mktemp("start") / "tiny"

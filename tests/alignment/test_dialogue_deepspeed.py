@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from alignment.models.loading import built_texts
+from alignment.models.prepared import built_texts
 from alignment.models.tiny import build_tiny
 from tests.alignment.test_deepspeed import launched
 

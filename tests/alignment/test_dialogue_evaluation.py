@@ -6,7 +6,8 @@ import pytest
 
 from alignment.evaluation.dialogue_pages import confusion_tables, dialogues_to_read
 from alignment.metrics.dialogue_outcomes import dialogue_counts
-from alignment.metrics.intervals import score_answers, summarise
+from alignment.metrics.intervals import summarise
+from alignment.metrics.outcomes import score_answers
 from rewards.dialogues.dialogue import Claim, Dialogue, Turn
 
 pytestmark = pytest.mark.filterwarnings("default")  # third-party deprecations of transformers
@@ -121,7 +122,9 @@ def test_confusions_are_counted_by_node():
 @pytest.fixture(scope="module")
 def evaluated(marrow, tmp_path_factory):
     from alignment.evaluation.evaluate import evaluate
-    from alignment.models.loading import built_texts, load_model, load_processor
+    from alignment.models.loading import load_model
+    from alignment.models.prepared import built_texts
+    from alignment.models.processors import load_processor
     from alignment.models.tiny import build_tiny
 
     folder = tmp_path_factory.mktemp("evaluated")
@@ -139,7 +142,7 @@ def test_an_evaluation_reports_the_metrics_with_and_without_the_image(evaluated)
 
 
 def test_answers_are_kept_turn_by_turn_and_can_be_judged_again(evaluated):
-    from alignment.loop.run_loop import outcomes_of
+    from alignment.evaluation.answer_files import outcomes_of
 
     evaluation, out = evaluated
     kept = [json.loads(line) for line in (out / "answers.jsonl").read_text().splitlines()]

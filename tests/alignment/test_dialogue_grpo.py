@@ -10,10 +10,11 @@ import pytest
 import torch
 import yaml
 
-from alignment.config.recipe import read_recipe
+from alignment.checks.read_recipe import read_recipe
 from alignment.dialogues.checks import dialogues_that_fit
 from alignment.dialogues.rollout import CLINICIAN
-from alignment.training.run import make_trainer, run
+from alignment.training.run import run
+from alignment.training.trainer import make_trainer
 from rewards.config.input_error import InputError
 from rewards.dialogues.dialogue import read_dialogue
 

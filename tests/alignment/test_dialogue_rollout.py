@@ -4,7 +4,7 @@ import pytest
 
 from alignment.dialogues.rollout import CLINICIAN, Conversation, roll_out
 from alignment.dialogues.turns import rendered
-from alignment.models.loading import load_processor
+from alignment.models.processors import load_processor
 from alignment.models.tiny import build_tiny
 from data_builders.schema import assistant_turn, user_turn
 from rewards.dialogues.dialogue import Dialogue, Told, Turn

@@ -25,7 +25,7 @@ def row(num_turns):
 
 @pytest.fixture(scope="module", params=["idefics3", "qwen3_vl", "llava"])
 def processor(request, tmp_path_factory):
-    from alignment.models.loading import load_processor
+    from alignment.models.processors import load_processor
 
     folder = tmp_path_factory.mktemp(request.param)
     return load_processor(str(build_tiny([*QUESTIONS, *ANSWERS], folder, family=request.param, image_size=64)))

@@ -7,11 +7,13 @@ import torch
 import yaml
 from datasets import Dataset
 
-from alignment.config.recipe import parquet, read_recipe
-from alignment.shared_prefix.layout import answer_outputs
+from alignment.checks.read_recipe import read_recipe
+from alignment.config.data_entries import parquet
+from alignment.shared_prefix.forward import answer_outputs
 from alignment.training.dpo_terms import changed_tokens, token_kl
 from alignment.training.losses import weighted_dpo_loss
-from alignment.training.run import make_trainer, run
+from alignment.training.run import run
+from alignment.training.trainer import make_trainer
 from rewards.config.input_error import InputError
 
 pytestmark = pytest.mark.filterwarnings("default")  # third-party deprecations of trl and accelerate
@@ -20,7 +22,7 @@ LN2 = math.log(2)
 
 @pytest.fixture(scope="module")
 def start(data, tmp_path_factory):
-    from alignment.models.loading import built_texts
+    from alignment.models.prepared import built_texts
     from alignment.models.tiny import build_tiny
 
     texts = built_texts(str(data / "instruction/sft"))
@@ -172,7 +174,7 @@ def test_the_token_level_is_the_kl_worked_out_from_whole_distributions(trainer, 
 
 def _all_logits(model, batch):
     """The logits of every position by the model's own head, then those that predict an answer token."""
-    from alignment.shared_prefix.layout import model_inputs
+    from alignment.shared_prefix.forward import model_inputs
 
     fields = {k: v for k, v in batch.items() if k not in ("weight", "chosen", "rejected")}
     logits = model(**model_inputs(model, fields), use_cache=False).logits
@@ -180,7 +182,7 @@ def _all_logits(model, batch):
 
 
 def test_a_truncated_answer_is_cut_by_the_same_rule_on_both_sides_and_flagged(trainer, rows):
-    from alignment.training.dpo import PreferenceCollator
+    from alignment.training.preference_batches import PreferenceCollator
 
     whole = trainer.data_collator(rows[:1])
     prompt = int((whole["segments"] == 0).sum())
@@ -269,7 +271,7 @@ def test_rows_without_look_alikes_have_no_symmetric_term(trainer, rows):
 
 
 def test_spans_and_truncation_are_marked_beside_look_alikes(trainer, rows, look_alike):
-    from alignment.training.dpo import PreferenceCollator
+    from alignment.training.preference_batches import PreferenceCollator
 
     processor = trainer.data_collator.processor
     collator = PreferenceCollator(processor, max_length=10_000, mark_changed=True, mirror=True)

@@ -8,7 +8,8 @@ import threading
 
 import pytest
 
-from alignment.distributed.engine import loaded_objects_left_alone, wait_for
+from alignment.distributed.engine import loaded_objects_left_alone
+from alignment.distributed.shared_folder import wait_for
 from rewards.config.input_error import InputError
 
 CODE = """

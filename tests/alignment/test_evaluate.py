@@ -8,24 +8,20 @@ import pytest
 from PIL import Image
 from transformers import AutoModelForImageTextToText
 
-from alignment.config.recipe import parquet
-from alignment.evaluation.controls import baselines, blinded, controls_for, image_key, pixels
-from alignment.evaluation.evaluate import (
-    COLUMNS,
-    Evaluation,
-    evaluate,
-    generate_answers,
-    limited,
-    pictured,
-    read_reference,
-    read_rows,
-)
-from alignment.loop.run_loop import outcomes_of
+from alignment.config.data_entries import parquet
+from alignment.data.prompt_rows import COLUMNS, limited, read_reference, read_rows
+from alignment.evaluation.answer_files import outcomes_of
+from alignment.evaluation.answers import generate_answers
+from alignment.evaluation.controls import baselines, blinded, controls_for
+from alignment.evaluation.evaluate import evaluate
+from alignment.evaluation.evaluation_file import Evaluation
+from alignment.evaluation.pictures import pictured
 from alignment.metrics.unjudged import unjudged_rows
-from alignment.models.loading import load_processor
+from alignment.models.processors import load_processor
 from alignment.models.tiny import build_tiny
 from alignment.provenance.data_summary import data_card, data_summary
 from data_builders.digest import sha256
+from data_builders.imaging.images import image_key, pixels
 from data_builders.schema import assistant_turn, user_turn
 from rewards.config.input_error import InputError
 from rewards.rules.facts import Facts, Finding

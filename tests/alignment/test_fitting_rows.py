@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 from datasets import Dataset
 
-from alignment.config.recipe import parquet, read_recipe
+from alignment.checks.read_recipe import read_recipe
+from alignment.config.data_entries import parquet
 from alignment.data.fitting_rows import fitting_rows, limit_of, listed, rows_to_train_on, with_ids
 from alignment.data.row_tokens import ANSWERS, counted, lengths_of_file
 from alignment.models import loading as models
-from alignment.models.loading import built_texts, load_processor
+from alignment.models.prepared import built_texts
+from alignment.models.processors import load_processor
 from alignment.models.tiny import build_tiny
 from alignment.planning.check import plan
 from rewards.config.input_error import InputError

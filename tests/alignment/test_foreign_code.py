@@ -13,9 +13,9 @@ import deepspeed
 import pytest
 from typer.testing import CliRunner
 
+from alignment.checks.read_recipe import read_recipe
 from alignment.cli.app import app
 from alignment.config.foreign_code import pretrained, refuse_foreign_code
-from alignment.config.recipe import read_recipe
 from rewards.config.input_error import InputError
 
 ROOT = Path(__file__).parents[2]

@@ -6,12 +6,13 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from alignment.checks.read_recipe import read_recipe
 from alignment.cli.app import app
 from alignment.config.own_files import is_of_run, is_of_soak
-from alignment.config.recipe import read_recipe
 from alignment.distributed.ranks import alone_at
 from alignment.loop.run_loop import run_loop
-from alignment.training.run import run, run_chain
+from alignment.training.chains import run_chain
+from alignment.training.run import run
 from data_builders.locks import only_one
 from rewards.config.input_error import InputError
 

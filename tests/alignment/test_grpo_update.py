@@ -8,13 +8,15 @@ import torch
 import trl
 from datasets import Dataset
 
+from alignment.checks.read_recipe import read_recipe
+from alignment.config.data_entries import parquet
 from alignment.config.library_names import installed_keys
-from alignment.config.recipe import parquet, read_recipe
 from alignment.models.generation import unsampled_tokens
-from alignment.models.loading import built_texts, load_processor
+from alignment.models.prepared import built_texts
+from alignment.models.processors import load_processor
 from alignment.models.tiny import build_tiny
 from alignment.reward_functions.combined import combined_rewards
-from alignment.training.run import make_trainer
+from alignment.training.trainer import make_trainer
 from tests.alignment.moving_grpo import PAID, SGD, assert_moved_alike, weights_of
 
 pytestmark = pytest.mark.filterwarnings("default")  # third-party deprecations of trl and accelerate

@@ -5,12 +5,15 @@ import json
 import pytest
 import torch
 
-from alignment.config.recipe import read_recipe
+from alignment.checks.read_recipe import read_recipe
 from alignment.models.image_features import cache_image_features, cache_sizes, features_folder
-from alignment.models.loading import built_texts, freeze, load_model
+from alignment.models.loading import load_model
+from alignment.models.parts import freeze
+from alignment.models.prepared import built_texts
 from alignment.models.tiny import build_tiny
 from alignment.shared_prefix.reference_cache import cache_folder
-from alignment.training.run import make_trainer, run
+from alignment.training.run import run
+from alignment.training.trainer import make_trainer
 from rewards.config.input_error import InputError
 from tests.alignment.test_shared_prefix_families import gradients, prepared, together
 from tests.alignment.tiny_families import FAMILIES, build, rows
@@ -124,9 +127,9 @@ def test_a_recipe_that_trains_the_tower_is_refused(write_recipe, start, tmp_path
 def test_generation_takes_features_from_the_disk(start, data):
     from datasets import Dataset
 
-    from alignment.config.recipe import parquet
+    from alignment.config.data_entries import parquet
     from alignment.models.generation import generate
-    from alignment.models.loading import load_processor
+    from alignment.models.processors import load_processor
 
     model, processor = load_model(str(start)).eval(), load_processor(str(start))
     picked = Dataset.from_parquet(str(parquet(str(data / "prompt/align")))).select(range(3))

@@ -22,7 +22,7 @@ from alignment.resuming.inexact import (
 )
 from alignment.resuming.kept_state import write_state
 from alignment.resuming.ledger import Stretch
-from alignment.resuming.training import Resumable
+from alignment.resuming.resumable import Resumable
 from rewards.config.input_error import InputError
 
 

@@ -13,7 +13,7 @@ from alignment.cli.app import app
 from alignment.evaluation import evaluate as module
 from alignment.evaluation.evaluate import evaluate
 from alignment.evaluation.kept_answers import FILE, check_out, evaluation_folder, is_finished
-from alignment.models.loading import load_processor
+from alignment.models.processors import load_processor
 from alignment.models.tiny import build_tiny
 from data_builders.interruptions import Stopped
 from data_builders.locks import only_one

@@ -7,10 +7,11 @@ import torch
 from transformers import DynamicCache, TrainingArguments
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from alignment.config.faults import config_class, trainer_faults
+from alignment.checks.faults import trainer_faults
+from alignment.checks.read_recipe import read_recipe
 from alignment.config.library_names import cache_in, cache_name, installed_keys, recomputes_activations
-from alignment.config.recipe import read_recipe
-from alignment.training.run import trainer_arguments
+from alignment.config.methods import config_class
+from alignment.training.trainer import trainer_arguments
 from tests.alignment.tiny_families import build, recompute
 
 

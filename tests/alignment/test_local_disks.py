@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from alignment.config.recipe import read_recipe
+from alignment.checks.read_recipe import read_recipe
 from alignment.distributed import shared_folder
 from alignment.training.run import run
 from tests.alignment.moving_grpo import largest_difference, weights_of

@@ -9,8 +9,8 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from alignment.config.checkpoint_folders import gguf_file
 from alignment.models.local_llm import LocalModel
-from alignment.models.smollm2 import gguf_file
 from alignment.reward_functions.adapter import local_backend
 from rewards.config.input_error import InputError
 from rewards.judges.judge_spec import JudgeSpec, open_judge

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import yaml
 
-from alignment.evaluation.evaluate import Evaluation
+from alignment.evaluation.evaluation_file import Evaluation
+from alignment.loop.effects import Effect, effects_of, over_seeds
 from alignment.loop.evaluation import is_of
 from alignment.loop.loop_file import Comparison, read_loop
-from alignment.loop.run_loop import Effect, _change, effects_of, over_seeds
+from alignment.loop.table import _change
 from rewards.config.input_error import InputError
 
 NAN = float("nan")

@@ -11,7 +11,7 @@ from torch.nn import ModuleList
 from transformers import AutoModelForImageTextToText
 
 from alignment.config.recipe import Recipe
-from alignment.models.loading import part_of
+from alignment.models.parts import part_of
 from alignment.planning.activations import Batch
 from alignment.planning.estimate import Row, batch_of, load_of, memory_table, time_table, zero_of
 from alignment.planning.memory import SETTINGS, Load, Zero, per_rank

@@ -6,19 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignment.metrics.intervals import (
-    LOWER_IS_BETTER,
-    RATIOS,
-    asked_finding,
-    differences,
-    final_words,
-    matched_ious,
-    ratios_in,
-    score_answers,
-    summarise,
-)
+from alignment.metrics.intervals import differences, summarise
+from alignment.metrics.outcomes import asked_finding, matched_ious, score_answers
+from alignment.metrics.ratios import LOWER_IS_BETTER, RATIOS, ratios_in
 from alignment.metrics.unjudged import BY_EQUALITY, why_unjudged
 from data_builders.schema import user_turn
+from rewards.answers.final_answer import final_words
 from rewards.rules.facts import Facts, Finding
 from rewards.rules.rule_set import load_rule_set
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from datasets import Dataset
 
-from alignment.shared_prefix.layout import PROVEN
+from alignment.shared_prefix.support import PROVEN
 from alignment.training.mixed_batches import dummy_image, run_vision_always
 from tests.alignment.moving_grpo import PAID, SGD, assert_moved_alike, weights_of
 from tests.alignment.test_deepspeed import ROOT, assert_trained_alike, launched, start
@@ -45,7 +45,9 @@ def test_text_alone_gives_every_parameter_a_gradient_that_images_give_one(family
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["idefics3", "qwen3_vl", "llava"])
 def test_the_dummy_image_fits_the_family_of_the_processor(family, data, tmp_path):
-    from alignment.models.loading import built_texts, load_model, load_processor
+    from alignment.models.loading import load_model
+    from alignment.models.prepared import built_texts
+    from alignment.models.processors import load_processor
     from alignment.models.tiny import build_tiny
 
     folder = str(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from alignment.models.loading import built_whole
+from alignment.models.prepared import built_whole
 
 
 def test_a_folder_appears_only_when_it_is_whole(tmp_path):

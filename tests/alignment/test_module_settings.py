@@ -9,11 +9,13 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from alignment.config.recipe import ModelSection, read_recipe
+from alignment.checks.read_recipe import read_recipe
+from alignment.config.model_section import ModelSection
 from alignment.models import kernels
-from alignment.models.loading import freeze, load_model, model_options, part_of
+from alignment.models.loading import load_model, model_options
 from alignment.models.module_settings import TowerCheckpointing, keep_input_dtype, set_modules, spare_frozen_tower
-from alignment.training.run import make_trainer
+from alignment.models.parts import freeze, part_of
+from alignment.training.trainer import make_trainer
 from rewards.config.input_error import InputError
 from tests.alignment.test_deepspeed import ROOT, launched
 from tests.alignment.tiny_families import build, prompt_inputs, recompute, rows

@@ -12,8 +12,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from alignment.config.recipe import read_recipe
-from alignment.data.box_units import written_space
+from alignment.checks.read_recipe import read_recipe
+from alignment.config.box_units import written_space
 from alignment.evaluation.evaluate import evaluate
 from alignment.models.loading import load_for_inference
 from alignment.models.tiny import build_tiny

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignment.evaluation.controls import pixels
-from alignment.evaluation.evaluate import generate_answers, read_rows
+from alignment.data.prompt_rows import read_rows
+from alignment.evaluation.answers import generate_answers
 from alignment.evaluation.operating_points import (
     OperatingPoint,
     biases_in,
@@ -18,12 +18,17 @@ from alignment.evaluation.operating_points import (
     read_points,
     write_points,
 )
+from alignment.loop.effects import Effect
 from alignment.loop.figures import EQUAL_RECALL, fault_of_name, figures, is_figure
-from alignment.loop.run_loop import Effect, _change
-from alignment.metrics.intervals import FAMILIES, MACROS, RATIOS, score_answers, summarise
+from alignment.loop.table import _change
+from alignment.metrics.intervals import summarise
+from alignment.metrics.outcomes import score_answers
+from alignment.metrics.ratios import FAMILIES, MACROS, RATIOS
 from alignment.models.generation import generate
-from alignment.models.loading import built_texts, load_for_inference
+from alignment.models.loading import load_for_inference
+from alignment.models.prepared import built_texts
 from alignment.models.tiny import build_tiny
+from data_builders.imaging.images import pixels
 from rewards.config.input_error import InputError
 from rewards.rules.rule_set import load_rule_set
 

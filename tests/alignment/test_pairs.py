@@ -6,11 +6,13 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
-from alignment.config.recipe import Sampling, read_recipe
-from alignment.evaluation.controls import pixels
-from alignment.models.loading import built_texts
+from alignment.checks.read_recipe import read_recipe
+from alignment.config.recipe import Sampling
+from alignment.models.prepared import built_texts
 from alignment.models.tiny import build_tiny
-from alignment.pairs.write_pairs import FEATURES, _built, graded, num_errors, worst_of, write_pairs
+from alignment.pairs.own_errors import graded, num_errors, worst_of
+from alignment.pairs.write_pairs import FEATURES, _built, write_pairs
+from data_builders.imaging.images import pixels
 from data_builders.pairs.llm_rows import relevance_of
 from data_builders.pairs.relevance import weights_of
 from data_builders.rendering.render import report

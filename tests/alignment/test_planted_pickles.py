@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from alignment.config.recipe import read_recipe
+from alignment.checks.read_recipe import read_recipe
 from alignment.resuming.checkpoints import MANIFEST, fault, seal
 from alignment.resuming.plain_pickles import FORBIDDEN, FORCED, PlainPickles
 from alignment.training.run import run

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from alignment.config.recipe import read_recipe
+from alignment.checks.read_recipe import read_recipe
 from alignment.resuming.checkpoints import MANIFEST, seal
 from alignment.resuming.rank_layout import Layout, begun_with, on_ranks
 from rewards.config.input_error import InputError

@@ -13,7 +13,7 @@ import pytest
 
 from alignment.cli.faults import tell
 from alignment.distributed import torchrun
-from alignment.distributed.engine import is_main_process, leave_process_group
+from alignment.distributed.processes import is_main_process, leave_process_group
 from alignment.distributed.ranks import agreed, from_all, num_ranks, over_ranks
 from data_builders.locks import only_one
 from rewards.config.input_error import InputError

@@ -1,6 +1,7 @@
 import pytest
 
-from alignment.config.recipe import kept_places, read_recipe
+from alignment.checks.read_recipe import read_recipe
+from alignment.config.data_entries import kept_places
 from alignment.planning.check import weight_figures
 from rewards.config.input_error import InputError
 

@@ -43,7 +43,7 @@ Pulled by a reference and paid by ``PAID``, so that there is a loss and a gradie
 @pytest.fixture(scope="module")
 def start(data, tmp_path_factory):
     """A tiny model to start from."""
-    from alignment.models.loading import built_texts
+    from alignment.models.prepared import built_texts
     from alignment.models.tiny import build_tiny
 
     folder = tmp_path_factory.mktemp("start") / "tiny"

@@ -6,19 +6,12 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from alignment.checks.read_recipe import read_recipe
 from alignment.cli.app import app
-from alignment.config.recipe import read_recipe
 from alignment.metrics.over_seeds import figures_over_seeds, mean_over_seeds
-from alignment.reward_models.evaluation import (
-    ScoredPairs,
-    _prompt_rows,
-    best_of_curve,
-    figure,
-    not_measured,
-    pair_figures,
-    pair_table,
-    resampled,
-)
+from alignment.reward_models.best_of_n import _prompt_rows, best_of_curve
+from alignment.reward_models.evaluation import not_measured
+from alignment.reward_models.pair_figures import ScoredPairs, figure, pair_figures, pair_table, resampled
 from alignment.training.run import run
 from data_builders.schema import assistant_turn as turn
 from rewards.config.input_error import InputError
@@ -119,7 +112,7 @@ def test_what_cannot_be_measured_on_these_pairs_is_named(monkeypatch):
         "chosen": turn(RIGHT),
         "rejected": turn(WRONG),
     }
-    monkeypatch.setattr("alignment.reward_models.evaluation.scored_pairs", lambda *_, **__: scored([1, 2], [0, 0]))
+    monkeypatch.setattr("alignment.reward_models.pair_figures.scored_pairs", lambda *_, **__: scored([1, 2], [0, 0]))
     table, _ = pair_table(None, None, [row, {**row, "patient": "q"}], num_resamples=5)
     assert not_measured(table) == ["another image: no two pairs with one image on both sides have different facts"]
     assert not_measured({**table, "another image": table["all pairs"]}) == []
@@ -192,7 +185,8 @@ def with_noised(data, tmp_path):
 
 
 def test_wrong_input_gets_one_sentence(data, tmp_path):
-    from alignment.reward_models.evaluation import evaluate_reward_models, pair_rows
+    from alignment.reward_models.evaluation import evaluate_reward_models
+    from alignment.reward_models.pair_figures import pair_rows
 
     with pytest.raises(InputError, match="both --prompts and --policy"):
         evaluate_reward_models({"x": tmp_path}, "y", policy="z")

@@ -7,13 +7,15 @@ import pytest
 import torch
 from datasets import Dataset
 
-from alignment.config.recipe import read_recipe
+from alignment.checks.read_recipe import read_recipe
 from alignment.models.loading import load_for_inference
-from alignment.models.reward_model import answer_ends, answer_scores, load_reward_model, reward_model_on, scores_of
+from alignment.models.reward_model import answer_ends, answer_scores, reward_model_on, scores_of
+from alignment.models.reward_model_files import load_reward_model
 from alignment.reward_functions.adapter import TrlBatchReward
 from alignment.shared_prefix.prompt_groups import collated, group
 from alignment.training.reward_training import RewardCollator, preference_loss
-from alignment.training.run import make_trainer, run
+from alignment.training.run import run
+from alignment.training.trainer import make_trainer
 from data_builders.schema import message_text
 from rewards.config.input_error import InputError
 from rewards.loading import load_reward
@@ -29,7 +31,7 @@ def trained(write_recipe):
 @pytest.fixture(scope="module")
 def start(data, tmp_path_factory):
     """A tiny model to start from."""
-    from alignment.models.loading import built_texts
+    from alignment.models.prepared import built_texts
     from alignment.models.tiny import build_tiny
 
     folder = tmp_path_factory.mktemp("start") / "tiny"
@@ -94,7 +96,7 @@ def test_a_saved_model_scores_as_the_trained_one_did(write_recipe, pairs, tmp_pa
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["idefics3", "qwen3_vl", "llava"])
 def test_sharing_the_prompt_changes_no_score(data, pairs, tmp_path, family):
-    from alignment.models.loading import built_texts
+    from alignment.models.prepared import built_texts
     from alignment.models.tiny import build_tiny
 
     folder = build_tiny(built_texts(str(data / "instruction/sft")), tmp_path / family, family=family, image_size=64)
@@ -226,7 +228,7 @@ def test_a_frozen_language_model_leaves_the_head_to_train(write_recipe, tmp_path
 
 @pytest.mark.slow
 def test_an_audit_shows_a_reward_model_the_images(write_recipe, trained):
-    from alignment.audit.findings import audit
+    from alignment.audit.run import audit
 
     recipe = write_recipe("grpo", rewards=[{"name": "reward_model", "path": str(trained)}])
     found = audit(read_recipe(recipe), name="test", limit=4)

@@ -8,9 +8,10 @@ import sys
 
 import pytest
 
-from alignment.config.recipe import read_recipe
-from alignment.models.loading import built_texts
-from alignment.models.reward_model import load_reward_model, scores_of
+from alignment.checks.read_recipe import read_recipe
+from alignment.models.prepared import built_texts
+from alignment.models.reward_model import scores_of
+from alignment.models.reward_model_files import load_reward_model
 from alignment.models.tiny import build_tiny
 from alignment.training.run import run
 from tests.alignment.test_deepspeed import ROOT, STEPS, launched, recipe_for

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from alignment.config.faults import unpaid_warning
-from alignment.config.recipe import Recipe, read_recipe
+from alignment.checks.faults import unpaid_warning
+from alignment.checks.read_recipe import read_recipe
+from alignment.config.recipe import Recipe
 from alignment.planning.check import check_recipe
 from alignment.reward_functions.adapter import AwaitedReward, TrlBatchReward, TrlReward
 from alignment.reward_functions.combined import gated_rewards

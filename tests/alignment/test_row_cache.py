@@ -5,7 +5,7 @@ from datasets import Dataset, Image, List
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from alignment.config.recipe import parquet
+from alignment.config.data_entries import parquet
 from alignment.data.row_cache import borrowed_rows, few_rows, read_once, stored_rows
 from alignment.shared_prefix.reference_cache import cache_folder
 from rewards.config.input_error import InputError

@@ -17,8 +17,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from alignment.cli.app import app
-from alignment.evaluation.controls import pixels
 from data_builders.build.row_files import schema_of
+from data_builders.imaging.images import pixels
 from data_builders.row_checks import Check, check_rows, file_faults
 from rewards.config.input_error import InputError
 

@@ -5,13 +5,15 @@ from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignment.config.recipe import parquet, read_recipe
+from alignment.checks.read_recipe import read_recipe
+from alignment.config.data_entries import parquet
 from alignment.data.row_tokens import Lengths, counted, lengths_of_file
-from alignment.models.loading import built_texts, load_processor
+from alignment.models.prepared import built_texts
+from alignment.models.processors import load_processor
 from alignment.models.tiny import build_tiny
 from alignment.shared_prefix.prompt_groups import collated, group
 from alignment.shared_prefix.reference_cache import cache_folder
-from alignment.training.run import make_trainer
+from alignment.training.trainer import make_trainer
 
 pytestmark = pytest.mark.filterwarnings("default")
 

@@ -3,10 +3,12 @@ from dataclasses import replace
 
 import pytest
 
-from alignment.evaluation.evaluate import Evaluation, write_answers
+from alignment.evaluation.answer_files import write_answers
+from alignment.evaluation.evaluation_file import Evaluation
 from alignment.evaluation.report import write_report
 from alignment.evaluation.run_comparison import compared, mcnemar_tables
-from alignment.metrics.intervals import score_answers, summarise
+from alignment.metrics.intervals import summarise
+from alignment.metrics.outcomes import score_answers
 from rewards.config.input_error import InputError
 from tests.alignment.test_capability_outcomes import STAGE, STAGES, row_of
 from tests.alignment.test_metrics import LEFT_NODULE, row

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from alignment.config.recipe import read_recipe
+from alignment.checks.read_recipe import read_recipe
 from alignment.resuming.soak import TIMED
 from alignment.training.run import run
 from alignment.training.run_log import GrowingLog

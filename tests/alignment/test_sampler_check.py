@@ -8,11 +8,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignment.config.recipe import read_recipe
-from alignment.models.loading import built_texts, limit_pixels, load_model, load_processor
+from alignment.checks.read_recipe import read_recipe
+from alignment.models.loading import load_model
+from alignment.models.prepared import built_texts
+from alignment.models.processors import limit_pixels, load_processor
 from alignment.models.tiny import build_tiny
-from alignment.training.run import make_trainer
 from alignment.training.sampler_check import FirstToken, check_sampler, one_pixel_budget, vllm_pixels
+from alignment.training.trainer import make_trainer
 from rewards.config.input_error import InputError
 
 pytestmark = pytest.mark.filterwarnings("default")

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from alignment.cli.app import app
 from alignment.distributed.ranks import end_with_the_others
 from alignment.evaluation.kept_answers import FILE, KeptAnswers
-from alignment.models.loading import built_texts
+from alignment.models.prepared import built_texts
 from alignment.models.tiny import build_tiny
 from alignment.reward_functions.counterparts import write_counterparts
 from rewards.llm.reply_cache import AppendLog

@@ -8,16 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import PrefixTuningConfig, get_peft_model
 
-from alignment.shared_prefix.layout import (
-    attention_mask,
-    by_answer,
-    model_inputs,
-    packed,
-    position_ids,
-    refusal,
-    resolved,
-    tokens_computed,
-)
+from alignment.shared_prefix.forward import model_inputs
+from alignment.shared_prefix.layout import by_answer, packed, tokens_computed
+from alignment.shared_prefix.masks import attention_mask, position_ids
+from alignment.shared_prefix.support import refusal, resolved
 from rewards.config.input_error import InputError
 from tests.alignment.tiny_families import build
 

@@ -7,13 +7,16 @@ import torch
 from datasets import Dataset
 from trl import DPOConfig, DPOTrainer
 
+from alignment.checks.read_recipe import read_recipe
+from alignment.config.data_entries import parquet
 from alignment.config.library_names import installed_keys
-from alignment.config.recipe import parquet, read_recipe
-from alignment.models.loading import load_for_inference, load_processor
+from alignment.models.loading import load_for_inference
+from alignment.models.processors import load_processor
 from alignment.shared_prefix.prompt_groups import answer_logprobs
 from alignment.shared_prefix.reference_cache import cache_folder, read_references, reference_file, row_key
-from alignment.training.dpo import PreferenceCollator, preference_groups
-from alignment.training.run import make_trainer, run
+from alignment.training.preference_batches import PreferenceCollator, preference_groups
+from alignment.training.run import run
+from alignment.training.trainer import make_trainer
 from rewards.config.input_error import InputError
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -23,7 +26,7 @@ STEPS = {"max_steps": 4, "seed": 5, "lr_scheduler_type": "constant"}
 @pytest.fixture(scope="session")
 def start(data, tmp_path_factory):
     """One tiny model for all runs of this file."""
-    from alignment.models.loading import built_texts
+    from alignment.models.prepared import built_texts
     from alignment.models.tiny import build_tiny
 
     texts = list(built_texts(str(data / "instruction/sft")))

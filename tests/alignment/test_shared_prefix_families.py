@@ -9,7 +9,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 from trl.trainer.utils import add_fused_lm_head
 
-from alignment.shared_prefix.layout import answer_outputs, answer_sums, base_model, packed, score_answers_only
+from alignment.shared_prefix.forward import answer_outputs, score_answers_only
+from alignment.shared_prefix.layout import answer_sums, packed
+from alignment.shared_prefix.support import base_model
 from tests.alignment.tiny_families import FAMILIES, PAD, Row, build, prompt_inputs, recompute, rows
 
 pytestmark = pytest.mark.filterwarnings("default")

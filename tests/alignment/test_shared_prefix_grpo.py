@@ -7,13 +7,16 @@ import pytest
 import torch
 from datasets import Dataset
 
-from alignment.config.recipe import parquet, read_recipe
-from alignment.models.loading import built_texts, load_model, load_processor
+from alignment.checks.read_recipe import read_recipe
+from alignment.config.data_entries import parquet
+from alignment.models.loading import load_model
+from alignment.models.prepared import built_texts
+from alignment.models.processors import load_processor
 from alignment.models.tiny import build_tiny
-from alignment.shared_prefix.image_rows import IMAGE_FIELDS, by_row, joined, same_rows
+from alignment.shared_prefix.image_rows import IMAGE_FIELDS, by_row, decoded_once, joined, same_rows, undecoded
 from alignment.shared_prefix.prefill import shared_prefill
-from alignment.training.run import make_trainer
-from alignment.training.shared_grpo import ProcessedOnce, decoded_once, undecoded
+from alignment.training.shared_grpo import ProcessedOnce
+from alignment.training.trainer import make_trainer
 from tests.alignment.moving_grpo import assert_moved_alike, weights_of
 
 pytestmark = pytest.mark.filterwarnings("default")

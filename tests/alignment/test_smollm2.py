@@ -6,8 +6,10 @@ import pytest
 import torch
 from PIL import Image
 
-from alignment.models.loading import load_model, load_processor
-from alignment.models.smollm2 import build_smollm2, gguf_file
+from alignment.config.checkpoint_folders import gguf_file
+from alignment.models.loading import load_model
+from alignment.models.processors import load_processor
+from alignment.models.smollm2 import build_smollm2
 from data_builders.schema import user_turn
 from rewards.config.input_error import InputError
 

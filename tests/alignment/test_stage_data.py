@@ -6,8 +6,11 @@ import shutil
 import pytest
 import yaml
 
-from alignment.config.recipe import kept_places, read_recipe
-from alignment.training.run import read_chain, run, stage_recipe
+from alignment.checks.chains import read_chain, stage_recipe
+from alignment.checks.read_recipe import read_recipe
+from alignment.config.data_entries import kept_places
+from alignment.training.chains import stage_to_train
+from alignment.training.run import run
 from rewards.config.input_error import InputError
 
 pytestmark = pytest.mark.filterwarnings("default")  # third-party deprecations of trl and accelerate
@@ -47,12 +50,12 @@ def test_named_stages_answer_the_training_prompts_first(write_recipe, data, tmp_
     path.write_text(yaml.safe_dump(chain))
     read = read_chain(path, [])
     run(stage_recipe(read, 0, path))
-    recipe = stage_recipe(read, 1, path)
+    recipe = stage_to_train(read, 1, path)
     assert recipe.data.train == f"{tmp_path}/runs/crpo_pool/align"
     assert tasks_of(f"{recipe.data.train}.parquet") == ["report"] * 2
     card = json.loads((tmp_path / "runs/crpo_pool/align.counterparts.json").read_text())
     assert card["models"]["weak"]["answers"] == 2
-    assert stage_recipe(read, 1, path) == recipe
+    assert stage_to_train(read, 1, path) == recipe
 
 
 def test_a_pool_of_a_later_stage_is_refused(tmp_path):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from alignment.config.recipe import read_recipe
+from alignment.checks.read_recipe import read_recipe
 from alignment.resuming import training as resuming
 from alignment.resuming.checkpoints import last_whole
 from alignment.training.run import run

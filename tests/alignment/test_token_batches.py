@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignment.config.recipe import read_recipe
+from alignment.checks.read_recipe import read_recipe
 from alignment.data.row_order import shuffled
 from alignment.data.token_batches import TokenBatches, batches_within, cost, longest_first
 from alignment.resuming.ledger import proof

@@ -11,9 +11,14 @@ import torch
 import yaml
 from datasets import Dataset
 
-from alignment.config.recipe import parquet, read_recipe
-from alignment.models.loading import freeze, load_for_inference, load_model, load_processor
-from alignment.training.run import git_commit, make_trainer, run
+from alignment.checks.read_recipe import read_recipe
+from alignment.config.data_entries import parquet
+from alignment.models.loading import load_for_inference, load_model
+from alignment.models.parts import freeze
+from alignment.models.processors import load_processor
+from alignment.training.provenance import git_commit
+from alignment.training.run import run
+from alignment.training.trainer import make_trainer
 from rewards.config.input_error import InputError
 
 pytestmark = pytest.mark.filterwarnings("default")  # third-party deprecations of trl and accelerate

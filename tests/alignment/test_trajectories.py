@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from alignment.config.recipe import read_recipe
-from alignment.models.loading import built_texts
+from alignment.checks.read_recipe import read_recipe
+from alignment.models.prepared import built_texts
 from alignment.models.tiny import build_tiny
-from alignment.training.run import make_trainer, run
+from alignment.training.run import run
+from alignment.training.trainer import make_trainer
 from tests.alignment.moving_grpo import PAID, pay_for_letters
 
 GOLDEN = Path(__file__).with_name("golden")

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from alignment.evaluation.evaluate import evaluate
-from alignment.metrics.intervals import score_answers, summarise
+from alignment.metrics.intervals import summarise
+from alignment.metrics.outcomes import score_answers
 from alignment.models.loading import load_for_inference
 from alignment.models.tiny import build_tiny
 from data_builders.build.build import build

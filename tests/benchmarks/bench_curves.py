@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from alignment.config.recipe import read_recipe
+from alignment.checks.read_recipe import read_recipe
 from alignment.training.run import run
 
 RUNS = {

@@ -9,7 +9,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from alignment.config.recipe import read_recipe
+from alignment.checks.read_recipe import read_recipe
 from alignment.training.run import run
 from data_builders.build.build import build
 from data_builders.build.build_spec import read_spec

@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 
 from alignment.bench.differences import weights_compared
 from alignment.bench.side_by_side import Shape, bench, prepared, table, theoretical_ratios
-from alignment.models.loading import load_processor
+from alignment.models.processors import load_processor
 from alignment.shared_prefix.prompt_groups import collated, group
 from rewards.config.input_error import InputError
 

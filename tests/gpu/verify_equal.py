@@ -25,7 +25,7 @@ def equality(figures: Figures, size: Scale, folder: Path, only: str = "") -> Non
     from peft import LoraConfig, get_peft_model
     from trl.trainer.utils import add_fused_lm_head
 
-    from alignment.shared_prefix.layout import score_answers_only
+    from alignment.shared_prefix.forward import score_answers_only
 
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
@@ -116,7 +116,7 @@ class Runner:
 
     def measured(self, form):
         """Log-probabilities (N, on the CPU), gradients by name, and seconds (first call: compilation among them)."""
-        from alignment.shared_prefix.layout import answer_outputs
+        from alignment.shared_prefix.forward import answer_outputs
 
         shared, context, backward = FORMS[form](self.model, self.dtype, self.size)
         batch = self.batch(shared=shared)
@@ -138,7 +138,7 @@ class Runner:
 
 def tower_alone(figures, model, size):
     """Seconds of the tower by itself, forward and backward: called by windows, and in one call."""
-    from alignment.shared_prefix.layout import base_model
+    from alignment.shared_prefix.support import base_model
 
     visual = base_model(model).model.visual
     for grid in [(4, 6)] if size.tiny else [(32, 32), (52, 100)]:
@@ -195,7 +195,7 @@ def repeated_prompts(prompt, answers):
 
 def kernel(model, name):
     """The language model's attention kernel, for as long as it lasts; the tower keeps sdpa."""
-    from alignment.shared_prefix.layout import base_model
+    from alignment.shared_prefix.support import base_model
 
     @contextlib.contextmanager
     def changed():
@@ -213,7 +213,7 @@ def kernel(model, name):
 def through_cache(model, inner=None):
     """The cached form for as long as it lasts."""
     from alignment.shared_prefix.key_value_cache import MARK, continue_from_cache
-    from alignment.shared_prefix.layout import base_model
+    from alignment.shared_prefix.support import base_model
 
     backbone = base_model(model).base_model
     continue_from_cache(backbone)

@@ -52,9 +52,10 @@ def spec(size, folder, *, short=False):
 
 def draw(figures, size, *, short=False):
     """What needs no GPU, ahead and beside the other parts: phantoms, the untrained model, the lengths of all rows."""
-    from alignment.config.recipe import parquet
+    from alignment.config.data_entries import parquet
     from alignment.data.row_tokens import ANSWERS, lengths_of_file
-    from alignment.models.loading import built_texts, built_whole, load_processor
+    from alignment.models.prepared import built_texts, built_whole
+    from alignment.models.processors import load_processor
     from alignment.models.tiny import build_tiny
     from data_builders.build.build import build
     from data_builders.build.build_spec import BuildSpec
@@ -126,7 +127,7 @@ class Run:
 
     def train(self, recipe, seconds):
         """One stage for so long; the figures of its first and last log."""
-        from alignment.training.run import make_trainer
+        from alignment.training.trainer import make_trainer
 
         folder = self.folder / recipe.method
         trainer = make_trainer(recipe, folder)
@@ -201,8 +202,10 @@ class Run:
 
     def judge(self, name, rows=None):
         """Greedy answers to held-out rows, and every metric with its interval."""
-        from alignment.evaluation.evaluate import MAX_NEW_TOKENS, generate_answers, limited, read_rows, written_rows
-        from alignment.metrics.intervals import score_answers, summarise
+        from alignment.data.prompt_rows import limited, read_rows, written_rows
+        from alignment.evaluation.answers import MAX_NEW_TOKENS, generate_answers
+        from alignment.metrics.intervals import summarise
+        from alignment.metrics.outcomes import score_answers
         from alignment.models.loading import load_for_inference
 
         begun = time.time()

@@ -352,7 +352,7 @@ def restored(model):
 
 def compile_layers(model):
     """Compiles each layer of the language model by itself: one graph for all of them, and nothing between them."""
-    from alignment.shared_prefix.layout import base_model
+    from alignment.shared_prefix.support import base_model
 
     for layer in base_model(model).model.language_model.layers:
         layer.compile(dynamic=False)
@@ -385,10 +385,10 @@ def options(bench, cell, folder):
 def ours(bench, cell, data, file):
     """The trainer that a recipe gives, around the model at hand."""
     from alignment.config.recipe import Recipe
-    from alignment.models.loading import freeze, lora_config
     from alignment.models.module_settings import set_modules
+    from alignment.models.parts import freeze, lora_config
     from alignment.resuming.training import note_rows
-    from alignment.training.run import _maker, trainer_arguments
+    from alignment.training.trainer import _maker, trainer_arguments
 
     folder = bench.folder / "run"
     recipe = Recipe.model_validate(recipe_of(bench, cell, folder, file))
@@ -447,8 +447,8 @@ def stock(bench, cell, data, file):
     """TRL's trainer around the same model."""
     import trl
 
-    from alignment.config.recipe import Lora
-    from alignment.models.loading import freeze, lora_config
+    from alignment.config.model_section import Lora
+    from alignment.models.parts import freeze, lora_config
 
     del file
     given = options(bench, cell, bench.folder / "stock")
@@ -474,8 +474,8 @@ def nothing(completions, **_):
 
 def useful_flops(model, cell, size, prompt):
     """The module's formula, for one update."""
-    from alignment.models.loading import part_of
-    from alignment.shared_prefix.layout import base_model
+    from alignment.models.parts import part_of
+    from alignment.shared_prefix.support import base_model
 
     weights = dict.fromkeys(("language", "vision", "projector", "head", "lora_language", "lora_vision"), 0)
     for name, module in model.named_modules():
@@ -533,7 +533,7 @@ class Estimates:
         from alignment.config.recipe import Recipe
         from alignment.planning.estimate import Row, batch_of, memory_table
         from alignment.planning.meta_model import meta_model
-        from alignment.shared_prefix.layout import base_model
+        from alignment.shared_prefix.support import base_model
 
         cell = self.known[figure["cell"]]
         stand_in = Bench(None, self.size, None, None, self.folder, None)

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from alignment.config.faults import config_class, trainer_faults
+from alignment.checks.chains import read_chain
+from alignment.checks.faults import trainer_faults
 from alignment.config.library_names import installed_keys
+from alignment.config.methods import config_class
 from alignment.config.recipe import Recipe
 from alignment.loop.loop_file import read_loop
-from alignment.training.run import read_chain
 from data_builders.build.build_spec import read_spec
 from rewards.config.strict_yaml import read_yaml, validated
 from rewards.loading import load_reward

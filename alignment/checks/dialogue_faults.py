@@ -1,6 +1,7 @@
 """What stands against training on dialogues in a recipe, said before anything is loaded."""
 
-from alignment.config.recipe import DialogueSection, Recipe, columns_of
+from alignment.config.data_entries import columns_of
+from alignment.config.recipe import DialogueSection, Recipe
 from rewards.config.input_error import InputError
 from rewards.loading import BatchReward, Reward, load_reward
 

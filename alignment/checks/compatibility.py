@@ -16,7 +16,7 @@ Applies = Callable[[Recipe], bool]
 
 def zero_settings(recipe: Recipe) -> dict[str, Any]:
     """The ``zero_optimization`` section of the recipe's DeepSpeed file, empty without one that can be read."""
-    from alignment.config.trainer_faults import package_faults
+    from alignment.checks.trainer_faults import package_faults
 
     file = recipe.trainer.get("deepspeed")
     if isinstance(file, str) and Path(file).is_file() and not package_faults({"deepspeed": file}):

@@ -26,9 +26,6 @@ OF_A_GPU = ("bf16", "fp16", "tf32", "bf16_full_eval", "fp16_full_eval", "use_lig
 """Keys that a machine without a GPU may refuse, on which a recipe is checked all the same."""
 SECTIONS = {"trl": "trainer", "peft": "model.lora"}
 """By whose code refuses it, the section of a recipe that is at fault."""
-MADE = ("tiny", "smollm2")
-"""Models that a recipe makes; no folder and no hub name."""
-ADAPTER = "adapter_config.json"
 
 
 def package_faults(section: dict[Any, Any]) -> list[str]:
@@ -84,7 +81,7 @@ def check_config(recipe: Recipe, *, here: bool, ranks: int = 1, launched: bool =
 
     Raises: InputError with what TRL refuses: values that are none, and settings that do not go together.
     """
-    from alignment.config.faults import config_class
+    from alignment.config.methods import config_class
 
     if recipe.method == "pairs" or int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return
@@ -128,51 +125,3 @@ def told_of_trl() -> Generator[None]:
         if isinstance(fault, InputError) or package not in SECTIONS:
             raise
         raise InputError(f"{SECTIONS[package]}: {' '.join(str(fault).split())[:400]}") from fault
-
-
-def check_model_name(path: str, named_by: tuple[Path, ...] = ()) -> None:
-    """What is known of a model's name before anything is loaded; of an adapter's folder, its base's name.
-
-    ``named_by``: the adapters that led here. Raises: InputError for a hub name that is not on this machine, where
-    nothing is fetched (``HF_HUB_OFFLINE``), for ``smollm2`` without the package that carries it, and for adapters that
-    name each other.
-    """
-    from huggingface_hub import constants, try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    if path == "smollm2":
-        from alignment.models.smollm2 import gguf_file
-
-        gguf_file()
-    if Path(path).exists():
-        return _check_base(Path(path), named_by)
-    if not constants.HF_HUB_OFFLINE or path in MADE:
-        return None
-    try:
-        files = [try_to_load_from_cache(path, name) for name in ("config.json", "adapter_config.json")]
-    except HFValidationError:
-        raise InputError(f"model.path: '{path}' is neither a folder nor a name on the Hugging Face hub.") from None
-    if not any(isinstance(file, str) for file in files):
-        raise InputError(
-            f"model.path: '{path}' is not in the local cache, and nothing is fetched (HF_HUB_OFFLINE). Download it "
-            f"first: HF_HUB_OFFLINE=0 hf download {path}; or name a folder."
-        )
-
-
-def _check_base(folder: Path, named_by: tuple[Path, ...]) -> None:
-    """The name of what the adapter in a folder, or in a run's, was trained on."""
-    from rewards.config.json_lines import read_json
-
-    for file in (folder / "model" / ADAPTER, folder / ADAPTER):
-        if file.is_file():
-            base = read_json(file, "Train the adapter anew.").get("base_model_name_or_path")
-            if not isinstance(base, str) or not base:
-                raise InputError(f"{file}: names no base_model_name_or_path. Train the adapter anew.")
-            if file.resolve() in named_by:
-                raise InputError(
-                    f"{file}: what it was trained on leads back to itself (base_model_name_or_path '{base}'), to no "
-                    "whole model. Name the whole model there, or train the adapter anew."
-                )
-            if base != str(folder) or not (folder / "config.json").is_file():
-                check_model_name(base, (*named_by, file.resolve()))
-            return

@@ -9,19 +9,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from alignment.config.compatibility import starts_from_adapter
+from alignment.checks.compatibility import starts_from_adapter
+from alignment.checks.trainer_faults import package_faults
+from alignment.checks.trainer_values import refused_keys, value_faults
 from alignment.config.curriculum_section import curriculum_faults
+from alignment.config.data_entries import columns_of, kept_places, parquet
 from alignment.config.foreign_code import SAFE
 from alignment.config.library_names import trainer_keys
-from alignment.config.recipe import Module, Recipe, RewardEntry, columns_of, kept_places, parquet
-from alignment.config.trainer_faults import package_faults
-from alignment.config.trainer_values import refused_keys, value_faults
-from alignment.distributed.engine import is_main_process
-from alignment.reward_functions.adapter import pays_for
+from alignment.config.methods import config_class
+from alignment.config.model_section import Module
+from alignment.config.recipe import Recipe
+from alignment.config.reward_entry import RewardEntry
+from alignment.distributed.processes import is_main_process
 from data_builders.row_checks import Check, file_faults
 from rewards.config.input_error import InputError, nearest
 from rewards.loading import load_reward
-from rewards.tasks import KNOWN
+from rewards.tasks import KNOWN, pays_for
 
 GIVEN_BY_TRAINER = ("completion_ids",)
 """Columns of rewards that TRL gives beside those of the data."""
@@ -34,14 +37,6 @@ NEEDED_COLUMNS: dict[str, tuple[str, ...]] = {
 }
 MAY_BE_NULL = ("images", "task", "weight", "mirror_images")
 """Of the needed columns, those that a row may leave open, and that are judged elsewhere (``weight_faults``)."""
-
-
-def config_class(method: str) -> type:
-    """TRL's config of a method."""
-    import trl
-
-    configs = {"sft": trl.SFTConfig, "dpo": trl.DPOConfig, "grpo": trl.GRPOConfig, "reward_model": trl.RewardConfig}
-    return configs[method]
 
 
 def trainer_faults(content: dict[str, Any]) -> list[str]:
@@ -277,7 +272,7 @@ def unpaid_warning(recipe: Recipe) -> str | None:
 def _reward_model_faults(entry: RewardEntry, index: int) -> list[str]:
     if entry.name != "reward_model":
         return []
-    from alignment.models.reward_model import reward_model_folder
+    from alignment.config.checkpoint_folders import reward_model_folder
 
     try:
         reward_model_folder(str(entry.knobs.get("path", "")))

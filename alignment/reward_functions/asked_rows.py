@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from alignment.data.box_units import with_units
+from alignment.config.box_units import with_units
 from data_builders.schema import message_text
 from rewards.attacks.attacks import Asked
 from rewards.boxes.coordinate_space import Units

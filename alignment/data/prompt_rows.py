@@ -1,0 +1,104 @@
+"""Prompt rows as they are evaluated: checked, with their units."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from alignment.config.box_units import UNIT_COLUMNS, with_units
+from alignment.config.data_entries import parquet
+from alignment.data.processed_size import ProcessedSizes
+from data_builders.build.written_rows import UNKNOWN
+from data_builders.imaging.images import pixels
+from data_builders.row_checks import Check, check_rows
+from data_builders.schema import message_text
+from rewards.answers.final_answer import final_words
+from rewards.boxes.coordinate_space import BoxSpace
+from rewards.boxes.geometry import parse_boxes
+from rewards.config.input_error import InputError
+
+Row = dict[str, Any]
+
+COLUMNS = ("images", "prompt", "answer", "boxes", "facts", "rule_set", "task", "patient", "id")
+
+
+CURRICULUM_COLUMNS = ("stage", "capability", "guidelines", "provenance")
+
+
+def checked_file(data: Path) -> Path:
+    """The Parquet file of a data entry whose rows can be evaluated, all of them checked.
+
+    Raises: InputError if there are none, a column is missing, or a row holds what it cannot hold.
+    """
+    file = parquet(str(data))
+    names = pq.read_schema(file).names
+    if missing := [column for column in COLUMNS if column not in names]:
+        raise InputError(f"{file}: not prompt rows: no column {', '.join(missing)} among {', '.join(names)}.")
+    if not pq.read_metadata(file).num_rows:
+        raise InputError(f"{file}: holds no rows to evaluate. Check the split's share in the spec.")
+    check_rows(file, Check(("images", "prompt", "task"), blocks=True))
+    return file
+
+
+def read_rows(data: Path) -> list[Row]:
+    """The prompt rows of a data entry (``data/x/prompt/test``), images still encoded (see ``pixels``).
+
+    Raises: InputError as ``checked_file`` does.
+    """
+    file = checked_file(data)
+    names = pq.read_schema(file).names
+    more = [name for name in (*CURRICULUM_COLUMNS, *UNIT_COLUMNS, "box_images", "dialogue") if name in names]
+    rows = pq.read_table(file, columns=[*COLUMNS, *more]).to_pylist()
+    return with_units([_with_known_facts(row) for row in rows], file)
+
+
+def written_rows(rows: list[Row], box_space: BoxSpace, processor: Any) -> list[Row]:
+    """The rows with the units in which a model states boxes (columns ``box_space`` and ``processed_size``)."""
+    if box_space == "grid":
+        return rows
+    sizes = ProcessedSizes(processor) if box_space == "processed" else None
+    own = {"box_space": box_space}
+    return [row | own | ({"processed_size": sizes.of(row["images"])} if sizes else {}) for row in rows]
+
+
+def _with_known_facts(row: Row) -> Row:
+    """The row; where it has no facts or no rule set, what stands for "not known"."""
+    return row | {"facts": row["facts"] or UNKNOWN.to_json(), "rule_set": row["rule_set"] or ""}
+
+
+def read_reference(data: Path) -> list[Row]:
+    """Prompt rows as they are, or instruction rows with what their completions say: habits of the annotators too.
+
+    Raises: InputError if the entry holds neither.
+    """
+    file = parquet(str(data))
+    names = pq.read_schema(file).names
+    if "completion" not in names:
+        return read_rows(data)
+    if lacking := [c for c in COLUMNS if c not in names and c not in ("images", "answer", "boxes")]:
+        raise InputError(f"{file}: no column {', '.join(lacking)} among {', '.join(names)}; build the set anew.")
+    check_rows(file, Check(("prompt", "completion", "task"), blocks=True))
+    wanted = [c for c in (*COLUMNS, "completion") if c in names and c != "images"]  # habits need no image
+    rows = pq.read_table(file, columns=wanted).to_pylist()
+    return [_with_known_facts(row) | _as_taught(row) for row in rows]
+
+
+def _as_taught(row: Row) -> Row:
+    words = final_words(message_text(row["completion"]))
+    return {"answer": words, "boxes": parse_boxes(words) if row["task"] == "box" else None}
+
+
+def limited(rows: list[Row], *, limit: int | None, seed: int) -> list[Row]:
+    """At most ``limit`` rows, drawn at random and left in their order."""
+    if limit is None or limit >= len(rows):
+        return rows
+    if limit < 1:
+        raise InputError(f"limit: got {limit}; an evaluation needs at least 1 row.")
+    kept = np.random.default_rng(seed).choice(len(rows), size=limit, replace=False)
+    return [rows[n] for n in sorted(kept)]
+
+
+def decoded_row(row: Row) -> Row:
+    """The row with its images as pixels."""
+    return row | {"images": [pixels(image).convert("RGB") for image in row["images"]]}

@@ -1,0 +1,242 @@
+"""What an answer counts for, held against the facts of its row."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+from alignment.metrics.capability import counts_by_finding, judged
+from alignment.metrics.dialogue_outcomes import dialogue_counts
+from alignment.metrics.unjudged import why_unjudged
+from data_builders.schema import message_text
+from rewards.answers.final_answer import final_words
+from rewards.boxes.coordinate_space import Units, answered_boxes, true_boxes
+from rewards.boxes.geometry import MAX_BOXES, iou_matrix, is_valid, match_boxes
+from rewards.boxes.sequence_boxes import components as sequence_components
+from rewards.reading.box_absence import says_none
+from rewards.reading.box_text import written_boxes
+from rewards.reading.reading import RulesKey, read
+from rewards.rules.compare import Comparison, compare
+from rewards.rules.facts import Facts, Finding
+from rewards.rules.rule_set import RuleSet, load_rule_set
+
+HIT_IOU = 0.5
+
+
+SEVERE = 0.8
+"""An error of at least this severity, by the rule set, is a severe one."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One row judged: counts that add up over rows. No counts: the row cannot be judged (see ``why_unjudged``).
+
+    ``wrong`` names the findings that a report claims and the facts deny (or place on the other side, or do not know).
+    """
+
+    id: str
+    patient: str
+    task: str
+    finding: str | None
+    counts: dict[str, float]
+    wrong: tuple[str, ...] = ()
+    boxes: tuple[tuple[float, ...], ...] = ()
+
+
+def score_answers(
+    rows: Sequence[Mapping[str, Any]], answers: Sequence[str | list[str]], *, rules: RuleSet | None = None
+) -> list[Outcome]:
+    """The outcome of each prompt row under its answer (in a dialogue, the model's turns).
+
+    ``rules``: where the rows' rule set is not shipped.
+    """
+    return [_outcome(row, answer, rules=rules) for row, answer in zip(rows, answers, strict=True)]
+
+
+def asked_finding(row: Mapping[str, Any], rules: RuleSet) -> str | None:
+    """The finding that the row asks about: its ``target``, else by the longest phrase in it; None for a report."""
+    if row["task"] == "report":
+        return None
+    if row.get("target") in rules.findings:
+        return row["target"]
+    return _named(message_text(row["prompt"]).casefold(), RulesKey(rules))
+
+
+@lru_cache(maxsize=4096)  # a few hundred questions are asked of thousands of images
+def _named(question: str, key: RulesKey) -> str | None:
+    named = [
+        (len(phrase), finding)
+        for finding, rule in key.rules.findings.items()
+        for phrase in [*rule.phrases, *([rule.plural] if rule.plural else [])]
+        if re.search(rf"\b{re.escape(phrase.casefold())}\b", question)
+    ]
+    return max(named)[1] if named else None
+
+
+def _outcome(row: Mapping[str, Any], answer: str | list[str], *, rules: RuleSet | None) -> Outcome:
+    if not isinstance(answer, str):
+        counts = dialogue_counts(answer, row["dialogue"])
+        return Outcome(row["id"], row["patient"], row["task"], None, counts=counts)
+    task, words = row["task"], final_words(answer)
+    about: dict[str, Any] = dict(id=row["id"], patient=row["patient"], task=task, finding=None)
+    rules = rules or (load_rule_set(row["rule_set"]) if row["rule_set"] else None)
+    if why_unjudged(row, rules):
+        return Outcome(**about, counts={})
+    if rules is not None:
+        about["finding"] = asked_finding(row, rules)
+    if row.get("box_images"):
+        return _sequence_outcome(row, words, rules, about)
+    if task == "box":
+        return _box_outcome(row, words, about)
+    return _words_outcome(row, words, rules, about)
+
+
+def _words_outcome(row: Mapping[str, Any], words: str, rules: RuleSet | None, about: dict[str, Any]) -> Outcome:
+    """Of an answer in words: by the findings it states where a rule set reads them, else by the words themselves."""
+    if rules is not None and row.get("capability"):
+        return _capability_outcome(row, words, rules, about)
+    if rules is not None and row["task"] == "report":
+        return _report_outcome(row, words, rules, about)
+    if row["task"] == "open":
+        return Outcome(**about, counts=_open_counts(row["answer"], words))
+    return Outcome(**about, counts=_closed_counts(row["task"], row["answer"], words, about["finding"]))
+
+
+def _closed_counts(task: str, truth: str, words: str, finding: str | None) -> dict[str, float]:
+    """A closed answer by equality; a yes or no also under the finding that was asked for."""
+    correct = float(_folded(words) == _folded(truth))
+    key = _folded(truth) if task == "presence" else task
+    counts = {"closed": 1.0, "closed_correct": correct, key: 1.0, f"{key}_correct": correct}
+    if task == "presence" and finding:
+        counts |= {f"{key}[{finding}]": 1.0, f"{key}_correct[{finding}]": correct}
+    return counts
+
+
+def _open_counts(truth: str, words: str) -> dict[str, float]:
+    """An open answer by the share of the truth's words that it recalls."""
+    wanted, said = (re.findall(r"\w+", text.casefold()) for text in (truth, words))
+    return {"open": 1.0, "open_recalled": sum(word in set(said) for word in wanted) / len(wanted)}
+
+
+def _folded(words: str) -> str:
+    return words.strip().removesuffix(".").casefold()
+
+
+def _capability_outcome(row: Mapping[str, Any], words: str, rules: RuleSet, about: dict[str, Any]) -> Outcome:
+    """A closed question by its options, an open one by the findings that its reference states."""
+    closed = judged(row, words)
+    if closed is not None:
+        return Outcome(**about, counts=closed.counts)
+    stated = read(row["answer"] or "", rules).facts.without_boxes()
+    if not stated.findings:
+        return Outcome(**about, counts={})
+    stated = _with_unasked(stated, row["facts"])
+    outcome = _findings_outcome(stated, words, rules, about)
+    judged_by_name = compare(stated, read(words, rules).facts, unsupported=rules.unsupported)
+    return replace(outcome, counts=outcome.counts | counts_by_finding(judged_by_name))
+
+
+def _with_unasked(stated: Facts, known: str | None) -> Facts:
+    """What a reference states; what it leaves out, and the row's facts do not deny, is uncertain: it is not judged."""
+    findings = Facts.told(known).findings if known else {}
+    left_out = [n for n, f in findings.items() if f.polarity != "absent" and n not in stated.findings]
+    unasked = dict.fromkeys(left_out, Finding(polarity="uncertain"))
+    return stated.model_copy(update={"findings": {**stated.findings, **unasked}})
+
+
+def _report_outcome(row: Mapping[str, Any], words: str, rules: RuleSet, about: dict[str, Any]) -> Outcome:
+    """A report fails to parse when no finding is read from it, or any of its sentences is not understood."""
+    truth = Facts.told(row["facts"]).without_boxes()
+    outcome = _findings_outcome(truth, words, rules, about)
+    judged = compare(truth, read(words, rules).facts, unsupported=rules.unsupported)
+    return replace(outcome, counts=outcome.counts | counts_by_finding(judged))
+
+
+def _findings_outcome(truth: Facts, words: str, rules: RuleSet, about: dict[str, Any]) -> Outcome:
+    """Claims and omissions, plainly and by severity; what is not known is hallucinated, or ignored by the rule set."""
+    reading = read(words, rules)
+    judged = compare(truth, reading.facts, unsupported=rules.unsupported)
+    counts = {
+        "reports": 1,
+        "claims": len(judged.claims),
+        "hallucinations": len(judged.hallucinations),
+        "unsupported": len(judged.unsupported),
+        "ignored_claims": len(judged.unsupported) if rules.unsupported == "ignore" else 0,
+        "true_claims": len(judged.claims) - len(judged.hallucinations),
+        "true_findings": len(judged.true_findings),
+        "found": len(judged.found),
+        "omissions": len(judged.omissions),
+        "hallucinated": bool(judged.hallucinations),
+        "unparsed_report": bool(not reading.facts.findings or reading.unread),
+        **_severities(judged, rules),
+    }
+    return Outcome(
+        **about,
+        counts={name: float(count) for name, count in counts.items()},
+        wrong=tuple(judged.hallucinations),
+    )
+
+
+def _severities(judged: Comparison, rules: RuleSet) -> dict[str, float]:
+    """Severity summed over what is hallucinated (invented, or on the wrong side) and over what is left out."""
+    invented = [
+        rules.severity(name, "side" if name in judged.true_findings else "invented") for name in judged.hallucinations
+    ]
+    missed = [rules.severity(name, "missed") for name in judged.omissions if name in rules.findings]
+    return {
+        "hallucinated_severity": sum(invented),
+        "severe_hallucinations": sum(severity >= SEVERE for severity in invented),
+        "omitted_severity": sum(missed),
+    }
+
+
+def _box_outcome(row: Mapping[str, Any], words: str, about: dict[str, Any]) -> Outcome:
+    """IoU summed over the true boxes under the best matching; a miss and an unread answer add 0.
+
+    All in the truth's units, into which the answer is brought (``rewards.boxes.coordinate_space``).
+    """
+    units = Units.of(row)
+    said = answered_boxes(words, units)
+    boxes = [box for box in said or [] if is_valid(box)][:MAX_BOXES]
+    truth = true_boxes(row["boxes"] or [], units)
+    ious = matched_ious(boxes, truth)
+    counts = {
+        "box_answers": 1.0,
+        "unparsed_boxes": float(said is None and not says_none(words, about["finding"], row["rule_set"])),
+        "boxes": float(len(boxes)),
+        "true_boxes": float(len(truth)),
+        "iou": float(sum(ious)),
+        "hits": float(sum(iou >= HIT_IOU for iou in ious)),
+    }
+    if not truth:
+        counts |= {"empty_answers": 1.0, "boxes_on_empty": counts["boxes"]}
+    if about["finding"]:
+        counts |= {f"{key}[{about['finding']}]": counts[key] for key in ("iou", "true_boxes")}
+    return Outcome(**about, counts=counts, boxes=tuple(boxes))
+
+
+def _sequence_outcome(row: Mapping[str, Any], words: str, rules: RuleSet | None, about: dict[str, Any]) -> Outcome:
+    """Boxes over several images: as in one image, but a box on the wrong image is a miss; by grounding task."""
+    units, num_true = Units.of(row), len(row["boxes"])
+    said = written_boxes(words)
+    parts = sequence_components(
+        words, row["boxes"], row["box_images"], box_grid=units.box_grid, image_size=units.image_size,
+        processed_size=units.processed_size, box_space=units.space,
+    )  # fmt: skip
+    counts = {
+        "box_answers": 1.0,
+        "unparsed_boxes": float(said is None),
+        "boxes": float(sum(map(is_valid, said or []))),
+        "true_boxes": float(num_true),
+        "iou": parts["mean_iou"] * num_true,
+        "hits": parts["found_at_50"] * num_true,
+    }
+    counts |= {f"{key}[{row['task']}]": counts[key] for key in ("iou", "true_boxes")}
+    return Outcome(**{**about, "task": "box", "finding": row["task"]}, counts=counts)
+
+
+def matched_ious(boxes: Sequence[Any], true_boxes: Sequence[Any]) -> list[float]:
+    """IoU of each matched pair, one box to one true box, so paired that the sum is largest."""
+    ious = iou_matrix(boxes, true_boxes)
+    return [float(ious[i, j]) for i, j in match_boxes(boxes, true_boxes, ious)]

@@ -1,0 +1,91 @@
+"""The trainer of a recipe: model loaded, frozen and wired, ready to train."""
+
+from pathlib import Path
+from typing import Any
+
+from alignment.checks.trainer_faults import told_of_trl
+from alignment.config.data_entries import kept_places, parquet
+from alignment.config.recipe import Recipe
+from alignment.distributed.engine import (
+    prepare_deepspeed,
+)
+
+
+def make_trainer(recipe: Recipe, folder: Path) -> Any:
+    """TRL's trainer for a recipe, model loaded and frozen as asked, ready to train."""
+    from transformers import AutoConfig
+
+    from alignment.config.checkpoint_folders import base_of
+    from alignment.config.foreign_code import pretrained
+    from alignment.config.model_files import told_of_weights
+    from alignment.data.fitting_rows import rows_to_train_on, with_ids
+    from alignment.data.row_cache import ROWS, stored_rows
+    from alignment.models.loading import check_generation, check_sees, load_model, model_options
+    from alignment.models.module_settings import set_modules
+    from alignment.models.parts import freeze, lora_config
+    from alignment.models.prepared import prepared_model
+    from alignment.models.processors import load_processor
+    from alignment.resuming.training import note_rows
+
+    arguments = trainer_arguments(recipe, folder)
+    path = prepared_model(recipe)
+    data = stored_rows(parquet(recipe.data.train), folder / ROWS).select(kept_places(recipe))
+    check_sees(pretrained(AutoConfig, base_of(path)), path)
+    check_generation(path)
+    processor = load_processor(path, max_pixels=recipe.model.max_pixels)
+    data, lengths = rows_to_train_on(recipe, processor, with_ids(data), path, run=folder)
+    if recipe.method == "sft" and recipe.data.too_long != "cut":
+        arguments.pop("max_length", None)  # every row fits, and nothing is cut
+    is_adapter = (Path(path) / "adapter_config.json").is_file()
+    model: Any = (
+        load_model(path, dtype=recipe.model.dtype, attention=recipe.model.attention, trainable=True)
+        if is_adapter
+        else path
+    )
+    if not is_adapter:
+        arguments["model_init_kwargs"] = {
+            **model_options(recipe.model),
+            **arguments.get("model_init_kwargs", {}),
+        }
+    with told_of_weights(path), told_of_trl():
+        trainer = _maker(recipe.method)(
+            recipe, model, processor, data,
+            arguments=arguments, peft_config=None if is_adapter else lora_config(recipe.model.lora),
+        )  # fmt: skip
+    freeze(trainer.model, list(recipe.model.freeze))
+    if recipe.model.cache_image_features:
+        from alignment.models.image_features import cache_image_features
+
+        cache_image_features(trainer.model, reference=getattr(trainer, "ref_model", None), run=folder)
+    set_modules(trainer, recipe.model)
+    note_rows(trainer, recipe.data, lengths)
+    return trainer
+
+
+def _maker(method: str) -> Any:
+    if method == "sft":
+        from alignment.training.sft import sft_trainer as maker
+    elif method == "dpo":
+        from alignment.training.dpo import dpo_trainer as maker
+    elif method == "reward_model":
+        from alignment.training.reward_training import reward_trainer as maker
+    else:
+        from alignment.training.grpo import grpo_trainer as maker
+    return maker
+
+
+def trainer_arguments(recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """The recipe's trainer section over clinalign's defaults: no tracker, no upload, the model's own precision."""
+    from alignment.config.library_names import installed_keys
+    from alignment.models import kernels
+
+    defaults: dict[str, Any] = {
+        "output_dir": str(folder / "checkpoints"),
+        "report_to": "none",
+        "push_to_hub": False,
+        "bf16": recipe.model.dtype == "bfloat16",
+        "save_total_limit": 2,
+        "logging_steps": 10,
+        **kernels.liger(recipe.model),
+    }
+    return prepare_deepspeed({**defaults, **installed_keys(recipe.trainer)})
