@@ -56,7 +56,7 @@ fix: $(STAMP)
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
 golden: $(STAMP)
-	CLINALIGN_GOLDEN=record $(BIN)/python -m pytest -q tests/alignment/test_trajectories.py
+	CLINALIGN_GOLDEN=record $(BIN)/python -m pytest -q tests/alignment/training/test_trajectories.py
 
 mutants: $(VENV)/.mutants
 	OMP_NUM_THREADS=1 nice $(BIN)/python -m tests.mutants $(FILES)

@@ -23,31 +23,31 @@ ROOT = Path(__file__).parents[1]
 LIST = Path(__file__).with_name("mutants.txt")
 OWN = ("alignment", "data_builders", "rewards", "tests")
 BOXES = (
-    "tests/rewards/test_box_values.py",
-    "tests/rewards/test_boxes.py",
-    "tests/rewards/test_box_rewards.py",
+    "tests/rewards/boxes/test_box_values.py",
+    "tests/rewards/boxes/test_boxes.py",
+    "tests/rewards/boxes/test_box_rewards.py",
     "tests/rewards/test_golden.py",
     "-k",
     "box",
 )
 TESTS = {
-    "alignment/training/losses.py": ("tests/alignment/test_losses.py",),
-    "alignment/training/dpo_terms.py": ("tests/alignment/test_dpo_terms.py",),
+    "alignment/training/losses.py": ("tests/alignment/training/test_losses.py",),
+    "alignment/training/dpo_terms.py": ("tests/alignment/training/test_dpo_terms.py",),
     "alignment/metrics/intervals.py": (
-        "tests/alignment/test_metrics.py",
-        "tests/alignment/test_capability_outcomes.py",
+        "tests/alignment/metrics/test_metrics.py",
+        "tests/alignment/metrics/test_capability_outcomes.py",
     ),
-    "data_builders/pairs/relevance.py": ("tests/data_builders/test_relevance.py",),
+    "data_builders/pairs/relevance.py": ("tests/data_builders/pairs/test_relevance.py",),
     "rewards/boxes/box_overlap.py": BOXES,
     "rewards/boxes/geometry.py": BOXES,
     "rewards/combination.py": ("tests/rewards/test_combination.py",),
-    "rewards/rules/compare.py": ("tests/rewards/test_compare.py",),
-    "rewards/judges/crpo.py": ("tests/rewards/test_crpo.py",),
-    "rewards/rules/decision.py": ("tests/rewards/test_decision.py",),
+    "rewards/rules/compare.py": ("tests/rewards/rules/test_compare.py",),
+    "rewards/judges/crpo.py": ("tests/rewards/judges/test_crpo.py",),
+    "rewards/rules/decision.py": ("tests/rewards/rules/test_decision.py",),
     "rewards/boxes/medmo_box.py": BOXES,
     "rewards/boxes/medmo_box_safe.py": BOXES,
-    "rewards/ratings/preference_metrics.py": ("tests/rewards/test_preference_metrics.py",),
-    "rewards/rules/stages.py": ("tests/rewards/test_stages.py",),
+    "rewards/ratings/preference_metrics.py": ("tests/rewards/ratings/test_preference_metrics.py",),
+    "rewards/rules/stages.py": ("tests/rewards/rules/test_stages.py",),
 }
 OPERATORS = (
     *(f"ReplaceBinaryOperator_{swap}" for swap in ("Add_Sub", "Sub_Add", "Mul_Div", "Div_Mul", "Pow_Mul", "Mod_Div")),

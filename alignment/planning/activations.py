@@ -16,7 +16,7 @@ size i of the MLP, query width q and key width k (heads times head size), a laye
                the input to the adapter's float32, and autocast back (``module_settings.keep_input_dtype`` leaves it
                out unless there is dropout), every adapter keeps a copy of its own instead
 
-At its worst moment a layer holds this and, passing (counted, as the rest, by ``tests/alignment/test_activations.py``)::
+At its worst moment a layer holds this and, passing (counted, as the rest, by ``test_activations.py``)::
 
     adapters that cast           6 i + 12 h: while the last matrix is recomputed, its input, the same in float32, and
                                  six tensors of the residual stream; without recomputation 6 i + 6 h

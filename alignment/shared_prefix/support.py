@@ -13,7 +13,7 @@ Setting = Literal["auto", "on", "cached", "off"]
 Form = Literal["packed", "cached", "repeated"]
 
 
-# Proven equal to the repeated layout by tests/alignment/test_shared_prefix_families.py.
+# Proven equal to the repeated layout by tests/alignment/shared_prefix/test_shared_prefix_families.py.
 PROVEN = (
     *("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "llava", "llava_next", "llava_onevision"),
     *("gemma3", "idefics3", "smolvlm", "internvl"),

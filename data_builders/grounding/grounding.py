@@ -21,13 +21,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from data_builders.build.row_files import schema_of
 from data_builders.digest import sha256
 from data_builders.grounding.sequences import Sequence, View, ct_sequences, phantom_sequences
 from data_builders.imaging.images import png_bytes
 from data_builders.locks import only_one
 from data_builders.output_folders import check_writable, new_folder
 from data_builders.rendering.render import box_answer
+from data_builders.row_schema import schema_of
 from data_builders.schema import assistant_turn, box_units, on_grid, user_turn
 from rewards.config.input_error import InputError
 from rewards.rules.facts import Box, Facts, Finding

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from data_builders.build.row_files import schema_of
 from data_builders.row_checks import Check, check_rows
+from data_builders.row_schema import schema_of
 
 ROWS, EDGE = 10_000, 64
 FACTS = '{"rule_set": "chest_xray@1", "findings": {"nodule": {"polarity": "present", "side": "left", "boxes": [[%d,2,40,50]]}}}'  # noqa: E501
