@@ -30,13 +30,13 @@ BOXES = (
     "-k",
     "box",
 )
+FIGURES = ("tests/alignment/metrics/test_metrics.py", "tests/alignment/metrics/test_capability_outcomes.py")
 TESTS = {
     "alignment/training/losses.py": ("tests/alignment/training/test_losses.py",),
     "alignment/training/dpo_terms.py": ("tests/alignment/training/test_dpo_terms.py",),
-    "alignment/metrics/intervals.py": (
-        "tests/alignment/metrics/test_metrics.py",
-        "tests/alignment/metrics/test_capability_outcomes.py",
-    ),
+    "alignment/metrics/intervals.py": FIGURES,
+    "alignment/metrics/outcomes.py": FIGURES,
+    "alignment/metrics/ratios.py": FIGURES,
     "data_builders/pairs/relevance.py": ("tests/data_builders/pairs/test_relevance.py",),
     "rewards/boxes/box_overlap.py": BOXES,
     "rewards/boxes/geometry.py": BOXES,

@@ -306,10 +306,10 @@ def test_consultations_are_still_read(tmp_path):
 READS_ITS_OWN = {
     ("kept_state.py", "json.loads"): "the tree in a checkpoint's state, whose seal was checked",
     ("ranks.py", "json.loads"): "what a process of the same launch wrote",
-    ("bench.py", "json.loads"): "a line through a pipe from the process that it started",
-    ("bench_worker.py", "json.loads"): "the settings that bench.py wrote for it",
+    ("side_by_side.py", "json.loads"): "a line through a pipe from the process that it started",
+    ("worker.py", "json.loads"): "the settings that side_by_side.py wrote for it",
     ("grounding.py", "json.loads"): "the metadata of a schema made two lines above",
-    ("llm_lists.py", "json.JSONDecoder"): "the objects within a reply, whose every fault it passes over",
+    ("item_lists.py", "json.JSONDecoder"): "the objects within a reply, whose every fault it passes over",
 }
 
 

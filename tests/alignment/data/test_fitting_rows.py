@@ -10,7 +10,7 @@ from alignment.checks.read_recipe import read_recipe
 from alignment.config.data_entries import parquet
 from alignment.data.fitting_rows import fitting_rows, limit_of, listed, rows_to_train_on, with_ids
 from alignment.data.row_tokens import ANSWERS, counted, lengths_of_file
-from alignment.models import loading as models
+from alignment.models import prepared
 from alignment.models.prepared import built_texts
 from alignment.models.processors import load_processor
 from alignment.models.tiny import build_tiny
@@ -127,9 +127,9 @@ def test_check_says_how_long_rows_are(write_recipe, start):
 
 
 def test_a_check_makes_the_model_once_and_leaves_nothing(write_recipe, monkeypatch):
-    made, build = [], models._build
+    made, build = [], prepared._build
     monkeypatch.setattr(
-        models, "_build", lambda section, texts, folder: made.append(folder) or build(section, texts, folder)
+        prepared, "_build", lambda section, texts, folder: made.append(folder) or build(section, texts, folder)
     )
     recipe = read_recipe(write_recipe(model={"path": "tiny"}))
     assert plan(recipe)["tokens_max"] > 0

@@ -62,7 +62,7 @@ GROUP_OF_ONE = """
 import atexit, sys
 import torch
 import torch.distributed as dist
-from alignment.distributed.engine import leave_process_group
+from alignment.distributed.processes import leave_process_group
 
 real = sys.__stdout__
 sys.stdout = sys.stderr  # as the command line does for --json

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from alignment.checks.read_recipe import read_recipe
-from alignment.resuming import training as resuming
+from alignment.resuming import resumable
 from alignment.resuming.checkpoints import last_whole
 from alignment.training.run import run
 from data_builders.interruptions import Stopped, handled_by, is_of_a_full_disk, stands, stop
@@ -48,7 +48,7 @@ def test_a_stopped_build_says_what_stands_and_leaves_nothing(tmp_path, name, cod
 
 def test_a_disk_that_fills_while_a_checkpoint_is_written_leaves_the_one_before(write_recipe, tmp_path, monkeypatch):
     recipe = read_recipe(write_recipe(trainer={"max_steps": 4, "save_strategy": "steps", "save_steps": 2}))
-    seal = resuming.seal
+    seal = resumable.seal
 
     def full(folder, *, step, **more):
         if step == 4:
@@ -56,7 +56,7 @@ def test_a_disk_that_fills_while_a_checkpoint_is_written_leaves_the_one_before(w
         seal(folder, step=step, **more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(resuming, "seal", full)
+        patch.setattr(resumable, "seal", full)
         with pytest.raises(InputError, match=r"the disk is full.*checkpoint-2 \(step 2\) is whole\. The same command"):
             run(recipe)
     assert last_whole(tmp_path / "sft/checkpoints").name == "checkpoint-2"

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from alignment.data.prompt_rows import read_rows
+from alignment.evaluation import answers as answers_module
 from alignment.evaluation import blindness as module
 from alignment.evaluation import evaluate as evaluate_module
 from alignment.evaluation.blindness import blindness, check_probed, shown, truth_logps
@@ -192,7 +193,7 @@ def test_a_probe_that_was_interrupted_goes_on_and_equals_a_whole_one(tiny, data,
     def run(out, stop_at=None):
         asked.update(answers=[], truths=[])
         with monkeypatch.context() as patch:
-            patch.setattr(evaluate_module, "generate", watched("answers", evaluate_module.generate, stop_at))
+            patch.setattr(answers_module, "generate", watched("answers", answers_module.generate, stop_at))
             patch.setattr(module, "_batch_logps", watched("truths", module._batch_logps, stop_at))
             evaluate(*tiny, data / "prompt/test", out=out, **options)
         return {name: len(batches) for name, batches in asked.items()}

@@ -10,7 +10,7 @@ from transformers import AutoModelForImageTextToText
 from typer.testing import CliRunner
 
 from alignment.cli.app import app
-from alignment.evaluation import evaluate as module
+from alignment.evaluation import answers as module
 from alignment.evaluation.evaluate import evaluate
 from alignment.evaluation.kept_answers import FILE, check_out, evaluation_folder, is_finished
 from alignment.models.processors import load_processor
