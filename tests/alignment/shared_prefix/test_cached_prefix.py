@@ -118,7 +118,7 @@ def test_a_kernel_with_a_mask_gets_it_only_when_asked():
 
 
 def test_gradient_checkpointing_falls_back_with_one_line_or_is_refused(caplog):
-    with caplog.at_level(logging.WARNING, "alignment.shared_prefix.layout"):
+    with caplog.at_level(logging.WARNING, "alignment.shared_prefix.support"):
         assert resolved("auto", flash(), checkpointing=True) == "repeated"
     assert len(caplog.records) == 1
     assert "flash_attention_2" in caplog.text

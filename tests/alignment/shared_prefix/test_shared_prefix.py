@@ -117,7 +117,7 @@ def test_a_family_not_proven_is_refused_by_name(model):
 def test_auto_falls_back_with_one_line_that_says_why(model, caplog):
     model = build("llava")
     model.config.model_type = "paligemma"
-    with caplog.at_level(logging.WARNING, "alignment.shared_prefix.layout"):
+    with caplog.at_level(logging.WARNING, "alignment.shared_prefix.support"):
         assert resolved("auto", model) == "repeated"
     assert len(caplog.records) == 1
     assert "paligemma" in caplog.text
