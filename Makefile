@@ -1,4 +1,5 @@
-# Verbs: demo, demo-clean, demo-ct, demo-smears, test, test-lower, test-vllm, check, resolve, fix, golden, mutants, real-data, smollm2.
+# Verbs: demo, demo-clean, demo-ct, demo-smears, test, test-lower, test-vllm, check, resolve, fix, golden, mutants, real-data, smollm2,
+# docs, evidence, screenshots.
 # Each sets up what it needs, once.
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -58,6 +59,25 @@ fix: $(STAMP)
 golden: $(STAMP)
 	CLINALIGN_GOLDEN=record $(BIN)/python -m pytest -q tests/alignment/training/test_trajectories.py
 
+# The pages in site/, built strictly; nothing in them is loaded from outside. (Not by `build -q`: it finds no warning.)
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+
+$(VENV)/.docs: $(STAMP)
+	$(PIP) -e ".[docs]"
+	touch $@
+
+# Evidence pages and the README's table, of the figures in docs/evidence/data; LOOP=recipes/loops/X.yaml [SEEDS=3] keeps
+# those of a loop that was run here, first; MEMORY=1 those of `clinalign check` on large recipes.
+evidence: $(STAMP)
+	$(if $(LOOP),$(BIN)/python -m docs.writers.keep $(LOOP) $(SEEDS))
+	$(if $(MEMORY),$(BIN)/python -m docs.writers.memory)
+	$(BIN)/python -m docs.writers.evidence
+
+# The README's two pictures of what `make demo` left; needs Chromium (CHROMIUM=its command).
+screenshots: $(STAMP)
+	$(BIN)/python -m docs.writers.screenshots
+
 mutants: $(VENV)/.mutants
 	OMP_NUM_THREADS=1 nice $(BIN)/python -m tests.mutants $(FILES)
 
@@ -83,4 +103,4 @@ $(STAMP): pyproject.toml constraints/upper.txt
 	$(PIP) -e ".[dev]"
 	touch $@
 
-.PHONY: demo demo-clean demo-ct demo-smears test test-lower test-vllm check resolve fix golden mutants real-data smollm2
+.PHONY: demo demo-clean demo-ct demo-smears test test-lower test-vllm check resolve fix golden mutants real-data smollm2 docs evidence screenshots

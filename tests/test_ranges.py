@@ -55,7 +55,9 @@ def test_an_extra_resolves(extra):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "extras"), [("lower", ["dev"]), ("vllm", ["dev", "vllm"]), ("upper", ["dev"])])
+@pytest.mark.parametrize(
+    ("name", "extras"), [("lower", ["dev"]), ("vllm", ["dev", "vllm"]), ("upper", ["dev", "docs"])]
+)
 def test_the_tests_environment_resolves_under_its_constraints(name, extras):
     options = [option for extra in extras for option in ("--extra", extra)]
     assert fault_of(ROOT / "pyproject.toml", *options, "--constraint", str(constraint(name))) == ""
@@ -70,7 +72,7 @@ def test_what_cannot_be_installed_is_found(tmp_path):
 
 
 def test_continuous_integration_takes_every_direct_dependency_in_one_version():
-    direct = [Requirement(text) for text in (*PROJECT["dependencies"], *EXTRAS["dev"])]
+    direct = [Requirement(text) for text in (*PROJECT["dependencies"], *EXTRAS["dev"], *EXTRAS["docs"])]
     assert {need.name for need in direct} <= pins("upper").keys()
 
 

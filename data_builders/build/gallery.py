@@ -42,7 +42,8 @@ def write_gallery(folder: Path) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = environment.get_template("gallery.html.j2").render(name=folder.name, card=card, sections=sections)
+    name = Path(card["spec"]["output"]).name  # the folder itself has another name until it is whole
+    page = environment.get_template("gallery.html.j2").render(name=name, card=card, sections=sections)
     out = folder / "gallery.html"
     out.write_text(page, encoding="utf-8")
     return out

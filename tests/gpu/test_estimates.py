@@ -10,7 +10,7 @@ from verify_updates import Estimates
 
 FIGURES = Path(__file__).with_name("figures")
 BOUND = 0.01
-"""Greatest relative error of all cells measured so far. README.md and the main README name it."""
+"""Greatest relative error of all cells measured so far. README.md and docs/train/cluster.md name it."""
 
 
 @pytest.mark.filterwarnings("default")  # peft asks for a property that transformers is about to rename

@@ -30,14 +30,14 @@ def value(figures, name):
     return found
 
 
-def assert_readme_has_the_figures(folder):
-    """The tables of a README are written anew, and what stands around them stays."""
-    readme = folder / "README.md"
-    readme.write_text((ROOT / "tests/gpu/README.md").read_text(encoding="utf-8") + "after\n", encoding="utf-8")
-    before, _, _ = readme.read_text(encoding="utf-8").partition("<!-- figures")
+def assert_a_page_has_the_figures(folder):
+    """The tables of a page are written anew, and what stands around them stays."""
+    page = folder / "gpu.md"
+    page.write_text((ROOT / "docs/evidence/gpu.md").read_text(encoding="utf-8") + "after\n", encoding="utf-8")
+    before, _, _ = page.read_text(encoding="utf-8").partition("<!-- figures")
     for _ in range(2):
-        verify(folder, "--table", "--readme", str(readme))
-    text = readme.read_text(encoding="utf-8")
+        verify(folder, "--table", "--page", str(page))
+    text = page.read_text(encoding="utf-8")
     assert text.startswith(before)
     assert text.endswith("<!-- end of figures -->\nafter\n")
     assert text.count("| grpo 6+5 x2 ours |") == 2  # in the updates and in the memory
@@ -77,7 +77,7 @@ def test_the_whole_runs_on_a_cpu_and_nothing_fails(tmp_path):
     assert {f["name"].partition(": ")[0] for f in figures if "estimate" in f} == set(updates)
     table = (tmp_path / "table.md").read_text(encoding="utf-8")
     assert table.count("\n") == len(figures) + 2
-    assert_readme_has_the_figures(tmp_path)
+    assert_a_page_has_the_figures(tmp_path)
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 
 from verify_figures import Figures, aside, begun, ended, one_line, read, trace
-from verify_readme import readme_table
+from verify_page import page_tables
 
 PARTS = {"a": 15, "c": 300, "d": 45, "e": 20, "b": 80, "f": 185}
 """Seconds of each, at most, its imports not counted; what is worth most first. All but f fit ten minutes."""
@@ -38,7 +38,7 @@ QUIET = {
     "PYTHONUNBUFFERED": "1",
 }
 ROOT = Path(__file__).parents[2]
-README = Path(__file__).with_name("README.md")
+PAGE = ROOT / "docs/evidence/gpu.md"
 SECONDS = {"sft": 70.0, "dpo": 10.0, "grpo": 36.0}
 """Of each stage of the learning run."""
 FAILED = 3
@@ -49,7 +49,7 @@ def main():
     asked = arguments()
     asked.folder = asked.folder.resolve()
     if asked.table is not None:
-        print(readme_table([asked.folder, *asked.table], asked.readme))
+        print(page_tables([asked.folder, *asked.table], asked.page))
         return
     asked.folder.mkdir(parents=True, exist_ok=True)
     if asked.worker:
@@ -80,8 +80,8 @@ def arguments():
     for stage, seconds in SECONDS.items():
         parser.add_argument(f"--seconds-{stage}", type=float, help=f"of part f (default: {seconds})")
     parser.add_argument("--short", action="store_true", help="of part f: few phantoms, and seconds for each stage")
-    parser.add_argument("--table", nargs="*", type=Path, help="only writes README.md's tables, from these folders too")
-    parser.add_argument("--readme", type=Path, default=README, help="which README (default: the one beside)")
+    parser.add_argument("--table", nargs="*", type=Path, help="only writes the page's tables, from these folders too")
+    parser.add_argument("--page", type=Path, default=PAGE, help="which page (default: docs/evidence/gpu.md)")
     parser.add_argument("--tiny", action="store_true", help="the toy model, whatever the machine")
     parser.add_argument("--in-one", action="store_true", help="all in this process: quick, and nothing is guarded")
     parser.add_argument("--commit", default="", help="of the code that is measured (default: git's, or its digest)")

@@ -49,6 +49,10 @@ def page(folder):
     return Page((folder / "gallery.html").read_text())
 
 
+def test_it_bears_the_name_of_the_set_and_not_of_the_folder_in_which_it_grew(folder):
+    assert "<h1>phantom</h1>" in (folder / "gallery.html").read_text()
+
+
 def test_every_tag_is_closed(page):
     assert page.open == []
 

@@ -1,25 +1,30 @@
-"""The table of figures in README.md, made from what runs of the check left in their folders."""
+"""The tables of figures in docs/evidence/gpu.md, made from what runs of the check left in their folders."""
 
 import statistics
 from pathlib import Path
 
 from verify_figures import read, shown
 
-BEGIN, END = "<!-- figures: written by verify.py --table -->", "<!-- end of figures -->"
+BEGIN, END = "<!-- figures: written by make evidence -->", "<!-- end of figures -->"
 METRICS = ("balanced_accuracy", "side_accuracy", "mean_iou", "hallucination_rate", "omission_rate")
 STAGES = ("untrained", "sft", "dpo", "dpo on corrupted answers", "grpo")
 NOT_RUN = "not yet run"
 
 
-def readme_table(folders, readme):
-    """Writes the tables of these folders' figures into the README, and gives them back."""
+def page_tables(folders, page):
+    """Writes the tables of these folders' figures into the page, and gives them back."""
+    text = tables(folders)
+    before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    page.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+    return text
+
+
+def tables(folders):
+    """The tables of these folders' figures."""
     figures = [figure | {"run": k} for k, folder in enumerate(folders) for figure in read(Path(folder))]
     parts = (runs(figures), roofs(figures), equality(figures), updates(figures), memory(figures), learning(figures))
-    text = "\n\n".join((*parts, missing(figures)))
-    before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    readme.write_text(f"{before}{BEGIN}\n{text.strip()}\n{END}{after}", encoding="utf-8")
-    return text
+    return "\n\n".join((*parts, missing(figures))).strip()
 
 
 def table(head, rows):
