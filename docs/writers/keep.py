@@ -61,8 +61,8 @@ def _commit(provenances: list[Json], output: Path) -> str:
 
 
 def _seeds(loop: Path, seeds: int) -> list[int]:
-    from alignment.loop_file import read_loop
-    from alignment.loop_steps import base_seed
+    from alignment.loop.loop_file import read_loop
+    from alignment.loop.steps import base_seed
 
     base = base_seed(read_loop(loop), loop)
     return [*range(base, base + seeds)]

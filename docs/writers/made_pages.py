@@ -33,8 +33,9 @@ LINK = re.compile(r"(!?)\[([^\]]*)\]\((?!https?:|#|mailto:)([^)\s#]+)(#[^)\s]*)?
 
 def recipe_page() -> str:
     """What a recipe, a chain and a loop may say."""
-    from alignment.loop_file import Loop
-    from alignment.recipe import Chain, Recipe
+    from alignment.config.chain import Chain
+    from alignment.config.recipe import Recipe
+    from alignment.loop.loop_file import Loop
 
     said = """A recipe is one YAML file for one run; a chain names several, each starting from what one before it
 made; a loop adds the data set, what is compared and what is released. They are read strictly: an unknown key is an
@@ -45,18 +46,16 @@ on verbatim to its config of the method."""
 
 def build_page() -> str:
     """What a build spec may say, and what each source takes."""
-    from data_builders.build_spec import SOURCES, BuildSpec, Source
+    from data_builders.build.build_spec import BuildSpec
+    from data_builders.sources.source import sources
 
-    said = (
-        "`clinalign build SPEC.yaml` reads one YAML file that says what to build, strictly, before anything is drawn."
-    )
-    functions = {name: Source.model_construct(name=name).function for name in SOURCES}
-    return models_page("Build specs", said, [BuildSpec]) + "\n" + sources_section(functions) + "\n"
+    said = "`clinalign build SPEC.yaml` reads one YAML file that says what to build, before anything is drawn."
+    return models_page("Build specs", said, [BuildSpec]) + "\n" + sources_section(sources()) + "\n"
 
 
 def rules_page() -> str:
     """What a rule-set file may say."""
-    from rewards.rule_set import RuleSet, shipped
+    from rewards.rules.rule_set import RuleSet, shipped
 
     said = f"""One YAML file for one clinical task. `clinalign check-rules FILE` names every fault at once, each with
 its line and cure. How one is written stands in [How do I write a rule set?](../house/rule_sets.md). Shipped:
@@ -66,7 +65,7 @@ its line and cure. How one is written stands in [How do I write a rule set?](../
 
 def compatibility_page() -> str:
     """What works with what."""
-    from alignment.compatibility import table
+    from alignment.checks.compatibility import table
 
     said = """`clinalign check --compatibility` prints this table; a recipe that asks for what is refused is refused
 before a model is loaded. What "works" names the test that shows it."""
@@ -75,7 +74,7 @@ before a model is loaded. What "works" names the test that shows it."""
 
 def boxes_page() -> str:
     """What scripted answers earn under each box reward, worked out anew."""
-    from rewards.box_comparison import comparison
+    from rewards.attacks.box_comparison import comparison
 
     found = comparison()
     names = [*next(iter(found.values()))]
@@ -89,7 +88,7 @@ def boxes_page() -> str:
 
 def command_page() -> str:
     """Every command."""
-    return commands_page(import_module("alignment.cli").app)
+    return commands_page(import_module("alignment.cli.app").app)
 
 
 REFERENCE: dict[str, Callable[[], str]] = {

@@ -1,8 +1,8 @@
 """Reference pages of what users write in YAML: a section a model, a row a key, straight from the pydantic models."""
 
 import inspect
-from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any, get_args, get_type_hints
 
 from pydantic import BaseModel
@@ -74,20 +74,20 @@ def default_text(value: Any) -> str:
     return code(str(value).lower() if isinstance(value, bool) else str(value))
 
 
-def sources_section(functions: dict[str, Callable[..., Any]]) -> str:
-    """What each source of a build takes beside its name, with its licence where its module states one."""
-    return "\n\n".join(["## Sources", *(_source(name, function) for name, function in functions.items())])
+def sources_section(sources: dict[str, ModuleType]) -> str:
+    """What each source of a build takes beside its name, and under which licence its records stand."""
+    return "\n\n".join(["## Sources", *(_source(name, sources[name]) for name in sorted(sources))])
 
 
-def _source(name: str, function: Callable[..., Any]) -> str:
+def _source(name: str, module: ModuleType) -> str:
+    function = getattr(module, name)
     hints = get_type_hints(function)
     rows = [
         [code(parameter.name), _knob(hints[parameter.name]), default_text(_default(parameter))]
         for parameter in inspect.signature(function).parameters.values()
     ]
-    licence = getattr(inspect.getmodule(function), "LICENCE", None)
-    told = f"\n\nLicence: {licence}" if isinstance(licence, str) else ""
-    return f"### {name}\n\n{docstring(function)}{told}\n\n{table(['knob', 'what it takes', 'default'], rows)}"
+    listed = table(["knob", "what it takes", "default"], rows)
+    return f"### {name}\n\n{docstring(function)}\n\nLicence: {module.LICENCE}\n\n{listed}"
 
 
 def _knob(hint: Any) -> str:

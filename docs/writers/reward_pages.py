@@ -6,7 +6,7 @@ from typing import Any
 
 from docs.writers.model_pages import default_text
 from docs.writers.pieces import code, docstring, table, type_text
-from rewards.knobs import range_of
+from rewards.config.knobs import range_of
 from rewards.loading import BatchReward, Reward, available, available_batched, knobs_of, load_reward
 
 SAID = """A reward is named in a recipe (`rewards: [{name: NAME, weight: 1.0, KNOB: value}]`), tried on any rows by

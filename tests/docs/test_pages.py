@@ -6,8 +6,9 @@ from collections import Counter
 import pytest
 import typer.main
 
-from alignment.cli import app
-from alignment.recipe import Recipe
+from alignment.cli.app import app
+from alignment.config.recipe import Recipe
+from data_builders.sources.source import sources
 from docs.writers.command_pages import commands_of
 from docs.writers.made_pages import HOUSE, REFERENCE, ROOT, house_page
 from docs.writers.model_pages import every_model
@@ -38,8 +39,10 @@ def test_the_readme_is_short_and_names_the_two_commands():
 @pytest.mark.parametrize("file", WRITTEN, ids=lambda file: str(file.relative_to(ROOT)))
 def test_files_that_a_page_names_are_there(file):
     named = NAMED.findall(text(file))
-    tests = [f"tests/alignment/{name}" for name in re.findall(r"`(test_\w+\.py)`", text(file))]
-    assert [name for name in [*named, *tests] if not (ROOT / name).exists()] == []
+    named += re.findall(r"pytest (tests/[\w/.]+)", text(file))
+    assert [name for name in named if not (ROOT / name).exists()] == []
+    tests = re.findall(r"`(test_\w+\.py)`", text(file))
+    assert [name for name in tests if not [*(ROOT / "tests").rglob(name)]] == []
 
 
 def test_what_the_readme_links_to_is_there():
@@ -103,6 +106,12 @@ def test_the_reference_has_every_key_of_a_recipe(reference):
     for model in every_model([Recipe]):
         section = reference["reference/recipe.md"].partition(f"\n## {model.__name__}\n")[2].partition("\n## ")[0]
         assert [key for key in model.model_fields if f"| `{key}` |" not in section] == []
+
+
+def test_the_reference_has_every_source_with_its_licence(reference):
+    for name, module in sources().items():
+        section = reference["reference/build.md"].partition(f"\n### {name}\n")[2].partition("\n### ")[0]
+        assert f"Licence: {module.LICENCE}" in section
 
 
 def test_a_reference_has_no_two_sections_of_one_name(reference):
