@@ -22,6 +22,8 @@ RECIPES = {
     "recipes/sft/qwen2_5_vl_72b_full.yaml": 4,
 }
 """Nodes of eight GPUs by recipe."""
+CODE = ("alignment", *RECIPES)
+"""What the estimate depends on: the commit that is kept is the last one that touched it."""
 STAGES = {"zero2": "ZeRO-2", "zero3": "ZeRO-3", "zero3_offload": "ZeRO-3, offload"}
 FILE = "docs/evidence/data/memory/checks.json"
 SAID = """Memory of one rank in GB on the device (beside it: on the host), 1,500 tokens a row, all of them taken for an
@@ -57,7 +59,8 @@ def _check(recipe: str, nodes: int) -> Json:
 
 def main() -> None:
     """Keeps the checks of every recipe."""
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    last = ["git", "log", "-1", "--format=%H", "--", *CODE]
+    commit = subprocess.run(last, check=True, capture_output=True, text=True).stdout.strip()
     kept = {
         "commit": commit,
         "day": datetime.now(UTC).date().isoformat(),
