@@ -7,6 +7,7 @@ Run it on the machine that ran the loop, in the same checkout: commit, seeds and
 import json
 import os
 import platform
+import re
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,7 +38,7 @@ def keep(loop: Path, seeds: int, kept: Path = KEPT) -> Path:
     folder = kept / (loop.stem + (f"_{seeds}_seeds" if seeds > 1 else ""))
     made = {
         "name": folder.name,
-        "title": loop.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ").rstrip("."),
+        "title": _title(loop.read_text(encoding="utf-8")),
         "command": command,
         "commit": _commit(provenances, output),
         "day": datetime.fromtimestamp(effects.stat().st_mtime, UTC).date().isoformat(),
@@ -49,6 +50,15 @@ def keep(loop: Path, seeds: int, kept: Path = KEPT) -> Path:
     _write(folder / "effects.json", {name: value for name, value in found.items() if name != "output"})
     _write(folder / "made.json", made)
     return folder
+
+
+def _title(loop: str) -> str:
+    """The first words of a loop's header, up to what explains them.
+
+    >>> _title("# The loop on one real chest CT (LIDC-IDRI-0001): organs and a lung mass.")
+    'The loop on one real chest CT'
+    """
+    return re.split(r" \(|: |\. |\.?\n", loop.removeprefix("# "))[0]
 
 
 def _commit(provenances: list[Json], output: Path) -> str:

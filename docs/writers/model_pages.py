@@ -40,7 +40,7 @@ def _models_in(hint: Any) -> list[type[BaseModel]]:
 def model_section(model: type[BaseModel]) -> str:
     """Heading, docstring and table of keys."""
     rows = [_row(name, field) for name, field in model.model_fields.items()]
-    extra = "\n\nFurther keys are handed on as they are." if model.model_config.get("extra") == "allow" else ""
+    extra = "\n\nFurther keys are its knobs." if model.model_config.get("extra") == "allow" else ""
     return f"## {model.__name__}\n\n{docstring(model)}{extra}\n\n{table(['key', 'what it takes', 'default'], rows)}"
 
 

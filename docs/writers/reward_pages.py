@@ -2,6 +2,7 @@
 
 import inspect
 import typing
+from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any
 
 from docs.writers.model_pages import default_text
@@ -41,11 +42,36 @@ def _section(reward: Reward | BatchReward) -> str:
         ["judged", "one response at a time" if isinstance(reward, Reward) else "a batch at a time"],
     ]
     knobs = [_knob(owner, name) for name in knobs_of(reward.name)]
-    parts = [f"## {reward.name}", docstring(module), docstring(owner), table(["it", ""], what)]
+    parts = [f"## {reward.name}", signature(owner), docstring(module), docstring(owner), table(["it", ""], what)]
     return "\n\n".join([*parts, table(["knob", "what it takes", "default"], knobs) if knobs else "It has no knobs."])
+
+
+def signature(owner: Any) -> str:
+    """How a reward is called, as a block of code: names and defaults, without types.
+
+    >>> def right(response: str, answer: str, *, credit: float = 0.5) -> float: ...
+    >>> print(signature(right))
+    ```python
+    right(response, answer, *, credit=0.5)
+    ```
+    """
+    parameters = inspect.signature(owner).parameters.values()
+    hidden = [f.name for f in _fields(owner) if not f.metadata.get("knob", True)]
+    shown = [p.replace(annotation=p.empty, default=_default(owner, p)) for p in parameters if p.name not in hidden]
+    return f"```python\n{getattr(owner, '__name__', '')}{inspect.Signature(shown)}\n```"
+
+
+def _default(owner: Any, parameter: inspect.Parameter) -> Any:
+    """A parameter's default; of a dataclass's field with a factory, what that makes."""
+    factory = {f.name: f.default_factory for f in _fields(owner)}.get(parameter.name, MISSING)
+    return parameter.default if factory is MISSING else factory()
+
+
+def _fields(owner: Any) -> tuple[Field[Any], ...]:
+    return fields(owner) if is_dataclass(owner) else ()
 
 
 def _knob(owner: Any, name: str) -> list[str]:
     hint = typing.get_type_hints(owner, include_extras=True)[name]
     told = range_of(hint).removeprefix("expected ") or type_text(hint, lambda model: code(model.__name__))
-    return [code(name), told, default_text(inspect.signature(owner).parameters[name].default)]
+    return [code(name), told, default_text(_default(owner, inspect.signature(owner).parameters[name]))]
