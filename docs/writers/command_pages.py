@@ -14,14 +14,14 @@ from typer.models import ArgumentInfo, OptionInfo
 
 from docs.writers.pieces import code, docstring, table, type_text
 
-SAID = """Every command has `--help`, which says what this page says; those that report figures take `--json`, and then
+INTRO = """Every command has `--help`, which says what this page says; those that report figures take `--json`, and then
 print one JSON object on standard output and nothing else there. A user's mistake is one sentence and exit code 2."""
 
 
 def commands_page(app: typer.Typer) -> str:
     """The page of all commands, by name."""
     named = commands_of(app)
-    return "\n\n".join(["# Commands", SAID, *(command_section(name, named[name]) for name in sorted(named))]) + "\n"
+    return "\n\n".join(["# Commands", INTRO, *(command_section(name, named[name]) for name in sorted(named))]) + "\n"
 
 
 def commands_of(app: typer.Typer) -> dict[str, Callable[..., Any]]:

@@ -84,8 +84,8 @@ def short_table(found: Json, made: Json) -> str:
     """The README's lines, under the sentence that says what they were made by."""
     by_name = {(e["before_name"], e["after_name"], e["metric"]): e for e in found["effects"]}
     head = ["comparison", "metric", "before", "after", f"change (95 % over {_over(found)})", "beyond chance"]
-    said = f"`{made['command']}`, commit {made['commit'][:7]}, {made['day']}, {made['machine']}:"
-    return f"{said}\n\n{table(head, [_row(by_name[name]) for name in IN_README])}"
+    intro = f"`{made['command']}`, commit {made['commit'][:7]}, {made['day']}, {made['machine']}:"
+    return f"{intro}\n\n{table(head, [_row(by_name[name]) for name in IN_README])}"
 
 
 def _over(found: Json) -> str:

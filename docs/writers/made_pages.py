@@ -37,11 +37,11 @@ def recipe_page() -> str:
     from alignment.config.recipe import Recipe
     from alignment.loop.loop_file import Loop
 
-    said = """A recipe is one YAML file for one run; a chain names several, each starting from what one before it
+    intro = """A recipe is one YAML file for one run; a chain names several, each starting from what one before it
 made; a loop adds the data set, what is compared and what is released. They are read strictly: an unknown key is an
 error with the nearest name. `clinalign check FILE` names every fault at once. `trainer` is TRL's own vocabulary, handed
 on verbatim to its config of the method."""
-    return models_page("Recipes, chains and loops", said, [Recipe, Chain, Loop])
+    return models_page("Recipes, chains and loops", intro, [Recipe, Chain, Loop])
 
 
 def build_page() -> str:
@@ -49,27 +49,27 @@ def build_page() -> str:
     from data_builders.build.build_spec import BuildSpec
     from data_builders.sources.source import sources
 
-    said = "`clinalign build SPEC.yaml` reads one YAML file that says what to build, before anything is drawn."
-    return models_page("Build specs", said, [BuildSpec]) + "\n" + sources_section(sources()) + "\n"
+    intro = "`clinalign build SPEC.yaml` reads one YAML file that says what to build, before anything is drawn."
+    return models_page("Build specs", intro, [BuildSpec]) + "\n" + sources_section(sources()) + "\n"
 
 
 def rules_page() -> str:
     """What a rule-set file may say."""
     from rewards.rules.rule_set import RuleSet, shipped
 
-    said = f"""One YAML file for one clinical task. `clinalign check-rules FILE` names every fault at once, each with
+    intro = f"""One YAML file for one clinical task. `clinalign check-rules FILE` names every fault at once, each with
 its line and cure. How one is written stands in [How do I write a rule set?](../house/rule_sets.md). Shipped:
 {", ".join(f"`{name}`" for name in shipped())}."""
-    return models_page("Rule sets", said, [RuleSet])
+    return models_page("Rule sets", intro, [RuleSet])
 
 
 def compatibility_page() -> str:
     """What works with what."""
     from alignment.checks.compatibility import table
 
-    said = """`clinalign check --compatibility` prints this table; a recipe that asks for what is refused is refused
+    intro = """`clinalign check --compatibility` prints this table; a recipe that asks for what is refused is refused
 before a model is loaded. What "works" names the test that shows it."""
-    return f"# What works with what\n\n{said}\n\n{table()}\n"
+    return f"# What works with what\n\n{intro}\n\n{table()}\n"
 
 
 def boxes_page() -> str:
@@ -81,9 +81,9 @@ def boxes_page() -> str:
     rows = [
         [case, *("-" if scores[n] is None else f"{scores[n]:.3f}" for n in names)] for case, scores in found.items()
     ]
-    said = """`clinalign audit --boxes`: one lesion of a fifth of the width (or two, or none) in an image of 1000 x
+    intro = """`clinalign audit --boxes`: one lesion of a fifth of the width (or two, or none) in an image of 1000 x
 1000. A reward that pays a whole image, spam or a touching box teaches it."""
-    return f"# Box rewards under scripted answers\n\n{said}\n\n{pieces.table(['answer', *names], rows)}\n"
+    return f"# Box rewards under scripted answers\n\n{intro}\n\n{pieces.table(['answer', *names], rows)}\n"
 
 
 def command_page() -> str:

@@ -26,7 +26,7 @@ CODE = ("alignment", *RECIPES)
 """What the estimate depends on: the commit that is kept is the last one that touched it."""
 STAGES = {"zero2": "ZeRO-2", "zero3": "ZeRO-3", "zero3_offload": "ZeRO-3, offload"}
 FILE = "docs/evidence/data/memory/checks.json"
-SAID = """Memory of one rank in GB on the device (beside it: on the host), 1,500 tokens a row, all of them taken for an
+INTRO = """Memory of one rank in GB on the device (beside it: on the host), 1,500 tokens a row, all of them taken for an
 image's: torch's peak of allocated tensors of the largest batch, without the CUDA context (about 1 GB) and generation's
 cache. What it is worth: [will it fit?](../train/cluster.md#will-it-fit). Nothing here was measured; what was stands
 beside its estimate under [one GPU](gpu.md)."""
@@ -42,7 +42,7 @@ def memory_page(kept: Json) -> str:
     ]
     listed = table(["command", "ranks", *STAGES.values()], rows)
     made = f"Commit `{kept['commit']}`, {kept['day']}, transformers {kept['transformers']}; `make evidence MEMORY=1`."
-    return f"# Memory by ZeRO stage\n\n{SAID}\n\n{listed}\n\n{made}\n"
+    return f"# Memory by ZeRO stage\n\n{INTRO}\n\n{listed}\n\n{made}\n"
 
 
 def _gigabytes(stage: Json) -> str:
@@ -51,8 +51,8 @@ def _gigabytes(stage: Json) -> str:
 
 def _check(recipe: str, nodes: int) -> Json:
     command = ["check", recipe, "--nodes", str(nodes), "--gpus", "8", "--tokens", "1500"]
-    told = [sys.executable, "-m", "alignment", *command, "--json"]
-    found = json.loads(subprocess.run(told, check=True, capture_output=True, text=True).stdout)
+    check = [sys.executable, "-m", "alignment", *command, "--json"]
+    found = json.loads(subprocess.run(check, check=True, capture_output=True, text=True).stdout)
     memory = {stage: {k: found["memory_gb_per_rank"][stage][k] for k in ("device", "cpu")} for stage in STAGES}
     return {"command": " ".join(["clinalign", *command]), "ranks": found["ranks"], "memory": memory}
 

@@ -14,9 +14,9 @@ from docs.writers.pieces import code, docstring, table, type_text
 LIMITS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below", "multiple_of": "a multiple of"}
 
 
-def models_page(title: str, said: str, roots: list[type[BaseModel]]) -> str:
+def models_page(title: str, intro: str, roots: list[type[BaseModel]]) -> str:
     """The page of these models and of all that they hold."""
-    return "\n\n".join([f"# {title}", said, *(model_section(model) for model in every_model(roots))]) + "\n"
+    return "\n\n".join([f"# {title}", intro, *(model_section(model) for model in every_model(roots))]) + "\n"
 
 
 def every_model(roots: list[type[BaseModel]]) -> list[type[BaseModel]]:
@@ -51,8 +51,8 @@ def _row(name: str, field: FieldInfo) -> list[str]:
         for sign, word in LIMITS.items()
         if getattr(limit, sign, None) is not None
     )
-    told = type_text(field.annotation, _link) + (f"; {limits}" if limits else "")
-    return [code(name), told, default_text(field.get_default(call_default_factory=True, validated_data={}))]
+    taken = type_text(field.annotation, _link) + (f"; {limits}" if limits else "")
+    return [code(name), taken, default_text(field.get_default(call_default_factory=True, validated_data={}))]
 
 
 def _link(model: type[BaseModel]) -> str:

@@ -10,7 +10,7 @@ from docs.writers.pieces import code, docstring, table, type_text
 from rewards.config.knobs import range_of
 from rewards.loading import BatchReward, Reward, available, available_batched, knobs_of, load_reward
 
-SAID = """A reward is named in a recipe (`rewards: [{name: NAME, weight: 1.0, KNOB: value}]`), tried on any rows by
+INTRO = """A reward is named in a recipe (`rewards: [{name: NAME, weight: 1.0, KNOB: value}]`), tried on any rows by
 `clinalign score NAME KNOB=value`, and used from Python by `load_reward("NAME")`. It reads columns of the row beside the
 response; a row without an optional one is judged without it. `none` is given where it cannot be judged, never for
 "wrong". It pays for rows of its tasks only, unless the recipe names other `tasks`."""
@@ -20,7 +20,7 @@ def rewards_page() -> str:
     """The page of all rewards, by name."""
     rewards = [load_reward(name) for name in sorted((*available(), *available_batched()))]
     index = table(["reward", "bounds", "first sentence"], [_line(reward) for reward in rewards])
-    return "\n\n".join(["# Rewards", SAID, index, *(_section(reward) for reward in rewards)]) + "\n"
+    return "\n\n".join(["# Rewards", INTRO, index, *(_section(reward) for reward in rewards)]) + "\n"
 
 
 def _line(reward: Reward | BatchReward) -> list[str]:
@@ -73,5 +73,5 @@ def _fields(owner: Any) -> tuple[Field[Any], ...]:
 
 def _knob(owner: Any, name: str) -> list[str]:
     hint = typing.get_type_hints(owner, include_extras=True)[name]
-    told = range_of(hint).removeprefix("expected ") or type_text(hint, lambda model: code(model.__name__))
-    return [code(name), told, default_text(_default(owner, inspect.signature(owner).parameters[name]))]
+    taken = range_of(hint).removeprefix("expected ") or type_text(hint, lambda model: code(model.__name__))
+    return [code(name), taken, default_text(_default(owner, inspect.signature(owner).parameters[name]))]

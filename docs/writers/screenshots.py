@@ -34,8 +34,8 @@ def screenshot(page: Path, heading: str, window: tuple[int, int], chromium: str)
         copy.write_text(from_heading(page.read_text(encoding="utf-8"), heading), encoding="utf-8")
         options = ["--headless", "--disable-gpu", "--hide-scrollbars", f"--window-size={window[0]},{window[1]}"]
         options += ["--no-sandbox"] if os.geteuid() == 0 else []
-        told = [chromium, *options, f"--user-data-dir={folder}/profile", f"--screenshot={file}", copy.as_uri()]
-        subprocess.run(told, check=True, capture_output=True, timeout=120)
+        command = [chromium, *options, f"--user-data-dir={folder}/profile", f"--screenshot={file}", copy.as_uri()]
+        subprocess.run(command, check=True, capture_output=True, timeout=120)
         picture = Image.open(io.BytesIO(file.read_bytes())).convert("RGB")
     return picture.resize((WIDTH, round(WIDTH * picture.height / picture.width)), Image.Resampling.LANCZOS)
 
