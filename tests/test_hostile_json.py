@@ -34,7 +34,6 @@ from data_builders.sources.images.labelled import labelled
 from data_builders.sources.questions.slake import slake
 from data_builders.sources.questions.vqa_rad import vqa_rad
 from data_builders.sources.tables.table import table
-from rewards.boxes.reading import repair_level
 from rewards.config.input_error import InputError
 from rewards.config.json_lines import MAX_NESTING, json_lines, json_value, read_json, read_json_lines, read_json_list
 from rewards.judges.consultation import Consultation, read_cmtmedqa
@@ -263,7 +262,6 @@ def test_no_reply_ends_its_reader(value):
         assert read_verdict(f"VERDICT 0f {text}", "0f", ["accuracy"]) is None
         assert read_score(text) is None
         assert parse_items(text).items == []
-        assert repair_level(text) in (0, 1, 2)
         request = Request(id="a", question="?", truth="No nodule.", facts=None)
         assert written(request, text) == ("", "no JSON with an answer")
 

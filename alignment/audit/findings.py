@@ -27,8 +27,6 @@ from rewards.config.input_error import nearest
 from rewards.dialogues.dialogue import Dialogue
 
 SLACK = 1e-6
-HELD_OUT = {"box": "mean_iou", "report": "finding_f1"}
-"""The metric beside which a reward is held, by task; ``accuracy`` for closed questions."""
 
 
 @dataclass(frozen=True)

@@ -147,10 +147,6 @@ class Curriculum(_Strict):
         """The guidelines that an answer of this task follows: the rule set of the findings, and the task's own."""
         return tuple(dict.fromkeys([load_rule_set(self.rule_set).id, *task.guidelines]))
 
-    def num_questions(self, source: From) -> int:
-        """How many questions the tasks of one source ask for an image."""
-        return sum(task.count for task in self.tasks.values() if task.source == source)
-
 
 def shipped_curricula() -> list[str]:
     """Names of the curricula that travel with clinalign.

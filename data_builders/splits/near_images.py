@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 SIDE = 16
-NUM_BITS = SIDE * SIDE
 MAX_DISTANCE = 10
 Hashes = NDArray[np.bool_]
 """(images, 256): one bit a column."""

@@ -116,21 +116,6 @@ def elo_ratings(
     return {name: Rating(*values) for name, values in scaled.items()}
 
 
-def sequential_elo(comparisons: Sequence[Comparison], *, k: float = 32.0, mean: float = 1000.0) -> dict[str, float]:
-    """Classical Elo in order of play. The order matters; for a ranking of models use ``elo_ratings``.
-
-    >>> sequential_elo([Comparison("a", "b", 1.0)])
-    {'a': 1016.0, 'b': 984.0}
-    """
-    rating = dict.fromkeys(dict.fromkeys(n for c in comparisons for n in (c.first, c.second)), mean)
-    for c in comparisons:
-        expected = 1 / (1 + 10 ** ((rating[c.second] - rating[c.first]) / 400))
-        change = k * (c.score - expected)
-        rating[c.first] += change
-        rating[c.second] -= change
-    return rating
-
-
 def _connected_players(comparisons: Sequence[Comparison]) -> list[str]:
     players = sorted({name for c in comparisons for name in (c.first, c.second)})
     parts = groups(wins_matrix(comparisons, players))

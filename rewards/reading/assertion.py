@@ -139,18 +139,13 @@ def _pattern() -> re.Pattern[str]:
     return re.compile(rf"(?:\b|(?=[:?]))(?:{kinds})(?!\w)|{marks}")
 
 
-def assertions(sentence: str, spans: Sequence[Span]) -> list[Assertion]:
-    """What one sentence says of each span; the spans are in order and do not overlap.
+def lowered_assertions(text: str, spans: Sequence[Span]) -> list[Assertion]:
+    """What one sentence, which `lowered` made, says of each span; the spans are in order and do not overlap.
 
-    >>> said = assertions("No effusion but possible nodule", [(3, 11), (25, 31)])
+    >>> said = lowered_assertions("no effusion but possible nodule", [(3, 11), (25, 31)])
     >>> [(a.polarity, a.cue) for a in said]
     [('absent', 'no'), ('uncertain', 'possible')]
     """
-    return lowered_assertions(lowered(sentence), spans)
-
-
-def lowered_assertions(text: str, spans: Sequence[Span]) -> list[Assertion]:
-    """`assertions` for a sentence that `lowered` made."""
     cues = [_Cue(m.lastgroup or "", *m.span()) for m in _pattern().finditer(text)]
     before, after = _before(text, spans, cues), _after(spans, cues)
     last_ends = [0, *(end for _, end in spans)]

@@ -76,14 +76,6 @@ class Decision(BaseModel):
             return largest_agreement(self.domains, self.possible, said)
         return max((len(said.items() & full.items()) for full in self.tuples), default=0)
 
-    def remaining(self, known: Mapping[str, str]) -> dict[str, set[str]]:
-        """The symbols that each node may still have, given some: one is a conclusion, none a contradiction."""
-        found: dict[str, set[str]] = {name: set() for name in self.nodes}
-        for full in self.completions(known):
-            for name, symbol in full.items():
-                found[name].add(symbol)
-        return found
-
     def completions(self, known: Mapping[str, str]) -> Iterator[Assignment]:
         """Every valid tuple that agrees with ``known``."""
         if self.tuples is None:

@@ -108,12 +108,6 @@ def test_a_conditional_node_with_a_symbol_for_not_applicable_is_asked_and_says_s
     ]
 
 
-def test_what_is_known_leaves_what_is_possible():
-    assert MARROW.remaining({"diagnosis": "AML"})["region"] == {"adequate"}
-    assert MARROW.remaining({"region": "blood", "diagnosis": "AML"})["quality"] == set()
-    assert ECG.remaining({"st_elevation": "elevated"})["diagnosis"] == {"stemi", "normal"}
-
-
 def test_shares_count_the_classes_as_equally_frequent():
     assert MARROW.shares["quality"] == pytest.approx({"high": 0.6, "low": 0.4})
     assert CHEST.shares["pattern"] == pytest.approx({"bilateral": 0.5, "focal": 0.5})
