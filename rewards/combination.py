@@ -1,4 +1,4 @@
-"""Several rewards to one: weighted sum, gates, and DRPO's advantages by domain. Pure numpy.
+"""Several rewards to one: weighted sum, gates, and DRPO's advantages by domain. No torch.
 
 Tables are (N, K): N responses in consecutive groups of one prompt each, K rewards, NaN where a reward does not apply
 (None). It never counts as 0 in a mean; a response that no reward judges has the advantage 0, as has every response of a
@@ -11,9 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.cluster.vq import kmeans2
 
 Array = NDArray[np.float64]
 EPSILON = 1e-4
+ROUNDS = 20
+"""k-means of the few groups of a batch has settled long before."""
 
 
 def as_table(scores: Sequence[Sequence[float | None]]) -> Array:
@@ -122,7 +125,7 @@ def _members(table: Array, domains: NDArray[np.str_], *, group_size: int, cluste
     return found
 
 
-def cluster_labels(points: Array, clusters: int, *, rounds: int = 20) -> NDArray[np.intp]:
+def cluster_labels(points: Array, clusters: int) -> NDArray[np.intp]:
     """k-means labels of points (rows), started from points far apart: no chance in it.
 
     >>> cluster_labels(np.array([[0.0], [0.1], [1.0]]), 2).tolist()
@@ -132,9 +135,4 @@ def cluster_labels(points: Array, clusters: int, *, rounds: int = 20) -> NDArray
     while len(centres) < min(clusters, len(np.unique(points, axis=0))):
         far = ((points[:, None] - centres[None]) ** 2).sum(-1).min(axis=1)
         centres = np.vstack([centres, points[far.argmax()]])
-    labels = np.zeros(len(points), dtype=np.intp)
-    for _ in range(rounds):
-        labels = ((points[:, None] - centres[None]) ** 2).sum(-1).argmin(axis=1)
-        kept = [points[labels == k].mean(axis=0) if (labels == k).any() else c for k, c in enumerate(centres)]
-        centres = np.array(kept)
-    return labels
+    return kmeans2(points, centres, iter=ROUNDS, minit="matrix")[1].astype(np.intp)
