@@ -1,7 +1,9 @@
 """Boxes: geometry and optimal matching.
 
 All boxes are (x1, y1, x2, y2), half-open. Few boxes are compared in plain Python, many in numpy: to the same float64
-values, but without numpy's cost a call, which is most of what a reward over three boxes costs. Left out: rotated boxes.
+values, but without numpy's cost a call, which is most of what a reward over three boxes costs.
+Kept by hand: torchvision's need torch, which no reward loads; scipy has the matching, used here, but no boxes.
+Left out: rotated boxes.
 """
 
 from collections.abc import Callable, Sequence

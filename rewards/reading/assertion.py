@@ -3,6 +3,8 @@
 Cues hold forwards ("no ...", "possible ...") or backwards ("... has resolved", "... cannot be excluded") as far as the
 clause reaches, after NegEx (Chapman et al. 2001) and ConText (Harkema et al. 2009); the cue lists are our own.
 One pass over the words finds the cues, one in each direction gives them to the spans: linear time on any text.
+Kept by hand: the packages that hold NegEx and ConText (negspacy, medspacy) are pipes of spaCy, a parser and its models
+beside a reward that reads a report in a millisecond.
 Left out: syntax. "No effusion, nodule" is read as a list of two, since nothing but meaning tells it from a list.
 """
 
