@@ -20,13 +20,13 @@ from alignment.evaluation.evaluation_file import Evaluation
 from alignment.evaluation.operating_points import read_points
 from alignment.evaluation.report import write_report
 from alignment.loop.figures import figures
-from alignment.provenance.data_summary import data_card
 from alignment.provenance.lineage import run_records
 from alignment.release.manifest import verify
 from alignment.resuming.checkpoints import MANIFEST as SEAL
 from alignment.resuming.checkpoints import fault
 from alignment.resuming.ledger import proof
 from data_builders.build.preference_set import read_scores
+from data_builders.cards import card_of_rows
 from data_builders.formats.preference_formats import FORMATS, read_pairs
 from data_builders.pairs.llm_hallucinations import Request, written
 from data_builders.schema import provenance_of
@@ -137,7 +137,7 @@ def seal_of_checkpoint(path, content):
 def data_cards(path, content):
     (path / "card.json").write_bytes(content)
     pq.write_table(pa.table({"id": ["a"]}), path / "x.parquet")
-    return data_card(path / "x.parquet")
+    return card_of_rows(path / "x.parquet")
 
 
 def probed(path, content):

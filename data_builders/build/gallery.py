@@ -13,10 +13,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from data_builders.cards import read_card
 from data_builders.dialogues.writer import transcript
 from data_builders.schema import message_text, provenance_of
 from rewards.boxes.geometry import parse_boxes
-from rewards.config.json_lines import read_json
 from rewards.config.templates import template
 from rewards.dialogues.dialogue import read_dialogue
 from rewards.rules.facts import Box, Facts
@@ -31,7 +31,7 @@ Row = dict[str, Any]
 
 def write_gallery(folder: Path) -> Path:
     """Writes ``gallery.html`` of a built data set from its Parquet files and ``card.json``."""
-    card = read_json(folder / "card.json", "Build the set anew.")
+    card = read_card(folder)
     files = sorted(folder.glob("*/*.parquet"))
     num_images = max(2, NUM_IMAGES // max(1, len(files)))
     sections = [_section(file, num_images, card["spec"]["box_grid"]) for file in files]
