@@ -75,13 +75,6 @@ class Decision(StrictModel):
             return largest_agreement(self.domains, self.possible, said)
         return max((len(said.items() & full.items()) for full in self.tuples), default=0)
 
-    def completions(self, known: Mapping[str, str]) -> Iterator[Assignment]:
-        """Every valid tuple that agrees with ``known``."""
-        if self.tuples is None:
-            yield from solutions(self.domains, self.possible, known)
-            return
-        yield from (full for full in self.tuples if known.items() <= full.items())
-
     def classes_of(self, full: Mapping[str, str]) -> list[str]:
         """The names of the paths that a tuple follows."""
         return [name for name, path in self.paths.items() if met(path, full)]
