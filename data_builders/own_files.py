@@ -10,10 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from data_builders.cards import CARD, read_card
 from rewards.config.input_error import InputError
-from rewards.config.json_lines import read_json
 
-CARD = "card.json"
 BESIDE = re.compile(
     r"gallery\.html|splits\.json|relevance-[^/]+\.jsonl|quarantine/reasons\.jsonl|quarantine/pool/[^/]+\.parquet"
     r"|pool/[^/]+\.(parquet|fresh|sbatch|counterparts\.jsonl?(\.lock)?)|pool/\.[^/]+\.parquet\.(lock|unfinished)"
@@ -25,7 +24,7 @@ def own_files_of_set(folder: Path) -> Callable[[str], bool]:
     """Whether a path in a data set's folder is of the set. Of a card that no build wrote, the card itself is not."""
     card: dict[str, Any] = {}
     with contextlib.suppress(InputError):
-        card = read_json(folder / CARD, "")
+        card = read_card(folder)
     listed = card.get("sha256")
     if not isinstance(listed, dict) or "spec" not in card:
         return lambda path: bool(BESIDE.fullmatch(path))

@@ -1,21 +1,22 @@
-"""Several rewards to one advantage: sum or normalise first, gates, and DRPO's domain temperatures. Pure numpy.
+"""Several rewards to one: weighted sum, gates, and DRPO's advantages by domain. No torch.
 
 Tables are (N, K): N responses in consecutive groups of one prompt each, K rewards, NaN where a reward does not apply
 (None). It never counts as 0 in a mean; a response that no reward judges has the advantage 0, as has every response of a
-group whose rewards are all equal. Figures match TRL's GRPOTrainer (sample standard deviation, epsilon 1e-4).
+group whose rewards are all equal. Deviations are TRL's (sample standard deviation, epsilon 1e-4). Left out: the
+advantages of plain GRPO and GDPO, which TRL computes itself.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.cluster.vq import kmeans2
 
 Array = NDArray[np.float64]
-Mode = Literal["sum_then_normalize", "normalize_then_sum"]
-Scale = Literal["group", "batch", "none"]
 EPSILON = 1e-4
+ROUNDS = 20
+"""k-means of the few groups of a batch has settled long before."""
 
 
 def as_table(scores: Sequence[Sequence[float | None]]) -> Array:
@@ -33,45 +34,12 @@ def weighted_sum(table: Array, weights: Sequence[float]) -> Array:
     return np.where(np.isnan(table).all(axis=1), np.nan, total)
 
 
-def advantages(
-    table: Array,
-    weights: Sequence[float],
-    *,
-    group_size: int,
-    mode: Mode = "sum_then_normalize",
-    scale: Scale = "group",
-) -> Array:
-    """Advantages of GRPO (Shao et al. 2024, eq. 3) or GDPO (arXiv 2601.05242), (N,).
-
-    ``sum_then_normalize``: weighted sum, less the group's mean, over the standard deviation that ``scale`` names.
-    ``normalize_then_sum``: each reward by its group's mean and deviation, then the weighted sum, then the same over
-    the batch. So a group's two-sided win {(0, 0), (1, 1)} counts more than a one-sided one {(0, 0), (1, 0)}.
-
-    >>> pair = as_table([[0.0, 1.0], [0.0, 1.0]])
-    >>> [round(float(a), 2) for a in advantages(pair, [1, 1], group_size=2)]
-    [-0.71, 0.71]
-    """
-    if mode == "sum_then_normalize":
-        found = normalised(weighted_sum(table, weights)[:, None], group_size=group_size, scale=scale)[:, 0]
-    else:
-        found = normalised(decoupled(table, weights, group_size=group_size)[:, None], group_size=len(table))[:, 0]
-    return np.nan_to_num(found, nan=0.0)
-
-
-def decoupled(table: Array, weights: Sequence[float], *, group_size: int) -> Array:
-    """GDPO before its batch normalisation: the weighted sum of rewards normalised each by itself, (N,)."""
-    return weighted_sum(normalised(table, group_size=group_size), weights)
-
-
-def normalised(table: Array, *, group_size: int, scale: Scale = "group") -> Array:
+def normalised(table: Array, *, group_size: int) -> Array:
     """Each column less its group's mean, over a standard deviation plus 1e-4; exactly 0 where a group does not vary."""
     groups = table.reshape(-1, group_size, table.shape[1])
     centred = groups - _mean(groups)
     centred[np.broadcast_to(_is_constant(groups), centred.shape) & ~np.isnan(centred)] = 0.0
-    if scale != "none":
-        spread = _deviation(groups) if scale == "group" else _deviation(table[None])
-        centred = centred / (spread + EPSILON)
-    return centred.reshape(table.shape)
+    return (centred / (_deviation(groups) + EPSILON)).reshape(table.shape)
 
 
 def _mean(groups: Array) -> Array:
@@ -157,7 +125,7 @@ def _members(table: Array, domains: NDArray[np.str_], *, group_size: int, cluste
     return found
 
 
-def cluster_labels(points: Array, clusters: int, *, rounds: int = 20) -> NDArray[np.intp]:
+def cluster_labels(points: Array, clusters: int) -> NDArray[np.intp]:
     """k-means labels of points (rows), started from points far apart: no chance in it.
 
     >>> cluster_labels(np.array([[0.0], [0.1], [1.0]]), 2).tolist()
@@ -167,9 +135,4 @@ def cluster_labels(points: Array, clusters: int, *, rounds: int = 20) -> NDArray
     while len(centres) < min(clusters, len(np.unique(points, axis=0))):
         far = ((points[:, None] - centres[None]) ** 2).sum(-1).min(axis=1)
         centres = np.vstack([centres, points[far.argmax()]])
-    labels = np.zeros(len(points), dtype=np.intp)
-    for _ in range(rounds):
-        labels = ((points[:, None] - centres[None]) ** 2).sum(-1).argmin(axis=1)
-        kept = [points[labels == k].mean(axis=0) if (labels == k).any() else c for k, c in enumerate(centres)]
-        centres = np.array(kept)
-    return labels
+    return kmeans2(points, centres, iter=ROUNDS, minit="matrix")[1].astype(np.intp)

@@ -38,6 +38,7 @@ TESTS = {
     "alignment/metrics/outcomes.py": FIGURES,
     "alignment/metrics/ratios.py": FIGURES,
     "data_builders/pairs/relevance.py": ("tests/data_builders/pairs/test_relevance.py",),
+    "rewards/ratings/bootstrap.py": ("tests/rewards/ratings/test_bootstrap.py",),
     "rewards/boxes/box_overlap.py": BOXES,
     "rewards/boxes/geometry.py": BOXES,
     "rewards/combination.py": ("tests/rewards/test_combination.py",),

@@ -20,13 +20,13 @@ from alignment.evaluation.evaluation_file import Evaluation
 from alignment.evaluation.operating_points import read_points
 from alignment.evaluation.report import write_report
 from alignment.loop.figures import figures
-from alignment.provenance.data_summary import data_card
 from alignment.provenance.lineage import run_records
 from alignment.release.manifest import verify
 from alignment.resuming.checkpoints import MANIFEST as SEAL
 from alignment.resuming.checkpoints import fault
 from alignment.resuming.ledger import proof
 from data_builders.build.preference_set import read_scores
+from data_builders.cards import card_of_rows
 from data_builders.formats.preference_formats import FORMATS, read_pairs
 from data_builders.pairs.llm_hallucinations import Request, written
 from data_builders.schema import provenance_of
@@ -34,7 +34,6 @@ from data_builders.sources.images.labelled import labelled
 from data_builders.sources.questions.slake import slake
 from data_builders.sources.questions.vqa_rad import vqa_rad
 from data_builders.sources.tables.table import table
-from rewards.boxes.reading import repair_level
 from rewards.config.input_error import InputError
 from rewards.config.json_lines import MAX_NESTING, json_lines, json_value, read_json, read_json_lines, read_json_list
 from rewards.judges.consultation import Consultation, read_cmtmedqa
@@ -138,7 +137,7 @@ def seal_of_checkpoint(path, content):
 def data_cards(path, content):
     (path / "card.json").write_bytes(content)
     pq.write_table(pa.table({"id": ["a"]}), path / "x.parquet")
-    return data_card(path / "x.parquet")
+    return card_of_rows(path / "x.parquet")
 
 
 def probed(path, content):
@@ -263,7 +262,6 @@ def test_no_reply_ends_its_reader(value):
         assert read_verdict(f"VERDICT 0f {text}", "0f", ["accuracy"]) is None
         assert read_score(text) is None
         assert parse_items(text).items == []
-        assert repair_level(text) in (0, 1, 2)
         request = Request(id="a", question="?", truth="No nodule.", facts=None)
         assert written(request, text) == ("", "no JSON with an answer")
 

@@ -49,20 +49,21 @@ from rewards.judges.judging import quoted, read_verdict
 from rewards.llm.item_lists import Item, parse_items
 from rewards.llm.reply import completion_from
 from rewards.loading import available, load_reward
-from rewards.reading.assertion import assertions
+from rewards.reading.assertion import lowered, lowered_assertions
 from rewards.reading.box_text import is_empty_list, labelled_boxes, parse_boxes
-from rewards.reading.closed_options import chosen, presence_options
+from rewards.reading.closed_options import chosen, level_options
 from rewards.reading.laterality import near_words, side_of
 from rewards.reading.normal_phrases import normal_pattern, phrases_in
 from rewards.reading.reading import phrase_pattern, read
 from rewards.reading.sections import sentences
 from rewards.reports.cider import cider_d
 from rewards.reports.report_metrics import rouge_l_f1
-from rewards.rules.rule_set import FindingRule, load_rule_set
+from rewards.rules.guidelines import together
+from rewards.rules.rule_set import load_rule_set
 from rewards.rules.symbols import read_symbol
 
 CHEST, RETINA = load_rule_set("chest_xray"), load_rule_set("retina_amd")
-PRESENCE = presence_options(FindingRule(phrases=["nodule", "nodules"]))
+REFERRAL = level_options(together(("retina_amd@1", "retina_referral@2"))[0].scales["referral"])
 DIAGNOSIS = decision_of("ecg_mi").nodes["diagnosis"]
 NORMAL = normal_pattern({"no acute disease": ["effusion"], "lungs are clear": ["effusion"]})
 TRUTH = (
@@ -249,11 +250,11 @@ READERS = {
     "read": lambda text: read(text, CHEST),
     "read of the retina": lambda text: read(text, RETINA),
     "sentences": lambda text: list(sentences(text)),
-    "assertions": lambda text: assertions(text, [(0, 1)]),
+    "assertions": lambda text: lowered_assertions(lowered(text), [(0, 1)]),
     "phrases_in": lambda text: list(phrases_in(text, NORMAL)),
     "side_of": lambda text: side_of(near_words(text, text, first=True, last=False), ["left", "right"]),
     "read_symbol": lambda text: read_symbol(text, DIAGNOSIS),
-    "chosen": lambda text: chosen(text, PRESENCE),
+    "chosen": lambda text: chosen(text, REFERRAL),
     "declines": lambda text: (declines(text), doubts(text), turns_round(text)),
     "option_named": lambda text: option_named(text, ["yes", "no", "CT scan"]),
     "measurements": lambda text: (measurements(text, bare=True), is_number(text)),

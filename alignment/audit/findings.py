@@ -8,6 +8,7 @@ truth. Every response is tried plain and in the think-then-answer format, and th
 answers alike. What a policy in training really says is watched by ``canaries``.
 """
 
+import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -15,7 +16,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from alignment.audit.perturbations import perturbed
 from alignment.audit.trials import Trial, dialogue_trials, question_trials
@@ -25,10 +25,9 @@ from alignment.reward_functions.scorer import Array, Scorer
 from rewards.attacks.attacks import Asked
 from rewards.config.input_error import nearest
 from rewards.dialogues.dialogue import Dialogue
+from rewards.ratings.preference_metrics import rank_correlation
 
 SLACK = 1e-6
-HELD_OUT = {"box": "mean_iou", "report": "finding_f1"}
-"""The metric beside which a reward is held, by task; ``accuracy`` for closed questions."""
 
 
 @dataclass(frozen=True)
@@ -193,10 +192,8 @@ def spearman(reward: Array, metric: Array) -> float | None:
     1.0
     """
     judged = ~np.isnan(reward)
-    a, b = rankdata(reward[judged]), rankdata(metric[judged])
-    if len(a) < 2 or not a.std() or not b.std():
-        return None
-    return float(np.round(np.corrcoef(a, b)[0, 1], 12))
+    found = rank_correlation(reward[judged], metric[judged])
+    return None if math.isnan(found) else float(np.round(found, 12))
 
 
 def _warnings(

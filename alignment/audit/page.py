@@ -5,14 +5,13 @@ import random
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from alignment.audit.findings import Audit
 from alignment.reward_functions.asked_rows import asked_of
 from alignment.reward_functions.scorer import Scorer
 from rewards.attacks.attacks import ATTACKS, Asked, Attack, imperfect
 from rewards.boxes.coordinate_space import Units
 from rewards.boxes.geometry import parse_boxes
+from rewards.config.templates import template
 
 NUM_PICTURES = 3
 SHOWN = ("whole image", "central box", "box spam", "edge touching (knows the truth)")
@@ -20,14 +19,10 @@ SHOWN = ("whole image", "central box", "box spam", "edge touching (knows the tru
 
 def write_audit(audit: Audit, scorer: Scorer, rows: list[dict[str, Any]], *, file: Path, out: Path) -> Path:
     """Writes the page to ``out``; ``file`` holds the rows' images."""
-    environment = Environment(
-        loader=PackageLoader("alignment.audit", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
     boxed = [row for row in rows if row.get("boxes")][:NUM_PICTURES]
     images = images_of(file, [row["id"] for row in boxed])
     pictures = [_picture(row, scorer, images[row["id"]]) for row in boxed if row["id"] in images]
-    page = environment.get_template("audit.html.j2").render(audit=audit, pictures=pictures, figure=_figure)
+    page = template("audit.html.j2", beside=__file__).render(audit=audit, pictures=pictures, figure=_figure)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(page, encoding="utf-8")
     return out

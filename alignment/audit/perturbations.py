@@ -3,7 +3,6 @@
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from data_builders.rendering.corrupt import corrupt
 from data_builders.rendering.render import report
@@ -13,7 +12,6 @@ from rewards.rules.facts import Finding
 
 SHIFTS = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)
 NUM_ERRORS = 4
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True)

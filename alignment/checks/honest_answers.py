@@ -7,10 +7,11 @@ think-then-answer format. Left out: rewards that are judged in batches, which ma
 import random
 from collections.abc import Iterator
 
-from alignment.config.box_units import UNIT_COLUMNS, Row, card_grid, trained_space, truth_faults
+from alignment.config.box_units import UNIT_COLUMNS, Row, trained_space, truth_faults
 from alignment.config.data_entries import columns_of, kept_places, parquet
 from alignment.config.recipe import Recipe
 from alignment.config.reward_entry import loaded_reward
+from data_builders.cards import card_grid
 from data_builders.schema import message_text
 from rewards.attacks.attacks import tagged
 from rewards.boxes.coordinate_space import Units, in_written_units

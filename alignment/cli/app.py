@@ -84,9 +84,10 @@ def build(
     """
     from data_builders.build.build import build as build_data
     from data_builders.build.build_spec import read_spec
+    from data_builders.cards import read_card
 
     out = build_data(read_spec(spec, overrides or []), local=_local_backend, inputs=[spec])
-    card = read_json(out / "card.json", "Build the set anew.")
+    card = read_card(out)
     told = {name: card[name] for name in ("counts", "preference") if card[name]}
     say({"built": str(out), "gallery": str(out / "gallery.html"), **told}, as_json)
 
@@ -118,13 +119,13 @@ def grounding(
 
     Example: clinalign grounding data/grounding --patients 60
     """
+    from data_builders.cards import read_card
     from data_builders.grounding.grounding import build_grounding
 
     if source not in ("phantom_chest", "lidc_ct"):
         raise InputError(f"grounding: no source named '{source}'. Known: phantom_chest, lidc_ct.")
     built = build_grounding(out, source=source, patients=patients, size=size, seed=seed)
-    card = read_json(built / "card.json", "Build the set anew.")
-    say({"built": str(built), "counts": card["counts"]}, as_json)
+    say({"built": str(built), "counts": read_card(built)["counts"]}, as_json)
 
 
 app.command(context_settings={"ignore_unknown_options": True})(launch)

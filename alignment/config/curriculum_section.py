@@ -3,36 +3,34 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from rewards.config.strict_model import StrictModel
 
 
-class TrainingStage(BaseModel):
+class TrainingStage(StrictModel):
     """Rows whose column ``stage`` is one ``of`` these, for so many training steps.
 
     ``replay``: the share of draws taken from the rows of the stages before.
     """
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     of: list[str] = Field(min_length=1)
     steps: int = Field(ge=1)
     replay: float = Field(default=0.0, ge=0.0, lt=1.0)
 
 
-class CurriculumSection(BaseModel):
+class CurriculumSection(StrictModel):
     """A recipe's ``data.curriculum``: its stages in order, and how tasks are drawn inside one.
 
     ``weights``: of tasks (1 where nothing is said). ``after``: tasks that a task waits for, until each row of theirs
     was drawn ``gate`` times on average. ``file``: a curriculum whose own weights and prerequisites are taken.
     """
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
     stages: list[TrainingStage] = Field(min_length=1)
-    alpha: float = Field(default=1.0, ge=0.0, allow_inf_nan=False)
+    alpha: float = Field(default=1.0, ge=0.0)
     weights: dict[str, float] = {}
     after: dict[str, list[str]] = {}
-    gate: float = Field(default=1.0, ge=0.0, allow_inf_nan=False)
+    gate: float = Field(default=1.0, ge=0.0)
     file: str | None = None
 
     @property

@@ -79,7 +79,7 @@ class Sampling(StrictModel):
     kinds: list[PairKind] = Field(default=["own_error"], min_length=1)
     noise: NoiseSettings = NoiseSettings()
     findings: list[str] | None = None
-    graded: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    graded: float = Field(default=0.0, ge=0)
     relevance: Relevance = Relevance()
     built: str | None = None
     built_kinds: list[str] = Field(default=["lesion_noise"])

@@ -2,19 +2,20 @@
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from rewards.boxes.coordinate_space import BoxSpace
+from rewards.config.strict_model import StrictModel
 from rewards.loading import BatchReward, Reward, knobs_of, load_reward
 
 
-class RewardEntry(BaseModel):
+class RewardEntry(StrictModel):
     """A reward by name, its weight, and its knobs as further keys. Weight 0.0: watched, not trained on.
 
     ``tasks``: it pays for rows of these tasks only, in place of those that the reward names itself.
     """
 
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="allow")
 
     name: str
     weight: float = 1.0

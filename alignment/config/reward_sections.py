@@ -2,7 +2,9 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from rewards.config.strict_model import StrictModel
 
 CanaryStatistic = Literal[
     "words", "empty_rate", "distinct_words", "tag_rate", "boxes_per_answer", "largest_box_share", "whole_image_rate",
@@ -10,11 +12,7 @@ CanaryStatistic = Literal[
 ]  # fmt: skip
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
-
-
-class GateEntry(_Strict):
+class GateEntry(StrictModel):
     """``reward`` counts only where the reward ``needs`` gives ``at_least``; with ``multiply``, in its proportion."""
 
     reward: str
@@ -23,7 +21,7 @@ class GateEntry(_Strict):
     multiply: bool = False
 
 
-class ScheduleEntry(_Strict):
+class ScheduleEntry(StrictModel):
     """A knob of ``reward`` that rises from ``start`` to ``end`` as the mean score over ``window`` batches succeeds."""
 
     reward: str
@@ -35,7 +33,7 @@ class ScheduleEntry(_Strict):
     success: float = 0.5
 
 
-class DomainEntry(_Strict):
+class DomainEntry(StrictModel):
     """DRPO: advantages over temperatures of the domain that a data column names, and of clusters in it."""
 
     column: str
@@ -43,7 +41,7 @@ class DomainEntry(_Strict):
     floor: float = Field(default=0.1, gt=0)
 
 
-class CombinationSection(_Strict):
+class CombinationSection(StrictModel):
     """How several rewards become one advantage. Weights stand with the rewards; ``mode`` goes to TRL by its own name.
 
     ``sum_then_normalize``: GRPO. ``normalize_then_sum``: GDPO. ``domains``: DRPO, which replaces both.
@@ -70,7 +68,7 @@ CANARY_LIMITS = {
 }
 
 
-class CanarySection(_Strict):
+class CanarySection(StrictModel):
     """Signs of reward hacking, logged every ``every`` batches; with ``stop``, an alarm ends the run.
 
     ``limits``: a statistic beyond its limit for ``patience`` observations in a row is an alarm (``distinct_words`` and

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from alignment.evaluation.dialogue_pages import confusion_tables, dialogues_to_read
@@ -23,6 +22,7 @@ from alignment.metrics.metric_names import CONDITIONS
 from alignment.metrics.ratios import LOWER_IS_BETTER, MACROS, RATIOS
 from rewards.boxes.coordinate_space import Extent, Units
 from rewards.config.json_lines import read_json, read_json_lines
+from rewards.config.templates import template
 
 UNBOUNDED = ("claims_per_report", "boxes_per_answer")
 Json = dict[str, Any]
@@ -36,7 +36,7 @@ def write_report(evaluations: Mapping[str, Path], out: Path) -> Path:
     """
     stages = {name: _read_json(folder / "evaluation.json") for name, folder in evaluations.items()}
     answers = {name: _read_answers(folder / "answers.jsonl") for name, folder in evaluations.items()}
-    page = _template().render(
+    page = template("report.html.j2", beside=__file__).render(
         stages=stages,
         comparable=len({stage["data_sha256"] for stage in stages.values()}) == 1,
         tables=[_by_stage(stages), *(_by_condition(name, stage) for name, stage in stages.items())],
@@ -49,17 +49,6 @@ def write_report(evaluations: Mapping[str, Path], out: Path) -> Path:
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(page, encoding="utf-8")
     return out
-
-
-def _template() -> Any:
-    environment = Environment(
-        loader=PackageLoader("alignment.evaluation", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html.j2")
 
 
 def _read_json(path: Path) -> Json:

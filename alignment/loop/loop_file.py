@@ -6,12 +6,13 @@ Left out: findings in brackets and keys of a training's log, which are judged wh
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 
 from alignment.config.chain import Chain
 from alignment.loop.figures import EQUAL_RECALL, fault_of_name, is_figure
 from alignment.metrics.metric_names import CONDITIONS
 from rewards.config.input_error import InputError, nearest
+from rewards.config.strict_model import StrictModel
 from rewards.config.strict_yaml import read_yaml, validated
 
 UNTRAINED = "untrained"
@@ -26,15 +27,13 @@ def _can_be(name: str) -> str:
     return name
 
 
-class Comparison(BaseModel):
+class Comparison(StrictModel):
     """``after`` against ``before``: two stages, or a stage against its own control (``sft/shuffled``).
 
     ``metrics``: of the answers, or figures of the stages (``loop/figures.py``), which have a ``/`` in their names.
     ``opponents``: stages whose reports both sides are judged against by rules, for the metric ``win_rate``; only those
     that neither side was trained against are held out.
     """
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     before: str
     after: str
@@ -52,14 +51,12 @@ class Comparison(BaseModel):
         return {name.partition("/")[0] for name in self.sides}
 
 
-class Loop(BaseModel):
+class Loop(StrictModel):
     """A loop file: the data spec, a chain of stages, what is compared, which stage is released.
 
     ``probe``: does each stage look? On ``probe_limit`` of the rows. ``operating_points``: biases on denials under
     which each stage writes the reports again (``operating_points.py``); 0 must be among them.
     """
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     spec: str
     test: str

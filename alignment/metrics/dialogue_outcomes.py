@@ -1,8 +1,9 @@
 """What came of a dialogue as counts that add up, and the metrics that are their ratios.
 
 Over all, per scenario and, where some dialogues are in words of training and some in words of tests, per wording.
-A_Q, A_C, A_D and H_cc are Dr-LLaVA's (arXiv 2405.19567); see ``rewards.dialogues.dialogue_metrics``, which judges one
-dialogue.
+A_Q, A_C, A_D and H_cc are Dr-LLaVA's (arXiv 2405.19567): the share of questions answered rightly, of dialogues with
+every answer right, with the right final answer (of those that ask for it), and whose answers are no valid path.
+``rewards.dialogues.dialogue_metrics`` judges one dialogue.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

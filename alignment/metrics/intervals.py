@@ -1,7 +1,7 @@
 """Metrics of answers: each row's outcome as counts, each metric a ratio of summed counts.
 
 A ratio of sums (all hallucinated claims / all claims) lets a report with five claims weigh five times one
-with a single claim. The interval is a percentile bootstrap over patients, whose rows stand or fall together.
+with a single claim. The interval is a percentile bootstrap over patients (``rewards.ratings.bootstrap``).
 A metric whose denominator is zero is left out rather than called 0 or 1; one patient gives no interval.
 Left out: text overlap (BLEU, ROUGE), which rewards wording and is blind to negation.
 """
@@ -14,6 +14,7 @@ import numpy as np
 from alignment.metrics.confusion import Confused
 from alignment.metrics.outcomes import Outcome
 from alignment.metrics.ratios import Macro, Made, Ratio, ratios_in
+from rewards.ratings.bootstrap import drawn_counts, interval
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Metric:
 def summarise(outcomes: Sequence[Outcome], *, num_resamples: int = 1000, seed: int = 0) -> dict[str, Metric]:
     """Every metric that the outcomes allow, with a 95 % bootstrap interval clustered by patient."""
     sums = _PatientSums.of(outcomes, patients=sorted({o.patient for o in outcomes}))
-    weights = _resamples(len(sums.patients), num_resamples, seed)
+    weights = drawn_counts(len(sums.patients), num_resamples=num_resamples, seed=seed)
     return {
         name: metric
         for name, ratios in ratios_in(outcomes).items()
@@ -44,20 +45,12 @@ def differences(
     """After minus before, each resample drawing the same patients for both: tighter than two intervals."""
     patients = sorted({o.patient for o in [*before, *after]})
     first, second = (_PatientSums.of(outcomes, patients=patients) for outcomes in (before, after))
-    weights = _resamples(len(patients), num_resamples, seed)
+    weights = drawn_counts(len(patients), num_resamples=num_resamples, seed=seed)
     found: dict[str, Metric | None] = {}
     for name, ratios in ratios_in([*before, *after]).items():
         change, changes = (second.statistic(ratios, w) - first.statistic(ratios, w) for w in (None, weights))
         found[name] = _metric(ratios, after, change, changes)
     return {name: metric for name, metric in found.items() if metric}
-
-
-def _resamples(num_patients: int, num_resamples: int, seed: int) -> np.ndarray:
-    """How often each patient is drawn in each resample: (resamples, patients)."""
-    if num_patients == 0:
-        return np.zeros((num_resamples, 0))
-    even = np.full(num_patients, 1.0 / num_patients)
-    return np.random.default_rng(seed).multinomial(num_patients, even, size=num_resamples).astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -106,15 +99,8 @@ def _metric(ratios: Made, outcomes: Sequence[Outcome], value: np.ndarray, resamp
     under = _under(ratios)
     rows = [o for o in outcomes if under & o.counts.keys()]
     num_patients = len({o.patient for o in rows})
-    seen = resampled[~np.isnan(resampled)]
-    low, high = np.quantile(seen, [0.025, 0.975]) if num_patients > 1 and len(seen) else (None, None)
-    return Metric(
-        value=float(value[0]),
-        low=None if low is None else float(low),
-        high=None if high is None else float(high),
-        num_rows=len(rows),
-        num_patients=num_patients,
-    )
+    low, high = (interval(resampled) if num_patients > 1 else None) or (None, None)
+    return Metric(value=float(value[0]), low=low, high=high, num_rows=len(rows), num_patients=num_patients)
 
 
 def _under(made: Made) -> set[str]:

@@ -3,7 +3,6 @@
 Several samples of a prompt start from one prefill of it (``shared_prefix/prefill.py``). Left out: vLLM.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -32,7 +31,6 @@ def generate(
     num_samples: int = 1,
     temperature: float | None = None,
     token_bias: dict[int, float] | None = None,
-    advance: Callable[[int], None] | None = None,
 ) -> list[list[str]]:
     """``num_samples`` answers to each row (``images``, ``prompt``), in row order.
 
@@ -46,8 +44,6 @@ def generate(
         how: dict[str, Any] = dict(num_samples=num_samples, temperature=temperature, token_bias=token_bias)
         texts = _generate_batch(model, processor, batch, limit, **how)
         answers |= {i: texts[k * num_samples : (k + 1) * num_samples] for k, i in enumerate(indices)}
-        if advance:
-            advance(len(indices))
     return [answers[i] for i in range(len(rows))]
 
 

@@ -6,7 +6,7 @@ Left out: pretrained weights. ``smollm2`` (in ``smollm2.py``) puts the same eyes
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -28,7 +28,6 @@ from transformers import (
 )
 
 Family = Literal["idefics3", "qwen3_vl", "llava"]
-FAMILIES: tuple[str, ...] = get_args(Family)
 
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"

@@ -9,7 +9,6 @@ The ranks of a launch sample by turns (``own_answers.py``); all the rest rank 0 
 once. The rows are the same for any number of ranks.
 """
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -28,9 +27,9 @@ from alignment.distributed.ranks import of_rank_0
 from alignment.pairs.image_pairs import Degraded, degraded, look_alike_pairs, noised_pairs
 from alignment.pairs.own_answers import OwnAnswers
 from alignment.pairs.own_errors import graded, worst_of
-from alignment.provenance.data_summary import data_card
 from alignment.reward_functions.adapter import local_backend
 from data_builders.build.preference_set import figures, weighted
+from data_builders.cards import card_grid, write_card
 from data_builders.output_folders import unfinished
 from data_builders.pairs.hallucination_checks import fault_of_rejected, invents
 from data_builders.pairs.lesion_noise import NoiseTally
@@ -92,7 +91,7 @@ def write_pairs(recipe: Recipe, *, ask: Ask | None = None) -> Path:
         raise InputError(
             f"{recipe.model.path} made no mistake on {len(data)} reports; there is nothing to prefer against."
         )
-    (out.parent / "card.json").write_text(json.dumps(_card(pairs, tally), indent=2, sort_keys=True), encoding="utf-8")
+    write_card(out.parent, _card(pairs, tally))
     Dataset.from_list(pairs, features=FEATURES).to_parquet(str(unfinished(out)))
     unfinished(out).replace(out)  # last and at once: from here on the run counts as finished
     return out
@@ -187,8 +186,7 @@ class _Maker:
         return pairs
 
     def _grid(self) -> int:
-        card = data_card(parquet(self.recipe.data.train))
-        grid = (card or {}).get("spec", {}).get("box_grid")
+        grid = card_grid(parquet(self.recipe.data.train))
         if grid is None:
             raise InputError(
                 f"sampling.kinds: {self.recipe.data.train} has no card.json that says the units of its boxes, "

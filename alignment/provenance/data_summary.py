@@ -6,19 +6,11 @@ A card counts only where it is the card of these very rows, by SHA-256. Left out
 from pathlib import Path
 from typing import Any
 
-from alignment.config.data_entries import parquet
 from alignment.provenance.released_fields import DATA
 from alignment.provenance.released_forms import OTHER
-from rewards.config.json_lines import read_json
+from data_builders.cards import card_of_rows
 
 Json = dict[str, Any]
-
-
-def data_card(data: Path) -> Json | None:
-    """The ``card.json`` that the build left beside the rows or one folder up, if any."""
-    folder = parquet(str(data)).resolve().parent
-    found = [place / "card.json" for place in (folder, folder.parent) if (place / "card.json").is_file()]
-    return read_json(found[0], "Build the set anew.") if found else None
 
 
 def data_summary(data: Path, digest: str) -> Json:
@@ -26,8 +18,8 @@ def data_summary(data: Path, digest: str) -> Json:
     file = data if data.suffix == ".parquet" else data.with_name(f"{data.name}.parquet")
     kind, split = file.parent.name, file.stem
     told: Json = {"kind": kind, "split": split, "sha256": digest}
-    card = data_card(file) if file.is_file() else None
-    if isinstance(card, dict) and _entry(card, "sha256").get(f"{kind}/{split}.parquet") == digest:
+    card = card_of_rows(file) if file.is_file() else None
+    if card is not None and _entry(card, "sha256").get(f"{kind}/{split}.parquet") == digest:
         told |= {
             "source": _entry(card, "spec", "source").get("name"),
             "licence": card.get("licence"),

@@ -9,24 +9,16 @@ from alignment.metrics.metric_names import CONDITIONS
 from alignment.provenance.data_summary import data_sentence
 from alignment.provenance.lineage import Step, base_name
 from alignment.provenance.released_fields import PROVENANCE, RECIPE
+from rewards.config.templates import template
 
 Json = dict[str, Any]
 
 
 def model_card(evaluation: Json, steps: list[Step], *, num_parameters: int, architecture: str) -> str:
     """README.md of a release: data, recipe, evaluation beside its controls, limits, intended use."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("alignment.release", "."),
-        autoescape=False,  # Markdown, of released fields only
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     conditions = [c for c in CONDITIONS if c in evaluation["metrics"]]
     recipe = RECIPE(steps[-1].recipe)
-    return environment.get_template("model_card.md.j2").render(
+    return template("model_card.md.j2", beside=__file__).render(
         architecture=architecture,
         base=base_name(steps),
         method=recipe.get("method", "training"),

@@ -15,6 +15,7 @@ from rewards.rules.facts import Facts
 from rewards.rules.rule_set import load_rule_set
 
 Row = dict[str, Any]
+DRAWN_IN = 100
 
 
 def sampled_rows(
@@ -66,11 +67,14 @@ def asked_of(row: Row) -> Asked:
 
 
 def _extent(row: Row) -> int:
-    """The largest square within the image in the truth's units; 100 where the row has no boxes to ask for."""
+    """The largest square within the image in the truth's units, in which attacks draw.
+
+    Where the row does not say its units, a square of 100, or as large as the true boxes need.
+    """
     extent = Units.of(row).extent()
     if extent is not None:
         return int(min(extent))
-    return int(max([100.0, *(value for box in row.get("boxes") or [] for value in box)]))
+    return int(max([DRAWN_IN, *(value for box in row.get("boxes") or [] for value in box)]))
 
 
 def asked_dialogue(row: Row) -> Dialogue:

@@ -11,10 +11,11 @@ import torch
 from alignment.config.data_entries import parquet
 from alignment.data.prompt_rows import limited
 from alignment.models.generation import generate
-from alignment.reward_models.pair_figures import Figure, Row, decoded_pair, figure, resampled
+from alignment.reward_models.pair_figures import Figure, Row, decoded_pair, figure
 from data_builders.row_checks import Check, check_rows
 from rewards.config.input_error import InputError, nearest
 from rewards.loading import Reward, load_reward
+from rewards.ratings.bootstrap import drawn_indices
 from rewards.ratings.preference_metrics import best_of_n
 
 
@@ -70,7 +71,7 @@ def best_of_curve(
         "oracle": np.array([_gold(t, t, ns) for t in true]),
         "random": np.repeat(np.mean(true, axis=1)[:, None], len(ns), axis=1),
     }
-    draws = resampled([rows[k]["patient"] for k in judged], num_resamples, seed)
+    draws = drawn_indices([rows[k]["patient"] for k in judged], num_resamples=num_resamples, seed=seed)
     picks = {
         name: {n: figure(float(v[:, i].mean()), [float(v[d, i].mean()) for d in draws]) for i, n in enumerate(ns)}
         for name, v in values.items()

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from alignment.reward_models.best_of_n import Curve
 from alignment.reward_models.pair_figures import Figure, Pairs, ScoredPairs
 from data_builders.imaging.images import pixels
 from data_builders.schema import message_text
+from rewards.config.templates import template
 
 NUM_PICTURES = 6
 PICTURE_PIXELS = 256
@@ -33,12 +33,7 @@ def write_page(
     out: Path,
 ) -> Path:
     """A self-contained page at ``out``."""
-    environment = Environment(
-        loader=PackageLoader("alignment.reward_models", "."), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
-    page = environment.get_template("reward_evaluation.html.j2").render(
+    page = template("reward_evaluation.html.j2", beside=__file__).render(
         model=model, data=data, table=table, curve=curve, lines=_lines(curve) if curve else {}, colours=COLOURS,
         worst=_worst(rows, scored), figure=_figure, names=list(next(iter(table.values())).figures),
     )  # fmt: skip

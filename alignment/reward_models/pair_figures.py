@@ -15,6 +15,7 @@ from data_builders.imaging.images import pixels
 from data_builders.row_checks import Check, check_rows
 from data_builders.schema import message_text
 from rewards.config.input_error import InputError
+from rewards.ratings.bootstrap import drawn_indices, interval
 from rewards.ratings.preference_metrics import Bin, calibration, length_bias, pairwise_accuracy, reliability
 
 SWAPPED = "another image"
@@ -114,7 +115,7 @@ def decoded_pair(images: Sequence[Any]) -> list[Any]:
 def pair_figures(pairs: ScoredPairs, *, num_resamples: int = 1000, seed: int = 0) -> Pairs:
     """Accuracy, calibration and length bias of these pairs, each with its interval."""
     values = _values(pairs)
-    drawn = [_values(pairs.at(p)) for p in resampled(pairs.patients, num_resamples, seed)]
+    drawn = [_values(pairs.at(p)) for p in drawn_indices(pairs.patients, num_resamples=num_resamples, seed=seed)]
     return Pairs(
         num_pairs=len(pairs.chosen),
         num_patients=len(set(pairs.patients)),
@@ -139,24 +140,9 @@ def _values(pairs: ScoredPairs) -> dict[str, float]:
     }
 
 
-def resampled(patients: Sequence[str], num_resamples: int, seed: int) -> list[np.ndarray]:
-    """Places of the cases in each resample of patients, whose cases come together; none with one patient."""
-    of_patient: dict[str, list[int]] = {}
-    for place, patient in enumerate(patients):
-        of_patient.setdefault(patient, []).append(place)
-    groups = [np.array(places) for places in of_patient.values()]
-    rng = np.random.default_rng(seed)
-    if len(groups) < 2:
-        return []
-    return [
-        np.concatenate([groups[k] for k in rng.integers(len(groups), size=len(groups))]) for _ in range(num_resamples)
-    ]
-
-
 def figure(value: float, drawn: Sequence[float]) -> Figure:
     """The value with the percentile interval of its resamples; where it is NaN they are left out."""
-    seen = np.array([v for v in drawn if not np.isnan(v)])
-    low, high = np.quantile(seen, [0.025, 0.975]).tolist() if len(seen) else (None, None)
+    low, high = interval(drawn) or (None, None)
     return Figure(None if np.isnan(value) else float(value), low, high)
 
 

@@ -60,23 +60,6 @@ def anchor_loss(
     return weighted_dpo_loss(beta * (chosen_B - ref_chosen_B) - delta, weight_B, reduction=reduction)
 
 
-def graded_loss(
-    reward_BK: torch.Tensor, weight_B: torch.Tensor | None = None, *, coefficient: float = 0.0
-) -> torch.Tensor:
-    """The scalar loss of ranked answers: the true one first, then negatives from the least to the most wrong.
-
-    -log sigmoid(r_true - r_worst), MMedPO's pair, + coefficient x the same of every other ordered pair. With 1 it is
-    HSCR's sum over all pairs (arXiv 2506.00805). Rows of kind ``graded`` give the same loss with two answers a row.
-    """
-    num_ranks = reward_BK.shape[1]
-    loss = weighted_dpo_loss(reward_BK[:, 0] - reward_BK[:, -1], weight_B)
-    for better in range(num_ranks) if coefficient else ():
-        for worse in range(better + 1, num_ranks):
-            if (better, worse) != (0, num_ranks - 1):
-                loss = loss + coefficient * weighted_dpo_loss(reward_BK[:, better] - reward_BK[:, worse], weight_B)
-    return loss
-
-
 def symmetric_loss(
     margin_B: torch.Tensor,
     mirrored_B: torch.Tensor,

@@ -13,7 +13,6 @@ from trl import GRPOConfig, GRPOTrainer
 
 from alignment.checks.faults import unpaid_warning
 from alignment.checks.trainer_faults import made_config
-from alignment.config.box_units import card_grid
 from alignment.config.data_entries import parquet
 from alignment.config.recipe import Recipe
 from alignment.data.processed_size import ProcessedSizes
@@ -25,6 +24,7 @@ from alignment.reward_functions.combined import combined_rewards
 from alignment.shared_prefix.image_rows import undecoded
 from alignment.training.mixed_batches import dummy_image, run_vision_always
 from alignment.training.shared_grpo import SharedPrefixGRPOTrainer
+from data_builders.cards import card_grid
 
 logger = logging.getLogger(__name__)
 DEFAULTS: dict[str, Any] = {"log_multimodal": False, "log_completions": False}

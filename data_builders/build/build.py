@@ -4,7 +4,6 @@
 come, so memory does not grow with the data set. Left out: streaming from object stores, and more than one worker.
 """
 
-import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from data_builders.build.sample_rows import rows_of
 from data_builders.build.strata import placements, write_placements
 from data_builders.build.tally import Tally
 from data_builders.build.written_rows import fault_of_written, own_split, written_rows
+from data_builders.cards import CARD, write_card
 from data_builders.curriculum.rows import open_curriculum
 from data_builders.dialogues.paraphrases import LlmParaphraser
 from data_builders.dialogues.writer import Paraphraser, dialogue_fault
@@ -63,7 +63,7 @@ def build(
     output folder holds something else than a built data set, something that is needed, or another build at work.
     """
     out = Path(spec.output)
-    refuse_foreign(out, mark="card.json", kind="a built data set")
+    refuse_foreign(out, mark=CARD, kind="a built data set")
     refuse_needed(out, [*named_files(spec.model_dump(mode="json")), *inputs])
     refuse_nested(out)
     refuse_others(out, is_own=own_files_of_set(out), kind="a build")
@@ -95,8 +95,7 @@ def _build_into(folder: Path, spec: BuildSpec, records: Records, paraphrase: Par
                 tally.quarantined.append(Quarantined(id=item.id, reason=reason or ""))
     tally.check(spec)
     preference = finished(folder, spec, tally)
-    card = card_of(spec, folder, tally, preference)
-    (folder / "card.json").write_text(json.dumps(card, indent=2, sort_keys=True), encoding="utf-8")
+    write_card(folder, card_of(spec, folder, tally, preference))
     write_placements(spec, tally.assign, folder)
     write_gallery(folder)
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from data_builders.curriculum.rows import CurriculumUse
 from data_builders.dialogues.section import Dialogues
@@ -14,6 +14,7 @@ from data_builders.schema import RowKind, Task
 from data_builders.sources.source import Source
 from rewards.config.input_error import nearest
 from rewards.config.overrides import with_overrides
+from rewards.config.strict_model import StrictModel
 from rewards.config.strict_yaml import read_yaml, validated
 from rewards.llm.spec import LlmSpec
 
@@ -22,7 +23,7 @@ SplitName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 HowMany = Annotated[int, Field(ge=0)] | Literal["all"]
 
 
-class BuildSpec(BaseModel):
+class BuildSpec(StrictModel):
     """What to build.
 
     ``splits``: share of patients of each; ``assign`` pins patients; ``stratify`` gives every split the same mix of a
@@ -38,8 +39,6 @@ class BuildSpec(BaseModel):
     pairs until the rejected answer is as often longer as
     shorter. ``max_quarantined``: the share of records above which the build fails.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     source: Source
     output: str = Field(min_length=1)

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
+from data_builders.cards import read_card
 from data_builders.dialogues.writer import transcript
 from data_builders.schema import message_text, provenance_of
 from rewards.boxes.geometry import parse_boxes
-from rewards.config.json_lines import read_json
+from rewards.config.templates import template
 from rewards.dialogues.dialogue import read_dialogue
 from rewards.rules.facts import Box, Facts
 
@@ -31,19 +31,12 @@ Row = dict[str, Any]
 
 def write_gallery(folder: Path) -> Path:
     """Writes ``gallery.html`` of a built data set from its Parquet files and ``card.json``."""
-    card = read_json(folder / "card.json", "Build the set anew.")
+    card = read_card(folder)
     files = sorted(folder.glob("*/*.parquet"))
     num_images = max(2, NUM_IMAGES // max(1, len(files)))
     sections = [_section(file, num_images, card["spec"]["box_grid"]) for file in files]
-    environment = Environment(
-        loader=PackageLoader("data_builders.build", "."),
-        autoescape=select_autoescape(default=True, default_for_string=True),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     name = Path(card["spec"]["output"]).name  # the folder itself has another name until it is whole
-    page = environment.get_template("gallery.html.j2").render(name=name, card=card, sections=sections)
+    page = template("gallery.html.j2", beside=__file__).render(name=name, card=card, sections=sections)
     out = folder / "gallery.html"
     out.write_text(page, encoding="utf-8")
     return out

@@ -12,9 +12,10 @@ from pathlib import Path
 from string import Formatter
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from rewards.config.input_error import InputError, nearest
+from rewards.config.strict_model import StrictModel
 from rewards.config.strict_yaml import read_yaml, validated
 from rewards.config.yaml_lines import line_of
 from rewards.rules.faults import Fault
@@ -32,11 +33,7 @@ From = Literal["table", "report", "measurements"]
 SCALED: tuple[Kind, ...] = ("level", "check", "not_more", "not_less", "full_report")
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class Section(_Strict):
+class Section(StrictModel):
     """Items ``first`` to ``last`` (from 1) of a task have an answer style of their own."""
 
     first: int = Field(ge=1)
@@ -44,7 +41,7 @@ class Section(_Strict):
     style: Style
 
 
-class Task(_Strict):
+class Task(StrictModel):
     """One task.
 
     ``asks``: the share of each kind of question. ``scales``: those that are asked about (all of the guidelines where
@@ -66,7 +63,7 @@ class Task(_Strict):
     sections: list[Section] = []
     max_tokens: int = Field(default=300, ge=1)
     needs: list[str] = []
-    weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    weight: float = Field(default=1.0, gt=0)
     after: list[str] = []
     instructions: str
 
@@ -78,14 +75,14 @@ class Task(_Strict):
         return self.style
 
 
-class Stage(_Strict):
+class Stage(StrictModel):
     """Tasks that are learnt together, after the stages before."""
 
     id: str = Field(pattern=r"^[a-z0-9_]+$")
     tasks: list[Task] = Field(min_length=1)
 
 
-class ScaleWording(_Strict):
+class ScaleWording(StrictModel):
     """How one scale is asked about and stated: templates with ``{level}``, alternatives of equal meaning."""
 
     ask: list[str] = Field(min_length=1)
@@ -96,7 +93,7 @@ class ScaleWording(_Strict):
     not_less: list[str] = []
 
 
-class CurriculumWording(_Strict):
+class CurriculumWording(StrictModel):
     """Templates of what a rule set does not word.
 
     ``absence``: questions that a denial answers with yes (``{name}``); ``side``, ``size``: questions that do not say
@@ -114,15 +111,15 @@ class CurriculumWording(_Strict):
     scales: dict[str, ScaleWording] = {}
 
 
-class Measured(_Strict):
+class Measured(StrictModel):
     """A measured value: its name in words, its unit, and by how much a number in an answer may differ from it."""
 
     name: str
     unit: str = ""
-    tolerance: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    tolerance: float = Field(default=0.0, ge=0)
 
 
-class Curriculum(_Strict):
+class Curriculum(StrictModel):
     """Stages of tasks under one rule set. ``segments``: findings that are described together, by name."""
 
     name: str
@@ -146,10 +143,6 @@ class Curriculum(_Strict):
     def guidelines_of(self, task: Task) -> tuple[str, ...]:
         """The guidelines that an answer of this task follows: the rule set of the findings, and the task's own."""
         return tuple(dict.fromkeys([load_rule_set(self.rule_set).id, *task.guidelines]))
-
-    def num_questions(self, source: From) -> int:
-        """How many questions the tasks of one source ask for an image."""
-        return sum(task.count for task in self.tasks.values() if task.source == source)
 
 
 def shipped_curricula() -> list[str]:

@@ -5,14 +5,12 @@ prompt and the versions of the guidelines, so a build that was killed repeats no
 Left out: images; like the published generator, the model reads what is known of the image.
 """
 
-from functools import cache
 from typing import Any
-
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from data_builders.curriculum.checks import CurriculumChecks
 from data_builders.curriculum.curriculum import Section
 from data_builders.curriculum.templates import Case
+from rewards.config.templates import template
 from rewards.llm.client import LlmClient, Request, ask
 from rewards.llm.item_lists import Parsed, ask_for_items
 from rewards.rules.evidence import Asked, Clause, Test
@@ -46,7 +44,7 @@ async def written_items(
 
 def request_for(case: Case, number: int, *, report: str, temperature: float, max_tokens: int) -> Request:
     """The prompt of one task about one image. ``report`` is empty where the model gets a list of what is known."""
-    text = _template().render(
+    text = template("curriculum_prompt.txt.j2", beside=__file__).render(
         modality=case.rules.modality,
         number=number,
         capability=case.task.capability,
@@ -61,18 +59,6 @@ def request_for(case: Case, number: int, *, report: str, temperature: float, max
     )
     version = " ".join([PROMPT_VERSION, case.curriculum.id, *case.guidelines])
     return ask(text, system=SYSTEM, temperature=temperature, max_tokens=max_tokens, version=version)
-
-
-@cache
-def _template() -> Template:
-    environment = Environment(
-        loader=PackageLoader("data_builders.curriculum", "."),
-        autoescape=False,  # plain text for a model, not a page
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("curriculum_prompt.txt.j2")
 
 
 def _section(section: Section, count: int, number: int) -> str:

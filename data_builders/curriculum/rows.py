@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from statistics import quantiles
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from data_builders.curriculum.checks import CurriculumChecks, opinion
 from data_builders.curriculum.curriculum import Curriculum, From, Stage, Task, load_curriculum
@@ -22,6 +22,7 @@ from data_builders.curriculum.templates import Asked, Balance, Case, generated, 
 from data_builders.rendering.report_facts import report_facts
 from data_builders.schema import RowKind, Sample
 from rewards.config.input_error import InputError
+from rewards.config.strict_model import StrictModel
 from rewards.llm.client import LlmClient
 from rewards.llm.item_lists import Item
 from rewards.llm.spec import LlmSpec, LocalBackend, open_llm
@@ -33,15 +34,13 @@ BY_TEMPLATE = {"similar": 1.1, "leak": 0.99}
 """Templates repeat words on purpose: equal items are dropped as they are drawn, and a denial repeats its question."""
 
 
-class CurriculumUse(BaseModel):
+class CurriculumUse(StrictModel):
     """Which curriculum a build follows, and how.
 
     ``file``: a shipped name (``retina_vlm``) or a YAML file. ``share``: of each task's questions that an image gets,
     at least one. ``contradictions``: what becomes of facts that contradict themselves. ``llm``: the model that writes;
     without it templates do. ``rounds``: how often it is asked again for what is missing.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     file: str
     share: float = Field(default=1.0, gt=0, le=1)

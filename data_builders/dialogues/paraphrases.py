@@ -6,8 +6,9 @@ replies (kept in the ``cache``) give the same rows. Left out: paraphrased questi
 
 from dataclasses import dataclass, field
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from rewards.config.strict_model import StrictModel
 from rewards.llm.client import Completion, Failure, LlmClient, ask
 from rewards.llm.spec import LlmSpec, LocalBackend, open_llm
 
@@ -18,10 +19,8 @@ Sentence: {sentence}"""
 MAX_TOKENS = 64
 
 
-class Paraphrase(BaseModel):
+class Paraphrase(StrictModel):
     """The wordings that are asked for. ``variants``: of each sentence."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     llm: LlmSpec
     variants: int = Field(default=4, ge=1)

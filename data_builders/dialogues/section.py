@@ -2,13 +2,14 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from data_builders.dialogues.paraphrases import Paraphrase
+from rewards.config.strict_model import StrictModel
 from rewards.dialogues.dialogue import Scenario
 
 
-class Dialogues(BaseModel):
+class Dialogues(StrictModel):
     """Which dialogues an image gets, in instruction and prompt rows alike.
 
     ``per_image``: dialogues an image and epoch, their scenarios drawn by the weights of ``mixture``. ``epochs``: how
@@ -18,8 +19,6 @@ class Dialogues(BaseModel):
     leave the clinician's turns out), ``turns`` one for each answer, with all before it as the prompt. ``paraphrase``:
     answers in words of training are reworded by an LLM where that keeps what they say.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     per_image: int = Field(default=1, ge=1)
     epochs: int = Field(default=1, ge=1)

@@ -7,8 +7,9 @@ is learnt from it need not hang together, and reinforcement learning has somethi
 import random
 from dataclasses import dataclass
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from rewards.config.strict_model import StrictModel
 from rewards.dialogues.dialogue import Claim
 from rewards.rules.decision import Decision
 
@@ -41,7 +42,7 @@ def followed(decision: Decision, name: str, gold: str, claim: Claim) -> list[str
     return [s for s in answers if s != gold and decision.is_valid({claim.node: claim.symbol, name: s})]
 
 
-class Flaws(BaseModel):
+class Flaws(StrictModel):
     """Errors of weak annotators, put on purpose into the instruction rows of some splits. Named in each row.
 
     ``invented_findings``: share of reports that get one invented finding. ``loose_boxes``: factor by which
@@ -49,10 +50,8 @@ class Flaws(BaseModel):
     drawn by itself. ``yielding``: share of the clinician's wrong claims that the answer follows.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
     splits: list[str]
     invented_findings: float = Field(default=0.0, ge=0, le=1)
-    loose_boxes: float = Field(default=1.0, ge=1, allow_inf_nan=False)
+    loose_boxes: float = Field(default=1.0, ge=1)
     wrong_answers: float = Field(default=0.0, ge=0, le=1)
     yielding: float = Field(default=0.0, ge=0, le=1)

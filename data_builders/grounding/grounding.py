@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from data_builders.cards import write_card
 from data_builders.digest import sha256
 from data_builders.grounding.sequences import Sequence, View, ct_sequences, phantom_sequences
 from data_builders.imaging.images import png_bytes
@@ -228,8 +229,7 @@ def _write(out: Path, rows: dict[str, list[Row]], spec: Row) -> None:
         pq.write_table(pa.Table.from_pylist(of_split, schema=schema), file, compression="zstd")
         counts.update(f"{kind}/{split}/{row['task']}" for row in of_split)
     files = {str(f.relative_to(out)): sha256(f) for f in sorted(out.rglob("*.parquet"))}
-    card = {"spec": spec, "counts": dict(sorted(counts.items())), "sha256": files}
-    (out / "card.json").write_text(json.dumps(card, indent=2, sort_keys=True), encoding="utf-8")
+    write_card(out, {"spec": spec, "counts": dict(sorted(counts.items())), "sha256": files})
 
 
 def sequence_schema(kind: Literal["instruction", "prompt"]) -> pa.Schema:

@@ -14,10 +14,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from data_builders.imaging.images import ImageError
 from data_builders.pairs.lesion_heat import Heat, Mask, checked
+from rewards.config.strict_model import StrictModel
 
 MaskPolicy = Literal["mass", "quantile", "mean_std", "box"]
 LARGEST_SHARE = 0.5
@@ -28,7 +29,7 @@ PLAIN_MODES = ("L", "LA", "RGB", "RGBA", "I;16")
 log = logging.getLogger(__name__)
 
 
-class NoiseSettings(BaseModel):
+class NoiseSettings(StrictModel):
     """How a lesion is noised.
 
     ``mode``: ``diffusion`` blends at ``step`` of the schedule, ``replacement`` puts N(0, 10^2) in place of the pixels.
@@ -39,12 +40,10 @@ class NoiseSettings(BaseModel):
     the released code does, instead of clipping them.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
     mode: Literal["diffusion", "replacement"] = "diffusion"
     step: int = Field(default=500, ge=0, le=999)
     mask: MaskPolicy = "mass"
-    level: float = Field(default=1.0, allow_inf_nan=False)
+    level: float = Field(default=1.0)
     soft: bool = False
     wrap: bool = False
 

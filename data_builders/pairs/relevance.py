@@ -11,9 +11,10 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from rewards.config.input_error import InputError
+from rewards.config.strict_model import StrictModel
 from rewards.llm.spec import LlmSpec
 
 Normalisation = Literal["raw", "text", "appendix", "sensible"]
@@ -126,7 +127,7 @@ def weight_report(weights: Sequence[float] | Weights) -> dict[str, float]:
     }
 
 
-class Relevance(BaseModel):
+class Relevance(StrictModel):
     """How the relevance of preference rows becomes their weight, for each source and kind of pair by itself.
 
     The same section stands in a build and in the ``sampling`` of a ``pairs`` recipe. A row's relevance is the severity
@@ -136,11 +137,9 @@ class Relevance(BaseModel):
     models that debate those scores, at most ``max_rounds`` rounds. ``missing``: what a row without a score gets.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
     reading: Normalisation = "raw"
     scores: str | None = None
-    scale: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    scale: float = Field(default=1.0, gt=0)
     missing: Missing = "error"
     kinds: list[ScoredKind] | None = None
     judges: list[LlmSpec] = []

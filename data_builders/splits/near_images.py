@@ -2,7 +2,9 @@
 
 A hash has 256 bits: whether each of 16 x 16 cells is darker than its right neighbour (Krawetz 2013, "dHash"), which
 another format, size, or brightness hardly moves. Two hashes at most ``MAX_DISTANCE`` bits apart agree in at least one
-of ``MAX_DISTANCE + 1`` bands, so only images that share a band are compared. Left out: crops, flips and rotations.
+of ``MAX_DISTANCE + 1`` bands, so only images that share a band are compared.
+Kept by hand: packages of image hashes hash in as few lines and leave the comparison of all with all to their user.
+Left out: crops, flips and rotations.
 """
 
 from collections import defaultdict
@@ -13,7 +15,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 SIDE = 16
-NUM_BITS = SIDE * SIDE
 MAX_DISTANCE = 10
 Hashes = NDArray[np.bool_]
 """(images, 256): one bit a column."""

@@ -5,7 +5,7 @@ Left out: telling a doubt about a detail ("yes, probably acute") from one about 
 
 import re
 
-from rewards.answers.cues import CUES
+from rewards.answers.cues import ANSWER_CUES
 
 THING = (
     r"(?:images?|pictures?|photos?|scans?|films?|x-?rays?|attachments?|files?|inputs?|information|info|data|context"
@@ -13,7 +13,7 @@ THING = (
 )
 _SEE = r"(?:see|seen|find|found|identif(?:y|ied)|detect(?:ed)?|visuali[sz]ed?|appreciated?|demonstrated?|show|shown)"
 DECLINES = re.compile(
-    rf"""\b(?-x:{CUES["refuse"]})\b
+    rf"""\b(?-x:{ANSWER_CUES["refuse"]})\b
     |\b(?:no|not\ (?:an?|any|enough)|without(?:\ (?:an?|any|the|more|further))?|(?:in|not\ )sufficient)
         \ (?:\w+\ ){{0,2}}?{THING}\b(?!\ (?:of|findings?|evidence)\b)
     |\b(?:cannot|can\ not|can't|could\ not|couldn't|unable\ to|not\ able\ to|(?:im|not\ )possible\ to)\b

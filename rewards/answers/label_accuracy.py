@@ -6,6 +6,7 @@ Left out: multiple choice (``choice_answer``), and letting any wording pass that
 
 import re
 
+from rewards.answers.cues import DENIES, NO, NO_DENIAL, OPENS_WITH_NO, SHOWS, TWICE_DENIED
 from rewards.answers.declining import declines, doubts, turns_round
 from rewards.answers.final_answer import answer_region, visible
 from rewards.answers.measurements import is_number, number_matches
@@ -15,29 +16,8 @@ from rewards.tasks import WORDED
 BOUNDS = (0.0, 1.0)
 TASKS = WORDED
 YES = re.compile(r"\b(?:yes|yeah|affirmative|(?:correct|true)(?!\s+\w))\b", re.IGNORECASE)
-NO = re.compile(r"\b(?:no|not|nope|none|never|false(?!\s+\w)|without|negative|cannot|\w+n't)\b", re.IGNORECASE)
-# "Not normal" and "no doubt" deny nothing that a yes/no question asks for.
-NO_DENIAL = re.compile(
-    r"\b(?:no|not|without(?: an?| any)?|never|none of (?:it|this|that|them))(?: (?:is|are|entirely|completely|longer))?"
-    r" (?:without|doubt|question|normal|clear|healthy|free|absent|only|just|merely|excluded?|ruled out|unlikely"
-    r"|negative|unremarkable)\b",
-    re.IGNORECASE,
-)
-TWICE_DENIED = re.compile(r"\b(?:not|never|\w+n't)(?: (?:think|believe|say))? (?:no|not)\b", re.IGNORECASE)
-OPENS_WITH_NO = re.compile(
-    r"\W*(?:there (?:is|are) )?(?:no|not(?= \w)|nope|none|never|false|without|negative)\b", re.IGNORECASE
-)
 CLAUSE_END = re.compile(r"[,.;:!\n]|\b(?:but|and|although|though|however|while)\b", re.IGNORECASE)
-SHOWS = r"(?:shows?|ha(?:s|ve)|contains?|reveals?|demonstrates?|sees?|finds?)"
 AFFIRMS = re.compile(rf"\b(?:there (?:is|are)|present|seen|visible|found|detected|identified|{SHOWS})\b", re.IGNORECASE)
-# A negation denies what was asked only where it governs a clause; "that makes no sense" holds a "no", and is none.
-DENIES = re.compile(
-    rf"{OPENS_WITH_NO.pattern}|.*\bno\W*\Z|.*\b(?:is|are|was|were|do|does|did|has|have)(?: not|n't)\b"
-    rf"|.*\b(?:there (?:is|are)|{SHOWS}) (?:no|none|neither)\b|.*\b(?:cannot|can't|can not)\b|.*\bnegative for\b"
-    r"|.*\b(?:not|without)(?: (?:any|an?))?(?: \w+ly)?"
-    r" (?:evidence|signs?|seen|present|visible|detected|identified|found)\b",
-    re.IGNORECASE,
-)
 SEPARATOR = re.compile(r"[,;\n]|\band\b", re.IGNORECASE)
 ARTICLE = re.compile(r"^(?:the|an?)\s+", re.IGNORECASE)
 EXCLUSIVE: tuple[frozenset[str], ...] = tuple(

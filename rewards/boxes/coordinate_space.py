@@ -151,12 +151,3 @@ def in_written_units(answer: str, units: Units, images: Sequence[int] | None = N
         parts += [answer[end : place.start], "[" + ",".join(f"{round(v, digits):g}" for v in numbers) + "]"]
         end = place.end
     return "".join([*parts, answer[end:]])
-
-
-def half_open(box: Box) -> Box:
-    """A box of an inclusive set (its last pixel is inside) in this project's half-open form.
-
-    >>> half_open((0, 0, 9, 9))
-    (0, 0, 10, 10)
-    """
-    return box[0], box[1], box[2] + 1, box[3] + 1

@@ -1,7 +1,9 @@
 """Boxes: geometry and optimal matching.
 
 All boxes are (x1, y1, x2, y2), half-open. Few boxes are compared in plain Python, many in numpy: to the same float64
-values, but without numpy's cost a call, which is most of what a reward over three boxes costs. Left out: rotated boxes.
+values, but without numpy's cost a call, which is most of what a reward over three boxes costs.
+Kept by hand: torchvision's need torch, which no reward loads; scipy has the matching, used here, but no boxes.
+Left out: rotated boxes.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,7 +24,6 @@ __all__ = [
     "clipped",
     "corner_distance",
     "giou",
-    "giou_matrix",
     "iou",
     "iou_matrix",
     "is_valid",
@@ -102,25 +103,12 @@ def clipped(box: Box, *, width: float, height: float) -> Box:
 
 def iou_matrix(a: Sequence[Box], b: Sequence[Box]) -> np.ndarray:
     """IoU of each box of ``a`` (rows) with each of ``b`` (columns); 0 where both are empty."""
-    overlap, union, _ = _areas(a, b)
-    return np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
-
-
-def giou_matrix(a: Sequence[Box], b: Sequence[Box]) -> np.ndarray:
-    """GIoU of each box of ``a`` (rows) with each of ``b`` (columns)."""
-    overlap, union, hull = _areas(a, b)
-    ious = np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
-    return ious - np.divide(hull - union, hull, out=np.zeros_like(hull), where=hull > 0)
-
-
-def _areas(a: Sequence[Box], b: Sequence[Box]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Intersection, union and hull areas of each pair."""
     p, q = np.asarray(a, float).reshape(-1, 1, 4), np.asarray(b, float).reshape(1, -1, 4)
     inner = np.minimum(p[..., 2:], q[..., 2:]) - np.maximum(p[..., :2], q[..., :2])
-    outer = np.maximum(p[..., 2:], q[..., 2:]) - np.minimum(p[..., :2], q[..., :2])
     overlap = np.clip(inner, 0, None).prod(-1)
     sizes = [np.clip(x[..., 2:] - x[..., :2], 0, None).prod(-1) for x in (p, q)]
-    return overlap, sizes[0] + sizes[1] - overlap, np.clip(outer, 0, None).prod(-1)
+    union = sizes[0] + sizes[1] - overlap
+    return np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
 
 
 def table_of(measure: Callable[[Box, Box], float], predicted: Sequence[Box], truth: Sequence[Box]) -> Table:

@@ -1,4 +1,4 @@
-"""Boxes with all that a text says beside them: label, image of a sequence, and how much had to be repaired.
+"""Boxes with all that a text says beside them: label and image of a sequence.
 
 ``box_text.parse_boxes`` is the short way where only coordinates count.
 """
@@ -7,7 +7,6 @@ import re
 from dataclasses import dataclass
 
 from rewards.answers.final_answer import answer_region
-from rewards.config.json_lines import json_reply
 from rewards.reading.box_text import MAX_BOXES, Place, box_places, is_valid
 from rewards.rules.facts import Box
 
@@ -33,15 +32,10 @@ class ReadBox:
 
 @dataclass(frozen=True)
 class BoxReading:
-    """What was read.
-
-    ``num_invalid``: boxes without area. ``repair_level``: 0 as its convention asks, 1 mended (single quotes, trailing
-    comma), 2 cut off before its end.
-    """
+    """What was read. ``num_invalid``: boxes without area."""
 
     boxes: tuple[ReadBox, ...]
     num_invalid: int = 0
-    repair_level: int = 0
 
 
 def read_boxes(text: str) -> BoxReading:
@@ -65,7 +59,7 @@ def read_boxes(text: str) -> BoxReading:
         image = image if new_image is None else new_image
         if is_valid(place.box):
             found.append(ReadBox(place.box, label, image))
-    return BoxReading(tuple(found[:MAX_BOXES]), len(places) - len(valid), repair_level(region))
+    return BoxReading(tuple(found[:MAX_BOXES]), len(places) - len(valid))
 
 
 def _stretches(region: str, places: list[Place]) -> list[tuple[Place, str, str]]:
@@ -106,22 +100,3 @@ def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
     for match in pattern.finditer(text):
         found = match
     return found
-
-
-def repair_level(region: str) -> int:
-    """0: nothing to mend, 1: JSON that had to be mended, 2: brackets or fences that were never closed.
-
-    >>> repair_level('[{"bbox_2d": [1,2,3,4]}]'), repair_level("[{'bbox_2d': [1,2,3,4],}]"), repair_level('[[1,2,3')
-    (0, 1, 2)
-    """
-    if any(region.count(a) > region.count(b) for a, b in ("[]", "{}")) or region.count("```") % 2:
-        return 2
-    start = region.find("{")
-    return 0 if start < 0 else int(not _is_json(region))
-
-
-def _is_json(region: str) -> bool:
-    """Whether the braces and brackets of a region are JSON, fences and words around them apart."""
-    start = min(k for k in (region.find("{"), region.find("[")) if k >= 0)
-    end = max(region.rfind("}"), region.rfind("]"))
-    return isinstance(json_reply(region[start : end + 1]), list | dict)

@@ -1,12 +1,11 @@
-"""Metrics of dialogues, as Dr-LLaVA (arXiv 2405.19567) names them, from gold symbols and what was read.
+"""What came of one dialogue, in counts, and the confusion of symbols; from gold symbols and what was read.
 
-A_Q: share of questions answered rightly. A_C: share of dialogues with every answer right. A_D: share with the right
-final answer, of those that ask for it. H_cc: share whose answers are no valid path; an answer that is not understood is
-on none. Left out: intervals, which need patients and belong to the evaluation; it resamples the ``Outcome``s.
+Left out: A_Q, A_C, A_D and H_cc of Dr-LLaVA (arXiv 2405.19567), which are ratios of sums of these counts and belong to
+the evaluation, whose intervals need patients. An answer that is not understood is on no valid path.
 """
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from rewards.dialogues.dialogue import Dialogue, Responses, readings
@@ -68,35 +67,6 @@ def _label(reading: SymbolReading) -> str:
     return reading.stated if reading.stated is not None else f"({reading.kind})"
 
 
-def dialogue_metrics(outcomes: Sequence[Outcome]) -> dict[str, float]:
-    """A_Q, A_C, A_D, H_cc, parse rate, share of contradictory dialogues, yield-to-wrong-hint rate; all in [0, 1].
-
-    A metric without cases (no final question, no wrong claim) is left out. Empty for no outcomes.
-    """
-    if not outcomes:
-        return {}
-    turns = sum(o.num_turns for o in outcomes)
-    asked_final = [o.final_right for o in outcomes if o.final_right is not None]
-    claims = sum(o.num_wrong_claims for o in outcomes)
-    return {
-        "A_Q": sum(o.num_right for o in outcomes) / turns,
-        "A_C": _share(o.all_right for o in outcomes),
-        **({"A_D": _share(asked_final)} if asked_final else {}),
-        "H_cc": _share(not o.valid_path for o in outcomes),
-        "contradictions": _share(o.contradicts for o in outcomes),
-        "parsed": sum(o.num_parsed for o in outcomes) / turns,
-        **({"yielded": sum(o.num_yielded for o in outcomes) / claims} if claims else {}),
-    }
-
-
-def by_scenario(outcomes: Iterable[Outcome]) -> dict[str, dict[str, float]]:
-    """The metrics of each scenario by itself, in the order in which they are met."""
-    grouped: dict[str, list[Outcome]] = defaultdict(list)
-    for found in outcomes:
-        grouped[found.scenario].append(found)
-    return {scenario: dialogue_metrics(found) for scenario, found in grouped.items()}
-
-
 def confusions(outcomes: Iterable[Outcome]) -> Mapping[str, Mapping[str, Mapping[str, int]]]:
     """How often each gold symbol of each node was answered by what: ``table[node][gold][said]``."""
     counts = Counter(entry for found in outcomes for entry in found.confusion)
@@ -104,8 +74,3 @@ def confusions(outcomes: Iterable[Outcome]) -> Mapping[str, Mapping[str, Mapping
     for (node, gold, said), number in sorted(counts.items()):
         table.setdefault(node, {}).setdefault(gold, {})[said] = number
     return table
-
-
-def _share(truths: Iterable[bool]) -> float:
-    found = list(truths)
-    return sum(found) / len(found)

@@ -2,8 +2,6 @@
 
 from typing import Literal
 
-from pydantic import ConfigDict
-
 from rewards.judges.facts_judge import FactsJudge
 from rewards.judges.judging import DIMENSIONS, ChoiceJudge, Dimension, Judge, LlmJudge
 from rewards.llm.spec import LlmSpec, LocalBackend, open_llm
@@ -15,8 +13,6 @@ class JudgeSpec(LlmSpec):
     ``style``: ``verdict`` reasons and ends in one verdict over all dimensions in one call; ``choice`` picks A, B or
     tie in one short call a dimension, which small models can do.
     """
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     style: Literal["verdict", "choice"] = "verdict"
     max_tokens: int = 512

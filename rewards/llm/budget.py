@@ -11,30 +11,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from rewards.config.input_error import InputError
+from rewards.config.strict_model import StrictModel
 from rewards.llm.reply_cache import AppendLog
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class Caps(_Strict):
+class Caps(StrictModel):
     """The most that may be spent, over all runs that share a cache folder; ``seconds``: of this process."""
 
     calls: int | None = Field(default=None, ge=0)
     tokens: int | None = Field(default=None, ge=0)
-    cost: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    seconds: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    cost: float | None = Field(default=None, ge=0)
+    seconds: float | None = Field(default=None, gt=0)
 
 
-class Price(_Strict):
+class Price(StrictModel):
     """Money for a million tokens, in any one currency, and what an image is counted as at most."""
 
-    prompt: float = Field(default=0.0, ge=0, allow_inf_nan=False)
-    completion: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    prompt: float = Field(default=0.0, ge=0)
+    completion: float = Field(default=0.0, ge=0)
     image_tokens: int = Field(default=4096, ge=0)
 
     def of(self, prompt_tokens: int, completion_tokens: int) -> float:

@@ -1,7 +1,7 @@
 """The one interface to a language model: requests in, completions or named failures out, in order.
 
 A reply comes from a backend: an OpenAI-compatible endpoint (``llm_http``), a local transformers model
-(``alignment.models.local_llm``) or a scripted rule. Here stands what all need: each distinct request is asked once,
+(``alignment.models.local_llm``) or one of a test. Here stands what all need: each distinct request is asked once,
 replies are cached by content, calls are bounded in number and in cost, transient faults are tried again with jitter and
 permanent ones stop the work. Left out: streaming, tool calls, sharing one call in flight between two processes.
 """
@@ -9,8 +9,8 @@ permanent ones stop the work. Left out: streaming, tool calls, sharing one call 
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Protocol
 
@@ -135,23 +135,6 @@ class Backend(Protocol):
         It raises Transient, Declined or LlmStop; anything else is a bug.
         """
         ...
-
-
-@dataclass(frozen=True)
-class Scripted:
-    """A backend of rules: ``rule`` maps a request to the text of its reply."""
-
-    rule: Callable[[Request], str]
-    model: str = "scripted"
-
-    @asynccontextmanager
-    async def session(self) -> AsyncGenerator[Reply, None]:
-        """Replies at once, on this machine."""
-
-        async def reply(request: Request) -> Completion:
-            return Completion(self.rule(request), 0, 0)
-
-        yield reply
 
 
 @dataclass(frozen=True)

@@ -95,12 +95,6 @@ class ReplyCache:
             self.log.append({"key": key, "entry": entry})
             self._refresh()
 
-    @property
-    def num_entries(self) -> int:
-        """How many replies are kept."""
-        self._refresh()
-        return len(self._entries)
-
     def _refresh(self) -> None:
         for line in self.log.unread():
             self._entries.setdefault(line["key"], line["entry"])

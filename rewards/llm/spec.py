@@ -5,9 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 from rewards.config.input_error import InputError
+from rewards.config.strict_model import StrictModel
 from rewards.llm.budget import Budget, Caps, Price
 from rewards.llm.client import Backend, LlmClient
 from rewards.llm.endpoint import Endpoint, checked_url
@@ -15,7 +16,7 @@ from rewards.llm.keys import is_environment_name
 from rewards.llm.reply_cache import ReplyCache
 
 
-class LlmSpec(BaseModel):
+class LlmSpec(StrictModel):
     """One model behind one client.
 
     ``endpoint``: an OpenAI-compatible URL ending in ``/v1``; without it, ``model`` is a local transformers model
@@ -23,16 +24,14 @@ class LlmSpec(BaseModel):
     holds the key, never the key itself. ``cache``: a folder for replies and the ledger of what was spent.
     """
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
     model: str
     endpoint: str | None = None
     key_env: str | None = None
     cache: str | None = None
     concurrency: int = Field(default=8, ge=1)
-    timeout_s: float = Field(default=120.0, gt=0, allow_inf_nan=False)
+    timeout_s: float = Field(default=120.0, gt=0)
     max_attempts: int = Field(default=5, ge=1)
-    max_wait_s: float = Field(default=60.0, ge=0, allow_inf_nan=False)
+    max_wait_s: float = Field(default=60.0, ge=0)
     caps: Caps = Caps()
     price: Price = Price()
     extra: dict[str, Any] = {}

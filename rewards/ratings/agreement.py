@@ -5,7 +5,7 @@ Ratings are numbers or names; None is a missing rating. Left out: tests against 
 
 import math
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -147,16 +147,6 @@ def intransitive_share(beats: Mapping[tuple[str, str], float]) -> float:
     ]
     circles = sum(min(t) > 0 or max(t) < 0 for t in triples)
     return circles / len(triples) if triples else math.nan
-
-
-def bootstrap(
-    statistic: Callable[[Sequence[int]], float], num_cases: int, *, resamples: int = 1000, seed: int = 0
-) -> tuple[float, float]:
-    """95 % interval of a statistic of case indices, by resampling cases; resamples where it is NaN are left out."""
-    random = np.random.default_rng(seed)
-    found = [statistic(random.integers(num_cases, size=num_cases).tolist()) for _ in range(resamples)]
-    low, high = np.nanquantile(found, [0.025, 0.975])
-    return float(low), float(high)
 
 
 def _both(a: Sequence[Label | None], b: Sequence[Label | None]) -> list[tuple[Label, Label]]:

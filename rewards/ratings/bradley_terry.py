@@ -14,6 +14,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.special import expit
 
 from rewards.config.input_error import InputError
+from rewards.ratings.bootstrap import drawn_counts, interval
 
 ELO_SCALE = 400 / math.log(10)
 
@@ -94,12 +95,15 @@ def bradley_terry_ratings(
     Raises: InputError if the comparisons fall into groups that never met.
     """
     players = _connected_players(comparisons)
-    by_case, random = _case_wins(comparisons, players), np.random.default_rng(seed)
-    counts = random.multinomial(len(by_case), np.full(len(by_case), 1 / len(by_case)), size=resamples)
-    draws = [bradley_terry(np.tensordot(count, by_case, 1), ridge=ridge) for count in counts]
-    low, high = np.quantile(draws, [0.025, 0.975], axis=0) if draws else np.full((2, len(players)), math.nan)
-    rows = zip(players, bradley_terry(by_case.sum(0), ridge=ridge), low, high, strict=True)
-    return {name: Rating(float(value), float(a), float(b)) for name, value, a, b in rows}
+    by_case = _case_wins(comparisons, players)
+    counts = drawn_counts(len(by_case), num_resamples=resamples, seed=seed)
+    draws = np.array([bradley_terry(np.tensordot(count, by_case, 1), ridge=ridge) for count in counts])
+    of_player = draws.reshape(-1, len(players)).T
+    strengths = bradley_terry(by_case.sum(0), ridge=ridge)
+    return {
+        name: Rating(float(value), *(interval(drawn) or (math.nan, math.nan)))
+        for name, value, drawn in zip(players, strengths, of_player, strict=True)
+    }
 
 
 def elo_ratings(
@@ -114,21 +118,6 @@ def elo_ratings(
     strengths = bradley_terry_ratings(comparisons, ridge=ridge, resamples=resamples, seed=seed)
     scaled = {n: [mean + ELO_SCALE * v for v in (r.value, r.low, r.high)] for n, r in strengths.items()}
     return {name: Rating(*values) for name, values in scaled.items()}
-
-
-def sequential_elo(comparisons: Sequence[Comparison], *, k: float = 32.0, mean: float = 1000.0) -> dict[str, float]:
-    """Classical Elo in order of play. The order matters; for a ranking of models use ``elo_ratings``.
-
-    >>> sequential_elo([Comparison("a", "b", 1.0)])
-    {'a': 1016.0, 'b': 984.0}
-    """
-    rating = dict.fromkeys(dict.fromkeys(n for c in comparisons for n in (c.first, c.second)), mean)
-    for c in comparisons:
-        expected = 1 / (1 + 10 ** ((rating[c.second] - rating[c.first]) / 400))
-        change = k * (c.score - expected)
-        rating[c.first] += change
-        rating[c.second] -= change
-    return rating
 
 
 def _connected_players(comparisons: Sequence[Comparison]) -> list[str]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import expit, gammaln
-from scipy.stats import rankdata
+from scipy.stats import spearmanr
 
 from rewards.ratings.agreement import wilson
 
@@ -105,6 +105,18 @@ def _binned(margins: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray, np.
     return p, won, np.minimum((p * bins).astype(int), bins - 1)
 
 
+def rank_correlation(a: ArrayLike, b: ArrayLike) -> float:
+    """Spearman's rank correlation, in [-1, 1]; NaN where either does not vary.
+
+    >>> rank_correlation([0.1, 0.2, 0.9], [1, 2, 3])
+    1.0
+    """
+    a, b = np.asarray(a, float), np.asarray(b, float)
+    if len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return math.nan
+    return float(spearmanr(a, b).statistic)  # pyright: ignore[reportAttributeAccessIssue]
+
+
 @dataclass(frozen=True)
 class LengthBias:
     """``correlation``: Spearman's, of a pair's lead in score and in length, in [-1, 1].
@@ -122,9 +134,7 @@ def length_bias(
 ) -> LengthBias:
     """Whether scores follow length rather than preference. A model without bias has two like accuracies."""
     margins, lead = _margins(chosen, rejected), _margins(chosen_lengths, rejected_lengths)
-    varies = len(margins) > 1 and np.ptp(margins) > 0 and np.ptp(lead) > 0
-    correlation = float(np.corrcoef(rankdata(margins), rankdata(lead))[0, 1]) if varies else math.nan
-    return LengthBias(correlation, _share(margins[lead > 0]), _share(margins[lead < 0]))
+    return LengthBias(rank_correlation(lead, margins), _share(margins[lead > 0]), _share(margins[lead < 0]))
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,10 @@
 """Assertion: whether a sentence says that what it names is there, is not there, or may be there.
 
 Cues hold forwards ("no ...", "possible ...") or backwards ("... has resolved", "... cannot be excluded") as far as the
-clause reaches, after NegEx (Chapman et al. 2001) and ConText (Harkema et al. 2009); the cue lists are our own.
+clause reaches, after NegEx (Chapman et al. 2001) and ConText (Harkema et al. 2009); which they are: `answers.cues`.
 One pass over the words finds the cues, one in each direction gives them to the spans: linear time on any text.
+Kept by hand: the packages that hold NegEx and ConText (negspacy, medspacy) are pipes of spaCy, a parser and its models
+beside a reward that reads a report in a millisecond.
 Left out: syntax. "No effusion, nodule" is read as a list of two, since nothing but meaning tells it from a list.
 """
 
@@ -11,86 +13,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
+from rewards.answers.cues import LIST_END, REPORT_CUES, RESTRICTED
 from rewards.rules.facts import Polarity
 
 Span = tuple[int, int]
 """(start, end) of a phrase in a sentence, half-open."""
 
-_VERY = (
-    r"(?:(?:significant|interval|acute|definite|substantial|appreciable|major|large|further|obvious|new)(?:ly)? ){0,3}"
-)
-_FULLY = r"(?:(?:completely|entirely|fully|definitely|definitively|totally|confidently|yet|currently|clearly) ){0,2}"
-_BE = r"(?:is|are|was|were|be|been|being|appears?|remains?)"
-_SEEN = (
-    r"(?:seen|present|identified|visible|visuali[sz]ed|demonstrated|evident|appreciated|detected|observed|found|noted"
-    r"|apparent|shown|suspected|recogni[sz]ed|appreciable|there)"
-)
-_GONE = r"(?:resolved|cleared|disappeared|regressed completely|gone away)"
-_SINCE = r"(?:(?:since|now|also|completely|entirely|fully|largely|subsequently|been|interval) ){0,3}"
-_PRIOR = r"(?:on|in|at) (?:the |any |his |her )?(?:prior|previous|earlier|old|lateral|frontal|comparison)"
-_CHANGE = (
-    r"(?:changed?|increased?|decreased?|improve(?:ment|d)|progress(?:ion|ed)|worsen(?:ing|ed)|difference|different)"
-)
-
-_CUES: dict[str, str] = {
-    # Holds for nothing: words that look like a negation and are none.
-    "neutral": rf"(?:no|without|not) (?:any )?{_VERY}{_CHANGE}"
-    rf"|not {_SEEN} {_PRIOR}|not (?:as |so )?(?:well|clearly|optimally|fully) {_SEEN}|no doubt|not only|not necessarily"
-    r"|no (?:prior|previous|comparison)|not (?:compared|included|imaged|evaluated|assessed)"
-    rf"|(?:ha[sd]|have) not {_FULLY}{_GONE}|not {_FULLY}{_GONE}|(?:no|not|without) (?:absen(?:t|ce of)|resolution of)"
-    r"|(?:partial|incomplete|near|near complete|nearly complete|improvement/) ?resolution of"
-    r"|(?:compatible|consistent|associated|keeping|correlat\w+) with"
-    r"|(?:partially|incompletely|nearly|almost|not) (?:completely )?resolved|more likely than not",
-    "possible_after": r"(?:cannot|can not|can't|could not|couldn't|not|never) (?:be )?"
-    rf"{_FULLY}(?:be )?{_FULLY}(?:excluded|ruled out)|(?:difficult|hard|impossible) to {_FULLY}(?:exclude|rule out)"
-    rf"(?= *[.,]|$)|{_BE} (?:also |still |thought |felt |considered )?(?:not )?(?:less |more |most )?"
-    r"(?:possible|suspected|likely|questionable|questioned|uncertain|equivocal|unlikely|doubtful|probable|queried)"
-    r"(?! (?:to|due|represent\w*|reflect\w*|related|secondary|from|for|because|on|that))"
-    rf"|(?:may|might|could) (?:also |still )?(?:be {_SEEN}|persist|exist)"
-    r"|(?:felt |considered )?less likely(?= *[.,)]|$)"
-    rf"|(?:not|never|neither) confirmed|suspected(?= *[.,;]|$)"
-    rf"|(?:{_BE}|would be) (?:also )?a (?:possibility|consideration|concern|question)",
-    "possible_around": r"versus|vs\.?",
-    "absent_after": rf"{_BE} (?:now |all |also |both )?(?:absent|negative|gone|resolved)"
-    rf"|(?:{_BE} )?(?:not|never|no longer) {_FULLY}(?:be )?{_SEEN}|(?:{_BE} )?(?:no longer)"
-    rf"|(?:has|have|had) {_SINCE}{_GONE}|{_BE} (?:been )?(?:ruled out|excluded)"
-    r"|(?:have|has) been (?:removed|ruled out|excluded)"
-    r"|(?:now|since|interval(?:ly)?) (?:resolved|cleared|gone|absent)|none (?:seen|present|identified|visible)"
-    r"|ruled out"
-    r"|: (?:none|absent|negative(?! for)|no(?= *(?:[.,;)]|$)))|(?:absent|negative|resolved)(?= *(?:[.,;)]|$))",
-    "not_asserted": r"(?:past |prior |previous |known |remote |clinical |medical ){0,6}(?:history|hx) (?:of|for)|h/o|hx"
-    r"|(?:to |please )?(?:evaluate|assess|evaluation|assessment|look|looking|check|screen|screening) for"
-    r"|(?:clinical|any|strong) (?:concern|suspicion) (?:for|of)|risk (?:of|for)|if (?:there|clinical\w*|symptoms)"
-    r"|(?:treated|treatment|therapy) for|negative predictive",
-    "possible_before": rf"(?:cannot|can not|can't|could not|not|to|unable to|impossible to|difficult to) {_FULLY}"
-    r"(?:exclude|rule out)|rule out|r/o|possibl[ey]|possibility (?:of|for)|probabl[ey]|may|might|could"
-    r"|suspect(?:ed)?"
-    r"|suspicious for|suspicion (?:of|for)|questionable|questioned|question|query|uncertain|equivocal|perhaps"
-    r"|concern(?:ing)? (?:for|of|about)|worrisome for|worry for|presumed|presumably|unlikely|likely|doubtful"
-    r"|suggest(?:s|ing|ed|ive)?(?: of)?|potential(?:ly)?|conceivabl[ey]|either|differential (?:includes|diagnosis)"
-    r"|less likely|cannot be certain|consider(?:ations?)?|correlat\w+ (?:clinically )?for|unclear (?:whether|if)"
-    r"|(?:appropriate|proper|right|correct) clinical setting|concern is for|differential",
-    "absent_before": r"no|not|without|w/o|nor|neither|never|absence of|absent|lack of|lacks|lacking|free (?:of|from)"
-    r"|clear of|negative for|denie[sd]|denying|rather than|instead of|as opposed to|resolution of|disappearance of"
-    r"|(?:interval |now |previously )?resolved|(?:interval )?(?:removal|clearing) of|ruled out|rules out|excludes?"
-    r"|excluded|(?:cannot|can not|unable to) (?:see|identify|find|detect|appreciate)"
-    r"|fail(?:s|ed)? to (?:show|demonstrate|reveal|identify)|argues? against|nonvisuali[sz]ation of|against",
-    "end_of_denial": r"secondary to|due to|related to|because",
-    "end": r"but|however|although|though|except(?:ing)?|aside from|apart from|other than|besides|yet|whereas|while"
-    r"|there (?:is|are|was|were|has|have)|with|which"
-    r"|(?:and|then) (?:the|there|a|an|also|stable|unchanged|mild\w*|minimal\w*|moderate\w*|persist\w+|heart|lungs"
-    r"|degenerative|old|chronic|cardiomegaly)",
-}
-_LIST_END = (
-    r", (?:and )?(?:the|there|this|these|it|stable|unchanged|persist\w+|mild\w*|minimal\w*|moderate\w*|old|chronic"
-    r"|again|heart|lungs?|healed|calcified|otherwise|now|prior|remote|borderline)\b|;| - |\[|\]|\("
-    r"|\b(?:seen|identified|noted|demonstrated|evident|appreciated|visuali[sz]ed),(?! (?:and |or )?no\b)"
-)
-_RESTRICTED = re.compile(
-    r"\b(?:large|new|acute(?:ly)?|suspicious|displaced|significant|other|additional|further|increasing|enlarging|worsening"
-    r"|superimposed|developing|recurrent|definite|obvious|focal|discrete|sizable|overt|confluent|lobar|dominant|gross"
-    r"|active|frank|discernible|convincing|substantial|measurable|tension|severe|noncalcified|non-calcified|progressive)\b"
-)
 NEAR = 48
 """How many characters before a phrase may hold the adjectives that belong to it."""
 
@@ -134,23 +62,18 @@ def _ends(held: _Cue, cue: _Cue) -> bool:
 
 @cache
 def _pattern() -> re.Pattern[str]:
-    kinds = "|".join(rf"(?P<{kind}>{cues})" for kind, cues in _CUES.items())
-    marks = rf"(?P<list_end>{_LIST_END})|(?P<possible_query_around>\?)|(?P<comma>,)"
+    kinds = "|".join(rf"(?P<{kind}>{cues})" for kind, cues in REPORT_CUES.items())
+    marks = rf"(?P<list_end>{LIST_END})|(?P<possible_query_around>\?)|(?P<comma>,)"
     return re.compile(rf"(?:\b|(?=[:?]))(?:{kinds})(?!\w)|{marks}")
 
 
-def assertions(sentence: str, spans: Sequence[Span]) -> list[Assertion]:
-    """What one sentence says of each span; the spans are in order and do not overlap.
+def lowered_assertions(text: str, spans: Sequence[Span]) -> list[Assertion]:
+    """What one sentence, which `lowered` made, says of each span; the spans are in order and do not overlap.
 
-    >>> said = assertions("No effusion but possible nodule", [(3, 11), (25, 31)])
+    >>> said = lowered_assertions("no effusion but possible nodule", [(3, 11), (25, 31)])
     >>> [(a.polarity, a.cue) for a in said]
     [('absent', 'no'), ('uncertain', 'possible')]
     """
-    return lowered_assertions(lowered(sentence), spans)
-
-
-def lowered_assertions(text: str, spans: Sequence[Span]) -> list[Assertion]:
-    """`assertions` for a sentence that `lowered` made."""
     cues = [_Cue(m.lastgroup or "", *m.span()) for m in _pattern().finditer(text)]
     before, after = _before(text, spans, cues), _after(spans, cues)
     last_ends = [0, *(end for _, end in spans)]
@@ -232,7 +155,7 @@ def _decided(text: str, span: Span, own: str, before: _Cue | None, after: _Cue |
         return Assertion()
     if not denied:
         return Assertion("uncertain", _words(text, before))
-    return Assertion("absent", _words(text, before), restricted=_RESTRICTED.search(own) is not None)
+    return Assertion("absent", _words(text, before), restricted=RESTRICTED.search(own) is not None)
 
 
 def _comma(text: str, start: int, end: int) -> bool:

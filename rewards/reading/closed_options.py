@@ -12,22 +12,10 @@ from functools import lru_cache
 
 from rewards.answers.final_answer import answer_region
 from rewards.rules.nodes import Answer, Node, Pool
-from rewards.rules.rule_set import FindingRule
 from rewards.rules.stages import Scale
 from rewards.rules.symbols import read_symbol
 
 PRESENT, ABSENT = "present", "absent"
-SEEN = (
-    "present",
-    "seen",
-    "visible",
-    "detected",
-    "identified",
-    "evident",
-    "shows",
-    "observed",
-    "demonstrated",
-)
 BARE_ANSWERS = {
     **dict.fromkeys(("yes", "present", "positive", "true", "y", "seen", "visible"), PRESENT),
     **dict.fromkeys(
@@ -119,20 +107,6 @@ def _runs(names: tuple[str, ...]) -> tuple[re.Pattern[str] | None, Mapping[froze
 def level_options(scale: Scale) -> Node:
     """The levels of a scale as options, each read from its name and its phrases."""
     return _node({level.name: [level.name, *level.phrases] for level in scale.levels})
-
-
-def presence_options(rule: FindingRule | None = None) -> Node:
-    """``present`` and ``absent``; denying one states the other. The finding's own phrases say that it is there.
-
-    >>> chosen("There is no evidence of nodules.", presence_options(FindingRule(phrases=["nodule", "nodules"]))).option
-    'absent'
-    >>> chosen("Not definitely present.", presence_options()).option
-    'absent'
-    """
-    named = [] if rule is None else [*rule.phrases, *([rule.plural] if rule.plural else [])]
-    node = _node({PRESENT: [*SEEN, *(phrase for phrase in named if " ... " not in phrase)], ABSENT: ["is not there"]})
-    denied = node.answers[PRESENT].model_copy(update={"negated": ABSENT})
-    return node.model_copy(update={"answers": {**node.answers, PRESENT: denied}, "if_yes": PRESENT, "if_no": ABSENT})
 
 
 def _node(phrases: Mapping[str, Sequence[str]]) -> Node:

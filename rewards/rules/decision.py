@@ -7,9 +7,10 @@ and, where paths are given, at least one path. Left out: probabilities, and node
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from rewards.config.input_error import nearest
+from rewards.config.strict_model import StrictModel
 from rewards.rules.evidence import Evidence, Truth, Value, every, holds
 from rewards.rules.nodes import (
     NOT,
@@ -25,14 +26,12 @@ from rewards.rules.nodes import (
 from rewards.rules.valid_sets import MAX_LISTED, Assignment, largest_agreement, solutions, space_size
 
 
-class Decision(BaseModel):
+class Decision(StrictModel):
     """The nodes of one task and what ties them.
 
     ``paths``: class name -> answers (an unlisted node is free). ``prior[node][symbol]``: the share of each answer
     that is expected in the data; by default all classes (or valid tuples) are equally frequent.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     nodes: dict[str, Node] = Field(min_length=1)
     order: list[str] = Field(min_length=1)
@@ -75,21 +74,6 @@ class Decision(BaseModel):
         if self.tuples is None:
             return largest_agreement(self.domains, self.possible, said)
         return max((len(said.items() & full.items()) for full in self.tuples), default=0)
-
-    def remaining(self, known: Mapping[str, str]) -> dict[str, set[str]]:
-        """The symbols that each node may still have, given some: one is a conclusion, none a contradiction."""
-        found: dict[str, set[str]] = {name: set() for name in self.nodes}
-        for full in self.completions(known):
-            for name, symbol in full.items():
-                found[name].add(symbol)
-        return found
-
-    def completions(self, known: Mapping[str, str]) -> Iterator[Assignment]:
-        """Every valid tuple that agrees with ``known``."""
-        if self.tuples is None:
-            yield from solutions(self.domains, self.possible, known)
-            return
-        yield from (full for full in self.tuples if known.items() <= full.items())
 
     def classes_of(self, full: Mapping[str, str]) -> list[str]:
         """The names of the paths that a tuple follows."""

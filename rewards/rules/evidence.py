@@ -8,7 +8,9 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import model_validator
+
+from rewards.config.strict_model import StrictModel
 
 Truth = bool | None
 """True, False, or None where the evidence does not decide."""
@@ -18,7 +20,7 @@ Value = Scalar | list[str] | frozenset[str] | None
 Evidence = Mapping[str, Value]
 
 
-class Test(BaseModel):
+class Test(StrictModel):
     """What is asked of one value; all given keys must hold.
 
     ``above``, ``at_least``, ``below``, ``at_most``: numbers. ``starts_with``: any part begins with one of these
@@ -27,7 +29,6 @@ class Test(BaseModel):
     """
 
     __test__ = False
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     above: float | None = None
     at_least: float | None = None

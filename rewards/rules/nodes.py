@@ -2,8 +2,9 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from rewards.config.strict_model import StrictModel
 from rewards.rules.evidence import Clause as EvidenceClause
 
 NOT_APPLICABLE = "n/a"
@@ -15,10 +16,8 @@ Clause = dict[str, Symbols]
 WordingSplit = Literal["train", "test"]
 
 
-class Strict(BaseModel):
+class Strict(StrictModel):
     """A section of a rule set: unknown keys and wrong types are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class Pool(Strict):

@@ -10,9 +10,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from rewards.config.input_error import InputError, nearest
+from rewards.config.strict_model import StrictModel
 from rewards.config.strict_yaml import read_yaml, validated
 from rewards.config.yaml_lines import line_of
 from rewards.rules.decision import Decision
@@ -24,14 +25,12 @@ from rewards.rules.wording_faults import normal_faults, wording_faults
 ErrorKind = Literal["invented", "missed", "side", "size", "count"]
 
 
-class FindingRule(BaseModel):
+class FindingRule(StrictModel):
     """What may be said of one finding.
 
     ``phrases``: the first is written, all are read. ``where``: how its side is written, with ``{side}``.
     ``severity`` in [0, 1]: what an error about this finding means for a patient.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     phrases: list[str] = Field(min_length=1)
     plural: str | None = None
@@ -48,14 +47,12 @@ class FindingRule(BaseModel):
         return self.phrases[0]
 
 
-class Wording(BaseModel):
+class Wording(StrictModel):
     """Templates. ``{what}`` is a finding with article and size, ``{name}`` the bare finding, ``{where}`` its place.
 
     Each list holds alternatives of equal meaning; the first is the default. ``normal``: by phrase that says that all
     is well ("no acute cardiopulmonary process"), the findings that it denies; it is read, and never written.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     present: list[str] = []
     absent: list[str] = []
@@ -74,15 +71,13 @@ REQUIRED_WORDING = ("present", "absent", "uncertain", "ask_presence", "ask_repor
 """What a rule set with findings must word."""
 
 
-class RuleSet(BaseModel):
+class RuleSet(StrictModel):
     """One clinical task: its findings, their words, and what each kind of error weighs.
 
     ``error_weights``: severity of an error = severity of the finding x weight of the kind, both in [0, 1].
     ``side_words``: other words for a side, by which a clinician's report is read. ``unsupported``: what a claimed
     finding counts as of which the facts say nothing; ``ignore`` where facts leave out what could not be told.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     name: str
     version: int

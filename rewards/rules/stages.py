@@ -8,28 +8,25 @@ Left out: probabilities, and levels that are not ordered.
 from dataclasses import dataclass, field
 from itertools import product
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from rewards.config.strict_model import StrictModel
 from rewards.rules.evidence import Clause, Evidence, Scalar, Value, any_holds, holds
 
 
-class Level(BaseModel):
+class Level(StrictModel):
     """One level of a scale. ``any_of``: one clause is enough. Only the lowest level may have none (the default).
 
     ``phrases``: what it is called, beside its name.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     name: str
     phrases: list[str] = []
     any_of: list[Clause] = []
 
 
-class Scale(BaseModel):
+class Scale(StrictModel):
     """Levels from the least to the most severe."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     levels: list[Level] = Field(min_length=2)
 
@@ -39,23 +36,19 @@ class Scale(BaseModel):
         return [level.name for level in self.levels]
 
 
-class Implication(BaseModel):
+class Implication(StrictModel):
     """Evidence that follows from other evidence: ``when`` holds, then these values are so.
 
     ``name``: of the contradiction, where something else is stated.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     when: Clause
     then: dict[str, Scalar]
     name: str = ""
 
 
-class Staging(BaseModel):
+class Staging(StrictModel):
     """The ordered scales of a rule set, and the implications that close the evidence first."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     implications: list[Implication] = []
     scales: dict[str, Scale] = Field(min_length=1)

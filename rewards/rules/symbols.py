@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal
 
-from rewards.answers.cues import CUES
+from rewards.answers.cues import ANSWER_CUES
 from rewards.answers.final_answer import answer_region
 from rewards.rules.nodes import Node
 
@@ -192,6 +192,6 @@ def _lexicon(phrases: tuple[tuple[str, str], ...]) -> tuple[re.Pattern[str], dic
     """One pattern of all phrases (longest first) and cues, and the symbol of each phrase."""
     longest_first = sorted({_plain(phrase) for phrase, _ in phrases}, key=lambda phrase: (-len(phrase), phrase))
     listed = "|".join(re.escape(phrase) for phrase in longest_first)
-    cues = "|".join(rf"(?P<{name}>(?:{cue})(?!\w))" for name, cue in CUES.items())
+    cues = "|".join(rf"(?P<{name}>(?:{cue})(?!\w))" for name, cue in ANSWER_CUES.items())
     pattern = rf"(?P<none>{NONE})|(?P<end>{END})|(?<!\w)(?:(?P<phrase>(?:{listed})(?!\w))|{cues})"
     return re.compile(pattern, re.IGNORECASE), {_plain(phrase).casefold(): symbol for phrase, symbol in phrases}

@@ -7,59 +7,40 @@ from hypothesis import strategies as st
 
 from rewards.combination import (
     Gate,
-    advantages,
     as_table,
     cluster_labels,
-    decoupled,
     domain_advantages,
     normalised,
     weighted_sum,
 )
 from rewards.schedule import ThresholdSchedule
 
-MODES = ["sum_then_normalize", "normalize_then_sum"]
 GATE = Gate("a", "b")
 HALF = 1 / math.sqrt(2)
 SCORES = st.lists(st.lists(st.one_of(st.none(), st.floats(-5, 5)), min_size=8, max_size=8), min_size=1, max_size=3)
 
 
-def test_a_two_sided_win_counts_more_only_when_rewards_are_decoupled():
-    one_sided, two_sided = as_table([[0, 1], [0, 0]]), as_table([[0, 1], [0, 1]])
-    for table in (one_sided, two_sided):
-        assert advantages(table, [1, 1], group_size=2) == pytest.approx([-HALF, HALF], abs=2e-4)
-    assert decoupled(one_sided, [1, 1], group_size=2) == pytest.approx([-HALF, HALF], abs=3e-4)
-    assert decoupled(two_sided, [1, 1], group_size=2) == pytest.approx([-2 * HALF, 2 * HALF], abs=6e-4)
+def plain(table, weights, *, group_size):
+    """GRPO's advantages, by group."""
+    return np.nan_to_num(normalised(weighted_sum(table, weights)[:, None], group_size=group_size)[:, 0])
 
 
 def test_the_papers_group_of_four():
-    got = advantages(as_table([[0.5, 0.75, 0.25, 0.5]]), [1], group_size=4)
+    got = plain(as_table([[0.5, 0.75, 0.25, 0.5]]), [1], group_size=4)
     assert got == pytest.approx([0, 1.224, -1.224, 0], abs=1e-3)
 
 
-def test_gdpo_ends_with_a_batch_of_mean_0_and_deviation_1():
-    table = as_table([[0, 1, 1, 0, 0.2, 0.4, 0.1, 0.9], [1, 0, 1, 0, 0, 0, 1, 1]])
-    got = advantages(table, [1.0, 0.5], group_size=4, mode="normalize_then_sum")
-    assert got.mean() == pytest.approx(0, abs=1e-12)
-    assert got.std(ddof=1) == pytest.approx(1, abs=1e-3)
-
-
 @pytest.mark.parametrize("value", [0.1, 1 / 3, 7.7])
-@pytest.mark.parametrize("mode", MODES)
-def test_a_group_without_variance_has_exactly_no_advantage(mode, value):
-    assert advantages(as_table([[value] * 3]), [1], group_size=3, mode=mode).tolist() == [0.0] * 3
-    assert advantages(as_table([[value] * 3 + [None]]), [1], group_size=4, mode=mode).tolist() == [0.0] * 4
-
-
-def test_one_reward_without_variance_does_not_move_the_other():
-    both, alone = as_table([[0, 1, 0.5, 0.5], [0.1] * 4]), as_table([[0, 1, 0.5, 0.5]])
-    assert decoupled(both, [1, 1], group_size=4).tolist() == decoupled(alone, [1], group_size=4).tolist()
+def test_a_group_without_variance_has_exactly_no_advantage(value):
+    assert plain(as_table([[value] * 3]), [1], group_size=3).tolist() == [0.0] * 3
+    assert plain(as_table([[value] * 3 + [None]]), [1], group_size=4).tolist() == [0.0] * 4
 
 
 def test_none_is_left_out_and_not_zero():
     table = as_table([[1.0, None, 3.0], [None, None, 1.0]])
     assert np.isnan(weighted_sum(table, [1, 1]).tolist()[1])
-    assert advantages(table[:, :1], [1], group_size=3) == pytest.approx([-HALF, 0, HALF], abs=1e-4)
-    assert advantages(as_table([[None] * 4]), [1], group_size=4).tolist() == [0.0] * 4
+    assert plain(table[:, :1], [1], group_size=3) == pytest.approx([-HALF, 0, HALF], abs=1e-4)
+    assert plain(as_table([[None] * 4]), [1], group_size=4).tolist() == [0.0] * 4
 
 
 def test_weights_multiply():
@@ -69,31 +50,21 @@ def test_weights_multiply():
 def test_a_single_judged_response_has_no_advantage():
     assert np.isnan(normalised(as_table([[None, 5.0]]), group_size=2)[0, 0])
     assert normalised(as_table([[None, 5.0]]), group_size=2)[1, 0] == 0
-    assert advantages(as_table([[None, 5.0, None, None]]), [1], group_size=4).tolist() == [0.0] * 4
+    assert plain(as_table([[None, 5.0, None, None]]), [1], group_size=4).tolist() == [0.0] * 4
 
 
-@pytest.mark.parametrize(
-    ("scale", "want"), [("none", 0.5), ("group", HALF), ("batch", 0.5 / math.sqrt((1.5625 + 0.0625 + 2 * 0.5625) / 3))]
-)
-def test_scales(scale, want):
-    table = as_table([[0, 1, 2, 2]])  # the batch's mean is 1.25
-    assert advantages(table, [1], group_size=2, scale=scale)[1] == pytest.approx(want, abs=2e-4)
-
-
-@given(
-    SCORES, st.sampled_from(["sum_then_normalize", "normalize_then_sum"]), st.sampled_from(["group", "batch", "none"])
-)
-def test_no_advantage_is_ever_nan(scores, mode, scale):
-    got = advantages(as_table(scores), [1.0] * len(scores), group_size=4, mode=mode, scale=scale)
-    assert np.isfinite(got).all()
+@given(SCORES)
+def test_what_is_judged_never_becomes_nan(scores):
+    table = as_table(scores)
+    assert (np.isnan(normalised(table, group_size=4)) == np.isnan(table)).all()
 
 
 @given(SCORES, st.permutations(range(4)))
 def test_the_order_within_a_group_does_not_matter(scores, order):
     table, places = as_table(scores), [*order, 4, 5, 6, 7]
     weights = [1.0] * len(scores)
-    assert advantages(table[places], weights, group_size=4) == pytest.approx(
-        advantages(table, weights, group_size=4)[places], abs=1e-6
+    assert plain(table[places], weights, group_size=4) == pytest.approx(
+        plain(table, weights, group_size=4)[places], abs=1e-6
     )
 
 
@@ -130,10 +101,10 @@ def test_gating_decides_between_format_and_truth():
 
 def test_one_domain_and_one_cluster_keep_grpos_order():
     table = as_table([[0, 1, 0.5, 0.2, 0.9, 0.1, 0.4, 0.3]])
-    plain = advantages(table, [1], group_size=4)
+    grpo = plain(table, [1], group_size=4)
     got = domain_advantages(table, [1], ["ct"] * 8, group_size=4)
-    assert np.argsort(got).tolist() == np.argsort(plain).tolist()
-    assert got == pytest.approx(plain / plain.std(ddof=1))
+    assert np.argsort(got).tolist() == np.argsort(grpo).tolist()
+    assert got == pytest.approx(grpo / grpo.std(ddof=1))
 
 
 @pytest.mark.parametrize("shift", [-3.0, -0.5, 0.0])
@@ -141,7 +112,7 @@ def test_negative_and_zero_means_neither_flip_nor_blow_up(shift):
     table = as_table([[shift + v for v in (0, 1, 0, 1, 0, 0.1, 0, 0.1)]])
     got = domain_advantages(table, [1], ["ct"] * 4 + ["x-ray"] * 4, group_size=4)
     assert np.isfinite(got).all()
-    assert (np.sign(got) == np.sign(advantages(table, [1], group_size=4))).all()
+    assert (np.sign(got) == np.sign(plain(table, [1], group_size=4))).all()
     assert got.std(ddof=1) == pytest.approx(1)
 
 

@@ -30,7 +30,6 @@ STAGES: tuple[str, ...] = (
     "active late wet AMD",
 )
 EYES: tuple[Eye, ...] = ("right", "left")
-KINDS = {"ped": ("serous", "drusenoid", "fibrovascular"), "hypertransmission": ("irora", "crora")}
 SIZES = ("small", "medium", "large")
 Range = tuple[float, float]
 EXTENT: dict[str, dict[str, tuple[Range, Range]]] = {

@@ -12,7 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import model_validator
 
 from data_builders.imaging.images import ImageError, inside, open_image
 from data_builders.rendering.report_facts import region_of, report_facts
@@ -20,6 +20,7 @@ from data_builders.schema import Quarantined, Sample
 from rewards.config.csv_rows import Misfit, csv_rows, opened
 from rewards.config.input_error import InputError, nearest
 from rewards.config.json_lines import json_lines
+from rewards.config.strict_model import StrictModel
 from rewards.config.strict_yaml import read_yaml, validated
 from rewards.rules.facts import Facts, Finding, Scalar
 from rewards.rules.guidelines import ATTRIBUTES, Contradictory, Policy, worked_out
@@ -40,14 +41,12 @@ class Unusable(Exception):
     """Why one record cannot be used."""
 
 
-class ColumnMap(BaseModel):
+class ColumnMap(StrictModel):
     """What the columns of a table mean.
 
     ``means``: column -> cell -> what it says (``{drusen: present, drusen.size: large}``), cells in any case.
     ``numbers``: value -> the column that holds it. A cell with ``several`` in it holds several entries of ``means``.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     id: str = "id"
     patient: str = "patient"

@@ -12,7 +12,7 @@ from datasets import Dataset
 
 from alignment.checks.read_recipe import read_recipe
 from alignment.cli.filters import score_lines
-from alignment.config.box_units import card_grid, known_space, with_units, written_space
+from alignment.config.box_units import known_space, with_units, written_space
 from alignment.config.reward_entry import loaded_reward
 from alignment.data.processed_size import ProcessedSizes
 from alignment.data.prompt_rows import read_rows, written_rows
@@ -26,6 +26,7 @@ from alignment.reward_functions.combined import combined_rewards
 from alignment.training.grpo import with_unit_columns
 from data_builders.build.build import build
 from data_builders.build.build_spec import BuildSpec
+from data_builders.cards import card_grid
 from rewards.boxes.coordinate_space import Units, in_written_units
 from rewards.config.input_error import InputError
 from tests.alignment.conftest import SPEC

@@ -19,7 +19,8 @@ from alignment.evaluation.pictures import pictured
 from alignment.metrics.unjudged import unjudged_rows
 from alignment.models.processors import load_processor
 from alignment.models.tiny import build_tiny
-from alignment.provenance.data_summary import data_card, data_summary
+from alignment.provenance.data_summary import data_summary
+from data_builders.cards import card_of_rows
 from data_builders.digest import sha256
 from data_builders.imaging.images import image_key, pixels
 from data_builders.schema import assistant_turn, user_turn
@@ -212,7 +213,7 @@ def test_a_folder_without_an_evaluation_is_refused(tmp_path):
 
 
 def test_data_without_a_card_have_none(tmp_path):
-    assert data_card(save(some_rows(1), tmp_path / "a" / "b")) is None
+    assert card_of_rows(save(some_rows(1), tmp_path / "a" / "b")) is None
 
 
 def unruled(row, **changes):

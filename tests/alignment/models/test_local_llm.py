@@ -17,7 +17,7 @@ from rewards.judges.judge_spec import JudgeSpec, open_judge
 from rewards.judges.judging import DIMENSIONS, Case, Pair, compared
 from rewards.llm.client import Completion, LlmClient, LlmStop, ask
 from rewards.llm.item_lists import parse_items
-from rewards.llm.reply_cache import ReplyCache
+from rewards.llm.reply_cache import AppendLog
 
 pytestmark = pytest.mark.filterwarnings("default")  # third-party deprecations of transformers
 TEMPLATE = "{% for m in messages %}{{ m['role'] }} {{ m['content'] }} <e> {% endfor %}assistant"
@@ -77,7 +77,7 @@ def test_a_choice_judge_on_a_local_model_has_a_verdict_and_a_second_run_none_to_
     verdicts = asyncio.run(compared(judge, pairs))
     assert all(verdict is not None and set(verdict) == set(DIMENSIONS) for verdict in verdicts)
     assert verdicts[1] == dict.fromkeys(DIMENSIONS, 0.5)
-    calls = ReplyCache(tmp_path / "replies.jsonl").num_entries
+    calls = len(list(AppendLog(tmp_path / "replies.jsonl").unread()))
     assert calls == judge.client.budget.spent.calls == 12
     assert asyncio.run(compared(open_judge(spec, local=local_backend), pairs)) == verdicts
     assert judge.client.budget.spent.calls == calls

@@ -11,7 +11,7 @@ from alignment.cli.app import app
 from alignment.metrics.over_seeds import figures_over_seeds, mean_over_seeds
 from alignment.reward_models.best_of_n import _prompt_rows, best_of_curve
 from alignment.reward_models.evaluation import not_measured
-from alignment.reward_models.pair_figures import ScoredPairs, figure, pair_figures, pair_table, resampled
+from alignment.reward_models.pair_figures import ScoredPairs, figure, pair_figures, pair_table
 from alignment.training.run import run
 from data_builders.schema import assistant_turn as turn
 from rewards.config.input_error import InputError
@@ -48,14 +48,6 @@ def test_a_model_that_follows_length_shows_it():
     assert found["accuracy_chosen_longer"].value == 1.0
     assert found["accuracy_chosen_shorter"].value == 0.0
     assert found["length_correlation"].value == pytest.approx(1.0)
-
-
-def test_the_pairs_of_a_patient_are_drawn_together():
-    patients = ["a", "a", "a", "b"]
-    for places in resampled(patients, 50, 0):
-        drawn = places.tolist()
-        assert drawn.count(0) == drawn.count(1) == drawn.count(2)
-        assert drawn.count(0) + drawn.count(3) == 2
 
 
 def test_one_patient_gives_no_interval():

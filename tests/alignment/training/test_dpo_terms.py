@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from alignment.training.dpo_terms import (
     anchor_loss,
     changed_tokens,
-    graded_loss,
     span_logps,
     symmetric_loss,
     token_kl,
@@ -105,33 +104,12 @@ def test_the_anchor_pulls_the_chosen_up_and_a_weight_of_zero_lets_go():
     assert chosen.grad[1] == 0
 
 
-def test_graded_negatives_are_the_sum_over_all_pairs():
-    rewards = tensor([0.5, 0.2, -0.4])
-    rest = loss_of(0.3) + loss_of(0.6)
-    assert graded_loss(rewards, coefficient=1.0).item() == pytest.approx(loss_of(0.9) + rest)
-    assert graded_loss(rewards, coefficient=0.5).item() == pytest.approx(loss_of(0.9) + 0.5 * rest)
-
-
-REWARDS = st.lists(st.tuples(*[st.floats(-5, 5)] * 4), min_size=1, max_size=5)
-
-
-@given(REWARDS, st.floats(0, 2))
-def test_without_its_coefficient_the_graded_loss_is_mmedpos_on_the_worst(rewards, weight):
-    r = torch.tensor(rewards, dtype=torch.float64)
-    w = torch.full((len(r),), weight, dtype=torch.float64)
-    assert torch.allclose(graded_loss(r, w), weighted_dpo_loss(r[:, 0] - r[:, -1], w))
-    assert torch.allclose(graded_loss(r[:, :2], w, coefficient=1.0), graded_loss(r[:, :2], w))
-
-
-@given(REWARDS, st.floats(0.1, 2))
-def test_graded_rows_of_two_answers_give_the_same_loss(rewards, coefficient):
-    """What ``clinalign train`` does with kind ``graded``: one row a pair, the further ones weighted."""
-    r = torch.tensor(rewards, dtype=torch.float64)
-    pairs = [(a, b) for a in range(4) for b in range(a + 1, 4)]
-    margins = torch.cat([r[:, a] - r[:, b] for a, b in pairs])
-    weights = torch.cat([torch.full((len(r),), 1.0 if pair == (0, 3) else coefficient) for pair in pairs]).double()
-    by_rows = weighted_dpo_loss(margins, weights) * len(pairs)
-    assert torch.allclose(by_rows, graded_loss(r, coefficient=coefficient))
+def test_rows_of_graded_negatives_are_hscrs_sum_over_all_pairs():
+    """One row a pair of the truth and two negatives, the further ones weighted (arXiv 2506.00805 with weight 1)."""
+    margins = tensor(0.9, 0.3, 0.6)  # rewards .5, .2, -.4
+    assert (weighted_dpo_loss(margins, tensor(1.0, 0.5, 0.5)) * 3).item() == pytest.approx(
+        loss_of(0.9) + 0.5 * (loss_of(0.3) + loss_of(0.6))
+    )
 
 
 def test_symmetric_pairs_have_the_papers_terms():
@@ -147,7 +125,7 @@ def test_swapping_the_two_images_changes_nothing():
     assert torch.equal(symmetric_loss(one, two, **options), symmetric_loss(two, one, **options))
 
 
-@given(REWARDS)
+@given(st.lists(st.tuples(*[st.floats(-5, 5)] * 4), min_size=1, max_size=5))
 def test_without_coefficients_symmetry_and_token_kl_add_nothing(rewards):
     r = torch.tensor(rewards, dtype=torch.float64)
     assert symmetric_loss(r[:, 0], r[:, 1]).item() == 0.0

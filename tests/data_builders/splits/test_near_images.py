@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
 from data_builders.sources.drawn.phantom_chest import phantom_chest
-from data_builders.splits.near_images import MAX_DISTANCE, NUM_BITS, dhash, near_pairs
+from data_builders.splits.near_images import MAX_DISTANCE, SIDE, dhash, near_pairs
+
+NUM_BITS = SIDE * SIDE
 
 
 @pytest.fixture(scope="module")

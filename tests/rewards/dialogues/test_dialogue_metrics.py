@@ -1,7 +1,5 @@
-import pytest
-
 from rewards.dialogues.dialogue import Turn, decision_of
-from rewards.dialogues.dialogue_metrics import by_scenario, confusions, dialogue_metrics, outcome
+from rewards.dialogues.dialogue_metrics import confusions, outcome
 from tests.rewards.dialogues.dialogue_rows import answers, dialogue, wrong_claim
 
 MARROW = "bone_marrow@1"
@@ -29,29 +27,16 @@ FOUR = [
 wrong claims followed."""
 
 
-def test_the_metrics_of_four_dialogues_worked_by_hand():
-    found = dialogue_metrics(FOUR)
-    assert found == pytest.approx(
-        {
-            "A_Q": 10 / 14,
-            "A_C": 1 / 4,
-            "A_D": 2 / 3,
-            "H_cc": 2 / 4,
-            "contradictions": 1 / 4,
-            "parsed": 13 / 14,
-            "yielded": 1 / 2,
-        }
-    )
-
-
-def test_each_scenario_has_its_own_metrics():
-    found = by_scenario(FOUR)
-    assert list(found) == ["standard", "subset", "confirm_wrong"]
-    assert found["standard"] == pytest.approx(
-        {"A_Q": 0.9, "A_C": 0.5, "A_D": 0.5, "H_cc": 0.5, "contradictions": 0.5, "parsed": 1.0}
-    )
-    assert found["confirm_wrong"]["yielded"] == 0.5
-    assert "A_D" not in found["confirm_wrong"]
+def test_four_dialogues_are_counted_as_by_hand():
+    assert [found.num_right for found in FOUR] == [5, 4, 1, 0]
+    assert [found.num_turns for found in FOUR] == [5, 5, 2, 2]
+    assert [found.num_parsed for found in FOUR] == [5, 5, 1, 2]
+    assert [found.all_right for found in FOUR] == [True, False, False, False]
+    assert [found.final_right for found in FOUR] == [True, False, True, None]
+    assert [found.valid_path for found in FOUR] == [True, False, False, True]
+    assert [found.contradicts for found in FOUR] == [False, True, False, False]
+    assert [(found.num_yielded, found.num_wrong_claims) for found in FOUR] == [(0, 0), (0, 0), (0, 0), (1, 2)]
+    assert [found.scenario for found in FOUR] == ["standard", "standard", "subset", "confirm_wrong"]
 
 
 def test_the_confusion_of_a_node_counts_what_was_not_understood_too():
@@ -71,7 +56,3 @@ def test_the_words_of_a_dialogue_play_no_part():
 def test_a_symbol_that_is_merely_understood_is_on_no_path():
     found = judged("AML", {"diagnosis": "cancer"})
     assert (found.num_parsed, found.valid_path, found.contradicts) == (5, False, False)
-
-
-def test_no_dialogue_has_no_metrics():
-    assert dialogue_metrics([]) == {}

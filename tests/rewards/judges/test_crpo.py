@@ -17,8 +17,9 @@ from rewards.judges.judge_spec import JudgeSpec
 from rewards.judges.judging import DIMENSIONS, Case, LlmJudge, Pair
 from rewards.judges.round_robin import RoundRobin
 from rewards.llm.budget import Budget, CapReached, Caps
-from rewards.llm.client import LlmClient, Scripted
+from rewards.llm.client import LlmClient
 from rewards.loading import available_batched, load_reward
+from tests.rewards.scripted import Scripted
 
 EQUAL = dict.fromkeys(DIMENSIONS, 0.25)
 FIGURE_2 = [[1, 0, 1, 0], [1, 1, 0, 0], [0, 0, 1, 1], [1, 0, 0, 1], [0, 1, 1, 0]]  # columns mean .6 .4 .6 .4

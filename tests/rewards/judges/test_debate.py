@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from rewards.config.input_error import InputError
 from rewards.judges.debate import Panel, debates, read_score
-from rewards.llm.client import LlmClient, Scripted
-from rewards.llm.reply_cache import ReplyCache
+from rewards.llm.client import LlmClient
+from rewards.llm.reply_cache import AppendLog
 from rewards.llm.spec import LlmSpec, open_llm
+from tests.rewards.scripted import Scripted
 
 
 def says(*scores):
@@ -111,7 +112,7 @@ def test_debates_run_together_in_order_and_a_second_run_is_free(server, tmp_path
     calls = len(server.requests)
     assert run() == [0.2, 0.9] * 4
     assert len(server.requests) == calls
-    assert ReplyCache(tmp_path / "replies.jsonl").num_entries == calls
+    assert len(list(AppendLog(tmp_path / "replies.jsonl").unread())) == calls
 
 
 def test_an_endpoint_that_fails_gives_no_score_and_its_reason_in_the_transcript(server):

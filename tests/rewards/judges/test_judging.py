@@ -23,8 +23,9 @@ from rewards.judges.judging import (
     read_verdict,
     verdict_prompt,
 )
-from rewards.llm.client import LlmClient, Scripted
+from rewards.llm.client import LlmClient
 from rewards.rules.facts import Facts, Finding
+from tests.rewards.scripted import Scripted
 
 TRUTH = Facts(
     rule_set="chest_xray@1",

@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rewards.llm.budget import Budget, CapReached, Caps, Price, Spent
-from rewards.llm.client import Completion, LlmClient, Scripted, Transient, ask, with_turns
+from rewards.llm.client import Completion, LlmClient, Transient, ask, with_turns
 from rewards.llm.reply_cache import AppendLog, ReplyCache
 from rewards.llm.spec import LlmSpec, open_llm
+from tests.rewards.scripted import Scripted
 
 ROOT = Path(__file__).parents[3]
 
@@ -128,13 +129,13 @@ def test_a_run_that_is_killed_goes_on_without_repeating_an_answered_call(server,
         time.sleep(0.01)
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
-    kept = ReplyCache(tmp_path / "replies.jsonl").num_entries
+    kept = len(list(AppendLog(tmp_path / "replies.jsonl").unread()))
     assert 10 <= kept < 60
     calls = len(server.requests)
     assert worker(server, tmp_path, 0, 60).wait() == 0
     assert len(server.requests) - calls == 60 - kept
     assert calls - kept <= 4  # only those under way when it was killed are asked twice
-    assert ReplyCache(tmp_path / "replies.jsonl").num_entries == 60
+    assert len(list(AppendLog(tmp_path / "replies.jsonl").unread())) == 60
 
 
 @pytest.mark.slow
@@ -142,7 +143,7 @@ def test_two_processes_share_one_cache_and_one_ledger(server, tmp_path):
     both = [worker(server, tmp_path, 0, 60), worker(server, tmp_path, 60, 120)]
     assert [process.wait() for process in both] == [0, 0]
     assert asked(server) == list(range(120))
-    assert ReplyCache(tmp_path / "replies.jsonl").num_entries == 120
+    assert len(list(AppendLog(tmp_path / "replies.jsonl").unread())) == 120
     assert Budget(ledger=tmp_path / "ledger.jsonl").spent == Spent(120, 1200, 0.0)
 
 

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_builders.curriculum.item_checks import ItemChecks, contradicts, leak, similarity, source_word
-from rewards.llm.client import LlmClient, LlmStop, Scripted, ask
+from rewards.llm.client import LlmClient, LlmStop, ask
 from rewards.llm.item_lists import Item, ask_for_items, is_refusal, parse_items
 from rewards.rules.facts import Facts, Finding
+from tests.rewards.scripted import Scripted
 
 ONE = [Item("Is there fluid?", "No, none.")]
 TWO = [*ONE, Item("Which stage?", "Intermediate.")]

@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rewards.ratings.agreement import (
-    bootstrap,
     cohen_kappa,
     fleiss_kappa,
     intransitive_share,
@@ -123,10 +122,3 @@ def test_a_circle_is_seen():
     assert intransitive_share({("a", "b"): 1.0, ("b", "c"): 0.9, ("a", "c"): 0.6}) == 0.0
     assert intransitive_share({("a", "b"): 1.0, ("b", "c"): 0.9, ("a", "c"): 0.5}) == 0.0
     assert math.isnan(intransitive_share({("a", "b"): 1.0}))
-
-
-def test_the_bootstrap_covers_a_mean():
-    values = np.random.default_rng(1).normal(0.3, 1, 200)
-    low, high = bootstrap(lambda rows: float(values[rows].mean()), 200, resamples=300)
-    assert low < values.mean() < high
-    assert high - low == pytest.approx(2 * 1.96 * values.std() / math.sqrt(200), rel=0.2)

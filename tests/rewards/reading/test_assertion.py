@@ -4,13 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.reading.assertion import assertions, lowered
+from rewards.reading.assertion import lowered, lowered_assertions
 
 
 def said(sentence, *phrases):
     """What the sentence says of each phrase (letters in capitals by default)."""
     spans = [m.span() for m in re.finditer("|".join(phrases) or r"\b[A-Z]\b", sentence)]
-    return assertions(sentence, spans)
+    return lowered_assertions(lowered(sentence), spans)
 
 
 @pytest.mark.parametrize(
@@ -50,14 +50,14 @@ def test_a_denial_of_one_kind_is_restricted():
 
 
 def test_without_spans_nothing_is_said():
-    assert assertions("no effusion", []) == []
+    assert lowered_assertions("no effusion", []) == []
 
 
 @given(st.text(), st.data())
 def test_every_span_of_any_text_gets_an_assertion(text, data):
     cuts = sorted(data.draw(st.sets(st.integers(0, len(text)), max_size=8)))
     spans = list(zip(cuts[::2], cuts[1::2], strict=False))
-    assert len(assertions(text, spans)) == len(spans)
+    assert len(lowered_assertions(lowered(text), spans)) == len(spans)
 
 
 @given(st.text())

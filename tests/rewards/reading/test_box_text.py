@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.boxes.coordinate_space import Units, answered_boxes, half_open, in_written_units, outside, true_boxes
+from rewards.boxes.coordinate_space import Units, answered_boxes, in_written_units, outside, true_boxes
 from rewards.boxes.geometry import clipped, iou
-from rewards.boxes.reading import read_boxes, repair_level
+from rewards.boxes.reading import read_boxes
 from rewards.config.input_error import InputError
 from rewards.reading.box_text import as_corners, box_places, labelled_boxes, parse_boxes, sorted_corners, written_boxes
 from rewards.reading.reading import phrase_pattern
@@ -149,19 +149,6 @@ def test_labels_and_images_are_read_beside_the_boxes(text, want):
     assert [g[0] if w[0] else None for g, w in zip(got, want, strict=True)] == [w[0] for w in want]
 
 
-@pytest.mark.parametrize(
-    ("text", "level"),
-    [
-        ("mass [[1,2,3,4]]", 0), ('[{"bbox_2d": [1,2,3,4]}]', 0), ('Here: {"bbox": [1,2,3,4]}', 0),
-        ("[{'bbox': [1,2,3,4]}]", 1), ('[{"bbox": [1,2,3,4],}]', 1),
-        ('[{"bbox": [1,2,3,4]}, {"bbox": [5', 2), ("```json\n[[1,2,3,4]]", 2), ("{" * 5000 + "}" * 5000, 1),
-    ],
-)  # fmt: skip
-def test_how_much_was_repaired_is_told(text, level):
-    assert repair_level(text) == level
-    assert read_boxes(text).repair_level == level
-
-
 def test_invalid_boxes_are_counted():
     assert read_boxes("mass [[1,1,1,1],[1,2,3,4]]").num_invalid == 1
 
@@ -263,7 +250,6 @@ def test_a_true_box_outside_its_image_is_an_error():
     assert true_boxes([[0, 0, 400, 10]], Units(image_size=[[200, 100], [400, 300]]), [2]) == [(0, 0, 400, 10)]
 
 
-def test_boxes_are_clipped_sorted_and_opened():
+def test_boxes_are_clipped_and_sorted():
     assert clipped((200, 200, 300, 300), width=100, height=100) == (100, 100, 100, 100)
     assert sorted_corners((3, 4, 1, 2)) == (1, 2, 3, 4)
-    assert half_open((0, 0, 0, 0)) == (0, 0, 1, 1)

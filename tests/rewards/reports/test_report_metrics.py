@@ -1,4 +1,6 @@
+import json
 import math
+from pathlib import Path
 
 import nltk
 import pytest
@@ -11,6 +13,7 @@ from rewards.reports.cider import cider_d, document_frequency, item_score
 from rewards.reports.report_metrics import has_wordnet, num_common, report_metrics, rouge_l_f1, sentence_bleu
 from rewards.reports.report_overlap import report_overlap
 
+GOLDEN = json.loads(Path(__file__).with_name("cider_golden.json").read_text(encoding="utf-8"))
 REFERENCES = ["no effusion is seen on the left", "a small nodule is seen on the right", "the heart is enlarged"]
 
 
@@ -26,6 +29,15 @@ def test_cider_by_hand():
     # said {a: log 2, x: log 2}, true {a: log 2, b: log 2}: cosine 1/2. Bigrams share nothing; no 3- or 4-grams.
     # So (1/2 + 0 + 0 + 0) / 4 x 10 = 1.25, and "c d" to itself: (1 + 1) / 4 x 10 = 5. Mean 3.125.
     assert cider_d(["a x", "c d"], ["a b", "c d"]) == pytest.approx(3.125)
+
+
+def test_cider_is_that_of_pycocoevalcap():
+    responses, references = ([pair[side] for pair in GOLDEN["pairs"]] for side in ("response", "reference"))
+    frequency = document_frequency(references)
+    found = [item_score(r, t, frequency, len(references)) for r, t in zip(responses, references, strict=True)]
+    assert found == pytest.approx([pair["score"] for pair in GOLDEN["pairs"]], rel=1e-13, abs=1e-13)
+    assert cider_d(responses, references) == pytest.approx(GOLDEN["mean"], rel=1e-13)
+    assert sum(0 < score < 10 for score in found) > len(found) / 2
 
 
 def test_ciders_length_penalty_by_hand():
