@@ -7,6 +7,7 @@ from alignment.config.chain import Chain, Stage
 from alignment.config.recipe import Recipe
 from rewards.config.overrides import Override, with_overrides
 from rewards.config.strict_yaml import read_yaml, validated
+from rewards.config.yaml_lines import Written
 
 
 def read_chain(path: Path, overrides: list[str]) -> Chain:
@@ -14,7 +15,7 @@ def read_chain(path: Path, overrides: list[str]) -> Chain:
 
     Raises: InputError as ``check_stages`` does.
     """
-    chain = validated(Chain, with_overrides(read_yaml(path), overrides), where=str(path))
+    chain = validated(Chain, with_overrides(read_yaml(path), overrides), where=Written(path, overrides))
     check_stages(chain, path)
     return chain
 

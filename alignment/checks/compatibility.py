@@ -16,10 +16,10 @@ Applies = Callable[[Recipe], bool]
 
 def zero_settings(recipe: Recipe) -> dict[str, Any]:
     """The ``zero_optimization`` section of the recipe's DeepSpeed file, empty without one that can be read."""
-    from alignment.checks.trainer_faults import package_faults
+    from alignment.checks.trainer_faults import deepspeed_faults
 
     file = recipe.trainer.get("deepspeed")
-    if isinstance(file, str) and Path(file).is_file() and not package_faults({"deepspeed": file}):
+    if isinstance(file, str) and Path(file).is_file() and not deepspeed_faults(file):
         content = read_json(Path(file), "See recipes/deepspeed/zero2.json.")
         return dict(content.get("zero_optimization", {}))
     return {}
@@ -54,9 +54,9 @@ def starts_from_adapter(recipe: Recipe) -> bool:
     return any((place / "adapter_config.json").is_file() for place in (folder, folder / "model"))
 
 
-def _losses(recipe: Recipe) -> list[str]:
+def _losses(recipe: Recipe) -> list[Any]:
     asked = recipe.trainer.get("loss_type", "sigmoid")
-    return [asked] if isinstance(asked, str) else list(asked)
+    return list(asked) if isinstance(asked, list) else [asked]
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ def trainer_faults(content: dict[str, Any]) -> list[str]:
         return []
     refused = refused_keys(section)
     faults = [f"trainer.{key}: {why}" for key, why in refused.items()]
-    if method not in ("sft", "dpo", "grpo", "reward_model"):
+    if method not in ("sft", "dpo", "grpo", "reward_model") or not section:
         return faults
     kinds = trainer_keys(config_class(method))
     section = {key: value for key, value in section.items() if str(key) not in refused}
@@ -119,7 +119,7 @@ def data_faults(recipe: Recipe) -> list[str]:
     try:
         file = parquet(recipe.data.train)
     except InputError as missing:
-        return [str(missing)]
+        return [f"data.train: {str(missing).removeprefix('data: ')}"]
     names = pq.read_schema(file).names
     if recipe.data.batch_tokens is not None and recipe.method not in ("sft", "dpo"):
         return [f"data.batch_tokens: not under {recipe.method}, whose batches are not made of single rows."]
@@ -150,12 +150,13 @@ def row_faults(recipe: Recipe, needed: Sequence[str]) -> list[str]:
 
 def sampling_faults(recipe: Recipe) -> list[str]:
     """A file of relevance scores that cannot be read, told before anything is sampled."""
+    scores = recipe.sampling.relevance.scores if recipe.method == "pairs" else None
+    if scores is None:
+        return []
     from data_builders.build.preference_set import read_scores
 
-    scores = recipe.sampling.relevance.scores if recipe.method == "pairs" else None
     try:
-        if scores is not None:
-            read_scores(Path(scores))
+        read_scores(Path(scores))
     except InputError as fault:
         return [f"sampling.{fault}"]
     return []

@@ -35,10 +35,12 @@ def package_faults(section: dict[Any, Any]) -> list[str]:
         for key, package in SWITCHES.items()
         if section.get(key) and find_spec(package) is None
     ]
-    return [*faults, *_tracker_faults(section.get("report_to")), *_deepspeed_faults(section.get("deepspeed"))]
+    return [*faults, *_tracker_faults(section.get("report_to")), *deepspeed_faults(section.get("deepspeed"))]
 
 
 def _tracker_faults(asked: Any) -> list[str]:
+    if asked is None:
+        return []
     from transformers.integrations.integration_utils import (
         INTEGRATION_TO_CALLBACK,
         get_available_reporting_integrations,
@@ -46,7 +48,7 @@ def _tracker_faults(asked: Any) -> list[str]:
 
     known, here = [*INTEGRATION_TO_CALLBACK, "none", "all"], {*get_available_reporting_integrations(), "none", "all"}
     faults = list[str]()
-    for name in asked if isinstance(asked, list) else [asked] if asked is not None else []:
+    for name in asked if isinstance(asked, list) else [asked]:
         if name not in known:
             hint = nearest(str(name), known) or f" Known: {', '.join(known)}."
             faults.append(f"trainer.report_to: no tracker '{name}'.{hint}")
@@ -55,7 +57,8 @@ def _tracker_faults(asked: Any) -> list[str]:
     return faults
 
 
-def _deepspeed_faults(file: Any) -> list[str]:
+def deepspeed_faults(file: Any) -> list[str]:
+    """What is wrong with a DeepSpeed file; nothing where none is named."""
     if not isinstance(file, str) or not file:
         return []
     try:

@@ -13,6 +13,7 @@ from alignment.loop.figures import EQUAL_RECALL, fault_of_name, is_figure
 from alignment.metrics.metric_names import CONDITIONS
 from rewards.config.input_error import InputError, nearest
 from rewards.config.strict_yaml import read_yaml, validated
+from rewards.config.yaml_lines import Written
 
 UNTRAINED = "untrained"
 """The first stage's model before its training; it is evaluated without controls."""
@@ -96,7 +97,7 @@ def read_loop(path: Path) -> Loop:
     if loop.operating_points and 0 not in loop.operating_points:
         faults.append("operating_points: 0 must be among them; the others are compared with it.")
     if faults:
-        raise InputError("\n".join(f"{path}: {fault}" for fault in faults))
+        raise InputError("\n".join(map(Written(path).located, faults)))
     return loop
 
 

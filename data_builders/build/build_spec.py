@@ -15,6 +15,7 @@ from data_builders.sources.source import Source
 from rewards.config.input_error import nearest
 from rewards.config.overrides import with_overrides
 from rewards.config.strict_yaml import read_yaml, validated
+from rewards.config.yaml_lines import Written
 from rewards.llm.spec import LlmSpec
 
 SplitName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
@@ -115,4 +116,4 @@ def read_spec(path: Path, overrides: list[str]) -> BuildSpec:
 
     Raises: InputError with every fault of the file.
     """
-    return validated(BuildSpec, with_overrides(read_yaml(path), overrides), where=str(path))
+    return validated(BuildSpec, with_overrides(read_yaml(path), overrides), where=Written(path, overrides))
