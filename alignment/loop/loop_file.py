@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from alignment.config.chain import Chain
+from alignment.config.methods import trains
 from alignment.loop.figures import EQUAL_RECALL, fault_of_name, is_figure
 from alignment.metrics.metric_names import CONDITIONS
 from rewards.config.input_error import InputError, nearest
@@ -86,7 +87,7 @@ def read_loop(path: Path) -> Loop:
     """
     loop = validated(Loop, read_yaml(path), where=path)
     recipes = {stage.name: path.parent / stage.recipe for stage in loop.chain.stages}
-    evaluated = [name for name, recipe in recipes.items() if read_yaml(recipe).get("method") != "pairs"]
+    evaluated = [name for name, recipe in recipes.items() if trains(read_yaml(recipe).get("method"))]
     faults = [
         f"compare.{n}: {fault}"
         for n, comparison in enumerate(loop.compare)

@@ -30,6 +30,8 @@ class Written:
         """The file and the line of a place, or the override that says what stands there."""
         place = (*self.top, *place)
         override = next((one for one in reversed(self.overrides) if self._says(one, place)), None)
+        if isinstance(override, tuple):  # which no user wrote here
+            return f"{self.path}, '{override[0]}' as its chain sets it"
         if override is not None:
             return f"{self.path}, {override_shown(override)}"
         return at_line(self.path, line_of(self.path, place))

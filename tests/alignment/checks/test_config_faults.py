@@ -114,7 +114,7 @@ def test_one_process_of_a_launcher_makes_no_config_without_deepspeed(write_recip
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "1")
     recipe = read_recipe(write_recipe(trainer={"deepspeed": "recipes/deepspeed/zero2.json"}))
-    monkeypatch.setattr("alignment.config.methods.config_class", lambda method: pytest.fail("a config was made"))
+    monkeypatch.setattr("alignment.checks.trainer_faults.config_class", lambda method: pytest.fail("a config was made"))
     check_config(recipe, here=True)
 
 

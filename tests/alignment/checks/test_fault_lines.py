@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from alignment.checks.chains import read_chain
+from alignment.checks.chains import read_chain, stage_recipe
 from alignment.checks.read_recipe import TRAINER_IS_NEXT, read_recipe
 from alignment.loop.loop_file import read_loop
 from rewards.config.input_error import InputError
@@ -95,6 +95,15 @@ def test_a_chain_and_a_loop_name_the_lines_of_their_faults(write_recipe, tmp_pat
         ", line 10: compare.1: no stage 'sf' is evaluated. Did you mean 'sft'?",
         ", line 3: release: no stage 'sftt' is evaluated. Did you mean 'sft'?",
     ]
+
+
+def test_what_a_chain_sets_is_named_as_such(write_recipe, tmp_path):
+    file = write_recipe("sft", data={"train": "gone/instruction/sft"})
+    path = tmp_path / "chain.yaml"
+    path.write_text("output: x\ndata: moved\nstages:\n- {name: sft, recipe: sft.yaml}\n")
+    with pytest.raises(InputError) as caught:
+        stage_recipe(read_chain(path, []), 0, path)
+    assert str(caught.value).startswith(f"{file}, 'data.train' as its chain sets it: data.train: no file moved/")
 
 
 def test_the_trainer_is_looked_at_once_the_rest_is_mended(write_recipe):
