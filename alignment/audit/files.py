@@ -19,6 +19,7 @@ from data_builders.output_folders import check_file, check_writable
 from rewards.config.input_error import InputError
 from rewards.config.overrides import with_overrides
 from rewards.config.strict_yaml import read_yaml, validated
+from rewards.config.yaml_lines import Written
 
 PAGES = (".html", ".htm")
 HEAD = 1000
@@ -73,7 +74,7 @@ def _chain(path: Path, overrides: list[str]) -> Chain | None:
         raise InputError(f"{path}: chain: expected keys and values, got {type(content).__name__}.")
     if "stages" not in content:
         return None
-    chain = validated(Chain, content, where=str(path))
+    chain = validated(Chain, content, where=Written(path, overrides, ("chain",) if "chain" in read else ()))
     if not any("rewards" in read_yaml(path.parent / stage.recipe) for stage in chain.stages):
         raise InputError(f"{path}: no stage has rewards, so there is nothing to audit.")
     return chain

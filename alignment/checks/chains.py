@@ -4,9 +4,11 @@ from pathlib import Path
 
 from alignment.checks.read_recipe import check_shapes, read_recipe
 from alignment.config.chain import Chain, Stage
+from alignment.config.methods import METHODS, trains
 from alignment.config.recipe import Recipe
 from rewards.config.overrides import Override, with_overrides
 from rewards.config.strict_yaml import read_yaml, validated
+from rewards.config.yaml_lines import Written
 
 
 def read_chain(path: Path, overrides: list[str]) -> Chain:
@@ -14,7 +16,7 @@ def read_chain(path: Path, overrides: list[str]) -> Chain:
 
     Raises: InputError as ``check_stages`` does.
     """
-    chain = validated(Chain, with_overrides(read_yaml(path), overrides), where=str(path))
+    chain = validated(Chain, with_overrides(read_yaml(path), overrides), where=Written(path, overrides))
     check_stages(chain, path)
     return chain
 
@@ -66,13 +68,13 @@ def _train_of(file: Path) -> str:
 def _seeds(file: Path, seed: int | None) -> list[Override]:
     if seed is None:
         return []
-    method = read_yaml(file).get("method")
-    return [("sampling.seed", seed)] if method == "pairs" else [("trainer.seed", seed), ("model.seed", seed)]
+    method = METHODS.get(str(read_yaml(file).get("method")))
+    return [(key, seed) for key in (method.seeds if method else ())]
 
 
 def _last_trained(chain: Chain, index: int, path: Path) -> str | None:
     """The last earlier stage that saved a model."""
-    trained = [s.name for s in chain.stages[:index] if _method_of(s, path) != "pairs"]
+    trained = [s.name for s in chain.stages[:index] if trains(_method_of(s, path))]
     return trained[-1] if trained else None
 
 

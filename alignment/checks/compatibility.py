@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from alignment.config.methods import METHODS
 from alignment.config.recipe import Recipe
 from rewards.config.json_lines import read_json
 
@@ -16,10 +17,10 @@ Applies = Callable[[Recipe], bool]
 
 def zero_settings(recipe: Recipe) -> dict[str, Any]:
     """The ``zero_optimization`` section of the recipe's DeepSpeed file, empty without one that can be read."""
-    from alignment.checks.trainer_faults import package_faults
+    from alignment.checks.trainer_faults import deepspeed_faults
 
     file = recipe.trainer.get("deepspeed")
-    if isinstance(file, str) and Path(file).is_file() and not package_faults({"deepspeed": file}):
+    if isinstance(file, str) and Path(file).is_file() and not deepspeed_faults(file):
         content = read_json(Path(file), "See recipes/deepspeed/zero2.json.")
         return dict(content.get("zero_optimization", {}))
     return {}
@@ -39,7 +40,11 @@ def _is_on(recipe: Recipe) -> bool:
 
 def _through_cache(recipe: Recipe) -> bool:
     asked = recipe.model.shared_prefix, recipe.model.attention
-    return recipe.method in ("dpo", "grpo") and (asked[0] == "cached" or asked == ("on", "flash_attention_2"))
+    return METHODS[recipe.method].shares_prompts and (asked[0] == "cached" or asked == ("on", "flash_attention_2"))
+
+
+def _trains_alone(recipe: Recipe) -> bool:
+    return METHODS[recipe.method].trains_the_model_alone
 
 
 def _checkpoints(recipe: Recipe) -> bool:
@@ -54,9 +59,9 @@ def starts_from_adapter(recipe: Recipe) -> bool:
     return any((place / "adapter_config.json").is_file() for place in (folder, folder / "model"))
 
 
-def _losses(recipe: Recipe) -> list[str]:
+def _losses(recipe: Recipe) -> list[Any]:
     asked = recipe.trainer.get("loss_type", "sigmoid")
-    return [asked] if isinstance(asked, str) else list(asked)
+    return list(asked) if isinstance(asked, list) else [asked]
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,7 @@ REFUSED = (
     Refused(
         "quantization (QLoRA)", "full training", "model.quantization",
         "4-bit weights take no gradient", "add a section such as lora: {rank: 16}",
-        lambda r: r.model.quantization is not None and r.model.lora is None and r.method in ("sft", "dpo", "grpo"),
+        lambda r: r.model.quantization is not None and r.model.lora is None and _trains_alone(r),
     ),
     Refused(
         "quantization (QLoRA)", "going on from an adapter", "model.quantization",

@@ -1,6 +1,7 @@
 """What stands against training on dialogues in a recipe, said before anything is loaded."""
 
 from alignment.config.data_entries import columns_of
+from alignment.config.methods import METHODS
 from alignment.config.recipe import DialogueSection, Recipe
 from rewards.config.input_error import InputError
 from rewards.loading import BatchReward, Reward, load_reward
@@ -16,11 +17,11 @@ def dialogue_faults(recipe: Recipe) -> list[str]:
         rewards = [load_reward(entry.name, **entry.knobs) for entry in recipe.rewards]
     except InputError:  # said already by the checks of data and rewards
         return []
+    if "dialogue" not in METHODS[recipe.method].sections:  # and a section of it is one too many (``unused_faults``)
+        return []
     if recipe.dialogue is None:
-        whole = [r.name for r in rewards if "dialogue" in r.columns] if recipe.method == "grpo" else []
+        whole = [r.name for r in rewards if "dialogue" in r.columns]
         return [f"rewards: '{name}' judges whole dialogues; add a section such as dialogue: {{}}." for name in whole]
-    if recipe.method != "grpo":
-        return [f"dialogue: {recipe.method} has no such section; it is for grpo."]
     faults = [] if "dialogue" in names else [f"dialogue: {recipe.data.train} has no column 'dialogue'."]
     faults += _trainer_faults(recipe, recipe.dialogue)
     return faults + (_credit_faults(recipe, rewards) if recipe.dialogue.credit == "turn" else [])

@@ -16,7 +16,7 @@ from alignment.config.curriculum_section import curriculum_faults
 from alignment.config.data_entries import columns_of, kept_places, parquet
 from alignment.config.foreign_code import SAFE
 from alignment.config.library_names import trainer_keys
-from alignment.config.methods import config_class
+from alignment.config.methods import METHODS, config_class, readers_of
 from alignment.config.model_section import Module
 from alignment.config.recipe import Recipe
 from alignment.config.reward_entry import RewardEntry
@@ -28,13 +28,6 @@ from rewards.tasks import KNOWN, pays_for
 
 GIVEN_BY_TRAINER = ("completion_ids",)
 """Columns of rewards that TRL gives beside those of the data."""
-NEEDED_COLUMNS: dict[str, tuple[str, ...]] = {
-    "sft": ("images", "prompt", "completion"),
-    "dpo": ("images", "prompt", "chosen", "rejected"),
-    "grpo": ("images", "prompt"),
-    "pairs": ("images", "prompt", "facts", "task"),
-    "reward_model": ("images", "prompt", "chosen", "rejected"),
-}
 MAY_BE_NULL = ("images", "task", "weight", "mirror_images")
 """Of the needed columns, those that a row may leave open, and that are judged elsewhere (``weight_faults``)."""
 
@@ -46,7 +39,7 @@ def trainer_faults(content: dict[str, Any]) -> list[str]:
         return []
     refused = refused_keys(section)
     faults = [f"trainer.{key}: {why}" for key, why in refused.items()]
-    if method not in ("sft", "dpo", "grpo", "reward_model"):
+    if method not in METHODS or not METHODS[method].trains or not section:
         return faults
     kinds = trainer_keys(config_class(method))
     section = {key: value for key, value in section.items() if str(key) not in refused}
@@ -80,30 +73,20 @@ def _is_void(value: Any) -> bool:
     return isinstance(value, float) and not math.isfinite(value)
 
 
-SECTIONS: dict[str, tuple[str, ...]] = {
-    "rewards": ("grpo",),
-    "combination": ("grpo",),
-    "canaries": ("grpo",),
-    "weighting": ("dpo", "reward_model"),
-    "sampling": ("pairs",),
-}
-"""Sections that only some methods read, and which (``dialogue``: see ``config/dialogue_faults.py``)."""
-
-
 def unused_faults(recipe: Recipe) -> list[str]:
     """Sections that say something which the method does not read, and a model of which nothing is trained."""
-    unset = Recipe.model_fields
     faults = [
-        f"{name}: {recipe.method} reads no such section; it is for {' and '.join(methods)}. Leave it out."
-        for name, methods in SECTIONS.items()
-        if recipe.method not in methods and getattr(recipe, name) != unset[name].get_default()
+        f"{name}: {recipe.method} reads no such section; it is for {' and '.join(readers)}. Leave it out."
+        for name, field in Recipe.model_fields.items()
+        if (readers := readers_of(name)) and recipe.method not in readers
+        if getattr(recipe, name) != field.get_default()
     ]
     return faults + _frozen_faults(recipe)
 
 
 def _frozen_faults(recipe: Recipe) -> list[str]:
     is_whole = {*recipe.model.freeze} == {*get_args(Module)}
-    has_more = recipe.model.lora is not None or recipe.method in ("reward_model", "pairs")  # adapters, a head, nothing
+    has_more = recipe.model.lora is not None or not METHODS[recipe.method].trains_the_model_alone
     if not is_whole or has_more or starts_from_adapter(recipe):
         return []
     return [
@@ -119,13 +102,14 @@ def data_faults(recipe: Recipe) -> list[str]:
     try:
         file = parquet(recipe.data.train)
     except InputError as missing:
-        return [str(missing)]
+        return [f"data.train: {str(missing).removeprefix('data: ')}"]
     names = pq.read_schema(file).names
-    if recipe.data.batch_tokens is not None and recipe.method not in ("sft", "dpo"):
+    if recipe.data.batch_tokens is not None and not METHODS[recipe.method].batch_tokens:
         return [f"data.batch_tokens: not under {recipe.method}, whose batches are not made of single rows."]
     faults = [] if pq.read_metadata(file).num_rows else [f"data.train: {file} holds no rows."]
-    needed = list(NEEDED_COLUMNS[recipe.method])
-    if recipe.method in ("dpo", "reward_model") and recipe.weighting.use:
+    method = METHODS[recipe.method]
+    needed = list(method.columns)
+    if "weighting" in method.sections and recipe.weighting.use:
         needed.append("weight")
     if recipe.method == "dpo" and recipe.weighting.mirrors:
         needed.append("mirror_images")
@@ -150,12 +134,13 @@ def row_faults(recipe: Recipe, needed: Sequence[str]) -> list[str]:
 
 def sampling_faults(recipe: Recipe) -> list[str]:
     """A file of relevance scores that cannot be read, told before anything is sampled."""
+    scores = recipe.sampling.relevance.scores
+    if scores is None or "sampling" not in METHODS[recipe.method].sections:
+        return []
     from data_builders.build.preference_set import read_scores
 
-    scores = recipe.sampling.relevance.scores if recipe.method == "pairs" else None
     try:
-        if scores is not None:
-            read_scores(Path(scores))
+        read_scores(Path(scores))
     except InputError as fault:
         return [f"sampling.{fault}"]
     return []
@@ -230,7 +215,8 @@ def kept_tasks(recipe: Recipe) -> Counter[str | None]:
 
 def _task_faults(recipe: Recipe, tasks: Sequence[str] | None, index: int) -> list[str]:
     """A reward that no row is of, and tasks that neither a row nor this program knows."""
-    if tasks is None or recipe.method != "grpo" or row_faults(recipe, NEEDED_COLUMNS["grpo"]):
+    method = METHODS[recipe.method]
+    if tasks is None or "rewards" not in method.sections or row_faults(recipe, method.columns):
         return []
     if kind_faults(recipe, columns_of(recipe.data.train)):
         return []
@@ -250,7 +236,7 @@ def _task_faults(recipe: Recipe, tasks: Sequence[str] | None, index: int) -> lis
 
 def unpaid_tasks(recipe: Recipe) -> dict[str, int]:
     """Tasks of training rows that no reward with a weight pays for, with their rows: those teach nothing."""
-    if recipe.method != "grpo":
+    if "rewards" not in METHODS[recipe.method].sections:
         return {}
     paying = [entry.tasks or load_reward(entry.name, **entry.knobs).tasks for entry in recipe.rewards if entry.weight]
     rows = kept_tasks(recipe)

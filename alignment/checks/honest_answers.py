@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from alignment.config.box_units import UNIT_COLUMNS, Row, trained_space, truth_faults
 from alignment.config.data_entries import columns_of, kept_places, parquet
+from alignment.config.methods import METHODS
 from alignment.config.recipe import Recipe
 from alignment.config.reward_entry import loaded_reward
 from data_builders.cards import card_grid
@@ -27,7 +28,7 @@ BOX_COLUMNS = ("id", "task", "boxes", "box_images", *UNIT_COLUMNS)
 def honesty_faults(recipe: Recipe) -> list[str]:
     """What in a recipe's data and rewards leaves honest answers unpaid, or taught in other units than are read."""
     names = columns_of(recipe.data.train)
-    if recipe.method != "grpo":
+    if "rewards" not in METHODS[recipe.method].sections:
         return _taught_faults(recipe, names)
     rows = _rows(recipe, [name for name in BOX_COLUMNS if name in names])
     faults = [f"data.train: {fault}" for fault in truth_faults(rows)][:1] or _space_faults(recipe, rows)

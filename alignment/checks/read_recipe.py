@@ -1,53 +1,96 @@
-"""A recipe out of its file, with every fault of it at once."""
+"""A recipe out of its file, with every fault of it at once.
+
+The ``trainer`` section is judged by TRL's own config, and TRL takes seconds to load: it is looked at last, once nothing
+else is wrong.
+"""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
 from alignment.config.recipe import Recipe
 from rewards.config.input_error import InputError
 from rewards.config.overrides import Override, with_overrides
-from rewards.config.strict_yaml import fault_lines, read_yaml
+from rewards.config.strict_yaml import located_lines, read_yaml
+from rewards.config.yaml_lines import Written, named_place
+
+TRAINER_IS_NEXT = "the section 'trainer' is looked at next, once these are mended."
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A recipe's file as it is asked for: its content after overrides, and what is read of that.
+
+    ``recipe``: None where its form is wrong, of which ``faults`` tell, each with its line.
+    """
+
+    source: Written
+    content: dict[str, Any]
+    recipe: Recipe | None
+    faults: list[str]
 
 
 def read_recipe(path: Path, overrides: Sequence[Override] = ()) -> Recipe:
     """The recipe in a file, after overrides.
 
-    Raises: InputError that lists every fault of the file, the data and the trainer section at once.
+    Raises: InputError that lists every fault of the file and the data at once, each with its line; once there are none,
+    every fault of the trainer section and of what does not go with it.
     """
-    from alignment.checks.compatibility import incompatibilities
-    from alignment.checks.dialogue_faults import dialogue_faults
-    from alignment.checks.faults import data_faults, reward_faults, sampling_faults, unused_faults
-    from alignment.checks.honest_answers import honesty_faults
-
-    recipe, faults = _shape(path, overrides)
-    if recipe is not None:
-        faults += [*data_faults(recipe), *sampling_faults(recipe), *reward_faults(recipe), *dialogue_faults(recipe)]
-        faults += [*unused_faults(recipe), *incompatibilities(recipe)]
-        faults += [] if faults else honesty_faults(recipe)
-    if faults or recipe is None:
-        raise InputError("\n".join(f"{path}: {fault}" for fault in faults))
-    return recipe
+    asked = _asked(path, overrides)
+    beyond = [] if asked.recipe is None else _faults_beyond_form(asked.recipe)
+    _refuse([asked], beyond)
+    assert asked.recipe is not None  # its form has no faults
+    return asked.recipe
 
 
 def check_shapes(recipes: Iterable[tuple[Path, Sequence[Override]]]) -> None:
     """Checks recipes with their overrides, as far as that can be before their data and models are made.
 
-    Raises: InputError with the faults of all: of the form, and of the trainer section with its DeepSpeed file.
+    Raises: InputError with the faults of all: of the form; once there are none, of the trainer sections with their
+    DeepSpeed files.
     """
-    faults = [f"{path}: {fault}" for path, overrides in recipes for fault in _shape(path, overrides)[1]]
+    _refuse([_asked(path, overrides) for path, overrides in recipes])
+
+
+def _asked(path: Path, overrides: Sequence[Override]) -> _Asked:
+    content = with_overrides(read_yaml(path), overrides)
+    source = Written(path, overrides)
+    try:
+        return _Asked(source, content, Recipe.model_validate(content), [])
+    except ValidationError as invalid:
+        return _Asked(source, content, None, located_lines(Recipe, invalid, source))
+
+
+def _faults_beyond_form(recipe: Recipe) -> list[str]:
+    """What is wrong with the data, the rewards and their units, and what does not go together."""
+    from alignment.checks.compatibility import incompatibilities
+    from alignment.checks.dialogue_faults import dialogue_faults
+    from alignment.checks.faults import data_faults, reward_faults, sampling_faults, unused_faults
+    from alignment.checks.honest_answers import honesty_faults
+
+    faults = [*data_faults(recipe), *sampling_faults(recipe), *reward_faults(recipe), *dialogue_faults(recipe)]
+    faults += [*unused_faults(recipe), *incompatibilities(recipe)]
+    return faults or honesty_faults(recipe)
+
+
+def _refuse(recipes: Sequence[_Asked], beyond: Sequence[str] = ()) -> None:
+    """Raises: InputError with all faults; those of trainer sections alone, where there are no others."""
+    from alignment.checks.faults import trainer_faults
+
+    outside = [fault for fault in beyond if named_place(fault)[:1] != ("trainer",)]
+    first = [line for asked in recipes for line in _lines(asked, outside)]
+    faults = first or [
+        asked.source.located(fault) for asked in recipes for fault in [*trainer_faults(asked.content), *beyond]
+    ]
     if faults:
         raise InputError("\n".join(dict.fromkeys(faults)))  # several stages may share a file
 
 
-def _shape(path: Path, overrides: Sequence[Override]) -> tuple[Recipe | None, list[str]]:
-    """The recipe (None where its form is wrong), and the faults that are seen without its data."""
-    from alignment.checks.faults import trainer_faults
-
-    content = with_overrides(read_yaml(path), overrides)
-    faults = trainer_faults(content)
-    try:
-        return Recipe.model_validate(content), faults
-    except ValidationError as invalid:
-        return None, [*fault_lines(Recipe, invalid), *faults]
+def _lines(asked: _Asked, beyond: Sequence[str]) -> list[str]:
+    """Each fault with its place in the file, and whether there is more to be looked at."""
+    located = [*asked.faults, *map(asked.source.located, beyond)]
+    is_all = not located or not asked.content.get("trainer")
+    return located if is_all else [*located, f"{asked.source.path}: {TRAINER_IS_NEXT}"]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from alignment.config.library_names import installed_keys
+from alignment.config.methods import METHODS, config_class
 from alignment.config.recipe import Recipe
 from rewards.config.input_error import InputError, nearest
 from rewards.config.json_lines import json_value
@@ -35,10 +36,12 @@ def package_faults(section: dict[Any, Any]) -> list[str]:
         for key, package in SWITCHES.items()
         if section.get(key) and find_spec(package) is None
     ]
-    return [*faults, *_tracker_faults(section.get("report_to")), *_deepspeed_faults(section.get("deepspeed"))]
+    return [*faults, *_tracker_faults(section.get("report_to")), *deepspeed_faults(section.get("deepspeed"))]
 
 
 def _tracker_faults(asked: Any) -> list[str]:
+    if asked is None:
+        return []
     from transformers.integrations.integration_utils import (
         INTEGRATION_TO_CALLBACK,
         get_available_reporting_integrations,
@@ -46,7 +49,7 @@ def _tracker_faults(asked: Any) -> list[str]:
 
     known, here = [*INTEGRATION_TO_CALLBACK, "none", "all"], {*get_available_reporting_integrations(), "none", "all"}
     faults = list[str]()
-    for name in asked if isinstance(asked, list) else [asked] if asked is not None else []:
+    for name in asked if isinstance(asked, list) else [asked]:
         if name not in known:
             hint = nearest(str(name), known) or f" Known: {', '.join(known)}."
             faults.append(f"trainer.report_to: no tracker '{name}'.{hint}")
@@ -55,7 +58,8 @@ def _tracker_faults(asked: Any) -> list[str]:
     return faults
 
 
-def _deepspeed_faults(file: Any) -> list[str]:
+def deepspeed_faults(file: Any) -> list[str]:
+    """What is wrong with a DeepSpeed file; nothing where none is named."""
     if not isinstance(file, str) or not file:
         return []
     try:
@@ -81,9 +85,7 @@ def check_config(recipe: Recipe, *, here: bool, ranks: int = 1, launched: bool =
 
     Raises: InputError with what TRL refuses: values that are none, and settings that do not go together.
     """
-    from alignment.config.methods import config_class
-
-    if recipe.method == "pairs" or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if not METHODS[recipe.method].trains or int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return
     if here and recipe.trainer.get("deepspeed"):
         if "RANK" in os.environ:  # a config made here without DeepSpeed would set up accelerate without it, for good
@@ -96,7 +98,7 @@ def check_config(recipe: Recipe, *, here: bool, ranks: int = 1, launched: bool =
     given = defaults | installed_keys(recipe.trainer) | {"output_dir": recipe.output, "deepspeed": None}
     if not here:
         given = {key: value for key, value in given.items() if key not in OF_A_GPU} | {"bf16": False}
-    if ranks > 1 and recipe.method == "grpo":  # TRL counts answers over all processes
+    if ranks > 1 and METHODS[recipe.method].generates:  # TRL counts answers over all processes
         given["per_device_train_batch_size"] = given.get("per_device_train_batch_size", 8) * ranks
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -5,21 +5,21 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from alignment.config.curriculum_section import CurriculumSection
+from alignment.config.methods import METHODS, known_method, readers_of
 from alignment.config.model_section import ModelSection
 from alignment.config.reward_entry import RewardEntry
 from alignment.config.reward_sections import CanarySection, CombinationSection
-from data_builders.build.build_spec import Relevance
 from data_builders.pairs.lesion_noise import NoiseSettings
+from data_builders.pairs.relevance import Relevance
 from rewards.boxes.coordinate_space import BoxSpace
 from rewards.config.input_error import nearest
 from rewards.config.strict_model import StrictModel
 from rewards.llm.spec import LlmSpec
 
 PairKind = Literal["own_error", "degraded", "lesion_noise", "look_alike", "llm"]
-Method = Literal["sft", "dpo", "grpo", "pairs", "reward_model"]
 
 
 def _strategies(trainer: Any) -> Any:
@@ -132,7 +132,7 @@ class Weighting(StrictModel):
 class Recipe(StrictModel):
     """One run."""
 
-    method: Method
+    method: Annotated[str, AfterValidator(known_method)]
     output: str
     model: ModelSection
     data: DataSection
@@ -146,10 +146,12 @@ class Recipe(StrictModel):
 
     @model_validator(mode="after")
     def _method_has_its_sections(self) -> "Recipe":
-        if self.data.curriculum and self.method != "sft":
-            raise ValueError(f"data.curriculum orders the rows of sft; {self.method} has no use for it. Leave it out.")
-        if self.method == "grpo" and not self.rewards:
-            raise ValueError("grpo needs a 'rewards' section. Name at least one, see `clinalign rewards`.")
+        method = METHODS[self.method]
+        if self.data.curriculum and "data.curriculum" not in method.sections:
+            of = " and ".join(readers_of("data.curriculum"))
+            raise ValueError(f"data.curriculum orders the rows of {of}; {self.method} has no use for it. Leave it out.")
+        if "rewards" in method.needs and not self.rewards:
+            raise ValueError(f"{self.method} needs a 'rewards' section. Name at least one, see `clinalign rewards`.")
         return self
 
     @model_validator(mode="after")

@@ -15,9 +15,10 @@ from datasets import Dataset, concatenate_datasets
 
 from alignment.config.checkpoint_folders import base_of
 from alignment.config.data_entries import kept_places, parquet
+from alignment.config.methods import METHODS
 from alignment.config.recipe import Recipe
 from alignment.data.processor_checks import check_file
-from alignment.data.row_tokens import ANSWERS, Lengths, counted, lengths_of_file
+from alignment.data.row_tokens import Lengths, counted, lengths_of_file
 from alignment.models.loading import max_context
 from rewards.config.input_error import InputError
 
@@ -36,18 +37,18 @@ def rows_to_train_on(
 
     Raises: InputError that lists rows by id (see ``fitting_rows``).
     """
-    if recipe.method not in ANSWERS or recipe.dialogue:
+    if not METHODS[recipe.method].trains or recipe.dialogue:
         check_file(processor, parquet(recipe.data.train))
         return data, None
-    every = lengths_of_file(processor, parquet(recipe.data.train), ANSWERS[recipe.method], run=run)
+    every = lengths_of_file(processor, parquet(recipe.data.train), METHODS[recipe.method].answers, run=run)
     return fitting_rows(recipe, processor, data, every.of(kept_places(recipe)), limit_of(recipe, base_of(path)))
 
 
 def lengths_of(recipe: Recipe, processor: Any, places: list[int]) -> Lengths | None:
     """The lengths of a recipe's rows, before anything is done about them; None where no answers are known here."""
-    if recipe.method not in ANSWERS:
+    if not METHODS[recipe.method].trains:
         return None
-    return lengths_of_file(processor, parquet(recipe.data.train), ANSWERS[recipe.method]).of(places)
+    return lengths_of_file(processor, parquet(recipe.data.train), METHODS[recipe.method].answers).of(places)
 
 
 def length_figures(recipe: Recipe, processor: Any, lengths: Lengths, path: str, places: list[int]) -> dict[str, Any]:
@@ -86,7 +87,7 @@ def limit_of(recipe: Recipe, model: Any) -> int | None:
     known = [limit for limit in limits if limit is not None]
     if not known:
         return None
-    return min(known) - (recipe.trainer.get("max_completion_length", 256) if recipe.method == "grpo" else 0)
+    return min(known) - (recipe.trainer.get("max_completion_length", 256) if METHODS[recipe.method].generates else 0)
 
 
 def fitting_rows(
@@ -115,7 +116,7 @@ def fitting_rows(
         _refuse_nothing_left(fitting, limit)
         return data.select(fitting), lengths.of(fitting)
     logger.warning("%d of %d rows have smaller images, to fit %d tokens: %s.", len(places), len(data), limit, named)
-    answers = ANSWERS[recipe.method]
+    answers = METHODS[recipe.method].answers
     resized = data.select(places).map(
         lambda row: _resized(processor, row, answers, limit),
         features=data.features,

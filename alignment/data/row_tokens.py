@@ -25,10 +25,6 @@ from alignment.shared_prefix.prompt_groups import group
 from alignment.shared_prefix.reference_cache import cache_folder, processor_settings, scratch
 from data_builders.imaging.images import upright
 
-PAIR = ("chosen", "rejected")
-ANSWERS = {"sft": ("completion",), "dpo": PAIR, "reward_model": PAIR, "grpo": ()}
-"""The columns that hold the answers of a method's rows."""
-
 
 @dataclass(frozen=True)
 class Lengths:

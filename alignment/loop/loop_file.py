@@ -9,11 +9,13 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from alignment.config.chain import Chain
+from alignment.config.methods import trains
 from alignment.loop.figures import EQUAL_RECALL, fault_of_name, is_figure
 from alignment.metrics.metric_names import CONDITIONS
 from rewards.config.input_error import InputError, nearest
 from rewards.config.strict_model import StrictModel
 from rewards.config.strict_yaml import read_yaml, validated
+from rewards.config.yaml_lines import Written
 
 UNTRAINED = "untrained"
 """The first stage's model before its training; it is evaluated without controls."""
@@ -82,7 +84,7 @@ def read_loop(path: Path) -> Loop:
     """
     loop = validated(Loop, read_yaml(path), where=path)
     recipes = {stage.name: path.parent / stage.recipe for stage in loop.chain.stages}
-    evaluated = [name for name, recipe in recipes.items() if read_yaml(recipe).get("method") != "pairs"]
+    evaluated = [name for name, recipe in recipes.items() if trains(read_yaml(recipe).get("method"))]
     faults = [
         f"compare.{n}: {fault}"
         for n, comparison in enumerate(loop.compare)
@@ -93,7 +95,7 @@ def read_loop(path: Path) -> Loop:
     if loop.operating_points and 0 not in loop.operating_points:
         faults.append("operating_points: 0 must be among them; the others are compared with it.")
     if faults:
-        raise InputError("\n".join(f"{path}: {fault}" for fault in faults))
+        raise InputError("\n".join(map(Written(path).located, faults)))
     return loop
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from alignment.checks.chains import stage_wiring
+from alignment.config.methods import trains
 from alignment.evaluation.kept_answers import is_finished
 from alignment.loop.loop_file import UNTRAINED, Loop
 from alignment.training.provenance import has_result
@@ -68,7 +69,7 @@ def _of_seed(loop: Loop, path: Path, seed: int, *, single: bool) -> Iterator[Ste
         yield Step(name, (BUILD, *(f"{above}{read}" for read in _reads(loop, index, path))), seed, index)
         if index == 0 and any(UNTRAINED in c.stages for c in loop.compare):
             yield Step(f"{name}/{OF_INIT}", (name,), seed, index, UNTRAINED)
-        if _recipe(loop, index, path).get("method") != "pairs":
+        if trains(_recipe(loop, index, path).get("method")):
             yield Step(f"{name}/{OF_MODEL}", (name,), seed, index, stage.name)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from alignment.checks.read_recipe import read_recipe
 from alignment.checks.trainer_faults import check_config
 from alignment.config.data_entries import kept_places, parquet
+from alignment.config.methods import METHODS
 from alignment.config.recipe import Recipe
 from alignment.planning.estimate import Row, batch_of, measured_rate, memory_table, time_table, trained_tokens_per_row
 from alignment.planning.meta_model import counts_of, meta_model
@@ -125,7 +126,7 @@ def longest_row(recipe: Recipe, lengths: Any) -> Row:
     """The row of most tokens, all its answers behind one prompt: it decides the memory of the largest batch."""
     tokens = lengths.packed()
     longest = tokens.index(max(tokens))
-    completion = recipe.trainer.get("max_completion_length", 256) if recipe.method == "grpo" else 0
+    completion = recipe.trainer.get("max_completion_length", 256) if METHODS[recipe.method].generates else 0
     images = lengths.images[longest]
     return Row(lengths.text[longest] + images, sum(lengths.answers[longest]) + completion, images)
 
@@ -149,7 +150,7 @@ def num_steps(recipe: Recipe, rows: int, *, ranks: int = 1) -> tuple[int, int]:
     per_step = trainer.get("per_device_train_batch_size", 8) * trainer.get("gradient_accumulation_steps", 1) * ranks
     if trainer.get("max_steps", -1) > 0:
         return trainer["max_steps"], per_step
-    copies = trainer.get("num_generations", 8) if recipe.method == "grpo" else 1
+    copies = trainer.get("num_generations", 8) if METHODS[recipe.method].generates else 1
     return math.ceil(rows * copies / per_step * trainer.get("num_train_epochs", 3)), per_step
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from alignment.checks.compatibility import zero_settings
+from alignment.config.methods import METHODS
 from alignment.config.recipe import Recipe
 from alignment.planning.activations import WORKSPACE, Batch, activation_bytes
 from alignment.planning.memory import SETTINGS, Load, Memory, Zero, per_rank
@@ -32,8 +33,8 @@ def zero_of(recipe: Recipe) -> Zero:
 def load_of(recipe: Recipe, counts: Counts) -> Load:
     """What a rank must hold for this recipe; full training with a reference has a second model."""
     size = BYTES[recipe.model.dtype]
-    beta = recipe.trainer.get("beta", 0.1 if recipe.method == "dpo" else 0.0)
-    has_reference = recipe.method in ("dpo", "grpo") and beta > 0 and recipe.model.lora is None
+    default = METHODS[recipe.method].beta
+    has_reference = default is not None and recipe.trainer.get("beta", default) > 0 and recipe.model.lora is None
     return Load(
         total=counts.total,
         trainable=counts.trainable,
@@ -55,7 +56,7 @@ class Row:
     @classmethod
     def known_by(cls, tokens: float, recipe: Recipe) -> "Row":
         """A row of which no more is known than all its tokens: an upper bound, as if every one were an image's."""
-        answer = recipe.trainer.get("max_completion_length", 256) if recipe.method == "grpo" else 0
+        answer = recipe.trainer.get("max_completion_length", 256) if METHODS[recipe.method].generates else 0
         return cls(prompt=tokens, answers=answer, images=tokens)
 
 
@@ -67,15 +68,17 @@ def batch_of(recipe: Recipe, row: Row, config: Any, *, shared: bool | None = Non
     trainer = recipe.trainer
     rows = trainer.get("per_device_train_batch_size", 8)
     shared = shares_prompts(recipe, config) if shared is None else shared
-    copies = {"grpo": trainer.get("num_generations", 8), "dpo": 2}.get(recipe.method, 1)
+    method = METHODS[recipe.method]
+    written = len(method.answers) if method.shares_prompts else 1
+    copies = trainer.get("num_generations", 8) if method.generates else written
     answers = rows * row.answers
-    prompts = rows if recipe.method != "grpo" else max(1.0, rows / copies)
+    prompts = max(1.0, rows / copies) if method.generates else rows
     if not shared and copies > 1:
-        prompts = rows * (copies if recipe.method == "dpo" else 1)
+        prompts = rows if method.generates else rows * copies
     tokens = prompts * row.prompt + answers
     patches = prompts * row.images * patches_per_token(config)
     pixels = patches * patch_bytes(config)
-    if recipe.method == "grpo":  # trl keeps those of every row, for all steps of a generation
+    if method.generates:  # trl keeps those of every row, for all steps of a generation
         steps = trainer.get("steps_per_generation") or trainer.get("gradient_accumulation_steps", 1)
         pixels *= rows / prompts * steps + (rows > prompts)
     return Batch(tokens, answers, patches, mask=tokens / prompts if shared or prompts > 1 else 0.0, pixels=pixels)
@@ -87,7 +90,7 @@ def shares_prompts(recipe: Recipe, config: Any) -> bool:
 
     section = recipe.model
     kernel = section.attention in ("auto", *MASKED_KERNELS) and section.shared_prefix in ("auto", "on")
-    return recipe.method in ("dpo", "grpo") and not recipe.dialogue and kernel and config.model_type in PROVEN
+    return METHODS[recipe.method].shares_prompts and not recipe.dialogue and kernel and config.model_type in PROVEN
 
 
 def memory_table(recipe: Recipe, model: Any, ranks: int, batch: Batch, *, hooked: bool = False) -> dict[str, Any]:
@@ -124,7 +127,7 @@ def memory_table(recipe: Recipe, model: Any, ranks: int, batch: Batch, *, hooked
 
 def trained_tokens_per_row(recipe: Recipe, tokens: float) -> float:
     """Tokens of a row while it is trained on: GRPO's rows gain a completion, of at most its full length."""
-    return tokens + (recipe.trainer.get("max_completion_length", 256) if recipe.method == "grpo" else 0)
+    return tokens + (recipe.trainer.get("max_completion_length", 256) if METHODS[recipe.method].generates else 0)
 
 
 def time_table(*, samples: int, tokens_per_row: float, ranks: int, rate: float | None, source: str) -> dict[str, Any]:

@@ -10,8 +10,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_args
 
+from alignment.config.methods import METHODS
 from alignment.config.model_section import Module
-from alignment.config.recipe import Method, PairKind, Weighting
+from alignment.config.recipe import PairKind, Weighting
 from alignment.metrics.metric_names import CONDITIONS, fault_of_metric
 from alignment.provenance.released_forms import (
     LEFT_OUT,
@@ -177,7 +178,7 @@ _TRAINER_WORDS = {
 }  # fmt: skip
 _RELEVANCE = record(reading=one_of(*get_args(Normalisation)), scale=number, missing=one_of(*get_args(Missing)))
 RECIPE = record(
-    method=one_of(*get_args(Method)),
+    method=one_of(*METHODS),
     model=record(
         path=one_of("tiny", "smollm2"),
         dtype=one_of("float32", "bfloat16", "float16", "auto"),

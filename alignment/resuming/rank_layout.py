@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from alignment.config.methods import METHODS, config_class
 from alignment.config.recipe import Recipe
 from alignment.distributed.processes import is_main_process
 from alignment.resuming.checkpoints import MANIFEST, newest_first
@@ -99,7 +100,7 @@ def _layout(recipe: Recipe, ranks: int) -> Layout:
     """The layout that a recipe means on so many ranks."""
     size = 1 if recipe.data.batch_tokens is not None else _setting(recipe, "per_device_train_batch_size")
     accumulation = _setting(recipe, "gradient_accumulation_steps")
-    if recipe.method != "grpo":
+    if not METHODS[recipe.method].generates:
         return Layout(size, accumulation, ranks)
     if rows := recipe.trainer.get("generation_batch_size"):
         return Layout(size, accumulation, ranks, rows // (size * ranks))
@@ -107,7 +108,5 @@ def _layout(recipe: Recipe, ranks: int) -> Layout:
 
 
 def _setting(recipe: Recipe, name: str) -> int:
-    from alignment.config.methods import config_class
-
     default = next(field.default for field in fields(config_class(recipe.method)) if field.name == name)
     return int(recipe.trainer.get(name, default))

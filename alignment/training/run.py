@@ -10,6 +10,7 @@ from pathlib import Path
 from alignment.checks.trainer_faults import check_config
 from alignment.config.checkpoint_folders import check_model_name
 from alignment.config.data_entries import parquet
+from alignment.config.methods import METHODS
 from alignment.config.own_files import is_of_run
 from alignment.config.recipe import Recipe
 from alignment.distributed.engine import (
@@ -52,12 +53,11 @@ def run(recipe: Recipe, *, fresh: bool = False, inexact: bool = False, inputs: I
         check_shared(folder)
         write_provenance(recipe, folder)
         with stands(lambda: _what_stands(folder)):
-            if recipe.method == "pairs":
-                from alignment.pairs.write_pairs import write_pairs
-
-                write_pairs(recipe)
-            else:
+            method = METHODS[recipe.method]
+            if method.trains:
                 _train(recipe, folder, inexact=inexact)
+            else:
+                method.maker(recipe)
         free_memory()
         of_rank_0(lambda: _forget_rows(folder))  # behind which the next stage finds the model, and nobody reads rows
     return folder

@@ -5,6 +5,7 @@ from typing import Any
 
 from alignment.checks.trainer_faults import told_of_trl
 from alignment.config.data_entries import kept_places, parquet
+from alignment.config.methods import METHODS
 from alignment.config.recipe import Recipe
 from alignment.distributed.engine import (
     prepare_deepspeed,
@@ -48,7 +49,7 @@ def make_trainer(recipe: Recipe, folder: Path) -> Any:
             **arguments.get("model_init_kwargs", {}),
         }
     with told_of_weights(path), told_of_trl():
-        trainer = _maker(recipe.method)(
+        trainer = METHODS[recipe.method].maker(
             recipe, model, processor, data,
             arguments=arguments, peft_config=None if is_adapter else lora_config(recipe.model.lora),
         )  # fmt: skip
@@ -60,18 +61,6 @@ def make_trainer(recipe: Recipe, folder: Path) -> Any:
     set_modules(trainer, recipe.model)
     note_rows(trainer, recipe.data, lengths)
     return trainer
-
-
-def _maker(method: str) -> Any:
-    if method == "sft":
-        from alignment.training.sft import sft_trainer as maker
-    elif method == "dpo":
-        from alignment.training.dpo import dpo_trainer as maker
-    elif method == "reward_model":
-        from alignment.training.reward_training import reward_trainer as maker
-    else:
-        from alignment.training.grpo import grpo_trainer as maker
-    return maker
 
 
 def trainer_arguments(recipe: Recipe, folder: Path) -> dict[str, Any]:

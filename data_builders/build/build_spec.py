@@ -16,6 +16,7 @@ from rewards.config.input_error import nearest
 from rewards.config.overrides import with_overrides
 from rewards.config.strict_model import StrictModel
 from rewards.config.strict_yaml import read_yaml, validated
+from rewards.config.yaml_lines import Written
 from rewards.llm.spec import LlmSpec
 
 SplitName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
@@ -114,4 +115,4 @@ def read_spec(path: Path, overrides: list[str]) -> BuildSpec:
 
     Raises: InputError with every fault of the file.
     """
-    return validated(BuildSpec, with_overrides(read_yaml(path), overrides), where=str(path))
+    return validated(BuildSpec, with_overrides(read_yaml(path), overrides), where=Written(path, overrides))

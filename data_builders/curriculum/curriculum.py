@@ -17,7 +17,7 @@ from pydantic import Field
 from rewards.config.input_error import InputError, nearest
 from rewards.config.strict_model import StrictModel
 from rewards.config.strict_yaml import read_yaml, validated
-from rewards.config.yaml_lines import line_of
+from rewards.config.yaml_lines import located_faults
 from rewards.rules.faults import Fault
 from rewards.rules.guidelines import together
 from rewards.rules.rule_set import load_rule_set
@@ -170,7 +170,7 @@ def load_curriculum(name: str) -> Curriculum:
     curriculum = validated(Curriculum, read_yaml(path), where=path)
     faults = list(faults_of(curriculum))
     if faults:
-        raise InputError("\n".join(f"{path}:{line_of(path, fault.place)}: {fault}" for fault in faults))
+        raise InputError(located_faults(path, ((fault.place, fault) for fault in faults)))
     return curriculum
 
 

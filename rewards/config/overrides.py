@@ -36,8 +36,7 @@ def with_overrides(
     {'output': 'runs/a #1'}
     """
     for override in overrides:
-        given = isinstance(override, tuple)
-        key, value = override if given else key_and_value(override, example=example)
+        key, value = override if isinstance(override, tuple) else key_and_value(override, example=example)
         *parents, last = key.split(".")
         place = content
         for parent in parents:
@@ -45,12 +44,20 @@ def with_overrides(
             inner = {} if place.get(parent) is None else place[parent]
             if not isinstance(inner, dict):
                 held = "a list, which is written whole" if isinstance(inner, list) else f"'{_short(str(inner))}'"
-                shown = _short(f"{key}={value}" if given else override)
-                raise InputError(f"override '{shown}': '{parent}' holds {held}, and no further keys.")
+                raise InputError(f"{override_shown(override)}: '{parent}' holds {held}, and no further keys.")
             place[parent] = inner
             place = cast(dict[str, Any], inner)
         place[last] = value
     return content
+
+
+def override_shown(override: Override) -> str:
+    """How an override is named in a fault.
+
+    >>> override_shown("trainer.seed=a"), override_shown(("output", "runs/a #1"))
+    ("override 'trainer.seed=a'", "override 'output=runs/a #1'")
+    """
+    return f"override '{_short(f'{override[0]}={override[1]}' if isinstance(override, tuple) else override)}'"
 
 
 def written(key: str, text: str) -> str:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from rewards.config.input_error import InputError, nearest, nearest_file
-from rewards.config.yaml_lines import line_of
+from rewards.config.yaml_lines import Written, named_place
 from rewards.config.yaml_loader import loaded
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -83,7 +83,7 @@ def unreadable(path: Path, fault: OSError | ValueError) -> str:
     return f"{path}: {reason[:1].lower()}{reason[1:]}. Name a file that can be read."
 
 
-def validated(model: type[Model], content: dict[str, Any], *, where: str | Path) -> Model:
+def validated(model: type[Model], content: dict[str, Any], *, where: str | Path | Written) -> Model:
     """``content`` as ``model``. ``where``: what it is called, or the file that it is and whose lines are named.
 
     Raises: InputError with one line for each fault of the content.
@@ -91,11 +91,18 @@ def validated(model: type[Model], content: dict[str, Any], *, where: str | Path)
     try:
         return model.model_validate(content)
     except ValidationError as invalid:
-        told: list[str] = []
-        for group in _by_value(invalid):
-            place = f"{where}:{line_of(where, group[0]['loc'])}" if isinstance(where, Path) else where
-            told.append(f"{place}: {_sentence(model, group)}")
+        if isinstance(where, str):
+            told = [f"{where}: {fault}" for fault in fault_lines(model, invalid)]
+        else:
+            told = located_lines(model, invalid, Written(where) if isinstance(where, Path) else where)
         raise InputError("\n".join(told)) from None
+
+
+def located_lines(model: type[BaseModel], invalid: ValidationError, source: Written) -> list[str]:
+    """One sentence for each fault, with the file and line in front of it."""
+    groups = _by_value(invalid)
+    told = [(group[0]["loc"], _sentence(model, group)) for group in groups]
+    return [f"{source.at(loc or named_place(fault))}: {fault}" for loc, fault in told]
 
 
 def fault_lines(model: type[BaseModel], invalid: ValidationError) -> list[str]:

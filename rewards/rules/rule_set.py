@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from rewards.config.input_error import InputError, nearest
 from rewards.config.strict_model import StrictModel
 from rewards.config.strict_yaml import read_yaml, validated
-from rewards.config.yaml_lines import line_of
+from rewards.config.yaml_lines import located_faults
 from rewards.rules.decision import Decision
 from rewards.rules.facts import Unsupported
 from rewards.rules.faults import Fault, decision_faults, staging_faults
@@ -140,7 +140,7 @@ def read_rule_set(path: Path) -> RuleSet:
     rules = validated(RuleSet, read_yaml(path), where=path)
     faults = faults_of(rules)
     if faults:
-        raise InputError("\n".join(f"{path}:{line_of(path, fault.place)}: {fault}" for fault in faults))
+        raise InputError(located_faults(path, ((fault.place, fault) for fault in faults)))
     return rules
 
 

@@ -53,7 +53,8 @@ def spec(size, folder, *, short=False):
 def draw(figures, size, *, short=False):
     """What needs no GPU, ahead and beside the other parts: phantoms, the untrained model, the lengths of all rows."""
     from alignment.config.data_entries import parquet
-    from alignment.data.row_tokens import ANSWERS, lengths_of_file
+    from alignment.config.methods import METHODS
+    from alignment.data.row_tokens import lengths_of_file
     from alignment.models.prepared import built_texts, built_whole
     from alignment.models.processors import load_processor
     from alignment.models.tiny import build_tiny
@@ -69,7 +70,7 @@ def draw(figures, size, *, short=False):
     begun = time.time()
     processor = load_processor(str(untrained(data)))
     for name, method in (("instruction/sft", "sft"), ("prompt/align", "grpo")):
-        lengths_of_file(processor, parquet(str(data / name)), ANSWERS[method])  # kept under CLINALIGN_CACHE
+        lengths_of_file(processor, parquet(str(data / name)), METHODS[method].answers)  # kept under CLINALIGN_CACHE
     figures.add("rows counted in", time.time() - begun, "s", "in the background")
 
 

@@ -384,15 +384,16 @@ def options(bench, cell, folder):
 
 def ours(bench, cell, data, file):
     """The trainer that a recipe gives, around the model at hand."""
+    from alignment.config.methods import METHODS
     from alignment.config.recipe import Recipe
     from alignment.models.module_settings import set_modules
     from alignment.models.parts import freeze, lora_config
     from alignment.resuming.training import note_rows
-    from alignment.training.trainer import _maker, trainer_arguments
+    from alignment.training.trainer import trainer_arguments
 
     folder = bench.folder / "run"
     recipe = Recipe.model_validate(recipe_of(bench, cell, folder, file))
-    trainer = _maker(cell.kind)(
+    trainer = METHODS[cell.kind].maker(
         recipe, bench.model, bench.processor, data,
         arguments=trainer_arguments(recipe, folder), peft_config=lora_config(recipe.model.lora),
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 from datetime import date
 
 import pytest
@@ -9,7 +10,7 @@ import yaml
 from typer.testing import CliRunner
 
 from alignment.checks.faults import trainer_faults
-from alignment.checks.read_recipe import read_recipe
+from alignment.checks.read_recipe import TRAINER_IS_NEXT, read_recipe
 from alignment.checks.trainer_faults import check_config, told_of_trl
 from alignment.checks.trainer_values import OURS, refused_keys, value_faults
 from alignment.cli.app import app
@@ -70,7 +71,8 @@ def test_a_file_that_a_later_stage_lacks_is_told_before_the_first_one_trains(wri
     loop["compare"] = [{"before": "sft", "after": "dpo", "metrics": ["finding_f1"]}]
     path = tmp_path / "both.yaml"
     path.write_text(yaml.safe_dump(chain if command in (check_chain, run_chain) else loop))
-    assert fault_of(command, path, []) == f"{tmp_path}/dpo.yaml: trainer.deepspeed: gone.json: no such file."
+    told = fault_of(command, path, [])
+    assert re.fullmatch(rf"{tmp_path}/dpo.yaml, line \d+: trainer.deepspeed: gone.json: no such file.", told)
     assert not (tmp_path / "run").exists()
 
 
@@ -112,7 +114,7 @@ def test_one_process_of_a_launcher_makes_no_config_without_deepspeed(write_recip
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "1")
     recipe = read_recipe(write_recipe(trainer={"deepspeed": "recipes/deepspeed/zero2.json"}))
-    monkeypatch.setattr("alignment.config.methods.config_class", lambda method: pytest.fail("a config was made"))
+    monkeypatch.setattr("alignment.checks.trainer_faults.config_class", lambda method: pytest.fail("a config was made"))
     check_config(recipe, here=True)
 
 
@@ -156,7 +158,8 @@ def test_every_command_tells_a_name_that_is_not_here_in_one_sentence(
     done = CliRunner().invoke(app, [str(places.get(word, word)) for word in command.split()])
     assert isinstance(done.exception, SystemExit), done.exception
     assert done.exit_code == 2
-    (told,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    (told,) = [line for line in lines if TRAINER_IS_NEXT not in line]
     assert NAMES[command] in told
 
 
@@ -294,18 +297,19 @@ def test_words_of_the_vocabulary_and_keys_that_hold_nothing_are_no_secrets():
     assert refused_keys({"eos_token": "<end>", "pad_token": "<pad>", "hub_token": None, "max_length": 3}) == {}
 
 
-def test_faults_of_the_trainer_are_told_at_once_with_those_of_other_sections(write_recipe):
-    overrides = [
+def test_faults_of_the_trainer_are_told_at_once_after_those_of_other_sections(write_recipe):
+    trainer = [
         "trainer.learning_rate=abc", "trainer.max_steps=-3", "trainer.per_device_train_batch_size=0",
-        "trainer.push_to_hub=true", "trainer.seeed=1", "data.kinds=[own]", "model.lora={rank: 0}",
+        "trainer.push_to_hub=true", "trainer.seeed=1",
     ]  # fmt: skip
-    told = fault_of(check_recipe, write_recipe(), overrides[:-1])
-    read = fault_of(check_recipe, write_recipe(), overrides)
+    told = fault_of(check_recipe, write_recipe(), trainer)
     for key in ("learning_rate", "max_steps", "per_device_train_batch_size", "push_to_hub", "seeed"):
         assert told.count(f"trainer.{key}: ") == 1
-        assert read.count(f"trainer.{key}: ") == 1
-    assert "data.kinds: " in told
-    assert "model.lora.rank: " in read
+    for override, place in (("data.kinds=[own]", "data.kinds"), ("model.lora={rank: 0}", "model.lora.rank")):
+        path = write_recipe()
+        first, next_look = fault_of(check_recipe, path, [*trainer, override]).splitlines()
+        assert first.startswith(f"{path}, override '{override}': {place}: ")
+        assert next_look == f"{path}: {TRAINER_IS_NEXT}"
 
 
 @pytest.mark.parametrize("method", ["sft", "dpo", "grpo", "reward_model"])

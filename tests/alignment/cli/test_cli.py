@@ -81,7 +81,7 @@ def test_check_rules_names_every_fault_with_its_line(tmp_path):
         text.replace("final: diagnosis", "final: diagnose").replace("may_contain: [stemi]", "may_contain: []")
     )
     lines = refused("check-rules", broken).splitlines()
-    assert any("ecg.yaml:9: decision.final: no node named 'diagnose'" in line for line in lines)
+    assert any("ecg.yaml, line 9: decision.final: no node named 'diagnose'" in line for line in lines)
     assert any("'nstemi' contains 'stemi'" in line for line in lines)
 
 

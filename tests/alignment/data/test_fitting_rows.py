@@ -8,8 +8,9 @@ from datasets import Dataset
 
 from alignment.checks.read_recipe import read_recipe
 from alignment.config.data_entries import parquet
+from alignment.config.methods import METHODS
 from alignment.data.fitting_rows import fitting_rows, limit_of, listed, rows_to_train_on, with_ids
-from alignment.data.row_tokens import ANSWERS, counted, lengths_of_file
+from alignment.data.row_tokens import counted, lengths_of_file
 from alignment.models import prepared
 from alignment.models.prepared import built_texts
 from alignment.models.processors import load_processor
@@ -42,7 +43,7 @@ def rows(write_recipe, data, start, tmp_path):
         path = write_recipe(method, model={"path": str(start)}, data={"train": str(file), **section})
         recipe, processor = read_recipe(path), load_processor(str(start))
         made = with_ids(Dataset.from_parquet(str(file)))
-        return recipe, processor, made, lengths_of_file(processor, file, ANSWERS[method])
+        return recipe, processor, made, lengths_of_file(processor, file, METHODS[method].answers)
 
     return of
 
@@ -82,7 +83,7 @@ def test_resized_rows_fit_and_keep_their_text(rows, method):
     limit = just_below_the_longest(lengths)
     left, of_left = fitting_rows(recipe, processor, data, lengths, limit)
     assert max(of_left.longest()) <= limit
-    assert of_left == counted(processor, left, ANSWERS[method])
+    assert of_left == counted(processor, left, METHODS[method].answers)
     row = left[list(left["id"]).index(data["id"][2])]
     assert row["prompt"] == data[2]["prompt"]
     assert row["images"][0].width < 256

@@ -1,10 +1,12 @@
 import json
 import os
+import re
 from itertools import pairwise
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from datasets import Dataset, List
 from datasets import Image as ImageFeature
 from hypothesis import given
@@ -376,8 +378,6 @@ def card_of_records(tmp_path, given_records):
 
 def fault_of(tmp_path, **changes):
     """What a spec with these changes is told."""
-    import yaml
-
     path = tmp_path / "spec.yaml"
     path.write_text(yaml.safe_dump({**CONTENT, "output": "x", **changes}))
     with pytest.raises(InputError) as caught:
@@ -405,19 +405,35 @@ def test_a_fault_of_a_spec_is_told_before_anything_is_drawn(tmp_path, changes, t
     assert told in fault_of(tmp_path, **changes)
 
 
-def test_a_fault_is_told_once_and_names_no_key_that_is_not_there(tmp_path):
+def told_at(tmp_path, **changes):
+    """By the line of the spec that each fault names: the line itself, and the fault."""
+    lines = (told := fault_of(tmp_path, **changes)).splitlines()
+    file = (tmp_path / "spec.yaml").read_text().splitlines()
+    places = [re.match(rf"{tmp_path}/spec.yaml, line (\d+): ", line) for line in lines]
+    assert all(places), told
+    return [(file[int(place[1]) - 1].strip(), line[place.end() :]) for place, line in zip(places, lines, strict=True)]
+
+
+def test_a_fault_is_told_once_with_its_line_and_names_no_key_that_is_not_there(tmp_path):
     wanted = "input should be greater than or equal to 0, or 'all'."
-    told = fault_of(tmp_path, tasks={"presence": -1, "box": -1})
-    file = told.partition(": ")[0]
-    assert told == f"{file}: tasks.box: got int -1; {wanted}\n{file}: tasks.presence: got int -1; {wanted}"
-    told = fault_of(tmp_path, tasks={"presence": "some"})
-    assert told == f"{file}: tasks.presence: got the string 'some'; input should be a valid integer, or 'all'."
-    told = fault_of(tmp_path, splits={"sft": 0.7, "align": 0.7, "test": 0.0})
-    assert told == f"{file}: splits: shares add up to 1.4, expected 1."
-    told = fault_of(tmp_path, splits={"sft": 3, "align": 3, "test": 0.0})
-    assert told.splitlines() == [
-        f"{file}: splits.{split}: got int 3; input should be less than or equal to 1." for split in ("align", "sft")
+    assert told_at(tmp_path, tasks={"presence": -1, "box": -1}) == [
+        ("box: -1", f"tasks.box: got int -1; {wanted}"),
+        ("presence: -1", f"tasks.presence: got int -1; {wanted}"),
     ]
+    told = "tasks.presence: got the string 'some'; input should be a valid integer, or 'all'."
+    assert told_at(tmp_path, tasks={"presence": "some"}) == [("presence: some", told)]
+    told = told_at(tmp_path, splits={"sft": 0.7, "align": 0.7, "test": 0.0})
+    assert told == [("splits:", "splits: shares add up to 1.4, expected 1.")]
+    assert told_at(tmp_path, splits={"sft": 3, "align": 3, "test": 0.0}) == [
+        (f"{split}: 3", f"splits.{split}: got int 3; input should be less than or equal to 1.")
+        for split in ("align", "sft")
+    ]
+
+
+def test_an_override_of_a_spec_is_named_in_place_of_a_line(tmp_path):
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump({**CONTENT, "output": "x"}))
+    with pytest.raises(InputError, match=r"spec\.yaml, override 'seed=a': seed: got the string 'a'"):
+        read_spec(tmp_path / "spec.yaml", ["seed=a"])
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,7 @@ def test_all_faults_are_told_at_once_each_with_its_line(tmp_path):
         load_curriculum(path)
     lines = str(raised.value).splitlines()
     assert len(lines) == 2
-    assert all(int(line.removeprefix(path).split(":")[1]) > 5 for line in lines)
+    assert all(int(line.removeprefix(f"{path}, line ").split(":")[0]) > 5 for line in lines)
 
 
 def test_two_tasks_have_two_ids(tmp_path):

@@ -46,7 +46,7 @@ def test_each_fault_is_named_with_its_line(tmp_path, case):
     assert len(lines) == case.get("faults", 1), lines
     assert any(case["want"] in line for line in lines)
     for line in lines:
-        number = int(re.match(rf"{re.escape(str(path))}:(\d+): {case['at'][0]}\.", line).group(1))
+        number = int(re.match(rf"{re.escape(str(path))}, line (\d+): {case['at'][0]}\.", line).group(1))
         assert number > 1
         key = line.split(": ")[1].split(".")[-1]
         if not key.isdigit():
@@ -69,8 +69,10 @@ def test_faults_of_shape_are_told_with_their_lines_too(tmp_path):
     with pytest.raises(InputError) as told:
         read_rule_set(path)
     misspelt = 1 + lines.index("versoin: 2")
-    assert f"{path}:{1 + lines.index('name:')}: name: got list [1]; input should be a valid string." in str(told.value)
-    assert f"{path}:{misspelt}: versoin: unknown key. Did you mean 'version'?" in str(told.value)
+    assert f"{path}, line {1 + lines.index('name:')}: name: got list [1]; input should be a valid string." in str(
+        told.value
+    )
+    assert f"{path}, line {misspelt}: versoin: unknown key. Did you mean 'version'?" in str(told.value)
 
 
 def test_a_condition_in_a_circle_is_named():
