@@ -222,7 +222,8 @@ def _fault_of_facts(text: str) -> str | None:
     rules = _rules(facts.rule_set)
     if isinstance(rules, str):
         return f"'facts': {rules}"
-    unknown = [name for name in facts.findings if name not in rules.findings]
+    named = [*facts.findings, *(change.finding for change in facts.changes)]
+    unknown = [name for name in named if name not in rules.findings]
     if unknown:
         hint = nearest(unknown[0], list(rules.findings)) or f" Known: {', '.join(rules.findings) or 'none'}."
         return f"'facts': {rules.id} has no finding '{unknown[0]}'.{hint}"
