@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from data_builders.imaging.images import UNREADABLE, ImageError, decoded, upright_size
+from data_builders.set_card import refuse_newer
 from rewards.config.input_error import InputError
 from rewards.config.strict_yaml import regular
 from rewards.row_types import KINDS, MESSAGES, is_messages, row_faults, shown
@@ -60,7 +61,8 @@ def file_faults(file: Path, check: Check = Check()) -> tuple[str, ...]:
 
 
 def open_parquet(file: Path) -> pq.ParquetFile:
-    """The Parquet file. Raises: InputError if it is damaged or none."""
+    """The Parquet file. Raises: InputError if it is damaged or none, or its set is of a newer format than is known."""
+    refuse_newer(file)
     try:
         return pq.ParquetFile(regular(file))
     except (pa.ArrowException, OSError) as fault:

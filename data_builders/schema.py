@@ -140,19 +140,22 @@ def facts_on_grid(facts: Facts, *, width: int, height: int, grid: int) -> Facts:
     return facts.model_copy(update={"findings": moved})
 
 
-def box_units(images: Iterable[Image.Image], *, grid: int | None) -> dict[str, Any]:
-    """The columns that say in which units a prompt row's boxes are: whole units of the ``grid``, or pixels without one.
+def image_sizes(images: Iterable[Image.Image]) -> list[list[int]]:
+    """The column ``image_size``: [width, height] of each image as it is stored, upright.
 
-    >>> box_units([Image.new("L", (64, 32))], grid=100)
-    {'box_grid': 100, 'image_size': [[64, 32]]}
+    >>> image_sizes([Image.new("L", (64, 32))])
+    [[64, 32]]
     """
-    return {"box_grid": grid, "image_size": [[image.width, image.height] for image in images]}
+    return [[image.width, image.height] for image in images]
 
 
 def row_always(
     sample: Sample | Written, *, split: str, source: str, task: str, row_id: str, facts: Facts
 ) -> dict[str, Any]:
-    """The columns that every row has, whatever its kind (``facts`` with boxes on the grid)."""
+    """The columns that every row has, whatever its kind (``facts`` with boxes on the grid).
+
+    ``attributes`` (of patient and acquisition) and ``may_leave`` are null: not known.
+    """
     return {
         "id": row_id,
         "patient": sample.patient,
@@ -163,4 +166,7 @@ def row_always(
         "facts": facts.to_json(),
         "rule_set": facts.rule_set,
         "provenance": json.dumps(sample.provenance, sort_keys=True),
+        "image_size": image_sizes(sample.images),
+        "attributes": None,
+        "may_leave": None,
     }

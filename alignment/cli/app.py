@@ -84,9 +84,10 @@ def build(
     """
     from data_builders.build.build import build as build_data
     from data_builders.build.build_spec import read_spec
+    from data_builders.set_card import CARD, read_card
 
     out = build_data(read_spec(spec, overrides or []), local=_local_backend, inputs=[spec])
-    card = read_json(out / "card.json", "Build the set anew.")
+    card = read_card(out / CARD)
     told = {name: card[name] for name in ("counts", "preference") if card[name]}
     say({"built": str(out), "gallery": str(out / "gallery.html"), **told}, as_json)
 

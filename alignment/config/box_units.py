@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+from data_builders.set_card import card_beside, read_card
 from rewards.boxes.coordinate_space import BoxSpace, Units, outside
 from rewards.config.input_error import InputError, nearest
-from rewards.config.json_lines import read_json
 from rewards.config.strict_yaml import read_yaml
 
 UNIT_COLUMNS = ("target", "box_grid", "image_size")
@@ -19,14 +19,14 @@ Row = dict[str, Any]
 
 def card_grid(file: Path) -> int | None:
     """The units of boxes by the ``card.json`` beside a built data set or one folder up; None without one."""
-    for card in (file.parent / "card.json", file.parent.parent / "card.json"):
-        if card.is_file():
-            spec = read_json(card, "Build the set anew.").get("spec", {})
-            grid = spec.get("box_grid") if isinstance(spec, dict) else None
-            if grid is not None and not isinstance(grid, int):
-                raise InputError(f"{card}: spec.box_grid: got {grid!r}, expected a whole number. Build the set anew.")
-            return grid
-    return None
+    card = card_beside(file)
+    if card is None:
+        return None
+    spec = read_card(card).get("spec", {})
+    grid = spec.get("box_grid") if isinstance(spec, dict) else None
+    if grid is not None and not isinstance(grid, int):
+        raise InputError(f"{card}: spec.box_grid: got {grid!r}, expected a whole number. Build the set anew.")
+    return grid
 
 
 def with_units(rows: Sequence[Row], file: Path) -> list[Row]:

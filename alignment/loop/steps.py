@@ -14,8 +14,8 @@ from alignment.evaluation.kept_answers import is_finished
 from alignment.loop.loop_file import UNTRAINED, Loop
 from alignment.training.provenance import has_result
 from data_builders.build.build_spec import BuildSpec, read_spec
+from data_builders.set_card import CARD, read_card
 from rewards.config.input_error import InputError, nearest
-from rewards.config.json_lines import read_json
 from rewards.config.overrides import with_overrides
 from rewards.config.strict_yaml import read_yaml
 
@@ -135,5 +135,5 @@ def _is_made(step: Step, loop: Loop) -> bool:
 
 def is_built(spec: BuildSpec) -> bool:
     """Whether the data set is there as this spec asks for it."""
-    card = Path(spec.output) / "card.json"
-    return card.is_file() and read_json(card, "Build the set anew.").get("spec") == spec.model_dump(mode="json")
+    card = Path(spec.output) / CARD
+    return card.is_file() and read_card(card).get("spec") == spec.model_dump(mode="json")

@@ -38,6 +38,7 @@ from data_builders.pairs.llm_hallucinations import NO_REPLY, Ask, Request, hallu
 from data_builders.pairs.llm_rows import LlmTally, asker, check_written, relevance_of
 from data_builders.rendering.render import report
 from data_builders.schema import assistant_turn, message_text
+from data_builders.set_card import CARD, FORMAT
 from rewards.config.input_error import InputError
 from rewards.llm.spec import open_llm
 from rewards.rules.facts import Facts
@@ -48,8 +49,10 @@ FEATURES = Features(
     {
         "id": Value("string"), "patient": Value("string"), "study": Value("string"), "source": Value("string"),
         "split": Value("string"), "task": Value("string"), "facts": Value("string"), "rule_set": Value("string"),
-        "provenance": Value("string"), "images": List(ImageFeature()), "rejected_images": List(ImageFeature()),
-        "mirror_images": List(ImageFeature()), "prompt": TURN, "chosen": TURN, "rejected": TURN,
+        "provenance": Value("string"), "attributes": Value("string"), "may_leave": Value("bool"),
+        "images": List(ImageFeature()), "image_size": List(List(Value("int64"))),
+        "rejected_images": List(ImageFeature()), "mirror_images": List(ImageFeature()),
+        "prompt": TURN, "chosen": TURN, "rejected": TURN,
         "relevance": Value("float64"), "weight": Value("float64"), "kind": Value("string"),
     }
 )  # fmt: skip
@@ -92,7 +95,7 @@ def write_pairs(recipe: Recipe, *, ask: Ask | None = None) -> Path:
         raise InputError(
             f"{recipe.model.path} made no mistake on {len(data)} reports; there is nothing to prefer against."
         )
-    (out.parent / "card.json").write_text(json.dumps(_card(pairs, tally), indent=2, sort_keys=True), encoding="utf-8")
+    (out.parent / CARD).write_text(json.dumps(_card(pairs, tally), indent=2, sort_keys=True), encoding="utf-8")
     Dataset.from_list(pairs, features=FEATURES).to_parquet(str(unfinished(out)))
     unfinished(out).replace(out)  # last and at once: from here on the run counts as finished
     return out
@@ -124,7 +127,7 @@ def _built(recipe: Recipe) -> list[Row]:
 
 
 def _card(pairs: list[Row], tally: PairTally) -> dict[str, Any]:
-    counts = {"refused": dict(tally.refused), "without_pair": dict(tally.without_pair)}
+    counts = {"format": FORMAT, "refused": dict(tally.refused), "without_pair": dict(tally.without_pair)}
     return {**figures(pairs), **counts, "lesion_noise": tally.noise.report(), "debates": dict(tally.judges.debates)}
 
 

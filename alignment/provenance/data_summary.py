@@ -9,16 +9,15 @@ from typing import Any
 from alignment.config.data_entries import parquet
 from alignment.provenance.released_fields import DATA
 from alignment.provenance.released_forms import OTHER
-from rewards.config.json_lines import read_json
+from data_builders.set_card import card_beside, read_card
 
 Json = dict[str, Any]
 
 
 def data_card(data: Path) -> Json | None:
     """The ``card.json`` that the build left beside the rows or one folder up, if any."""
-    folder = parquet(str(data)).resolve().parent
-    found = [place / "card.json" for place in (folder, folder.parent) if (place / "card.json").is_file()]
-    return read_json(found[0], "Build the set anew.") if found else None
+    card = card_beside(parquet(str(data)).resolve())
+    return None if card is None else read_card(card)
 
 
 def data_summary(data: Path, digest: str) -> Json:

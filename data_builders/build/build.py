@@ -32,6 +32,7 @@ from data_builders.output_folders import (
 )
 from data_builders.own_files import own_files_of_set
 from data_builders.schema import Quarantined, Sample, Written
+from data_builders.set_card import CARD
 from data_builders.splits.splits import split_of
 from rewards.boxes.geometry import is_valid
 from rewards.llm.spec import LocalBackend
@@ -63,7 +64,7 @@ def build(
     output folder holds something else than a built data set, something that is needed, or another build at work.
     """
     out = Path(spec.output)
-    refuse_foreign(out, mark="card.json", kind="a built data set")
+    refuse_foreign(out, mark=CARD, kind="a built data set")
     refuse_needed(out, [*named_files(spec.model_dump(mode="json")), *inputs])
     refuse_nested(out)
     refuse_others(out, is_own=own_files_of_set(out), kind="a build")
@@ -96,7 +97,7 @@ def _build_into(folder: Path, spec: BuildSpec, records: Records, paraphrase: Par
     tally.check(spec)
     preference = finished(folder, spec, tally)
     card = card_of(spec, folder, tally, preference)
-    (folder / "card.json").write_text(json.dumps(card, indent=2, sort_keys=True), encoding="utf-8")
+    (folder / CARD).write_text(json.dumps(card, indent=2, sort_keys=True), encoding="utf-8")
     write_placements(spec, tally.assign, folder)
     write_gallery(folder)
 

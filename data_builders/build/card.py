@@ -7,12 +7,14 @@ from typing import Any
 from data_builders.build.build_spec import BuildSpec
 from data_builders.build.tally import Tally
 from data_builders.digest import sha256
+from data_builders.set_card import FORMAT
 
 
 def card_of(spec: BuildSpec, folder: Path, tally: Tally, preference: dict[str, Any]) -> dict[str, Any]:
     """The card of the data set whose Parquet files lie in ``folder``. ``preference``: figures of those rows."""
     files = sorted(folder.glob("*/*.parquet"))
     return {
+        "format": FORMAT,
         "counts": _nested(tally.rows),
         "images": tally.num_samples,
         "patients": dict(Counter(split for _, split in sorted(tally.placed))),

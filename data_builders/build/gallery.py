@@ -16,8 +16,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from data_builders.dialogues.writer import transcript
 from data_builders.schema import message_text, provenance_of
+from data_builders.set_card import CARD, read_card
 from rewards.boxes.geometry import parse_boxes
-from rewards.config.json_lines import read_json
 from rewards.dialogues.dialogue import read_dialogue
 from rewards.rules.facts import Box, Facts
 
@@ -31,7 +31,7 @@ Row = dict[str, Any]
 
 def write_gallery(folder: Path) -> Path:
     """Writes ``gallery.html`` of a built data set from its Parquet files and ``card.json``."""
-    card = read_json(folder / "card.json", "Build the set anew.")
+    card = read_card(folder / CARD)
     files = sorted(folder.glob("*/*.parquet"))
     num_images = max(2, NUM_IMAGES // max(1, len(files)))
     sections = [_section(file, num_images, card["spec"]["box_grid"]) for file in files]

@@ -28,7 +28,8 @@ from data_builders.locks import only_one
 from data_builders.output_folders import check_writable, new_folder
 from data_builders.rendering.render import box_answer
 from data_builders.row_schema import schema_of
-from data_builders.schema import assistant_turn, box_units, on_grid, user_turn
+from data_builders.schema import assistant_turn, image_sizes, on_grid, user_turn
+from data_builders.set_card import FORMAT
 from rewards.config.input_error import InputError
 from rewards.rules.facts import Box, Facts, Finding
 from rewards.rules.rule_set import load_rule_set
@@ -182,7 +183,8 @@ def row_of(seq: Sequence, task: str, *, grid: int, seed: int, source: str) -> Ro
         "boxes": [list(box) for box in boxes],
         "box_images": [number for number, _ in asked.truth],
         "target": None if task == "visual_patch" else seq.finding,
-        **box_units(asked.images, grid=grid),
+        "box_grid": grid,
+        "image_size": image_sizes(asked.images),
     }
 
 
@@ -228,7 +230,7 @@ def _write(out: Path, rows: dict[str, list[Row]], spec: Row) -> None:
         pq.write_table(pa.Table.from_pylist(of_split, schema=schema), file, compression="zstd")
         counts.update(f"{kind}/{split}/{row['task']}" for row in of_split)
     files = {str(f.relative_to(out)): sha256(f) for f in sorted(out.rglob("*.parquet"))}
-    card = {"spec": spec, "counts": dict(sorted(counts.items())), "sha256": files}
+    card = {"format": FORMAT, "spec": spec, "counts": dict(sorted(counts.items())), "sha256": files}
     (out / "card.json").write_text(json.dumps(card, indent=2, sort_keys=True), encoding="utf-8")
 
 
@@ -237,10 +239,8 @@ def sequence_schema(kind: Literal["instruction", "prompt"]) -> pa.Schema:
     plain, prompt = schema_of(kind), schema_of("prompt")
     metadata = json.loads(plain.metadata[b"huggingface"])
     of_prompt = json.loads(prompt.metadata[b"huggingface"])["info"]["features"]
-    for name in ("answer", "boxes"):
+    for name in ("answer", "boxes", "box_images"):
         if name not in plain.names:
             plain = plain.append(prompt.field(name))
             metadata["info"]["features"][name] = of_prompt[name]
-    plain = plain.append(pa.field("box_images", pa.list_(pa.int64())))
-    metadata["info"]["features"]["box_images"] = {"feature": {"dtype": "int64", "_type": "Value"}, "_type": "List"}
     return plain.with_metadata({"huggingface": json.dumps(metadata)})
