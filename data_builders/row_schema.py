@@ -28,6 +28,9 @@ ALWAYS: dict[str, pa.DataType] = {
 """What rows of every kind have."""
 STAGED = {"stage": pa.string(), "capability": pa.string(), "guidelines": pa.list_(pa.string())}
 """What rows of a curriculum have beside: their stage in it, not that of a disease."""
+BOXES = pa.list_(pa.list_(pa.float64()))
+GROUNDED = {"answer": pa.string(), "boxes": BOXES, "box_images": pa.list_(pa.int64())}
+"""What instruction rows about sequences of images have beside, as prompt rows of every set do."""
 OWN: dict[RowKind, dict[str, pa.DataType]] = {
     "instruction": {"prompt": MESSAGES, "completion": MESSAGES, "dialogue": pa.string()},
     "preference": {
@@ -45,7 +48,7 @@ OWN: dict[RowKind, dict[str, pa.DataType]] = {
         "answer": pa.string(),
         "answers": pa.list_(pa.string()),
         "options": pa.list_(pa.string()),
-        "boxes": pa.list_(pa.list_(pa.float64())),
+        "boxes": BOXES,
         "box_grid": pa.int64(),
         "box_images": pa.list_(pa.int64()),
         "regions": pa.string(),
@@ -54,12 +57,13 @@ OWN: dict[RowKind, dict[str, pa.DataType]] = {
 }
 
 
-def schema_of(kind: RowKind, *, staged: bool = False) -> pa.Schema:
+def schema_of(kind: RowKind, *, staged: bool = False, grounded: bool = False) -> pa.Schema:
     """The Arrow schema of a row kind, with the note by which ``datasets`` decodes the images.
 
-    ``staged``: with the columns of a curriculum.
+    ``staged``: with the columns of a curriculum, ``grounded``: of questions about sequences of images.
     """
-    columns = {**ALWAYS, **OWN[kind], **(STAGED if staged else {})}
+    more = (STAGED if staged else {}) | (GROUNDED if grounded else {})
+    columns = {**ALWAYS, **OWN[kind], **more}
     features = {name: _feature(column) for name, column in columns.items()}
     features |= {k: {"feature": {"_type": "Image"}, "_type": "List"} for k, v in columns.items() if v == IMAGES}
     return pa.schema(list(columns.items()), metadata={"huggingface": json.dumps({"info": {"features": features}})})

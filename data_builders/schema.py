@@ -10,6 +10,7 @@ from typing import Any, Literal, cast
 
 from PIL import Image
 
+from rewards.boxes.geometry import is_valid
 from rewards.config.input_error import InputError
 from rewards.config.json_lines import json_value
 from rewards.rules.facts import Box, Facts
@@ -18,6 +19,8 @@ RowKind = Literal["instruction", "preference", "prompt"]
 Task = Literal["presence", "side", "size", "count", "box", "report"]
 WrittenTask = Literal["closed", "open", "report"]
 Message = dict[str, Any]
+HALF_A_PIXEL = 0.5
+"""By how much a scaled box may stand out of its image."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +132,19 @@ def on_grid(box: Box, *, width: int, height: int, grid: int) -> tuple[int, int, 
     x1, y1, x2, y2 = (round(v * grid / side) for v, side in zip(box, (width, height, width, height), strict=True))
     x1, y1 = min(x1, grid - 1), min(y1, grid - 1)
     return x1, y1, min(max(x2, x1 + 1), grid), min(max(y2, y1 + 1), grid)
+
+
+def box_fault(box: Box, name: str, size: tuple[int, int]) -> str | None:
+    """Why a box of a finding cannot be one in an image of this size; None where it can.
+
+    >>> box_fault((0.0, 0.0, 70.0, 5.0), "nodule", (64, 64))
+    "box [0.0, 0.0, 70.0, 5.0] of 'nodule' is not inside the image of 64 x 64 pixels"
+    """
+    if not is_valid(box):
+        return f"box {[*box]} of '{name}' has no area"
+    if min(box) < -HALF_A_PIXEL or any(v > side + HALF_A_PIXEL for v, side in zip(box, (*size, *size), strict=True)):
+        return f"box {[*box]} of '{name}' is not inside the image of {size[0]} x {size[1]} pixels"
+    return None
 
 
 def facts_on_grid(facts: Facts, *, width: int, height: int, grid: int) -> Facts:

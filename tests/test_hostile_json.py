@@ -308,7 +308,6 @@ READS_ITS_OWN = {
     ("ranks.py", "json.loads"): "what a process of the same launch wrote",
     ("bench.py", "json.loads"): "a line through a pipe from the process that it started",
     ("bench_worker.py", "json.loads"): "the settings that bench.py wrote for it",
-    ("grounding.py", "json.loads"): "the metadata of a schema made two lines above",
     ("llm_lists.py", "json.JSONDecoder"): "the objects within a reply, whose every fault it passes over",
 }
 

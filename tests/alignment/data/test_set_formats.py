@@ -10,6 +10,7 @@ from alignment.checks.read_recipe import read_recipe
 from alignment.cli.app import app
 from alignment.config.box_units import card_grid
 from alignment.data.prompt_rows import read_rows
+from alignment.loop.steps import is_built
 from alignment.metrics.intervals import summarise
 from alignment.metrics.outcomes import score_answers
 from alignment.models.prepared import built_texts
@@ -57,6 +58,16 @@ def test_both_formats_evaluate_to_the_same_numbers(today):
         found = [summarise(score_answers(of, [said(row) for row in of])) for of in rows.values()]
         assert found[0] == found[1]
     assert card_grid(FORMAT_1 / "prompt/test.parquet") == card_grid(today / "prompt/test.parquet") == 100
+
+
+def test_a_loop_takes_a_set_of_format_1_for_built(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(FORMAT_1, "data/format_1")
+    spec = BuildSpec.model_validate({**SPEC, "output": "data/format_1"})
+    assert is_built(spec)
+    assert not is_built(spec.model_copy(update={"seed": 4}))
+    assert not is_built(spec.model_copy(update={"stratify": "nodule"}))
+    assert not is_built(spec.model_copy(update={"output": "data/other"}))
 
 
 @pytest.mark.parametrize(
