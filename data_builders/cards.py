@@ -1,9 +1,13 @@
 """The card of a built data set, ``card.json``: the one reader and the one writer.
 
+``format`` says which columns and which sections of the card there are: 1 where a card has no such key (boxes in whole
+numbers, no ``image_size`` beside instruction and preference rows), 2 since. Older ones are read, newer ones refused.
 Left out: what stands in it, which is for who builds (``build.card``), and a value in place of what it does not say.
 """
 
+import contextlib
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +15,57 @@ from rewards.config.input_error import InputError
 from rewards.config.json_lines import read_json
 
 CARD = "card.json"
+FORMAT = 2
+"""The format in which sets are written now."""
 CURE = "Build the set anew."
 Json = dict[str, Any]
 
 
 def write_card(folder: Path, card: Json) -> None:
-    """Writes the card of the rows in and below a folder."""
-    (folder / CARD).write_text(json.dumps(card, indent=2, sort_keys=True), encoding="utf-8")
+    """Writes the card of the rows in and below a folder, with the format of today."""
+    content = json.dumps({"format": FORMAT, **card}, indent=2, sort_keys=True)
+    (folder / CARD).write_text(content, encoding="utf-8")
 
 
 def read_card(folder: Path) -> Json:
-    """The card of a built data set. Raises: InputError if there is none, or it is no JSON object."""
-    return read_json(folder / CARD, CURE)
+    """The card of a built data set.
+
+    Raises: InputError if there is none, it is no JSON object, or of a format that this version does not know.
+    """
+    content = read_json(folder / CARD, CURE)
+    if fault := format_fault(content, folder / CARD):
+        raise InputError(fault)
+    return content
+
+
+def format_fault(content: Json, card: Path) -> str | None:
+    """Why a card's set cannot be read by this version; None where it can."""
+    found = content.get("format", 1)
+    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
+        return f"{card}: format: got {found!r}, expected a whole number such as {FORMAT}. {CURE}"
+    if found <= FORMAT:
+        return None
+    return (
+        f"{card}: the set is of format {found}, and this version reads up to {FORMAT}. Update clinalign, or build the "
+        "set anew with this version."
+    )
+
+
+def refuse_newer(rows: Path) -> None:
+    """Raises InputError if the set of these rows is of a newer format. What else ails its card, its readers tell."""
+    folder = _folder_of_card(rows)
+    if folder is None:
+        return
+    stamp = (folder / CARD).stat()
+    if fault := _fault_of_file(folder / CARD, (stamp.st_size, stamp.st_mtime_ns)):
+        raise InputError(fault)
+
+
+@lru_cache(maxsize=32)  # one command opens the same rows many times
+def _fault_of_file(card: Path, _stamp: tuple[int, int]) -> str | None:
+    with contextlib.suppress(InputError):
+        return format_fault(read_json(card, ""), card)
+    return None
 
 
 def card_of_rows(file: Path) -> Json | None:

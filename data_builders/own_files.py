@@ -10,8 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from data_builders.cards import CARD, read_card
+from data_builders.cards import CARD, format_fault
 from rewards.config.input_error import InputError
+from rewards.config.json_lines import read_json
 
 BESIDE = re.compile(
     r"gallery\.html|splits\.json|relevance-[^/]+\.jsonl|quarantine/reasons\.jsonl|quarantine/pool/[^/]+\.parquet"
@@ -21,10 +22,15 @@ BESIDE = re.compile(
 
 
 def own_files_of_set(folder: Path) -> Callable[[str], bool]:
-    """Whether a path in a data set's folder is of the set. Of a card that no build wrote, the card itself is not."""
+    """Whether a path in a data set's folder is of the set. Of a card that no build wrote, the card itself is not.
+
+    Raises: InputError if the set is of a newer format: which files are its own is not known here.
+    """
     card: dict[str, Any] = {}
     with contextlib.suppress(InputError):
-        card = read_card(folder)
+        card = read_json(folder / CARD, "")
+    if fault := format_fault(card, folder / CARD):
+        raise InputError(fault)
     listed = card.get("sha256")
     if not isinstance(listed, dict) or "spec" not in card:
         return lambda path: bool(BESIDE.fullmatch(path))

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from data_builders.cards import refuse_newer
 from data_builders.imaging.images import UNREADABLE, ImageError, decoded, upright_size
 from rewards.config.input_error import InputError
 from rewards.config.strict_yaml import regular
@@ -60,7 +61,8 @@ def file_faults(file: Path, check: Check = Check()) -> tuple[str, ...]:
 
 
 def open_parquet(file: Path) -> pq.ParquetFile:
-    """The Parquet file. Raises: InputError if it is damaged or none."""
+    """The Parquet file. Raises: InputError if it is damaged or none, or its set is of a newer format than is known."""
+    refuse_newer(file)
     try:
         return pq.ParquetFile(regular(file))
     except (pa.ArrowException, OSError) as fault:

@@ -10,6 +10,7 @@ from typing import Any, Literal, cast
 
 from PIL import Image
 
+from rewards.boxes.geometry import is_valid
 from rewards.config.input_error import InputError
 from rewards.config.json_lines import json_value
 from rewards.rules.facts import Box, Facts
@@ -18,6 +19,8 @@ RowKind = Literal["instruction", "preference", "prompt"]
 Task = Literal["presence", "side", "size", "count", "box", "report"]
 WrittenTask = Literal["closed", "open", "report"]
 Message = dict[str, Any]
+HALF_A_PIXEL = 0.5
+"""By how much a scaled box may stand out of its image."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,19 @@ def on_grid(box: Box, *, width: int, height: int, grid: int) -> tuple[int, int, 
     return x1, y1, min(max(x2, x1 + 1), grid), min(max(y2, y1 + 1), grid)
 
 
+def box_fault(box: Box, name: str, size: tuple[int, int]) -> str | None:
+    """Why a box of a finding cannot be one in an image of this size; None where it can.
+
+    >>> box_fault((0.0, 0.0, 70.0, 5.0), "nodule", (64, 64))
+    "box [0.0, 0.0, 70.0, 5.0] of 'nodule' is not inside the image of 64 x 64 pixels"
+    """
+    if not is_valid(box):
+        return f"box {[*box]} of '{name}' has no area"
+    if min(box) < -HALF_A_PIXEL or any(v > side + HALF_A_PIXEL for v, side in zip(box, (*size, *size), strict=True)):
+        return f"box {[*box]} of '{name}' is not inside the image of {size[0]} x {size[1]} pixels"
+    return None
+
+
 def facts_on_grid(facts: Facts, *, width: int, height: int, grid: int) -> Facts:
     """The facts with boxes in the units in which words state them (0..``grid`` on both axes)."""
     moved = {
@@ -140,19 +156,22 @@ def facts_on_grid(facts: Facts, *, width: int, height: int, grid: int) -> Facts:
     return facts.model_copy(update={"findings": moved})
 
 
-def box_units(images: Iterable[Image.Image], *, grid: int | None) -> dict[str, Any]:
-    """The columns that say in which units a prompt row's boxes are: whole units of the ``grid``, or pixels without one.
+def image_sizes(images: Iterable[Image.Image]) -> list[list[int]]:
+    """The column ``image_size``: [width, height] of each image as it is stored, upright.
 
-    >>> box_units([Image.new("L", (64, 32))], grid=100)
-    {'box_grid': 100, 'image_size': [[64, 32]]}
+    >>> image_sizes([Image.new("L", (64, 32))])
+    [[64, 32]]
     """
-    return {"box_grid": grid, "image_size": [[image.width, image.height] for image in images]}
+    return [[image.width, image.height] for image in images]
 
 
 def row_always(
     sample: Sample | Written, *, split: str, source: str, task: str, row_id: str, facts: Facts
 ) -> dict[str, Any]:
-    """The columns that every row has, whatever its kind (``facts`` with boxes on the grid)."""
+    """The columns that every row has, whatever its kind (``facts`` with boxes on the grid).
+
+    ``attributes`` (of patient and acquisition) and ``may_leave`` are null: not known.
+    """
     return {
         "id": row_id,
         "patient": sample.patient,
@@ -163,4 +182,7 @@ def row_always(
         "facts": facts.to_json(),
         "rule_set": facts.rule_set,
         "provenance": json.dumps(sample.provenance, sort_keys=True),
+        "image_size": image_sizes(sample.images),
+        "attributes": None,
+        "may_leave": None,
     }

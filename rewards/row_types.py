@@ -22,6 +22,8 @@ from rewards.rules.rule_set import RuleSet, load_rule_set
 
 SHOWN_LENGTH = 60
 ROLES = ("system", "user", "assistant", "tool")
+JSON_TEXTS = ("facts", "dialogue", "attributes", "regions")
+"""Columns that hold JSON text."""
 
 
 @dataclass(frozen=True)
@@ -58,14 +60,14 @@ def row_faults(row: Mapping[str, Any]) -> Iterator[str]:
     wrong = {name: fault for name, value in row.items() if (fault := column_fault(name, value))}
     yield from wrong.values()
     sound = {name: value for name, value in row.items() if name not in wrong and value is not None}
-    for together in (_option_fault, _box_image_fault, _facts_fault, _dialogue_fault, _rule_fault, _provenance_fault):
+    for together in _TOGETHER:
         if fault := together(sound):
             yield fault
 
 
 def as_columns(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The row with ``facts`` and ``dialogue`` that were given as objects in the JSON text that rewards read."""
-    return {k: json.dumps(v) if k in ("facts", "dialogue") and isinstance(v, dict) else v for k, v in row.items()}
+    """The row with ``facts`` and the like that were given as objects in the JSON text that rewards read."""
+    return {k: json.dumps(v) if k in JSON_TEXTS and isinstance(v, dict) else v for k, v in row.items()}
 
 
 def response_fault(response: Any, *, turns: bool) -> str | None:
@@ -162,6 +164,7 @@ KINDS: dict[str, Kind] = {
     **dict.fromkeys(("stage", "capability", "text", "node"), TEXT),
     **dict.fromkeys(("guidelines", "answers"), TEXTS),
     **dict.fromkeys(("weight", "relevance"), NUMBER),
+    "may_leave": Kind("true or false", lambda value: isinstance(value, bool)),
     "options": Kind('a list of different texts, none empty, such as ["CT", "MRI"]', _options),
     "boxes": Kind(
         "a list of boxes [x1, y1, x2, y2], each four finite numbers with x1 < x2 and y1 < y2",
@@ -175,6 +178,8 @@ KINDS: dict[str, Kind] = {
     **dict.fromkeys(("image_size", "processed_size"), SIZES),
     "facts": Kind('JSON text such as "{\\"rule_set\\": ...}"', lambda value: isinstance(value, str)),
     "dialogue": Kind("JSON text", lambda value: isinstance(value, str)),
+    "attributes": Kind('JSON text such as "{\\"sex\\": \\"F\\"}"', lambda value: isinstance(value, str)),
+    "regions": Kind('JSON text such as "{\\"heart\\": [[10, 20, 60, 80]]}"', lambda value: isinstance(value, str)),
     "counterparts": Kind(
         'a list such as [{"model": "sft", "text": "..."}]', lambda value: _list_of(value, _is_counterpart)
     ),
@@ -191,6 +196,42 @@ def _option_fault(row: Mapping[str, Any]) -> str | None:
         return None
     hint = nearest(answer, options)
     return f"'answer': '{answer}' is none of its options ({', '.join(options)}).{hint} Mend one of the two."
+
+
+def _answers_fault(row: Mapping[str, Any]) -> str | None:
+    answer, answers = row.get("answer"), row.get("answers")
+    if answer is None or answers is None or (answers and answers[0] == answer):
+        return None
+    first = f"opens with '{answers[0]}'" if answers else "is empty"
+    return f"'answers': {first}, and 'answer' is '{answer}'; expected all accepted answers, 'answer' first."
+
+
+def _attributes_fault(row: Mapping[str, Any]) -> str | None:
+    return _json_fault(row, "attributes", "texts, numbers, true, false or null by name", _is_attribute)
+
+
+def _is_attribute(value: Any) -> bool:
+    return value is None or isinstance(value, str | bool) or _is_number(value)
+
+
+def _regions_fault(row: Mapping[str, Any]) -> str | None:
+    return _json_fault(
+        row, "regions", "a list of boxes [x1, y1, x2, y2] by name", lambda value: _list_of(value, is_box)
+    )
+
+
+def _json_fault(row: Mapping[str, Any], name: str, wanted: str, holds: Callable[[Any], bool]) -> str | None:
+    """Why the JSON text of a column is no object whose values are what is ``wanted``."""
+    if row.get(name) is None:
+        return None
+    try:
+        content = json_value(row[name], f"'{name}'", f"Write {wanted}.")
+    except InputError as fault:
+        return str(fault)
+    if not isinstance(content, dict):
+        return f"'{name}': got {shown(content)}; expected {wanted}."
+    wrong = next((item for item in cast(dict[str, Any], content).items() if not holds(item[1])), None)
+    return None if wrong is None else f"'{name}': '{wrong[0]}' is {shown(wrong[1])}; expected {wanted}."
 
 
 def _box_image_fault(row: Mapping[str, Any]) -> str | None:
@@ -222,7 +263,8 @@ def _fault_of_facts(text: str) -> str | None:
     rules = _rules(facts.rule_set)
     if isinstance(rules, str):
         return f"'facts': {rules}"
-    unknown = [name for name in facts.findings if name not in rules.findings]
+    named = [*facts.findings, *(change.finding for change in facts.changes)]
+    unknown = [name for name in named if name not in rules.findings]
     if unknown:
         hint = nearest(unknown[0], list(rules.findings)) or f" Known: {', '.join(rules.findings) or 'none'}."
         return f"'facts': {rules.id} has no finding '{unknown[0]}'.{hint}"
@@ -290,3 +332,17 @@ def _fault_of_dialogue(text: str) -> str | None:
                 f"{', '.join(node.domain)}."
             )
     return None
+
+
+_TOGETHER = (
+    _option_fault,
+    _answers_fault,
+    _attributes_fault,
+    _regions_fault,
+    _box_image_fault,
+    _facts_fault,
+    _dialogue_fault,
+    _rule_fault,
+    _provenance_fault,
+)
+"""What looks beyond the type of a column: into its text, or at two columns together."""

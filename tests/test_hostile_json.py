@@ -306,7 +306,6 @@ READS_ITS_OWN = {
     ("ranks.py", "json.loads"): "what a process of the same launch wrote",
     ("side_by_side.py", "json.loads"): "a line through a pipe from the process that it started",
     ("worker.py", "json.loads"): "the settings that side_by_side.py wrote for it",
-    ("grounding.py", "json.loads"): "the metadata of a schema made two lines above",
     ("item_lists.py", "json.JSONDecoder"): "the objects within a reply, whose every fault it passes over",
 }
 

@@ -9,7 +9,7 @@ from alignment.audit.findings import Audit
 from alignment.reward_functions.asked_rows import asked_of
 from alignment.reward_functions.scorer import Scorer
 from rewards.attacks.attacks import ATTACKS, Asked, Attack, imperfect
-from rewards.boxes.coordinate_space import Units
+from rewards.boxes.coordinate_space import Units, whole
 from rewards.boxes.geometry import parse_boxes
 from rewards.config.templates import template
 
@@ -49,7 +49,7 @@ def _picture(row: dict[str, Any], scorer: Scorer, image: bytes) -> dict[str, Any
         "question": asked.question,
         "extent": Units.of(row).extent() or (asked.grid, asked.grid),
         "image": f"data:image/png;base64,{base64.b64encode(image).decode()}",
-        "true": row["boxes"],
+        "true": [whole(box) for box in row["boxes"]],
         "answers": [_shown(name, policy, asked, row, scorer) for name, policy in policies.items()],
     }
 

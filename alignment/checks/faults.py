@@ -198,8 +198,25 @@ def reward_faults(recipe: Recipe) -> list[str]:
             for c in reward.columns
             if c not in names and c not in GIVEN_BY_TRAINER
         ]
+        faults += _empty_column_faults(recipe, entry.name, [c for c in reward.columns if c in names], index)
         faults += _task_faults(recipe, entry.tasks or reward.tasks, index)
     return faults + _combination_faults(recipe)
+
+
+def _empty_column_faults(recipe: Recipe, reward: str, columns: list[str], index: int) -> list[str]:
+    """Columns that a reward reads and that hold nothing in any row that is trained on: it could judge none of them."""
+    import pyarrow.parquet as pq
+
+    if row_faults(recipe, METHODS[recipe.method].columns) or kind_faults(recipe, columns_of(recipe.data.train)):
+        return []  # told first
+    file, kept = parquet(recipe.data.train), kept_places(recipe)
+    empty = [c for c in columns if pq.read_table(file, columns=[c])[c].take(kept).null_count == len(kept)]
+    return [
+        f"rewards[{index}]: '{reward}' reads column '{c}', which is null in every row of {recipe.data.train} that is "
+        "trained on. Fill it, or leave the reward out."
+        for c in empty
+        if kept
+    ]
 
 
 def kept_tasks(recipe: Recipe) -> Counter[str | None]:

@@ -106,28 +106,6 @@ def export(
     say(export_pairs(parquet(data), shape, out), as_json)
 
 
-@app.command()
-def grounding(
-    out: Annotated[Path, typer.Argument(help="an empty or new folder, such as data/grounding")],
-    source: Annotated[str, typer.Option(help="phantom_chest, or lidc_ct after `make real-data`")] = "phantom_chest",
-    patients: Annotated[int, typer.Option(min=1, help="how many phantom patients")] = 200,
-    size: Annotated[int, typer.Option(min=32, help="width and height of the images")] = 128,
-    seed: int = 0,
-    as_json: JsonFlag = False,
-) -> None:
-    """Build MedSG-Bench's eight tasks over image sequences (right box on the wrong image is wrong) as rows.
-
-    Example: clinalign grounding data/grounding --patients 60
-    """
-    from data_builders.cards import read_card
-    from data_builders.grounding.grounding import build_grounding
-
-    if source not in ("phantom_chest", "lidc_ct"):
-        raise InputError(f"grounding: no source named '{source}'. Known: phantom_chest, lidc_ct.")
-    built = build_grounding(out, source=source, patients=patients, size=size, seed=seed)
-    say({"built": str(built), "counts": read_card(built)["counts"]}, as_json)
-
-
 app.command(context_settings={"ignore_unknown_options": True})(launch)
 
 

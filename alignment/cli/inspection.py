@@ -13,6 +13,7 @@ from alignment.data.processor_checks import told_of_row
 from alignment.data.row_cache import few_rows
 from data_builders.output_folders import check_file
 from data_builders.row_checks import Check, check_rows
+from rewards.boxes.coordinate_space import whole
 from rewards.config.input_error import InputError
 
 PICTURES = (".png", ".jpg", ".jpeg")
@@ -36,6 +37,8 @@ def inspect_row(data: str, index: int, model: str, out: Path) -> dict[str, Any]:
     check_rows(file, Check(("images", "prompt") if model else (), row=index))
     row: dict[str, Any] = few_rows(file, index, 1)[0]
     shown = {name: row[name] for name in SHOWN_COLUMNS if row.get(name) is not None}
+    if "boxes" in shown:
+        shown["boxes"] = [whole(box) for box in shown["boxes"]]
     return shown | (_as_processed(row, index, model, out) if model else {})
 
 

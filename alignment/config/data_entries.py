@@ -15,7 +15,7 @@ def file_of_entry(path: str) -> Path:
 def parquet(path: str) -> Path:
     """The Parquet file that a ``data`` entry names.
 
-    Raises: InputError if there is none, or its footer is damaged.
+    Raises: InputError if there is none, its footer is damaged, or its set is of a newer format than is known here.
     """
     from data_builders.row_checks import open_parquet
 

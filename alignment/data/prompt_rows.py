@@ -26,6 +26,10 @@ COLUMNS = ("images", "prompt", "answer", "boxes", "facts", "rule_set", "task", "
 CURRICULUM_COLUMNS = ("stage", "capability", "guidelines", "provenance")
 
 
+SHARED_COLUMNS = ("answers", "options", "box_images", "regions", "attributes", "may_leave", "dialogue")
+"""What rows have where their set knows it; a set of format 1 has fewer of these."""
+
+
 def checked_file(data: Path) -> Path:
     """The Parquet file of a data entry whose rows can be evaluated, all of them checked.
 
@@ -48,7 +52,7 @@ def read_rows(data: Path) -> list[Row]:
     """
     file = checked_file(data)
     names = pq.read_schema(file).names
-    more = [name for name in (*CURRICULUM_COLUMNS, *UNIT_COLUMNS, "box_images", "dialogue") if name in names]
+    more = [name for name in (*CURRICULUM_COLUMNS, *UNIT_COLUMNS, *SHARED_COLUMNS) if name in names]
     rows = pq.read_table(file, columns=[*COLUMNS, *more]).to_pylist()
     return with_units([_with_known_facts(row) for row in rows], file)
 

@@ -14,6 +14,7 @@ from alignment.metrics.outcomes import Outcome, score_answers
 from alignment.metrics.unjudged import why_unjudged
 from data_builders.imaging.images import image_key, pixels
 from data_builders.schema import message_text, user_turn
+from rewards.boxes.coordinate_space import whole
 from rewards.config.input_error import InputError
 from rewards.config.json_lines import json_value, read_json_lines
 from rewards.reading.reading import read
@@ -77,7 +78,7 @@ def _answer_line(
         "finding": outcome.finding,
         "question": message_text(row["prompt"]),
         "answer": row["answer"],
-        "true_boxes": row["boxes"],
+        "true_boxes": None if row["boxes"] is None else [whole(box) for box in row["boxes"]],
         "facts": json_value(row["facts"], f"row {row['id']}: 'facts'", "Build the set anew.", strict=False),
         "image": image_key(pixels(row["images"][0])) if row["images"] else None,
         "responses": {name: answers[row["id"]] for name, answers in said.items() if row["id"] in answers},

@@ -47,8 +47,10 @@ FEATURES = Features(
     {
         "id": Value("string"), "patient": Value("string"), "study": Value("string"), "source": Value("string"),
         "split": Value("string"), "task": Value("string"), "facts": Value("string"), "rule_set": Value("string"),
-        "provenance": Value("string"), "images": List(ImageFeature()), "rejected_images": List(ImageFeature()),
-        "mirror_images": List(ImageFeature()), "prompt": TURN, "chosen": TURN, "rejected": TURN,
+        "provenance": Value("string"), "attributes": Value("string"), "may_leave": Value("bool"),
+        "images": List(ImageFeature()), "image_size": List(List(Value("int64"))),
+        "rejected_images": List(ImageFeature()), "mirror_images": List(ImageFeature()),
+        "prompt": TURN, "chosen": TURN, "rejected": TURN,
         "relevance": Value("float64"), "weight": Value("float64"), "kind": Value("string"),
     }
 )  # fmt: skip

@@ -4,8 +4,9 @@
 come, so memory does not grow with the data set. Left out: streaming from object stores, and more than one worker.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from data_builders.build.build_spec import BuildSpec
 from data_builders.build.card import card_of
@@ -20,6 +21,9 @@ from data_builders.cards import CARD, write_card
 from data_builders.curriculum.rows import open_curriculum
 from data_builders.dialogues.paraphrases import LlmParaphraser
 from data_builders.dialogues.writer import Paraphraser, dialogue_fault
+from data_builders.grounding.grounding import rows_of_sequence
+from data_builders.grounding.section import fault_of_sequence, sequences_of
+from data_builders.grounding.sequences import Sequence
 from data_builders.imaging.images import ImageError, decoded
 from data_builders.locks import only_one
 from data_builders.output_folders import (
@@ -31,16 +35,14 @@ from data_builders.output_folders import (
     refuse_others,
 )
 from data_builders.own_files import own_files_of_set
-from data_builders.schema import Quarantined, Sample, Written
+from data_builders.schema import Quarantined, RowKind, Sample, Written, box_fault
 from data_builders.splits.splits import split_of
-from rewards.boxes.geometry import is_valid
 from rewards.llm.spec import LocalBackend
 from rewards.rules.facts import Facts
 from rewards.rules.rule_set import RuleSet, load_rule_set
 
-HALF_A_PIXEL = 0.5
-"""By how much a scaled box may stand out of its image."""
-Records = Iterable[Sample | Written | Quarantined]
+Record = Sample | Written | Sequence
+Records = Iterable[Record | Quarantined]
 
 
 def build(
@@ -69,11 +71,28 @@ def build(
     refuse_others(out, is_own=own_files_of_set(out), kind="a build")
     if paraphrase is None and spec.dialogues and spec.dialogues.paraphrase:
         paraphrase = LlmParaphraser.of(spec.dialogues.paraphrase, local=local)
-    records = (progress or _bar(f"building {spec.source.name}"))(spec.source.samples())
+    tally = Tally()
+    records = (progress or _bar(f"building {spec.source.name}"))(_records(spec, tally))
     with only_one(out), new_folder(out) as fresh:
-        curriculum = spec.curriculum and open_curriculum(spec.curriculum, seed=spec.seed, output=str(out), local=local)
-        _build_into(fresh, spec, records, paraphrase, Tally(curriculum=curriculum, assign=placements(spec, out)))
+        if spec.curriculum:
+            tally.curriculum = open_curriculum(spec.curriculum, seed=spec.seed, output=str(out), local=local)
+        tally.assign = placements(spec, out)
+        _build_into(fresh, spec, records, paraphrase, tally)
     return out
+
+
+def _records(spec: BuildSpec, tally: Tally) -> Records:
+    """What rows are made of: the samples of the source, or the sequences that are made of it.
+
+    The first is made once the tally knows where patients are placed.
+    """
+    if spec.grounding is None:
+        return spec.source.samples()
+
+    def placed(patient: str) -> str:
+        return split_of(patient, spec.splits, key=str(spec.seed), assign=tally.assign)
+
+    return sequences_of(spec.source, seed=spec.seed, split_of=placed, left_out=tally.not_asked)
 
 
 def _bar(description: str) -> Callable[[Records], Records]:
@@ -85,7 +104,8 @@ def _bar(description: str) -> Callable[[Records], Records]:
 
 def _build_into(folder: Path, spec: BuildSpec, records: Records, paraphrase: Paraphraser | None, tally: Tally) -> None:
     seen = set[str]()
-    with RowFiles(folder, staged=spec.curriculum is not None) as writers:
+    more = {"staged": spec.curriculum is not None, "grounded": spec.grounding is not None}
+    with RowFiles(folder, **more) as writers:
         for item in records:
             reason = item.reason if isinstance(item, Quarantined) else _fault(item, seen, spec)
             seen.add(item.id)
@@ -100,12 +120,12 @@ def _build_into(folder: Path, spec: BuildSpec, records: Records, paraphrase: Par
     write_gallery(folder)
 
 
-def _fault(sample: Sample | Written, seen: set[str], spec: BuildSpec) -> str | None:
+def _fault(sample: Record, seen: set[str], spec: BuildSpec) -> str | None:
     """Why a sample cannot be used, whatever its source has checked; None if it can."""
     if sample.id in seen:
         return "another record has this id"
-    if isinstance(sample, Written):
-        return fault_of_written(sample)
+    if isinstance(sample, Written | Sequence):
+        return fault_of_written(sample) if isinstance(sample, Written) else fault_of_sequence(sample)
     try:
         for image in sample.images:
             decoded(image)
@@ -123,17 +143,13 @@ def _fault_of_facts(facts: Facts, rules: RuleSet, size: tuple[int, int]) -> str 
         if name not in rules.findings:
             return f"finding '{name}' is not in rule set {rules.id}"
         for box in finding.boxes:
-            if not is_valid(box):
-                return f"box {[*box]} of '{name}' has no area"
-            if min(box) < -HALF_A_PIXEL or any(
-                v > side + HALF_A_PIXEL for v, side in zip(box, (*size, *size), strict=True)
-            ):
-                return f"box {[*box]} of '{name}' is not inside the image of {size[0]} x {size[1]} pixels"
+            if fault := box_fault(box, name, size):
+                return fault
     return None
 
 
 def _write_sample(
-    sample: Sample | Written, spec: BuildSpec, writers: RowFiles, tally: Tally, paraphrase: Paraphraser | None
+    sample: Record, spec: BuildSpec, writers: RowFiles, tally: Tally, paraphrase: Paraphraser | None
 ) -> None:
     split = split_of(sample.patient, spec.splits, key=str(spec.seed), assign=tally.assign)
     tally.num_samples += 1
@@ -141,6 +157,9 @@ def _write_sample(
         split = own_split(sample, spec) or split
         tally.asked[*sample.names, sample.question] += 1
         rows = written_rows(sample, spec, split)
+    elif isinstance(sample, Sequence):
+        tally.rule_sets.add(sample.rule_set)
+        rows = _grounding_rows(sample, spec, split)
     else:
         tally.rule_sets.add(sample.facts.rule_set)
         rows = rows_of(sample, spec, split, tally, paraphrase)
@@ -149,3 +168,13 @@ def _write_sample(
         writers.write(kind, split, row)
         tally.rows[kind, split, row["task"]] += 1
         tally.placed[sample.patient, split] += 1
+
+
+def _grounding_rows(seq: Sequence, spec: BuildSpec, split: str) -> Iterator[tuple[RowKind, dict[str, Any]]]:
+    """The questions about one sequence, in each kind of row that the spec asks for in its split."""
+    assert spec.grounding is not None
+    about = {"split": split, "grid": spec.box_grid, "seed": spec.seed, "source": spec.source.name}
+    kinds: list[RowKind] = [kind for kind, splits in spec.rows.items() if split in splits]
+    for kind in kinds:
+        for row in rows_of_sequence(seq, spec.grounding.asked, **about):
+            yield kind, row

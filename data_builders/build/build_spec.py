@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from data_builders.curriculum.rows import CurriculumUse
 from data_builders.dialogues.section import Dialogues
 from data_builders.dialogues.weak_annotator import Flaws
+from data_builders.grounding.section import Grounding, source_fault
 from data_builders.pairs.noised_pairs import LesionNoise
 from data_builders.pairs.relevance import Relevance
 from data_builders.schema import RowKind, Task
@@ -21,6 +22,10 @@ from rewards.llm.spec import LlmSpec
 
 SplitName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 """It names a file, so it holds no path."""
+UNDER_GROUNDING = frozenset(
+    ("source", "output", "seed", "splits", "assign", "stratify", "rows", "box_grid", "grounding", "max_quarantined")
+)
+"""The keys that have an effect on rows about sequences of images."""
 HowMany = Annotated[int, Field(ge=0)] | Literal["all"]
 
 
@@ -34,7 +39,8 @@ class BuildSpec(StrictModel):
     prompt rows, and ``eval_tasks`` for every row of the ``eval_splits``. ``box_grid``: boxes are whole units of
     a grid x grid image. ``box_absent``: boxes are asked for of absent findings too (answer: ``[]``). ``max_boxes``:
     boxes of one finding above which they are not asked for (counted in the card). ``curriculum``: stages of tasks, in
-    rows with the columns ``stage``, ``capability`` and ``guidelines``. ``lesion_noise``: preference rows of the image
+    rows with the columns ``stage``, ``capability`` and ``guidelines``. ``grounding``: questions about sequences of
+    images, in place of those about single ones. ``lesion_noise``: preference rows of the image
     side, beside those of the text side. ``relevance``: how preference rows are weighted. ``llm``: a model behind an
     endpoint that writes the false report of each image, in place of a corrupted truth. ``balance_lengths`` drops
     pairs until the rejected answer is as often longer as
@@ -61,6 +67,7 @@ class BuildSpec(StrictModel):
     flaws: Flaws | None = None
     dialogues: Dialogues | None = None
     curriculum: CurriculumUse | None = None
+    grounding: Grounding | None = None
     corruptions_per_image: int = Field(default=1, ge=0)
     lesion_noise: LesionNoise | None = None
     relevance: Relevance = Relevance()
@@ -79,8 +86,21 @@ class BuildSpec(StrictModel):
 
     @model_validator(mode="after")
     def _something_is_asked(self) -> "BuildSpec":
-        if self.curriculum is None and "tasks" not in self.model_fields_set:
-            raise ValueError("tasks: this key is required, unless there is a curriculum.")
+        if self.curriculum is None and self.grounding is None and "tasks" not in self.model_fields_set:
+            raise ValueError("tasks: this key is required, unless there is a curriculum or grounding.")
+        return self
+
+    @model_validator(mode="after")
+    def _sequences_can_be_made(self) -> "BuildSpec":
+        if self.grounding is None:
+            return self
+        if fault := source_fault(self.source):
+            raise ValueError(fault)
+        if self.rows.get("preference"):
+            raise ValueError("grounding: makes no preference rows; leave rows.preference out.")
+        idle = sorted(self.model_fields_set - UNDER_GROUNDING)
+        if idle:
+            raise ValueError(f"grounding: {', '.join(idle)} have no effect on sequences of images. Leave them out.")
         return self
 
     @model_validator(mode="after")

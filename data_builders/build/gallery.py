@@ -68,11 +68,21 @@ def _picture(rows: list[Row], grid: int) -> dict[str, Any]:
         "patient": rows[0]["patient"],
         "images": [base64.b64encode(image["bytes"]).decode() for image in rows[0]["images"]],
         "grid": grid,
-        "true_boxes": shapes,
+        "true_boxes": [shapes, *([] for _ in rows[0]["images"][1:])] if shapes else _boxes_by_image(rows[0]),
         "written_boxes": [_shape("", box, "#ffffff") for row in rows if _flaw(row) for box in _written(row)],
         "legend": boxed,
         "rows": [_shown(row) for row in rows],
     }
+
+
+def _boxes_by_image(row: Row) -> list[list[dict[str, Any]]]:
+    """The true boxes of a question about several images, on the image of each."""
+    placed = list(zip(row.get("boxes") or [], row.get("box_images") or [], strict=False))
+    name = row.get("target") or "true box"
+    return [
+        [_shape(name, (b[0], b[1], b[2], b[3]), COLOURS[0]) for b, image in placed if image == number]
+        for number in range(1, len(row["images"]) + 1)
+    ]
 
 
 def _shape(name: str, box: Box, colour: str) -> dict[str, Any]:

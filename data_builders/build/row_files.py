@@ -21,8 +21,8 @@ Row = dict[str, Any]
 class RowFiles:
     """One Parquet file for each kind and split, opened at its first row. Rows of one image stay together."""
 
-    def __init__(self, folder: Path, *, staged: bool = False) -> None:
-        self.folder, self.staged = folder, staged
+    def __init__(self, folder: Path, *, staged: bool = False, grounded: bool = False) -> None:
+        self.folder, self.more = folder, {"staged": staged, "grounded": grounded}
         self.files: dict[tuple[RowKind, str], pq.ParquetWriter] = {}
         self.waiting: dict[tuple[RowKind, str], list[Row]] = {}
 
@@ -49,7 +49,7 @@ class RowFiles:
         kind, split = key
         if not self.waiting[key]:
             return
-        schema = schema_of(kind, staged=self.staged)
+        schema = schema_of(kind, **self.more)
         if key not in self.files:
             path = self.folder / kind / f"{split}.parquet"
             path.parent.mkdir(exist_ok=True)

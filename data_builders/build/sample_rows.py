@@ -21,7 +21,7 @@ from data_builders.pairs.hallucination_checks import fault_of_rejected
 from data_builders.pairs.noised_pairs import NoisedPairs
 from data_builders.rendering.corrupt import corrupt
 from data_builders.rendering.render import QuestionAnswer, absent_boxes, box_answer, questions, report
-from data_builders.schema import RowKind, Sample, assistant_turn, box_units, facts_on_grid, row_always, user_turn
+from data_builders.schema import RowKind, Sample, assistant_turn, facts_on_grid, row_always, user_turn
 from rewards.rules.facts import Box, Facts
 from rewards.rules.rule_set import RuleSet, load_rule_set
 
@@ -35,7 +35,7 @@ def rows_of(
     facts = facts_on_grid(sample.facts, width=width, height=height, grid=spec.box_grid)
     kinds: list[RowKind] = [kind for kind, splits in spec.rows.items() if split in splits]
     images = _stored(sample) if kinds else []
-    units = {"target": None, **box_units(sample.images, grid=spec.box_grid)}
+    units = {"target": None, "box_grid": spec.box_grid}
     for kind in kinds:
         rng = random.Random(f"{spec.seed}/{kind}/{sample.id}")
         page = _Page(kind, split, spec, rules, facts, rng, tally, sample, paraphrase)
@@ -203,7 +203,7 @@ class _Page:
 
 
 def _truth(asked: QuestionAnswer) -> Row:
-    boxes = None if asked.boxes is None else [[int(v) for v in box] for box in asked.boxes]
+    boxes = None if asked.boxes is None else [[float(v) for v in box] for box in asked.boxes]
     return {"answer": asked.answer, "boxes": boxes, "target": asked.finding}
 
 

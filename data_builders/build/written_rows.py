@@ -10,7 +10,7 @@ from typing import Any
 
 from data_builders.build.build_spec import BuildSpec
 from data_builders.imaging.images import ImageError, decoded, png_bytes
-from data_builders.schema import RowKind, Written, assistant_turn, box_units, row_always, user_turn
+from data_builders.schema import RowKind, Written, assistant_turn, row_always, user_turn
 from rewards.config.input_error import InputError, nearest
 from rewards.rules.facts import Facts
 
@@ -77,7 +77,7 @@ def _own(sample: Written, kind: RowKind, spec: BuildSpec) -> Row:
     if kind == "instruction":
         return {"completion": assistant_turn(styled[0])}
     if kind == "prompt":
-        return {"answer": sample.answer, "boxes": None, "target": None, **box_units(sample.images, grid=None)}
+        return {"answer": sample.answer, "boxes": None, "target": None, "box_grid": None}
     others = [_entry(image, f"{sample.id}-rejected-{k}.png") for k, image in enumerate(sample.rejected_images)]
     return {
         "chosen": assistant_turn(styled[0]),

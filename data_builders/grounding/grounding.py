@@ -1,43 +1,24 @@
 """Grounding over sequences of images: rows of MedSG-Bench's eight tasks (Yue et al. 2025, section 3.2) from masks.
 
-The tasks are theirs, the images are ours: phantoms or one real CT. Rows are laid out as a built data set's, with
-several images and ``box_images``, the image of each true box counted from 1. ``rewards.boxes.sequence_boxes`` scores
-them.
+The tasks are theirs, the images are ours: phantoms or one real CT. A row has several images and ``box_images``, the
+image of each true box counted from 1. ``rewards.boxes.sequence_boxes`` scores them.
 """
-
-# pyarrow comes without types.
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
 
 import json
 import random
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image
 
-from data_builders.cards import write_card
-from data_builders.digest import sha256
-from data_builders.grounding.sequences import Sequence, View, ct_sequences, phantom_sequences
+from data_builders.grounding.sequences import Sequence, View
 from data_builders.imaging.images import png_bytes
-from data_builders.locks import only_one
-from data_builders.output_folders import check_writable, new_folder
 from data_builders.rendering.render import box_answer
-from data_builders.row_schema import schema_of
-from data_builders.schema import assistant_turn, box_units, on_grid, user_turn
-from rewards.config.input_error import InputError
+from data_builders.schema import assistant_turn, image_sizes, on_grid, user_turn
 from rewards.rules.facts import Box, Facts, Finding
 from rewards.rules.rule_set import load_rule_set
 
-SourceName = Literal["phantom_chest", "lidc_ct"]
-SPLITS = {"sft": 0.6, "align": 0.2, "test": 0.2}
-ASSIGN = {"lidc-0001-z11": "sft", "lidc-0001-z12": "test"}
-"""The mass lies in these two blocks of the CT."""
 PATCH_MARGIN = 0.3
 Row = dict[str, Any]
 
@@ -153,8 +134,16 @@ def _around(box: Box, image: Image.Image, rng: random.Random) -> Box:
     )
 
 
-def row_of(seq: Sequence, task: str, *, grid: int, seed: int, source: str) -> Row:
-    """One row: prompt, answer, true boxes on the grid with their images, and what every row has."""
+def rows_of_sequence(
+    seq: Sequence, tasks: Iterable[str], *, split: str, grid: int, seed: int, source: str
+) -> Iterator[Row]:
+    """One row for each task, with the columns of instruction rows and of prompt rows."""
+    for task in tasks:
+        yield _row(seq, task, grid=grid, seed=seed) | {"source": source, "split": split}
+
+
+def _row(seq: Sequence, task: str, *, grid: int, seed: int) -> Row:
+    """Prompt, answer, true boxes on the grid with their images, and what every row has but its source and split."""
     rule = load_rule_set(seq.rule_set).findings[seq.finding]
     asked = TASKS[task](seq, Words(rule.name, grid), random.Random(f"{seed}/{seq.id}/{task}"))
     size = {"width": asked.images[0].width, "height": asked.images[0].height}
@@ -168,79 +157,21 @@ def row_of(seq: Sequence, task: str, *, grid: int, seed: int, source: str) -> Ro
         "id": f"{seq.id}-{task}",
         "patient": seq.patient,
         "study": seq.patient,
-        "source": source,
-        "split": seq.split,
         "task": task,
         "facts": Facts(rule_set=seq.rule_set, findings={seq.finding: Finding(polarity="present")}).to_json(),
         "rule_set": seq.rule_set,
         "provenance": json.dumps({"seed": seed, "finding": seq.finding}, sort_keys=True),
+        "attributes": None,
+        "may_leave": None,
         "images": [
             {"bytes": png_bytes(im), "path": f"{seq.id}-{task}-{k + 1}.png"} for k, im in enumerate(asked.images)
         ],
+        "image_size": image_sizes(asked.images),
         "prompt": user_turn(asked.question, num_images=len(asked.images)),
         "completion": assistant_turn(answer),
         "answer": answer,
-        "boxes": [list(box) for box in boxes],
+        "boxes": [[float(v) for v in box] for box in boxes],
+        "box_grid": grid,
         "box_images": [number for number, _ in asked.truth],
         "target": None if task == "visual_patch" else seq.finding,
-        **box_units(asked.images, grid=grid),
     }
-
-
-def build_grounding(
-    out: Path,
-    *,
-    source: SourceName = "phantom_chest",
-    patients: int = 200,
-    size: int = 128,
-    seed: int = 0,
-    grid: int = 100,
-) -> Path:
-    """Builds ``instruction/sft`` and ``prompt/align``, ``prompt/test`` of all eight tasks, and ``card.json``.
-
-    Raises: InputError if ``out`` is not empty, the source yields nothing, or the CT is not installed.
-    """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out}: holds files already. Name another folder, or empty this one.")
-    check_writable(out)
-    sequences = (
-        phantom_sequences(patients=patients, size=size, seed=seed, splits=SPLITS)
-        if source == "phantom_chest"
-        else ct_sequences(size=size, seed=seed, splits=SPLITS, assign=ASSIGN)
-    )
-    rows: dict[str, list[Row]] = {}
-    for seq in sequences:
-        rows.setdefault(seq.split, []).extend(row_of(seq, t, grid=grid, seed=seed, source=source) for t in TASKS)
-    if not rows:
-        raise InputError(f"grounding: {source} yields no sequence. Take more patients.")
-    spec = {"source": source, "patients": patients, "size": size, "seed": seed, "box_grid": grid}
-    with only_one(out), new_folder(out) as grown:
-        _write(grown, rows, spec)
-    return out
-
-
-def _write(out: Path, rows: dict[str, list[Row]], spec: Row) -> None:
-    counts: Counter[str] = Counter()
-    for split, of_split in sorted(rows.items()):
-        kind = "instruction" if split == "sft" else "prompt"
-        schema = sequence_schema(kind)
-        file = out / kind / f"{split}.parquet"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.Table.from_pylist(of_split, schema=schema), file, compression="zstd")
-        counts.update(f"{kind}/{split}/{row['task']}" for row in of_split)
-    files = {str(f.relative_to(out)): sha256(f) for f in sorted(out.rglob("*.parquet"))}
-    write_card(out, {"spec": spec, "counts": dict(sorted(counts.items())), "sha256": files})
-
-
-def sequence_schema(kind: Literal["instruction", "prompt"]) -> pa.Schema:
-    """The schema of a built data set's rows with ``boxes`` and ``box_images``."""
-    plain, prompt = schema_of(kind), schema_of("prompt")
-    metadata = json.loads(plain.metadata[b"huggingface"])
-    of_prompt = json.loads(prompt.metadata[b"huggingface"])["info"]["features"]
-    for name in ("answer", "boxes"):
-        if name not in plain.names:
-            plain = plain.append(prompt.field(name))
-            metadata["info"]["features"][name] = of_prompt[name]
-    plain = plain.append(pa.field("box_images", pa.list_(pa.int64())))
-    metadata["info"]["features"]["box_images"] = {"feature": {"dtype": "int64", "_type": "Value"}, "_type": "List"}
-    return plain.with_metadata({"huggingface": json.dumps(metadata)})

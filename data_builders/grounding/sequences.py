@@ -6,7 +6,8 @@ have one modality). Left out: findings with several boxes in one image.
 """
 
 import random
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import groupby
 
@@ -14,13 +15,11 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from data_builders.phantoms.chest_film import draw
-from data_builders.schema import Sample
+from data_builders.schema import Quarantined, Sample, Written
 from data_builders.seeds import seeded
 from data_builders.sources.drawn.phantom_chest import RULE_SET, patient_of
-from data_builders.sources.images.lidc_ct import RULE_SET as CT_RULE_SET
-from data_builders.sources.images.lidc_ct import lidc_ct
-from data_builders.splits.splits import split_of
 from rewards.rules.facts import Box
+from rewards.rules.rule_set import load_rule_set
 
 VIEWS = 3
 SHIFT = 0.06
@@ -46,7 +45,6 @@ class Sequence:
 
     id: str
     patient: str
-    split: str
     rule_set: str
     finding: str
     views: tuple[View, ...]
@@ -57,11 +55,24 @@ class Sequence:
 
 
 def phantom_sequences(
-    *, patients: int, size: int, seed: int, splits: Mapping[str, float], prevalence: float = 0.4
+    *,
+    patients: int,
+    size: int = 128,
+    prevalence: float = 0.4,
+    seed: int = 0,
+    exclude: Collection[str] = (),
+    rule_set: str = RULE_SET,
+    split_of: Callable[[str], str],
+    left_out: Counter[str],
 ) -> Iterator[Sequence]:
-    """One sequence a finding of each phantom patient that has one and whose split has another with it."""
-    drawn = {k: patient_of(k, seed=seed, prevalence=prevalence) for k in range(patients)}
-    placed = {k: split_of(_name(k), splits, key=str(seed)) for k in drawn}
+    """One sequence a finding of each phantom patient that has one and whose split has another with it.
+
+    The knobs are those of ``phantom_chest``, ``split_of`` gives the split of a patient. Findings that no other patient
+    of the split has are counted in ``left_out``.
+    """
+    drawn = {k: patient_of(k, seed=seed, prevalence=prevalence, exclude=exclude) for k in range(patients)}
+    placed = {k: split_of(_name(k)) for k in drawn}
+    rules = load_rule_set(rule_set).id
     for index, patient in drawn.items():
         for finding in patient.lesions:
             others = [
@@ -70,6 +81,7 @@ def phantom_sequences(
                 if k != index and placed[k] == placed[index] and finding in other.lesions
             ]
             if not others:
+                left_out[f"{finding}: no other patient of its split has it"] += 1
                 continue
             without = replace(patient, lesions={n: at for n, at in patient.lesions.items() if n != finding})
             views = [draw(patient, view=seeded("phantom_chest", seed, index, n), size=size) for n in range(VIEWS)]
@@ -78,8 +90,7 @@ def phantom_sequences(
             yield Sequence(
                 id=f"{_name(index)}-{finding}",
                 patient=_name(index),
-                split=placed[index],
-                rule_set=RULE_SET,
+                rule_set=rules,
                 finding=finding,
                 views=tuple(View(image, boxes[finding]) for image, boxes in views),
                 before=View(draw(without, view=seeded("phantom_chest", seed, index, 0), size=size)[0], None),
@@ -93,12 +104,14 @@ def _name(index: int) -> str:
     return f"p{index:05d}"
 
 
-def ct_sequences(*, size: int, seed: int, splits: Mapping[str, float], assign: Mapping[str, str]) -> Iterator[Sequence]:
+def ct_sequences(records: Iterable[Sample | Written | Quarantined], *, seed: int) -> Iterator[Sequence | Quarantined]:
     """One sequence for each three neighbouring slices of a block in which a finding has exactly one box.
 
-    Raises: InputError if the packages of the CT are not installed.
+    ``records``: whole slices of ``lidc_ct`` under both windows, ``seed`` draws what fills an erased box.
     """
-    samples = [s for s in lidc_ct(size=size, views=1, windows=("lung", "soft"), seed=seed) if isinstance(s, Sample)]
+    found = list(records)
+    yield from (record for record in found if isinstance(record, Quarantined))
+    samples = [record for record in found if isinstance(record, Sample)]
     for block, members in groupby(samples, key=lambda s: s.patient):
         by_slice = {n: {s.provenance["window"]: s for s in of} for n, of in groupby(members, key=_slice)}
         for finding in sorted({name for pair in by_slice.values() for name in pair["lung"].facts.findings}):
@@ -106,8 +119,7 @@ def ct_sequences(*, size: int, seed: int, splits: Mapping[str, float], assign: M
             for k in range(0, len(shown) - VIEWS, VIEWS):
                 three, other = shown[k : k + VIEWS], shown[k + VIEWS]
                 if three[-1] - three[0] == VIEWS - 1:
-                    found = _ct_sequence(by_slice, three, other, finding, seed)
-                    yield replace(found, patient=block, split=split_of(block, splits, key=str(seed), assign=assign))
+                    yield _ct_sequence(by_slice, three, other, finding, seed, patient=block)
 
 
 def _slice(sample: Sample) -> int:
@@ -120,7 +132,13 @@ def _single_box(sample: Sample, finding: str) -> Box | None:
 
 
 def _ct_sequence(
-    by_slice: Mapping[int, Mapping[str, Sample]], three: list[int], other: int, finding: str, seed: int
+    by_slice: Mapping[int, Mapping[str, Sample]],
+    three: list[int],
+    other: int,
+    finding: str,
+    seed: int,
+    *,
+    patient: str,
 ) -> Sequence:
     def view(number: int, window: str = "lung") -> View:
         return View(by_slice[number][window].image, _single_box(by_slice[number]["lung"], finding))
@@ -130,9 +148,8 @@ def _ct_sequence(
     bare = erased(first.image, first.box, random.Random(f"{seed}/{three[0]}/{finding}"))
     return Sequence(
         id=f"lidc-0001-s{three[0]:03d}-{finding}",
-        patient="",
-        split="",
-        rule_set=CT_RULE_SET,
+        patient=patient,
+        rule_set=by_slice[three[0]]["lung"].facts.rule_set,
         finding=finding,
         views=tuple(view(n) for n in three),
         before=View(bare, None),

@@ -123,14 +123,25 @@ def outside(box: Box, units: Units, image: int = 1) -> str | None:
     'its true box [0, 0, 10, 640] is not inside 100 x 100, which its box_grid or image_size says.'
     """
     if not (all(map(isfinite, box)) and box[0] < box[2] and box[1] < box[3]):
-        return f"its true box {[*box]} is none: expected x1 < x2 and y1 < y2, all finite."
+        return f"its true box {whole(box)} is none: expected x1 < x2 and y1 < y2, all finite."
     extent = units.extent(image)
     if extent is None:
         return None
     slack = HALF_A_PIXEL if units.box_grid is None and units.image_size else 1e-6 * extent[0]
     if min(box) >= -slack and max(box[0], box[2]) <= extent[0] + slack and max(box[1], box[3]) <= extent[1] + slack:
         return None
-    return f"its true box {[*box]} is not inside {extent[0]:g} x {extent[1]:g}, which its box_grid or image_size says."
+    return (
+        f"its true box {whole(box)} is not inside {extent[0]:g} x {extent[1]:g}, which its box_grid or image_size says."
+    )
+
+
+def whole(box: Sequence[float]) -> list[float]:
+    """The numbers of a box as they are printed: without a point where they are whole.
+
+    >>> whole((10.0, 20.0, 30.5, 40.0))
+    [10, 20, 30.5, 40]
+    """
+    return [int(v) if isfinite(v) and v == int(v) else v for v in box]
 
 
 def in_written_units(answer: str, units: Units, images: Sequence[int] | None = None) -> str:

@@ -211,7 +211,7 @@ def test_faults_go_to_standard_error_beside_json():
 @pytest.mark.parametrize(
     "command",
     [
-        "grounding OUT --size 1", "grounding OUT --size 0", "grounding OUT --patients 0", "bench dpo --runs 0",
+        "bench dpo --runs 0",
         "bench grpo --answers 1", "bench dpo --prompts 0", "bench dpo --layers 0", "bench dpo --image-tokens -4",
         "bench dpo --answer-tokens 0", "bench dpo --hidden-size 12", "inspect PROMPTS --model tiny --out x.xyz",
         "inspect PROMPTS --model tiny --out x.png/y", "inspect PROMPTS --model tiny --out dir.png", "demo --seeds 0",

@@ -24,7 +24,6 @@ FILES = {"inspect": "x.png", "audit": "x.html"}
 """Commands that write one file, and a name that it can have; the others write folders, or files beside each other."""
 TRIED = {
     "export": ("other.parquet", "llava", "OUT"),
-    "grounding": ("OUT", "--patients", "100000"),
     "eval": ("gone", "other.parquet", "--out", "OUT"),
     "release": ("gone", "OUT"),
     "counterparts": ("other.parquet", "OUT", "--model", "a=gone"),
