@@ -106,7 +106,7 @@ def iou_matrix(a: Sequence[Box], b: Sequence[Box]) -> np.ndarray:
     p, q = np.asarray(a, float).reshape(-1, 1, 4), np.asarray(b, float).reshape(1, -1, 4)
     inner = np.minimum(p[..., 2:], q[..., 2:]) - np.maximum(p[..., :2], q[..., :2])
     overlap = np.clip(inner, 0, None).prod(-1)
-    sizes = [np.clip(x[..., 2:] - x[..., :2], 0, None).prod(-1) for x in (p, q)]
+    sizes = [(x[..., 2:] - x[..., :2]).prod(-1) for x in (p, q)]  # turned corners overlap nothing, of any size
     union = sizes[0] + sizes[1] - overlap
     return np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
 
