@@ -59,7 +59,8 @@ class Tally:
     def _why_empty(self, spec: BuildSpec, first: str) -> str:
         if not self.num_samples:
             unusable = f"all {len(self.quarantined)} records are quarantined. First: {first}"
-            return unusable if first else "the source yields nothing. Look at its knobs"
+            impossible = f" ({'; '.join(self.not_asked)})" if self.not_asked else ""
+            return unusable if first else f"the source yields nothing{impossible}. Look at its knobs"
         splits = sorted({split for _, split in self.placed})
         asked = sorted({split for named in spec.rows.values() for split in named})
         return (

@@ -119,6 +119,9 @@ def test_text_and_image_side_stand_in_one_set_with_its_card(write_recipe, start)
         assert clean != other
     for row in rows:
         assert row["kind"] == "lesion_noise" or row["rejected_images"] is None
+        assert row["image_size"] == [[64, 64]]
+        assert row.keys() >= {"attributes", "may_leave"}
+    assert card["format"] == 2
 
 
 KINDS = ["own_error", "lesion_noise"]

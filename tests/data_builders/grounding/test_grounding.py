@@ -231,6 +231,13 @@ def test_a_knob_out_of_range_is_told_before_anything_is_written(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_why_no_sequence_could_be_made_is_told(tmp_path):
+    source = {"name": "phantom_chest", "patients": 1, "size": 64, "prevalence": 1.0}
+    spec = BuildSpec.model_validate({**SPEC, "source": source, "output": str(tmp_path / "data")})
+    with pytest.raises(InputError, match=r"yields nothing \(nodule: no other patient of its split has it; "):
+        build(spec)
+
+
 def test_tasks_and_pinned_patients_are_heeded(tmp_path):
     changes = {"grounding": {"tasks": ["referring", "cross_modal"]}, "assign": {"p00001": "test", "p00002": "test"}}
     out = build(BuildSpec.model_validate({**SPEC, **changes, "output": str(tmp_path / "data")}))
