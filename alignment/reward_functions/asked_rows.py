@@ -23,12 +23,12 @@ def sampled_rows(
     limit: int,
     seed: int,
     images: bool = False,
-    places: Sequence[int] | None = None,
+    indices: Sequence[int] | None = None,
     needed: Sequence[str] = ("facts", "answer"),
 ) -> list[Row]:
     """At most ``limit`` rows that have what is ``needed``, spread evenly over the tasks, without their images.
 
-    ``images``: with them, for rewards that look. ``places``: only of these rows.
+    ``images``: with them, for rewards that look. ``indices``: only of these rows.
 
     Raises: InputError if there is none.
     """
@@ -36,7 +36,7 @@ def sampled_rows(
 
     names = [n for n in pq.read_schema(file).names if n != "rejected_images" and (images or n != "images")]
     table = pq.read_table(file, columns=names)
-    kept = table if places is None else table.take(list(places))
+    kept = table if indices is None else table.take(list(indices))
     rows = [row for row in kept.to_pylist() if all(row.get(column) for column in needed)]
     if not rows:
         raise InputError(
