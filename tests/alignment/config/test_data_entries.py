@@ -3,11 +3,13 @@
 import shutil
 from collections import Counter
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from alignment.checks.read_recipe import TRAINER_IS_NEXT, read_recipe
-from alignment.config.data_entries import train_rows
+from alignment.config.data_entries import rows_at, train_rows
+from alignment.reward_functions.asked_rows import sampled_rows
 from rewards.config.input_error import InputError
 
 
@@ -40,6 +42,39 @@ def test_rows_are_found_anew_where_the_file_or_the_question_is_another(write_rec
     assert [row["id"] for row in boxes.records(["id"])] == boxes.of("id")
     pq.write_table(pq.read_table(before.file).slice(0, 3), before.file)
     assert train_rows(recipe).indices == [0, 1, 2]
+
+
+def test_of_a_file_only_what_is_asked_for_is_read(tmp_path, monkeypatch):
+    file = tmp_path / "rows.parquet"
+    table = pa.table({"id": [f"r{k}" for k in range(300)], "images": [[b"x" * 9]] * 300})
+    pq.write_table(table, file, row_group_size=100)
+    assert rows_at(file, [250, 7, 199, 70]) == [table.slice(k, 1).to_pylist()[0] for k in (250, 7, 199, 70)]
+    assert rows_at(file, []) == []
+    read, seen = pq.ParquetFile.iter_batches, []
+
+    def noting(self, *arguments, **options):
+        seen.append((options["row_groups"], options["columns"]))
+        return read(self, *arguments, **options)
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", noting)
+    assert rows_at(file, [299, 0], ["id"]) == [{"id": "r299"}, {"id": "r0"}]
+    assert seen == [([0], ["id"]), ([2], ["id"])]
+
+
+def test_an_audit_reads_the_pictures_of_the_rows_that_it_draws_and_no_others(data, monkeypatch):
+    file, asked = data / "prompt/align.parquet", []
+
+    def noting(file, indices, columns):
+        asked.append((len(indices), columns))
+        return rows_at(file, indices, columns)
+
+    monkeypatch.setattr("alignment.reward_functions.asked_rows.rows_at", noting)
+    plain = sampled_rows(file, limit=6, seed=1)
+    assert asked == []
+    shown = sampled_rows(file, limit=6, seed=1, images=True)
+    assert asked == [(len(plain), ["images"])]
+    whole = {row["id"]: row["images"] for row in pq.read_table(file).to_pylist()}
+    assert shown == [row | {"images": whole[row["id"]]} for row in plain]
 
 
 def test_data_that_are_not_there_are_told_once(write_recipe):
