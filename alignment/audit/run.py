@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from alignment.audit.findings import Audit, audited
-from alignment.config.data_entries import kept_places, parquet
+from alignment.config.data_entries import train_rows
 from alignment.config.recipe import Recipe
 from alignment.reward_functions.asked_rows import sampled_rows
 from alignment.reward_functions.combined import gated_rewards
@@ -26,14 +26,14 @@ def audit(
 
     if not recipe.rewards:
         raise InputError(f"{name}: the recipe names no rewards, so there is nothing to audit.")
-    file = parquet(recipe.data.train)
+    train = train_rows(recipe)
     scorer = Scorer(*gated_rewards(recipe), space=recipe.data.box_space)
     shown = any("images" in function.reward.columns for function in scorer.functions)
     needed = ("dialogue",) if recipe.dialogue else ("facts", "answer")
-    rows = sampled_rows(file, limit=limit, seed=seed, images=shown, places=kept_places(recipe), needed=needed)
+    rows = sampled_rows(train.file, limit=limit, seed=seed, images=shown, indices=train.indices, needed=needed)
     if recipe.data.box_space == "processed":
         rows = [row | {"processed_size": row.get("image_size")} for row in rows]
     found = replace(audited(scorer, rows, name=name, seed=seed), listed=tuple(listed))
     if page is not None:
-        write_audit(found, scorer, rows, file=file, out=page)
+        write_audit(found, scorer, rows, file=train.file, out=page)
     return found

@@ -1,6 +1,7 @@
-"""What works with what, as data: ``clinalign check`` refuses by it, and ``clinalign check --compatibility`` prints it.
+"""What works with what, as data: what reads a recipe and what makes its trainer refuse by it.
 
-Left out: what only data or a machine can show (columns, lengths, missing GPUs); those have checks of their own.
+``clinalign check --compatibility`` prints it. Left out: what only data or a machine can show (columns,
+lengths, missing GPUs); those have checks of their own.
 """
 
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 
 from alignment.config.methods import METHODS
 from alignment.config.recipe import Recipe
+from rewards.config.input_error import InputError
 from rewards.config.json_lines import read_json
 
 Applies = Callable[[Recipe], bool]
@@ -57,6 +59,10 @@ def starts_from_adapter(recipe: Recipe) -> bool:
     """Whether the model's folder, or the run's, holds an adapter, which is what is trained on."""
     folder = Path(recipe.model.path)
     return any((place / "adapter_config.json").is_file() for place in (folder, folder / "model"))
+
+
+def _has_adapter(recipe: Recipe) -> bool:
+    return recipe.model.lora is not None or starts_from_adapter(recipe)
 
 
 def _losses(recipe: Recipe) -> list[Any]:
@@ -136,7 +142,7 @@ REFUSED = (
     Refused(
         "DPO's reference on disk", "adapters under DeepSpeed", "trainer.precompute_ref_log_probs",
         "a divided model's adapter cannot be switched off before training", "leave it out",
-        lambda r: _asks(r, "precompute_ref_log_probs") and r.model.lora is not None and _asks(r, "deepspeed"),
+        lambda r: _asks(r, "precompute_ref_log_probs") and _has_adapter(r) and _asks(r, "deepspeed"),
     ),
     Refused(
         "DPO's reference on disk", "sync_ref_model", "trainer.precompute_ref_log_probs",
@@ -147,6 +153,16 @@ REFUSED = (
         "DPO's reference on disk", "token_kl_coefficient", "trainer.precompute_ref_log_probs",
         "token_kl_coefficient needs the reference itself", "leave it out",
         lambda r: _asks(r, "precompute_ref_log_probs") and r.weighting.token_kl_coefficient > 0,
+    ),
+    Refused(
+        "DPO's reference on disk", "the symmetric term", "trainer.precompute_ref_log_probs",
+        "the symmetric term needs the reference itself", "leave it out",
+        lambda r: _asks(r, "precompute_ref_log_probs") and r.weighting.mirrors,
+    ),
+    Refused(
+        "sync_ref_model", "DeepSpeed", "trainer.sync_ref_model",
+        "the reference that moves is not kept in checkpoints of DeepSpeed", "leave one of the two out",
+        lambda r: _asks(r, "sync_ref_model") and _asks(r, "deepspeed"),
     ),
     Refused(
         "sync_ref_model", "adapters", "trainer.sync_ref_model",
@@ -167,6 +183,21 @@ REFUSED = (
         "ZeRO-3", "generation from divided weights", "trainer.ds3_gather_for_generation",
         "a rank whose prompts hold no image would keep the others waiting", "leave it out",
         lambda r: r.method == "grpo" and _stage(r) == 3 and r.trainer.get("ds3_gather_for_generation") is False,
+    ),
+    Refused(
+        "reward models with adapters", "going on from an adapter", "model.lora",
+        "the model is an adapter itself, and its base would be on no disk", "release it first, or leave lora out",
+        lambda r: METHODS[r.method].new_head and r.model.lora is not None and starts_from_adapter(r),
+    ),
+    Refused(
+        "data.curriculum", "data.batch_tokens", "data.batch_tokens",
+        "the stream of data.curriculum counts rows", "leave one of the two out",
+        lambda r: r.data.curriculum is not None and r.data.batch_tokens is not None,
+    ),
+    Refused(
+        "data.curriculum", "another order of rows", "trainer.train_sampling_strategy",
+        "data.curriculum orders the rows", "leave one of the two out",
+        lambda r: r.data.curriculum is not None and _asks(r, "train_sampling_strategy"),
     ),
     Refused(
         "tower_checkpointing: true", "a frozen tower", "model.tower_checkpointing",
@@ -242,6 +273,12 @@ def incompatibilities(recipe: Recipe) -> list[str]:
         for rule in REFUSED
         if rule.applies(recipe)
     ]
+
+
+def refuse(recipe: Recipe) -> None:
+    """For who makes a trainer of a recipe that was not read from a file. Raises: InputError for what does not go."""
+    if faults := incompatibilities(recipe):
+        raise InputError("\n".join(faults))
 
 
 def table() -> str:

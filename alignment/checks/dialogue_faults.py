@@ -1,6 +1,6 @@
 """What stands against training on dialogues in a recipe, said before anything is loaded."""
 
-from alignment.config.data_entries import columns_of
+from alignment.config.data_entries import train_rows
 from alignment.config.methods import METHODS
 from alignment.config.recipe import DialogueSection, Recipe
 from rewards.config.input_error import InputError
@@ -13,7 +13,7 @@ UNFIT_LOSSES = ("vespo", "luspo")
 def dialogue_faults(recipe: Recipe) -> list[str]:
     """What stands against training on dialogues in a recipe, one line each."""
     try:
-        names = columns_of(recipe.data.train)
+        names = train_rows(recipe).columns
         rewards = [load_reward(entry.name, **entry.knobs) for entry in recipe.rewards]
     except InputError:  # said already by the checks of data and rewards
         return []

@@ -4,7 +4,6 @@ What does not go together stands in ``compatibility.py``. Left out: whatever nee
 """
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -13,7 +12,7 @@ from alignment.checks.compatibility import starts_from_adapter
 from alignment.checks.trainer_faults import package_faults
 from alignment.checks.trainer_values import refused_keys, value_faults
 from alignment.config.curriculum_section import curriculum_faults
-from alignment.config.data_entries import columns_of, kept_places, parquet
+from alignment.config.data_entries import TrainRows, train_rows
 from alignment.config.foreign_code import SAFE
 from alignment.config.library_names import trainer_keys
 from alignment.config.methods import METHODS, config_class, readers_of
@@ -97,16 +96,14 @@ def _frozen_faults(recipe: Recipe) -> list[str]:
 
 def data_faults(recipe: Recipe) -> list[str]:
     """Missing files, empty data sets and missing columns."""
-    import pyarrow.parquet as pq
-
     try:
-        file = parquet(recipe.data.train)
+        rows = train_rows(recipe)
     except InputError as missing:
         return [f"data.train: {str(missing).removeprefix('data: ')}"]
-    names = pq.read_schema(file).names
+    file, names = rows.file, rows.columns
     if recipe.data.batch_tokens is not None and not METHODS[recipe.method].batch_tokens:
         return [f"data.batch_tokens: not under {recipe.method}, whose batches are not made of single rows."]
-    faults = [] if pq.read_metadata(file).num_rows else [f"data.train: {file} holds no rows."]
+    faults = [] if rows.num_in_file else [f"data.train: {file} holds no rows."]
     method = METHODS[recipe.method]
     needed = list(method.columns)
     if "weighting" in method.sections and recipe.weighting.use:
@@ -119,9 +116,9 @@ def data_faults(recipe: Recipe) -> list[str]:
     elif wrong := row_faults(recipe, needed):
         return faults + wrong  # what follows counts on columns of the right types
     elif "weight" in needed:
-        faults += weight_faults(recipe)
-    faults += curriculum_faults(recipe.data.curriculum, recipe.trainer, names, batch_tokens=recipe.data.batch_tokens)
-    return faults + kind_faults(recipe, names)
+        faults += weight_faults(recipe, rows)
+    faults += curriculum_faults(recipe.data.curriculum, recipe.trainer, names)
+    return faults + kind_faults(recipe, rows)
 
 
 def row_faults(recipe: Recipe, needed: Sequence[str]) -> list[str]:
@@ -129,7 +126,7 @@ def row_faults(recipe: Recipe, needed: Sequence[str]) -> list[str]:
     if not is_main_process():
         return []
     never_null = tuple(name for name in needed if name not in MAY_BE_NULL)
-    return [f"data.train: {fault}" for fault in file_faults(parquet(recipe.data.train), Check(never_null))]
+    return [f"data.train: {fault}" for fault in file_faults(train_rows(recipe).file, Check(never_null))]
 
 
 def sampling_faults(recipe: Recipe) -> list[str]:
@@ -146,19 +143,17 @@ def sampling_faults(recipe: Recipe) -> list[str]:
     return []
 
 
-def kind_faults(recipe: Recipe, names: list[str]) -> list[str]:
+def kind_faults(recipe: Recipe, rows: TrainRows) -> list[str]:
     """Kinds and tasks that no row of the data has."""
-    import pyarrow.parquet as pq
-
     train, faults = recipe.data.train, list[str]()
     for column, wanted in (("kind", recipe.data.kinds), ("task", recipe.data.tasks)):
         if wanted is None:
             continue
-        if column not in names:
-            rows = "only preference rows have one" if column == "kind" else "rows of a built data set have one"
-            faults.append(f"data.{column}s: {train} has no column '{column}'; {rows}.")
+        if column not in rows.columns:
+            have = "only preference rows have one" if column == "kind" else "rows of a built data set have one"
+            faults.append(f"data.{column}s: {train} has no column '{column}'; {have}.")
             continue
-        known = sorted(set(pq.read_table(parquet(train), columns=[column])[column].to_pylist()))
+        known = sorted(set(rows.in_file(column)))
         faults += [
             f"data.{column}s: no row of {train} is of {column} '{one}'.{nearest(one, known)} There: {', '.join(known)}."
             for one in wanted
@@ -167,32 +162,30 @@ def kind_faults(recipe: Recipe, names: list[str]) -> list[str]:
     return faults
 
 
-def weight_faults(recipe: Recipe) -> list[str]:
+def weight_faults(recipe: Recipe, rows: TrainRows) -> list[str]:
     """Weights that are missing, not finite or negative."""
-    import pyarrow.parquet as pq
-
-    train = recipe.data.train
-    table = pq.read_table(parquet(train), columns=["weight"])["weight"].to_pylist()
-    wrong = [place for place, weight in enumerate(table) if weight is None or not 0 <= weight < float("inf")]
+    train, weights = recipe.data.train, rows.in_file("weight")
+    wrong = [index for index, weight in enumerate(weights) if weight is None or not 0 <= weight < float("inf")]
     if not wrong:
         return []
     return [
-        f"data.train: row {wrong[0]} of {train} has weight {table[wrong[0]]} ({len(wrong)} such); expected a number "
+        f"data.train: row {wrong[0]} of {train} has weight {weights[wrong[0]]} ({len(wrong)} such); expected a number "
         "of at least 0. Rebuild it, or train without weights: weighting.use=false."
     ]
 
 
 def reward_faults(recipe: Recipe) -> list[str]:
     """Unknown rewards and knobs, and rewards whose column the data lack."""
-    faults: list[str] = []
+    faults, names = list[str](), _columns(recipe)
     for index, entry in enumerate(recipe.rewards):
         try:
             reward = load_reward(entry.name, **entry.knobs)
-            names = columns_of(recipe.data.train)
         except InputError as fault:
             faults.append(f"rewards[{index}]: {fault}")
             continue
         faults += _reward_model_faults(entry, index)
+        if names is None:
+            continue
         faults += [
             f"rewards[{index}]: '{entry.name}' reads column '{c}', but {recipe.data.train} has: {', '.join(names)}."
             for c in reward.columns
@@ -205,29 +198,23 @@ def reward_faults(recipe: Recipe) -> list[str]:
 
 def _empty_column_faults(recipe: Recipe, reward: str, columns: list[str], index: int) -> list[str]:
     """Columns that a reward reads and that hold nothing in any row that is trained on: it could judge none of them."""
-    import pyarrow.parquet as pq
-
-    if row_faults(recipe, METHODS[recipe.method].columns) or kind_faults(recipe, columns_of(recipe.data.train)):
+    rows = train_rows(recipe)
+    if row_faults(recipe, METHODS[recipe.method].columns) or kind_faults(recipe, rows):
         return []  # told first
-    file, kept = parquet(recipe.data.train), kept_places(recipe)
-    empty = [c for c in columns if pq.read_table(file, columns=[c])[c].take(kept).null_count == len(kept)]
     return [
         f"rewards[{index}]: '{reward}' reads column '{c}', which is null in every row of {recipe.data.train} that is "
         "trained on. Fill it, or leave the reward out."
-        for c in empty
-        if kept
+        for c in columns
+        if rows.indices and all(value is None for value in rows.of(c))
     ]
 
 
-def kept_tasks(recipe: Recipe) -> Counter[str | None]:
-    """The training rows by task; None for those without one."""
-    import pyarrow.parquet as pq
-
-    places = kept_places(recipe)
-    if "task" not in columns_of(recipe.data.train):
-        return Counter({None: len(places)})
-    tasks = pq.read_table(parquet(recipe.data.train), columns=["task"])["task"].to_pylist()
-    return Counter(tasks[place] for place in places)
+def _columns(recipe: Recipe) -> list[str] | None:
+    """The columns of the data; None where there are none to read, which ``data_faults`` says."""
+    try:
+        return train_rows(recipe).columns
+    except InputError:
+        return None
 
 
 def _task_faults(recipe: Recipe, tasks: Sequence[str] | None, index: int) -> list[str]:
@@ -235,9 +222,10 @@ def _task_faults(recipe: Recipe, tasks: Sequence[str] | None, index: int) -> lis
     method = METHODS[recipe.method]
     if tasks is None or "rewards" not in method.sections or row_faults(recipe, method.columns):
         return []
-    if kind_faults(recipe, columns_of(recipe.data.train)):
+    rows = train_rows(recipe)
+    if kind_faults(recipe, rows):
         return []
-    there = kept_tasks(recipe)
+    there = rows.by_task
     known = sorted({*KNOWN, *filter(None, there)})
     unknown = [task for task in tasks if task not in known]
     if unknown:
@@ -256,8 +244,7 @@ def unpaid_tasks(recipe: Recipe) -> dict[str, int]:
     if "rewards" not in METHODS[recipe.method].sections:
         return {}
     paying = [entry.tasks or load_reward(entry.name, **entry.knobs).tasks for entry in recipe.rewards if entry.weight]
-    rows = kept_tasks(recipe)
-    return {str(t): n for t, n in rows.items() if not any(pays_for(tasks, t) for tasks in paying)}
+    return {str(t): n for t, n in train_rows(recipe).by_task.items() if not any(pays_for(tasks, t) for tasks in paying)}
 
 
 def unpaid_warning(recipe: Recipe) -> str | None:
@@ -286,11 +273,9 @@ def _reward_model_faults(entry: RewardEntry, index: int) -> list[str]:
 
 def _canary_faults(recipe: Recipe) -> list[str]:
     needed = ("task", "facts", "rule_set", "answer", "boxes") if recipe.canaries else ()
-    try:
-        names = columns_of(recipe.data.train)
-    except InputError:
-        return []
-    return [f"canaries: read column '{name}', which {recipe.data.train} lacks." for name in needed if name not in names]
+    names = _columns(recipe)
+    lacking = [name for name in needed if names is not None and name not in names]
+    return [f"canaries: read column '{name}', which {recipe.data.train} lacks." for name in lacking]
 
 
 def _combination_faults(recipe: Recipe) -> list[str]:
@@ -306,7 +291,8 @@ def _combination_faults(recipe: Recipe) -> list[str]:
     if owned in recipe.trainer and (domains or "mode" in recipe.combination.model_fields_set):
         faults.append(f"trainer.{owned}: 'combination' sets it; leave it out of one of the two.")
     faults += _canary_faults(recipe)
-    if domains and domains.column not in (names := columns_of(recipe.data.train)):
+    names = _columns(recipe)
+    if domains and names is not None and domains.column not in names:
         hint = nearest(domains.column, names) or f" It has: {', '.join(names)}."
         faults.append(f"combination.domains: {recipe.data.train} has no column '{domains.column}'.{hint}")
     return faults

@@ -8,7 +8,7 @@ import random
 from collections.abc import Iterator
 
 from alignment.config.box_units import UNIT_COLUMNS, Row, trained_space, truth_faults
-from alignment.config.data_entries import columns_of, kept_places, parquet
+from alignment.config.data_entries import train_rows
 from alignment.config.methods import METHODS
 from alignment.config.recipe import Recipe
 from alignment.config.reward_entry import loaded_reward
@@ -27,7 +27,7 @@ BOX_COLUMNS = ("id", "task", "boxes", "box_images", *UNIT_COLUMNS)
 
 def honesty_faults(recipe: Recipe) -> list[str]:
     """What in a recipe's data and rewards leaves honest answers unpaid, or taught in other units than are read."""
-    names = columns_of(recipe.data.train)
+    names = train_rows(recipe).columns
     if "rewards" not in METHODS[recipe.method].sections:
         return _taught_faults(recipe, names)
     rows = _rows(recipe, [name for name in BOX_COLUMNS if name in names])
@@ -41,12 +41,9 @@ def honesty_faults(recipe: Recipe) -> list[str]:
 
 def _rows(recipe: Recipe, columns: list[str]) -> list[Row]:
     """The training rows with these columns, and with their units."""
-    import pyarrow.parquet as pq
-
-    file = parquet(recipe.data.train)
-    table = pq.read_table(file, columns=columns).take(kept_places(recipe)).to_pylist()
-    grid = {} if "box_grid" in columns else {"box_grid": card_grid(file)}
-    return [{"id": f"number {k + 1}", **row, **grid} for k, row in enumerate(table)]
+    rows = train_rows(recipe)
+    grid = {} if "box_grid" in columns else {"box_grid": card_grid(rows.file)}
+    return [{"id": f"number {k + 1}", **row, **grid} for k, row in enumerate(rows.records(columns))]
 
 
 def _space_faults(recipe: Recipe, rows: list[Row]) -> list[str]:
@@ -80,7 +77,7 @@ def _start_faults(recipe: Recipe, rows: list[Row]) -> list[str]:
 def _taught_faults(recipe: Recipe, names: list[str]) -> list[str]:
     """Answers of the data whose boxes are in other units than ``data.box_space`` says that the model writes."""
     answers = next((name for name in ("completion", "chosen") if name in names), None)
-    grid, space = card_grid(parquet(recipe.data.train)), recipe.data.box_space
+    grid, space = card_grid(train_rows(recipe).file), recipe.data.box_space
     if answers is None or grid is None or space in ("grid", f"0-{grid}"):
         return []
     wanted = [name for name in ("id", "task", answers) if name in names]

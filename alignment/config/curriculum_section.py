@@ -54,10 +54,8 @@ def curriculum_faults(
     section: CurriculumSection | None,
     trainer: Mapping[str, Any],
     names: Sequence[str],
-    *,
-    batch_tokens: int | None = None,
 ) -> list[str]:
-    """What of a recipe does not go with its curriculum: columns, steps, another order of rows."""
+    """Columns that a curriculum lacks, and steps that are not its own."""
     if section is None:
         return []
     faults = [f"data.curriculum: reads column '{c}', which the data lack." for c in ("stage", "task") if c not in names]
@@ -66,8 +64,4 @@ def curriculum_faults(
             f"trainer.max_steps: got {trainer['max_steps']}, but the stages of data.curriculum have {section.steps} "
             "steps. Leave max_steps out."
         )
-    if batch_tokens:
-        faults.append("data.batch_tokens: the stream of data.curriculum counts rows; leave one of the two out.")
-    if trainer.get("train_sampling_strategy"):
-        faults.append("trainer.train_sampling_strategy: data.curriculum orders the rows; leave one of the two out.")
     return faults

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from datasets import Dataset, concatenate_datasets
 
 from alignment.config.checkpoint_folders import base_of
-from alignment.config.data_entries import kept_places, parquet
+from alignment.config.data_entries import TrainRows, train_rows
 from alignment.config.methods import METHODS
 from alignment.config.recipe import Recipe
 from alignment.data.processor_checks import check_file
@@ -37,27 +37,29 @@ def rows_to_train_on(
 
     Raises: InputError that lists rows by id (see ``fitting_rows``).
     """
+    rows = train_rows(recipe)
     if not METHODS[recipe.method].trains or recipe.dialogue:
-        check_file(processor, parquet(recipe.data.train))
+        check_file(processor, rows.file)
         return data, None
-    every = lengths_of_file(processor, parquet(recipe.data.train), METHODS[recipe.method].answers, run=run)
-    return fitting_rows(recipe, processor, data, every.of(kept_places(recipe)), limit_of(recipe, base_of(path)))
+    every = lengths_of_file(processor, rows.file, METHODS[recipe.method].answers, run=run)
+    return fitting_rows(recipe, processor, data, every.of(rows.indices), limit_of(recipe, base_of(path)))
 
 
-def lengths_of(recipe: Recipe, processor: Any, places: list[int]) -> Lengths | None:
+def lengths_of(recipe: Recipe, processor: Any, rows: TrainRows) -> Lengths | None:
     """The lengths of a recipe's rows, before anything is done about them; None where no answers are known here."""
     if not METHODS[recipe.method].trains:
         return None
-    return lengths_of_file(processor, parquet(recipe.data.train), METHODS[recipe.method].answers).of(places)
+    return lengths_of_file(processor, rows.file, METHODS[recipe.method].answers).of(rows.indices)
 
 
-def length_figures(recipe: Recipe, processor: Any, lengths: Lengths, path: str, places: list[int]) -> dict[str, Any]:
+def length_figures(recipe: Recipe, processor: Any, lengths: Lengths, rows: TrainRows) -> dict[str, Any]:
     """How long these rows of a recipe are, in tokens.
 
     Raises: InputError if some are too long and ``data.too_long`` refuses them.
     """
-    file, limit = parquet(recipe.data.train), None if recipe.dialogue else limit_of(recipe, base_of(path))
-    data = with_ids(Dataset(pq.read_table(file, columns=_id_columns(file))).select(places))
+    limit = None if recipe.dialogue else limit_of(recipe, base_of(recipe.model.path))
+    name = "id" if "id" in rows.columns else "prompt"
+    data = with_ids(Dataset(pq.read_table(rows.file, columns=[name])).select(rows.indices))
     tokens = lengths.longest()
     longest = sorted(range(len(tokens)), key=lambda k: -tokens[k])[:3]
     if recipe.data.too_long == "refuse":
@@ -70,10 +72,6 @@ def length_figures(recipe: Recipe, processor: Any, lengths: Lengths, path: str, 
         "image_tokens_mean": round(float(np.mean(lengths.images)), 1),
         "rows_too_long": sum(limit is not None and count > limit for count in tokens),
     }
-
-
-def _id_columns(file: Path) -> list[str]:
-    return ["id"] if "id" in pq.read_schema(file).names else ["prompt"]
 
 
 def with_ids(data: Dataset) -> Dataset:

@@ -1,7 +1,8 @@
 """Prompt rows as they are evaluated: checked, with their units."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -19,15 +20,27 @@ from rewards.boxes.geometry import parse_boxes
 from rewards.config.input_error import InputError
 
 Row = dict[str, Any]
+Drawn = TypeVar("Drawn")
 
 COLUMNS = ("images", "prompt", "answer", "boxes", "facts", "rule_set", "task", "patient", "id")
 
 
 CURRICULUM_COLUMNS = ("stage", "capability", "guidelines", "provenance")
-
-
 SHARED_COLUMNS = ("answers", "options", "box_images", "regions", "attributes", "may_leave", "dialogue")
 """What rows have where their set knows it; a set of format 1 has fewer of these."""
+
+
+def file_with(data: str, columns: Sequence[str], check: Check, *, what: str) -> Path:
+    """The Parquet file of a data entry that has these columns, its rows checked. ``what``: what such rows are called.
+
+    Raises: InputError if there is no such file, a column is missing, or a row holds what it cannot hold.
+    """
+    file = parquet(data)
+    names = pq.read_schema(file).names
+    if missing := [column for column in columns if column not in names]:
+        raise InputError(f"{file}: not {what}: no column {', '.join(missing)} among {', '.join(names)}.")
+    check_rows(file, check)
+    return file
 
 
 def checked_file(data: Path) -> Path:
@@ -35,13 +48,9 @@ def checked_file(data: Path) -> Path:
 
     Raises: InputError if there are none, a column is missing, or a row holds what it cannot hold.
     """
-    file = parquet(str(data))
-    names = pq.read_schema(file).names
-    if missing := [column for column in COLUMNS if column not in names]:
-        raise InputError(f"{file}: not prompt rows: no column {', '.join(missing)} among {', '.join(names)}.")
+    file = file_with(str(data), COLUMNS, Check(("images", "prompt", "task"), blocks=True), what="prompt rows")
     if not pq.read_metadata(file).num_rows:
         raise InputError(f"{file}: holds no rows to evaluate. Check the split's share in the spec.")
-    check_rows(file, Check(("images", "prompt", "task"), blocks=True))
     return file
 
 
@@ -93,8 +102,8 @@ def _as_taught(row: Row) -> Row:
     return {"answer": words, "boxes": parse_boxes(words) if row["task"] == "box" else None}
 
 
-def limited(rows: list[Row], *, limit: int | None, seed: int) -> list[Row]:
-    """At most ``limit`` rows, drawn at random and left in their order."""
+def limited(rows: list[Drawn], *, limit: int | None, seed: int) -> list[Drawn]:
+    """At most ``limit`` rows, or indices of them, drawn at random and left in their order."""
     if limit is None or limit >= len(rows):
         return rows
     if limit < 1:

@@ -14,8 +14,6 @@ import sys
 from collections.abc import Generator
 from typing import Any
 
-from rewards.config.input_error import InputError
-
 PR_SET_PDEATHSIG = 1
 """Linux' name for: which signal this process gets when its parent dies (prctl(2))."""
 
@@ -40,16 +38,9 @@ def end_with_the_launcher() -> None:
 
 
 def prepare_deepspeed(trainer: dict[str, Any]) -> dict[str, Any]:
-    """The trainer section, made ready for DeepSpeed where it names a ``deepspeed`` file.
-
-    Raises: InputError if ``use_cpu`` is set beside it: accelerate would then train without DeepSpeed and not say so.
-    """
+    """The trainer section, made ready for DeepSpeed where it names a ``deepspeed`` file."""
     if not trainer.get("deepspeed"):
         return _on_several_cpus(trainer)
-    if trainer.get("use_cpu"):
-        raise InputError(
-            "trainer.use_cpu: leave it out beside trainer.deepspeed; with it DeepSpeed is silently not used."
-        )
     import torch
     from accelerate import PartialState
 

@@ -30,7 +30,7 @@ from alignment.resuming.inexact import (
 from alignment.resuming.kept_state import read_state
 from alignment.resuming.ledger import Ledger
 from alignment.resuming.plain_pickles import PlainPickles
-from alignment.resuming.resumable import IdCollator, Resumable, ResumableGenerations, moves_reference
+from alignment.resuming.resumable import IdCollator, Resumable, ResumableGenerations
 from data_builders.interruptions import handled_by
 from rewards.config.input_error import InputError
 
@@ -91,8 +91,6 @@ def train_from_last_checkpoint(trainer: Any, folder: Path, *, inexact: bool = Fa
 
     Raises: InputError if the checkpoint cannot be gone on from exactly.
     """
-    if moves_reference(trainer) and getattr(trainer, "is_deepspeed_enabled", False):
-        raise InputError("trainer.sync_ref_model: its reference is not kept under DeepSpeed; leave one of the two out.")
     if not _is_resumable(trainer):  # it seals no checkpoint, and from one without a seal nothing goes on
         trainer.train()
         return

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from alignment.config.box_units import with_units
+from alignment.config.data_entries import rows_at
 from data_builders.schema import message_text
 from rewards.attacks.attacks import Asked
 from rewards.boxes.coordinate_space import Units
@@ -24,31 +25,35 @@ def sampled_rows(
     limit: int,
     seed: int,
     images: bool = False,
-    places: Sequence[int] | None = None,
+    indices: Sequence[int] | None = None,
     needed: Sequence[str] = ("facts", "answer"),
 ) -> list[Row]:
     """At most ``limit`` rows that have what is ``needed``, spread evenly over the tasks, without their images.
 
-    ``images``: with them, for rewards that look. ``places``: only of these rows.
+    ``images``: with them, for rewards that look. ``indices``: only of these rows.
 
     Raises: InputError if there is none.
     """
     import pyarrow.parquet as pq
 
-    names = [n for n in pq.read_schema(file).names if n != "rejected_images" and (images or n != "images")]
+    names = [name for name in pq.read_schema(file).names if name not in ("images", "rejected_images")]
     table = pq.read_table(file, columns=names)
-    kept = table if places is None else table.take(list(places))
-    rows = [row for row in kept.to_pylist() if all(row.get(column) for column in needed)]
-    if not rows:
+    at = list(range(len(table)) if indices is None else indices)
+    kept = [(k, row) for k, row in zip(at, table.take(at).to_pylist(), strict=True) if all(map(row.get, needed))]
+    if not kept:
         raise InputError(
             f"{file}: no row that is trained on has {' and '.join(needed)}; an audit needs prompt rows of a built set."
         )
-    rows = with_units(rows, file)
-    by_task: dict[str, list[Row]] = {}
-    for row in random.Random(seed).sample(rows, len(rows)):
-        by_task.setdefault(row["task"], []).append(row)
+    rows = with_units([row for _, row in kept], file)
+    by_task: dict[str, list[int]] = {}
+    for one in random.Random(seed).sample(range(len(rows)), len(rows)):
+        by_task.setdefault(rows[one]["task"], []).append(one)
     share = max(1, limit // len(by_task))
-    return [row for task in sorted(by_task) for row in by_task[task][:share]]
+    drawn = [one for task in sorted(by_task) for one in by_task[task][:share]]
+    if not images or "images" not in pq.read_schema(file).names:
+        return [rows[one] for one in drawn]
+    shown = rows_at(file, [kept[one][0] for one in drawn], ["images"])
+    return [rows[one] | pictures for one, pictures in zip(drawn, shown, strict=True)]
 
 
 def asked_of(row: Row) -> Asked:

@@ -8,11 +8,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
-from alignment.config.data_entries import parquet
-from alignment.data.prompt_rows import limited
+from alignment.config.data_entries import rows_at
+from alignment.data.prompt_rows import file_with, limited
 from alignment.models.generation import generate
 from alignment.reward_models.pair_figures import Figure, Row, decoded_pair, figure
-from data_builders.row_checks import Check, check_rows
+from data_builders.row_checks import Check
 from rewards.config.input_error import InputError, nearest
 from rewards.loading import Reward, load_reward
 from rewards.ratings.bootstrap import drawn_indices
@@ -111,20 +111,19 @@ def candidates_of(
     reward = load_reward(metric)
     if not isinstance(reward, Reward):
         raise InputError(f"--metric: '{metric}' is judged in batches; name a verifiable reward.")
-    asked = limited(_prompt_rows(prompts, task, reward), limit=limit, seed=seed)
+    asked = _prompt_rows(prompts, task, reward, limit=limit, seed=seed)
     said = sampled(policy, asked, num_samples=num_samples, max_new_tokens=max_new_tokens, seed=seed)
     return Candidates(policy, asked, said, reward)
 
 
-def _prompt_rows(prompts: str, task: str, reward: Reward) -> list[Row]:
-    file = parquet(prompts)
-    names = pq.read_schema(file).names
-    if missing := [c for c in ("images", "prompt", "task", "patient", *reward.columns) if c not in names]:
-        raise InputError(f"{file}: no column {', '.join(missing)}, which best of n by '{reward.name}' reads.")
-    check_rows(file, Check(("images", "prompt", "task"), blocks=True))
-    rows = pq.read_table(file).to_pylist()
-    asked = [row for row in rows if row["task"] == task]
+def _prompt_rows(prompts: str, task: str, reward: Reward, *, limit: int | None = None, seed: int = 0) -> list[Row]:
+    """The rows of the task, at most ``limit`` of them. Raises: InputError if there are none."""
+    needed = ("images", "prompt", "task")
+    what = f"rows for best of n by '{reward.name}'"
+    file = file_with(prompts, (*needed, "patient", *reward.columns), Check(needed, blocks=True), what=what)
+    tasks = pq.read_table(file, columns=["task"])["task"].to_pylist()
+    asked = [index for index, one in enumerate(tasks) if one == task]
     if not asked:
-        known = sorted({row["task"] for row in rows})
+        known = sorted({*tasks})
         raise InputError(f"{file}: no row of task '{task}'.{nearest(task, known)} There: {', '.join(known)}.")
-    return asked
+    return rows_at(file, limited(asked, limit=limit, seed=seed))

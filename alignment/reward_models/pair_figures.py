@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from alignment.config.data_entries import parquet
-from alignment.data.prompt_rows import limited
+from alignment.config.data_entries import rows_at
+from alignment.data.prompt_rows import file_with, limited
 from alignment.evaluation.controls import blinded
 from alignment.models.reward_model import scores_of
 from data_builders.imaging.images import pixels
-from data_builders.row_checks import Check, check_rows
+from data_builders.row_checks import Check
 from data_builders.schema import message_text
 from rewards.config.input_error import InputError
 from rewards.ratings.bootstrap import drawn_indices, interval
@@ -71,15 +71,11 @@ def pair_rows(data: str, *, limit: int | None = None, seed: int = 0) -> list[Row
 
     Raises: InputError if the entry holds none.
     """
-    file = parquet(data)
-    names = pq.read_schema(file).names
-    if missing := [c for c in ("images", "prompt", "chosen", "rejected", "patient") if c not in names]:
-        raise InputError(f"{file}: not preference rows: no column {', '.join(missing)} among {', '.join(names)}.")
-    check_rows(file, Check(("images", "prompt", "chosen", "rejected"), blocks=True))
-    rows = pq.read_table(file).to_pylist()
-    if not rows:
+    needed = ("images", "prompt", "chosen", "rejected")
+    file = file_with(data, (*needed, "patient"), Check(needed, blocks=True), what="preference rows")
+    if not (number := pq.read_metadata(file).num_rows):
         raise InputError(f"{file}: holds no pairs.")
-    return limited(rows, limit=limit, seed=seed)
+    return rows_at(file, limited([*range(number)], limit=limit, seed=seed))
 
 
 def scored_pairs(model: Any, processor: Any, rows: Sequence[Row], *, batch_size: int = 64) -> ScoredPairs:

@@ -41,7 +41,6 @@ from alignment.training.dpo_terms import (
 from alignment.training.losses import preference_margin, weighted_dpo_loss
 from alignment.training.mixed_batches import dummy_image, run_vision_always
 from alignment.training.preference_batches import LOSS_FIELDS, PreferenceCollator
-from rewards.config.input_error import InputError
 
 COLUMNS = (
     "id", "images", "rejected_images", "mirror_images", "prompt", "chosen", "rejected", "weight", "reference_logps",
@@ -247,16 +246,12 @@ def dpo_trainer(
 
     ``trainer.precompute_ref_log_probs`` says whether the reference is computed before training and kept on disk;
     unsaid, it is where training visits every row.
-
-    Raises: InputError for a loss type that has no weighted form here.
     """
     mirror = recipe.weighting.mirrors
     kept = [c for c in COLUMNS if c in data.column_names and (mirror or c != "mirror_images")]
     settings = {"max_length": None, **common["arguments"]}
     precompute = settings.pop("precompute_ref_log_probs", None)
     arguments = made_config(DPOConfig, settings)
-    if list(arguments.loss_type) != ["sigmoid"]:
-        raise InputError(f"trainer.loss_type: weighted DPO knows 'sigmoid', got {arguments.loss_type}.")
     marks = recipe.weighting.counts_tokens
     collator = PreferenceCollator(processor, max_length=arguments.max_length, mark_changed=marks, mirror=mirror)
     trainer = WeightedDPOTrainer(
@@ -279,23 +274,14 @@ def dpo_trainer(
 
 
 def _precomputes(trainer: WeightedDPOTrainer, asked: bool | None) -> bool:
-    """Whether the reference is computed up front.
-
-    Raises: InputError where it was asked for but cannot be.
-    """
+    """Whether the reference is computed up front: as asked, else where nothing needs it later."""
+    if asked is not None:
+        return asked
     arguments: Any = trainer.args
-    if needing := [name for name in ("token_kl_coefficient", "mirrors") if getattr(trainer.weighting, name)]:
-        if asked:
-            term = "token_kl_coefficient" if "token_kl_coefficient" in needing else "the symmetric term"
-            raise InputError(f"trainer.precompute_ref_log_probs: {term} needs the reference itself.")
-        return False
+    needs_it = trainer.weighting.token_kl_coefficient or trainer.weighting.mirrors
     sharded_adapter = trainer.ref_model is None and trainer.is_deepspeed_enabled
-    if asked and (sharded_adapter or arguments.sync_ref_model):
-        raise InputError(
-            "trainer.precompute_ref_log_probs: not with adapters under DeepSpeed, nor beside sync_ref_model."
-        )
-    if asked is not None or sharded_adapter or arguments.sync_ref_model:
-        return bool(asked)
+    if needs_it or sharded_adapter or arguments.sync_ref_model:
+        return False
     rows = len(trainer.train_dataset)  # pyright: ignore[reportArgumentType]
     visited = arguments.max_steps * arguments.train_batch_size * arguments.gradient_accumulation_steps
     return arguments.max_steps <= 0 or visited * trainer.accelerator.num_processes >= rows

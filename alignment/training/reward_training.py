@@ -25,7 +25,6 @@ from alignment.shared_prefix.layout import Batch, tokens_computed
 from alignment.training.losses import weighted_mean
 from alignment.training.mixed_batches import dummy_image, run_vision_always
 from alignment.training.preference_batches import PreferenceCollator
-from rewards.config.input_error import InputError
 
 COLUMNS = ("id", "images", "rejected_images", "prompt", "chosen", "rejected", "weight", "margin")
 
@@ -104,15 +103,10 @@ class VisionRewardTrainer(Resumable, RewardTrainer):
 def reward_trainer(
     recipe: Recipe, model: Any, processor: ProcessorMixin, data: Dataset, **common: Any
 ) -> VisionRewardTrainer:
-    """The trainer for this recipe. ``model``: the VLM's path, or a loaded adapter, which is merged.
-
-    Raises: InputError for LoRA on top of an adapter: its base would be on no disk.
-    """
+    """The trainer for this recipe. ``model``: the VLM's path, or a loaded adapter, which is merged."""
     settings = {"max_length": None, **common["arguments"]}
     options = settings.pop("model_init_kwargs", {})
     arguments = made_config(RewardConfig, settings)  # before the model is loaded: it may say that weights are sharded
-    if not isinstance(model, str) and recipe.model.lora:
-        raise InputError("model.lora: the model is an adapter itself. Release it first, or leave lora out.")
     vlm = load_model(model, **_load_options(options)) if isinstance(model, str) else model
     peft_config = common["peft_config"]
     if peft_config is not None:

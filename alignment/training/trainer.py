@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from alignment.checks.compatibility import refuse
 from alignment.checks.trainer_faults import told_of_trl
-from alignment.config.data_entries import kept_places, parquet
+from alignment.config.data_entries import train_rows
 from alignment.config.methods import METHODS
 from alignment.config.recipe import Recipe
 from alignment.distributed.engine import (
@@ -13,7 +14,11 @@ from alignment.distributed.engine import (
 
 
 def make_trainer(recipe: Recipe, folder: Path) -> Any:
-    """TRL's trainer for a recipe, model loaded and frozen as asked, ready to train."""
+    """TRL's trainer for a recipe, model loaded and frozen as asked, ready to train.
+
+    Raises: InputError for what does not go together, or cannot be loaded.
+    """
+    refuse(recipe)
     from transformers import AutoConfig
 
     from alignment.config.checkpoint_folders import base_of
@@ -30,7 +35,8 @@ def make_trainer(recipe: Recipe, folder: Path) -> Any:
 
     arguments = trainer_arguments(recipe, folder)
     path = prepared_model(recipe)
-    data = stored_rows(parquet(recipe.data.train), folder / ROWS).select(kept_places(recipe))
+    rows = train_rows(recipe)
+    data = stored_rows(rows.file, folder / ROWS).select(rows.indices)
     check_sees(pretrained(AutoConfig, base_of(path)), path)
     check_generation(path)
     processor = load_processor(path, max_pixels=recipe.model.max_pixels)

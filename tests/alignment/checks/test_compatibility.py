@@ -8,12 +8,14 @@ import pytest
 from alignment.checks.compatibility import REFUSED, WORKS, incompatibilities, table
 from alignment.checks.read_recipe import TRAINER_IS_NEXT, read_recipe
 from alignment.config.recipe import Recipe
+from alignment.training.trainer import make_trainer
 from rewards.config.input_error import InputError
 from tests.alignment.distributed.test_deepspeed import ROOT
 
 SKIPS = ("skip", "skipif")
 ZERO3 = str(ROOT / "recipes/deepspeed/zero3.json")
 LORA = {"rank": 4}
+CURRICULUM = {"stages": [{"of": ["1"], "steps": 2}]}
 GRPO = {"method": "grpo", "rewards": [{"name": "box_overlap"}]}
 # For each refused pair, the smallest recipe that holds it.
 HOLDS = [
@@ -29,10 +31,15 @@ HOLDS = [
     {"model": {"lora": LORA}, "trainer": {"deepspeed": ZERO3, "precompute_ref_log_probs": True}, "method": "dpo"},
     {"trainer": {"sync_ref_model": True, "precompute_ref_log_probs": True}, "method": "dpo"},
     {"weighting": {"token_kl_coefficient": 0.1}, "trainer": {"precompute_ref_log_probs": True}, "method": "dpo"},
+    {"weighting": {"consistency": 0.1}, "trainer": {"precompute_ref_log_probs": True}, "method": "dpo"},
+    {"trainer": {"sync_ref_model": True, "deepspeed": ZERO3}, "method": "dpo"},
     {"model": {"lora": LORA}, "trainer": {"sync_ref_model": True}, "method": "dpo"},
     {"trainer": {"sync_ref_model": True}, **GRPO},
     {"trainer": {"loss_type": ["sigmoid", "sft"]}, "method": "dpo"},
     {"trainer": {"deepspeed": ZERO3, "ds3_gather_for_generation": False}, **GRPO},
+    {"model": {"lora": LORA, "path": "ADAPTER"}, "method": "reward_model"},
+    {"data": {"train": "x", "curriculum": CURRICULUM, "batch_tokens": 512}},
+    {"data": {"train": "x", "curriculum": CURRICULUM}, "trainer": {"train_sampling_strategy": "group_by_length"}},
     {"model": {"tower_checkpointing": True, "freeze": ["vision"]}},
 ]
 
@@ -53,6 +60,13 @@ def test_each_refused_pair_is_refused_by_its_own_rule(rule, changes, tmp_path):
     recipe = recipe_of(changes)
     assert rule.applies(recipe)
     assert [line for line in incompatibilities(recipe) if line.startswith(f"{rule.place}: {rule.why}")]
+
+
+@pytest.mark.parametrize(("rule", "changes"), list(zip(REFUSED, HOLDS, strict=True))[8:12], ids=lambda x: "")
+def test_no_trainer_is_made_of_what_the_table_refuses(rule, changes, tmp_path):
+    with pytest.raises(InputError) as refused:
+        make_trainer(recipe_of(changes), tmp_path / "run")  # whose data are not there
+    assert f"{rule.place}: {rule.why}; {rule.cure}" in str(refused.value)
 
 
 @pytest.mark.parametrize("method", ["sft", "dpo", "grpo"])

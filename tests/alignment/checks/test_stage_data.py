@@ -8,7 +8,7 @@ import yaml
 
 from alignment.checks.chains import read_chain, stage_recipe
 from alignment.checks.read_recipe import read_recipe
-from alignment.config.data_entries import kept_places
+from alignment.config.data_entries import train_rows
 from alignment.training.chains import stage_to_train
 from alignment.training.run import run
 from rewards.config.input_error import InputError
@@ -25,7 +25,7 @@ def tasks_of(path):
 def test_a_recipe_may_train_on_some_tasks_only(write_recipe, data):
     recipe = read_recipe(write_recipe("grpo", rewards=[{"name": "box_overlap"}], data={"tasks": ["box"], "limit": 3}))
     tasks = tasks_of(data / "prompt/align.parquet")
-    assert [tasks[place] for place in kept_places(recipe)] == ["box"] * 3
+    assert [tasks[index] for index in train_rows(recipe).indices] == ["box"] * 3
 
 
 def test_a_task_that_no_row_has_is_refused_with_the_nearest(write_recipe):

@@ -1,7 +1,7 @@
 import pytest
 
 from alignment.checks.read_recipe import read_recipe
-from alignment.config.data_entries import kept_places
+from alignment.config.data_entries import train_rows
 from alignment.planning.check import weight_figures
 from rewards.config.input_error import InputError
 
@@ -64,9 +64,9 @@ def test_only_rows_of_the_named_kinds_are_trained_on(write_recipe, data):
     import pyarrow.parquet as pq
 
     recipe = read_recipe(write_recipe("dpo", model={"path": "tiny"}, data={"kinds": ["hallucination"], "limit": 3}))
-    assert kept_places(recipe) == [0, 1, 2]
+    assert train_rows(recipe).indices == [0, 1, 2]
     every = read_recipe(write_recipe("dpo", model={"path": "tiny"}))
-    assert len(kept_places(every)) == pq.read_metadata(data / "preference" / "align.parquet").num_rows
+    assert len(train_rows(every).indices) == pq.read_metadata(data / "preference" / "align.parquet").num_rows
 
 
 def test_a_kind_that_no_row_has_is_told(write_recipe):
@@ -77,10 +77,10 @@ def test_a_kind_that_no_row_has_is_told(write_recipe):
 
 
 def test_the_plan_of_a_preference_run_tells_its_effective_sample_size(write_recipe):
-    plan = weight_figures(recipe := read_recipe(write_recipe("dpo", model={"path": "tiny"})), kept_places(recipe))
-    assert 0 < plan["effective_sample_size"] < len(kept_places(recipe))
+    plan = weight_figures(recipe := read_recipe(write_recipe("dpo", model={"path": "tiny"})), train_rows(recipe))
+    assert 0 < plan["effective_sample_size"] < len(train_rows(recipe).indices)
     plain = read_recipe(write_recipe("dpo", model={"path": "tiny"}, weighting={"use": False}))
-    assert weight_figures(plain, kept_places(plain))["effective_sample_size"] == len(kept_places(plain))
+    assert weight_figures(plain, train_rows(plain))["effective_sample_size"] == len(train_rows(plain).indices)
 
 
 def test_a_strategy_of_no_which_yaml_reads_as_false_is_no(write_recipe):
