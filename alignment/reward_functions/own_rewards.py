@@ -1,0 +1,78 @@
+"""Rewards from Python, in TRL's form: ours by name, loaded, or a function of the user's under the same contract.
+
+Left out: weights, which are ``GRPOConfig.reward_weights``.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from alignment.data.trl_rows import check_columns
+from alignment.reward_functions.adapter import TrlBatchReward, TrlReward
+from rewards.config.input_error import InputError, nearest
+from rewards.loading import BatchReward, Reward, available, available_batched, load_reward, reward_of
+
+RewardFunction = str | Reward | BatchReward | Callable[..., Any] | Any
+"""What TRL takes (a function, a model, the name of one), and rewards of ours."""
+OF_TRAINER = ("prompt", "prompts", "completions", "completion_ids", "trainer_state", "log_metric", "log_extra")
+"""What TRL hands to every reward beside the columns of the rows."""
+
+
+def trl_reward(
+    reward: str | Reward | BatchReward | Callable[..., float | None],
+    *,
+    tasks: Sequence[str] | None = None,
+    **knobs: Any,
+) -> TrlReward | TrlBatchReward:
+    """A reward as ``trl.GRPOTrainer(reward_funcs=[...])`` takes it: it reads the columns of the rows by their names.
+
+    Args:
+        reward: the name of one of ours; one that is loaded; or a function ``(response, COLUMN, ..., *, KNOB=...)``
+            that gives a number, or None for a row that it cannot judge. One in TRL's own form needs no adapter.
+        tasks: pays for rows of these tasks only, where rows have a column ``task``. None: as the reward says.
+        knobs: the reward's keyword-only parameters.
+
+    Raises: InputError for a name or a knob that is not there.
+    """
+    loaded = _loaded(reward, knobs)
+    return TrlBatchReward(loaded, tasks) if isinstance(loaded, BatchReward) else TrlReward(loaded, tasks)
+
+
+def _loaded(reward: Any, knobs: dict[str, Any]) -> Reward | BatchReward:
+    if isinstance(reward, str):
+        return load_reward(reward, **knobs)
+    if isinstance(reward, Reward | BatchReward):
+        if knobs:
+            raise InputError(f"trl_reward: '{reward.name}' is loaded already; give load_reward its {', '.join(knobs)}.")
+        return reward
+    if not callable(reward):
+        raise InputError(f"trl_reward: a reward's name or a function is expected, got {reward!r}.")
+    name = getattr(reward, "__name__", type(reward).__name__)
+    return reward_of(name, reward, knobs, bounds=(-math.inf, math.inf))
+
+
+def as_trl_rewards(given: RewardFunction | list[RewardFunction] | None, data: Any) -> list[Any] | None:
+    """The reward functions of a script in TRL's form; what is none of ours stays as it is.
+
+    Raises: InputError for a name that is nearly one of ours, or a column that a reward of ours reads and ``data`` lack.
+    """
+    if given is None:
+        return None
+    functions = [_as_trl(reward) for reward in (given if isinstance(given, list) else [given])]
+    for function in functions:
+        if isinstance(function, TrlReward | TrlBatchReward):
+            read = [column for column in function.reward.columns if column not in OF_TRAINER]
+            check_columns(data, read, f"the reward '{function.reward.name}' reads")
+    return functions
+
+
+def _as_trl(reward: Any) -> Any:
+    if isinstance(reward, Reward | BatchReward):
+        return trl_reward(reward)
+    if not isinstance(reward, str) or "/" in reward or Path(reward).exists():
+        return reward
+    known = [*available(), *available_batched()]
+    if reward not in known and not nearest(reward, known):
+        return reward  # TRL takes it for a model
+    return trl_reward(reward)
