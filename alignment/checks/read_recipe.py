@@ -11,7 +11,7 @@ from rewards.config.overrides import Override, with_overrides
 from rewards.config.strict_yaml import fault_lines, read_yaml
 
 
-def read_recipe(path: Path, overrides: Sequence[Override] = ()) -> Recipe:
+def read_recipe(path: Path | str, overrides: Sequence[Override] = ()) -> Recipe:
     """The recipe in a file, after overrides.
 
     Raises: InputError that lists every fault of the file, the data and the trainer section at once.
@@ -21,7 +21,7 @@ def read_recipe(path: Path, overrides: Sequence[Override] = ()) -> Recipe:
     from alignment.checks.faults import data_faults, reward_faults, sampling_faults, unused_faults
     from alignment.checks.honest_answers import honesty_faults
 
-    recipe, faults = _shape(path, overrides)
+    recipe, faults = _shape(Path(path), overrides)
     if recipe is not None:
         faults += [*data_faults(recipe), *sampling_faults(recipe), *reward_faults(recipe), *dialogue_faults(recipe)]
         faults += [*unused_faults(recipe), *incompatibilities(recipe)]

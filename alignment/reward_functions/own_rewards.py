@@ -3,6 +3,7 @@
 Left out: weights, which are ``GRPOConfig.reward_weights``.
 """
 
+import inspect
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -39,16 +40,25 @@ def trl_reward(
     return TrlBatchReward(loaded, tasks) if isinstance(loaded, BatchReward) else TrlReward(loaded, tasks)
 
 
-def _loaded(reward: Any, knobs: dict[str, Any]) -> Reward | BatchReward:
+def _loaded(
+    reward: str | Reward | BatchReward | Callable[..., float | None], knobs: dict[str, Any]
+) -> Reward | BatchReward:
     if isinstance(reward, str):
         return load_reward(reward, **knobs)
     if isinstance(reward, Reward | BatchReward):
         if knobs:
             raise InputError(f"trl_reward: '{reward.name}' is loaded already; give load_reward its {', '.join(knobs)}.")
         return reward
-    if not callable(reward):
+    if not callable(reward):  # a slip, whatever the types say
         raise InputError(f"trl_reward: a reward's name or a function is expected, got {reward!r}.")
     name = getattr(reward, "__name__", type(reward).__name__)
+    parameters = inspect.signature(reward).parameters.values()
+    if any(p.name in OF_TRAINER and p.name != "prompt" for p in parameters):
+        raise InputError(f"trl_reward: '{name}' is in TRL's own form; hand it to the trainer as it is.")
+    known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    if wrong := [knob for knob in knobs if knob not in known]:
+        hint = nearest(wrong[0], known)
+        raise InputError(f"'{name}' has no knob '{wrong[0]}'.{hint} Knobs: {', '.join(known) or 'none'}.")
     return reward_of(name, reward, knobs, bounds=(-math.inf, math.inf))
 
 

@@ -41,7 +41,7 @@ def group(
     """
     if isinstance(prompt, str):
         return Group(list(images), prompt, [str(answer) for answer in answers])
-    more = {"chat_template_kwargs": dict(template)} if template else {}
+    more: dict[str, Any] = {"chat_template_kwargs": dict(template)} if template else {}
     messages = prepare_multimodal_messages(prompt, images=list(images))
     completions = [prepare_multimodal_messages(a) for a in answers]  # pyright: ignore[reportArgumentType]
     rendered = [apply_chat_template({"prompt": messages, "completion": c, **more}, processor) for c in completions]

@@ -246,9 +246,9 @@ class WeightedDPOTrainer(Resumable, DPOTrainer):
         Raises: InputError for rows that stream by.
         """
         collator: Any = self.data_collator
-        data: Any = self.train_dataset
-        if not isinstance(data, Dataset):
+        if not isinstance(self.train_dataset, Dataset):
             raise InputError("precompute_ref_log_probs: not for rows that stream by; set it to False.")
+        data: Any = self.train_dataset
         file = reference_file(self.ref_model or self.model, collator.processor, collator.max_length, run=run)
         keys = [row_key(with_images(row)) for row in data]
         known = _alike(read_references(file))
@@ -259,7 +259,8 @@ class WeightedDPOTrainer(Resumable, DPOTrainer):
                 write_references(file, known)
         logger.info("reference log-probabilities: %d rows, %d computed now, kept in %s", len(keys), len(missing), file)
         self.train_dataset = data.add_column("reference_logps", [known[key] for key in keys])
-        if self.ref_model is not None and self.eval_dataset is None:
+        later: Any = self.eval_dataset
+        if self.ref_model is not None and later is None:
             prepared: Any = self.accelerator._models  # pyright: ignore[reportPrivateUsage]
             prepared[:] = [
                 model for model in prepared if model is not self.ref_model
@@ -315,12 +316,16 @@ def _refuse(args: DPOConfig | None, collator: object, compute_metrics: object) -
     for name, only in LEFT_OUT.items() if args is not None else ():
         given = getattr(args, name)
         if (list(given) if isinstance(only, list) else given) != only and (name, given) != ("loss_weights", [1.0]):
-            raise InputError(f"trainer.{name}: weighted DPO knows {only!r}, got {given!r}. trl.DPOTrainer knows others.")
+            raise InputError(
+                f"trainer.{name}: weighted DPO knows {only!r}, got {given!r}. trl.DPOTrainer knows others."
+            )
     if collator is not None and not isinstance(collator, PreferenceCollator):
         kind = type(collator).__name__
         raise InputError(f"data_collator: {kind} makes other batches than this trainer reads; leave it out.")
     if compute_metrics is not None:
-        raise InputError("compute_metrics: no logits are kept to compute metrics of; use trl.DPOTrainer, or leave it out.")
+        raise InputError(
+            "compute_metrics: no logits are kept to compute metrics of; use trl.DPOTrainer, or leave it out."
+        )
 
 
 def _answer_logits(model: Any, batch: Batch) -> torch.Tensor:

@@ -49,9 +49,10 @@ def mirrored_group(processor: Any, row: dict[str, Any]) -> Group:
 class PreferenceCollator:
     """The packed batch of preference rows, in TRL's columns or as TRL has made tokens of those without images.
 
-    ``chosen`` and ``rejected`` (B) say which answers they are; ``weight`` (B); ``reference_logps`` (N), one an answer token, where the rows have them; ``changed`` (N), whether a
-    token differs between the two answers, where ``mark_changed``; ``truncated`` (2B), whether an answer lost its end
-    to ``max_length``, which cuts both sides by the same rule. ``processor``: of a model without images, its tokenizer.
+    ``chosen`` and ``rejected`` (B) say which answers they are; ``weight`` (B); ``reference_logps`` (N), one an answer
+    token, where the rows have them; ``changed`` (N), whether a token differs between the two answers, where
+    ``mark_changed``; ``truncated`` (2B), whether an answer lost its end to ``max_length``, which cuts both sides by
+    the same rule. ``processor``: of a model without images, its tokenizer.
     """
 
     processor: Any

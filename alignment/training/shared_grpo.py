@@ -117,8 +117,8 @@ class SharedPrefixGRPOTrainer(ResumableGenerations, GRPOTrainer):  # pyright: ig
         self.shared = form != "repeated"
         if self._is_vlm:
             self.processing_class: Any = ProcessedOnce(self.processing_class)
-        for model in filter(None, (self.model, self.ref_model)):
-            score_answers_only(model, form)
+        for scored in filter(None, (self.model, self.ref_model)):
+            score_answers_only(scored, form)
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         """TRL's, without its shuffle where that changes nothing but which rows share a forward."""

@@ -1,5 +1,6 @@
 """Build specs: one YAML file that says what to build, read strictly before anything is drawn."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -110,9 +111,9 @@ class BuildSpec(BaseModel):
         return self.prompt_tasks if kind == "prompt" and self.prompt_tasks is not None else self.tasks
 
 
-def read_spec(path: Path, overrides: list[str]) -> BuildSpec:
+def read_spec(path: Path | str, overrides: Iterable[str] = ()) -> BuildSpec:
     """The spec in a file, after ``key=value`` overrides.
 
     Raises: InputError with every fault of the file.
     """
-    return validated(BuildSpec, with_overrides(read_yaml(path), overrides), where=str(path))
+    return validated(BuildSpec, with_overrides(read_yaml(Path(path)), overrides), where=str(path))
