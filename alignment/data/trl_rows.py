@@ -1,4 +1,4 @@
-"""Rows in TRL's own columns as our trainers read them: ``image`` or ``images``, and a ``weight``.
+"""Rows in TRL's own columns as our trainers read them: which columns there must be, and a ``weight``.
 
 Left out: tokens of rows without images, which TRL makes.
 """
@@ -12,20 +12,6 @@ from datasets import Dataset, IterableDataset
 from rewards.config.input_error import InputError, nearest
 
 Rows = Dataset | IterableDataset
-
-
-def with_images(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The row with ``images`` as a list: its own, the one of ``image``, or none.
-
-    Raises: InputError where ``images`` is a single image.
-    """
-    images = row.get("images")
-    if images is None:
-        images = [] if row.get("image") is None else [row["image"]]
-    if not isinstance(images, list):
-        kind = type(images).__name__
-        raise InputError(f"images: a row has a {kind}, not a list of images; call a column of single images 'image'.")
-    return {**row, "images": images}
 
 
 def weight_of(row: Mapping[str, Any]) -> float:

@@ -63,7 +63,7 @@ def _loaded(
 
 
 def as_trl_rewards(given: RewardFunction | list[RewardFunction] | None, data: Any) -> list[Any] | None:
-    """The reward functions of a script in TRL's form; what is none of ours stays as it is.
+    """The reward functions of a script in TRL's form; a function of one response counts as one of ours.
 
     Raises: InputError for a name that is nearly one of ours, or a column that a reward of ours reads and ``data`` lack.
     """
@@ -78,11 +78,19 @@ def as_trl_rewards(given: RewardFunction | list[RewardFunction] | None, data: An
 
 
 def _as_trl(reward: Any) -> Any:
-    if isinstance(reward, Reward | BatchReward):
+    if isinstance(reward, Reward | BatchReward) or (inspect.isfunction(reward) and not _is_of_trl(reward)):
         return trl_reward(reward)
+    if not callable(reward) and not isinstance(reward, str):
+        raise InputError(f"reward_funcs: functions, models or names are expected, got {reward!r}.")
     if not isinstance(reward, str) or "/" in reward or Path(reward).exists():
         return reward
     known = [*available(), *available_batched()]
     if reward not in known and not nearest(reward, known):
         return reward  # TRL takes it for a model
     return trl_reward(reward)
+
+
+def _is_of_trl(function: Callable[..., Any]) -> bool:
+    """Whether it takes a batch, as TRL hands it over: TRL gives every function its ``completions`` by that name."""
+    parameters = inspect.signature(function).parameters.values()
+    return any(p.kind is p.VAR_KEYWORD or p.name == "completions" for p in parameters)

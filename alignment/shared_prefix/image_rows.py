@@ -4,7 +4,7 @@ Left out: families outside ``shared_prefix.PROVEN``.
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -12,6 +12,8 @@ import torch
 from datasets import Dataset, Image, List
 from PIL import Image as PilImage
 from PIL import ImageOps
+
+from rewards.config.input_error import InputError
 
 Fields = dict[str, torch.Tensor]
 IMAGE_FIELDS = ("pixel_values", "image_grid_thw", "image_sizes", "pixel_attention_mask")
@@ -74,6 +76,20 @@ def _equal(row: Fields, other: Fields) -> bool:
     return all(torch.equal(values, other[name]) for name, values in row.items())
 
 
+def with_images(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row with ``images`` as a list: its own, the one of ``image``, or none.
+
+    Raises: InputError where ``images`` is a single image.
+    """
+    images = row.get("images")
+    if images is None:
+        images = [] if row.get("image") is None else [row["image"]]
+    if not isinstance(images, list | tuple):
+        kind = type(images).__name__
+        raise InputError(f"images: a row has a {kind}, not a list of images; call a column of single images 'image'.")
+    return {**row, "images": images}
+
+
 def undecoded(data: Dataset) -> Dataset:
     """The data with images left as bytes: TRL's sampler asks for every row G times, and would decode it G times.
 
@@ -92,7 +108,7 @@ def decoded_once(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     known: dict[Any, PilImage.Image] = {}
 
     def decoded(image: Any) -> PilImage.Image:
-        if isinstance(image, PilImage.Image):
+        if not isinstance(image, dict):  # decoded, or a name that the processor opens
             return image
         key = image["bytes"] or image["path"]
         if key not in known:

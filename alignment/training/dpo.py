@@ -26,10 +26,11 @@ from trl.trainer.utils import use_adapter
 
 from alignment.checks.trainer_faults import made_config
 from alignment.config.recipe import Recipe, Weighting
-from alignment.data.trl_rows import Rows, check_columns, with_images
+from alignment.data.trl_rows import Rows, check_columns
 from alignment.resuming.resumable import Resumable
 from alignment.reward_functions.combined import gathered, process_index
 from alignment.shared_prefix.forward import answer_outputs, model_inputs, score_answers_only
+from alignment.shared_prefix.image_rows import with_images
 from alignment.shared_prefix.layout import Batch, answer_sums, by_answer, tokens_computed
 from alignment.shared_prefix.reference_cache import Logps, read_references, reference_file, row_key, write_references
 from alignment.shared_prefix.support import Setting, resolved
@@ -108,9 +109,11 @@ class WeightedDPOTrainer(Resumable, DPOTrainer):
         weighting: Weighting | None = None,
         shared_prefix: Setting = "auto",
     ) -> None:
-        self.weighting = weighting or Weighting()
+        self.weighting = Weighting.model_validate(weighting or {})
         _refuse(args, data_collator, compute_metrics)
-        check_columns(train_dataset, ("chosen", "rejected"), "preference rows need")
+        check_columns(train_dataset, ["chosen", "rejected"], "preference rows need")
+        if {"image", "images"} & set(getattr(train_dataset, "column_names", None) or ()):
+            check_columns(train_dataset, ["prompt"], "preference rows with images need")
         early = args is not None and args.precompute_ref_log_probs
         if args is not None and early:  # TRL's own, of which it knows none for images
             args = copy.copy(args)

@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from trl.trainer.utils import pad
 
-from alignment.data.trl_rows import weight_of, with_images
+from alignment.data.trl_rows import weight_of
 from alignment.reward_functions.adapter import response_text
+from alignment.shared_prefix.image_rows import with_images
 from alignment.shared_prefix.layout import Batch, packed, repeated
 from alignment.shared_prefix.prompt_groups import Group, collated, group
 from alignment.training.dpo_terms import (

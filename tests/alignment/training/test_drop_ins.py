@@ -2,6 +2,7 @@
 
 import inspect
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,14 @@ from PIL import Image as PilImage
 from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForVisionPreference
 
-from alignment import SharedPrefixGRPOTrainer, WeightedDPOTrainer, Weighting, trl_reward
+from alignment import (
+    SharedPrefixGRPOTrainer,
+    WeightedDPOTrainer,
+    Weighting,
+    generate,
+    load_for_inference,
+    trl_reward,
+)
 from alignment.models.generation import unsampled_tokens
 from alignment.models.processors import load_processor
 from alignment.models.tiny import build_tiny
@@ -157,6 +165,8 @@ def test_references_computed_before_are_kept_under_the_output_folder(tiny, setti
     ("changes", "message"),
     [
         ({"train_dataset": "renamed"}, "no column 'rejected', which preference rows need. Did you mean 'reject'?"),
+        ({"train_dataset": "unasked"}, "no column 'prompt', which preference rows with images need"),
+        ({"shared_prefix": "yes"}, "shared_prefix: one of auto, on, cached, off is expected, got 'yes'"),
         ({"args": {"loss_type": ["ipo"]}}, r"loss_type: weighted DPO knows \['sigmoid'\], got \['ipo'\]"),
         ({"args": {"f_divergence_type": "js_divergence"}}, "f_divergence_type: weighted DPO knows 'reverse_kl'"),
         ({"args": {"use_weighting": True}}, "use_weighting: weighted DPO knows False, got True"),
@@ -166,8 +176,11 @@ def test_references_computed_before_are_kept_under_the_output_folder(tiny, setti
 )
 def test_dpo_says_what_it_cannot_do(tiny, settings, changes, message):
     processor, data = load_processor(tiny), pairs("image")
-    given = {"train_dataset": data, "args": settings(DPOConfig, **changes.get("args", {}))} | {
-        "train_dataset": data.rename_column("rejected", "reject") if "train_dataset" in changes else data,
+    sets = {"renamed": data.rename_column("rejected", "reject"), "unasked": data.remove_columns("prompt")}
+    given = {
+        "args": settings(DPOConfig, **changes.get("args", {})),
+        "train_dataset": sets.get(changes.get("train_dataset"), data),
+        "shared_prefix": changes.get("shared_prefix", "auto"),
         "data_collator": DataCollatorForVisionPreference(processor) if "data_collator" in changes else None,
         "compute_metrics": changes.get("compute_metrics"),
     }
@@ -193,13 +206,20 @@ def test_a_single_image_under_the_name_of_several_is_named(tiny, settings):
 
 def test_rewards_of_ours_are_taken_by_name_and_others_left_to_trl():
     data = prompts(answer=["yes", "no", "no"])
-    ours = as_trl_rewards(["closed_answer", load_reward("length", min_words=2), variety, "org/a_model"], data)
+
+    def own(response):
+        return float(len(response))
+
+    ours = as_trl_rewards(["closed_answer", load_reward("length", min_words=2), variety, "org/a_model", own], data)
     answered = [message("assistant", f"<answer>{word}</answer>") for word in ("yes", "yes", "no way")]
     assert ours[0](completions=answered, answer=["yes", "no", "no"], completion_ids=[[1]] * 3) == [1.0, 0.0, 0.0]
     assert ours[1].__name__ == "length"
-    assert ours[2:] == [variety, "org/a_model"]
+    assert ours[2:4] == [variety, "org/a_model"]
+    assert ours[4](prompts=["?"], completions=["abc"], completion_ids=[[1]]) == [3.0]
     with pytest.raises(InputError, match=r"no reward named 'close_answer'. Did you mean 'closed_answer'"):
         as_trl_rewards("close_answer", data)
+    with pytest.raises(InputError, match="reward_funcs: functions, models or names are expected, got 3"):
+        as_trl_rewards([3], data)
     with pytest.raises(
         InputError, match=r"no column 'answer', which the reward 'closed_answer' reads. Did you mean 'ans"
     ):
@@ -232,6 +252,15 @@ def test_a_function_of_the_users_is_paid_row_by_row_and_shares_no_name_with_ours
         trl_reward(length, mots=1)
     with pytest.raises(InputError, match="'variety' is in TRL's own form; hand it to the trainer as it is"):
         trl_reward(variety)
+
+
+def test_answers_are_given_to_rows_in_trls_columns(tiny):
+    model, processor = load_for_inference(Path(tiny))
+    blocks = [{"role": "user", "content": [{"type": "image", "text": None}, {"type": "text", "text": "a nodule ?"}]}]
+    rows = [{"images": [picture(1)], "prompt": blocks}, {"image": picture(1), "prompt": message("user", "a nodule ?")}]
+    ours, theirs = generate(model, processor, rows, max_new_tokens=4)
+    assert ours == theirs
+    assert len(ours) == 1
 
 
 def test_a_picture_that_lies_on_its_side_is_turned_as_datasets_turns_it():
