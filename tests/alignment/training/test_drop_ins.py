@@ -117,7 +117,8 @@ def test_the_arguments_are_those_of_trl_in_its_order(ours):
 def test_dpo_in_the_place_of_trls_gives_the_same_steps(tiny, settings, images, plain):
     given = {"model": tiny, "args": settings(DPOConfig), "train_dataset": pairs(images, plain=plain)}
     given["processing_class"] = load_processor(tiny)
-    assert_alike(DPOTrainer, WeightedDPOTrainer, given, ("loss", "grad_norm", "rewards/margins"))
+    log = assert_alike(DPOTrainer, WeightedDPOTrainer, given, ("loss", "grad_norm", "rewards/margins"))
+    assert all(entry["tokens/saved"] > 0 for entry in log)
 
 
 @pytest.mark.slow
