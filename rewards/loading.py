@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-import rewards
 from rewards.config.input_error import InputError, nearest
 from rewards.config.knobs import range_of
 
@@ -47,17 +47,23 @@ class Reward:
 
     def components(self, response: str | Sequence[str], **columns: Any) -> dict[str, float]:
         """The parts of the score by name; empty for a reward without parts."""
-        parts = getattr(_module(self.name), "components", None)
+        parts = getattr(self._home, "components", None)
         return parts(response, **self.read_of(columns), **self.knobs) if parts else {}
+
+    @property
+    def _home(self) -> ModuleType | None:
+        """Its file; None for a function that is none of this package, whatever its name."""
+        return _module(self.name) if _is_ours(self.name, self.function) else None
 
     @property
     def judges_turns(self) -> bool:
         """Whether it says what each turn of a dialogue earns."""
-        return hasattr(_module(self.name), "by_turn")
+        return hasattr(self._home, "by_turn")
 
     def by_turn(self, responses: Sequence[str], **columns: Any) -> tuple[list[float], float]:
         """What each turn of a dialogue earns, and the dialogue beyond them; for a reward that ``judges_turns``."""
-        parts = _module(self.name).by_turn
+        assert self._home is not None, "asked of a function of the user's"
+        parts = self._home.by_turn
         return parts(responses, **self.read_of(columns), **self.knobs)
 
     @property
@@ -69,6 +75,10 @@ class Reward:
 @cache  # asked for at each answer
 def _module(name: str) -> ModuleType:
     return _modules()[name]
+
+
+def _is_ours(name: str, function: Callable[..., Any]) -> bool:
+    return getattr(_modules().get(name), name, None) is function
 
 
 @dataclass(frozen=True)
@@ -130,7 +140,7 @@ class BatchReward:
 @cache
 def _modules() -> dict[str, ModuleType]:
     """The files that define ``BOUNDS``, by name, in order of names."""
-    rooms = [room.name for room in pkgutil.iter_modules(rewards.__path__) if room.ispkg]
+    rooms = [room.name for room in pkgutil.iter_modules([str(Path(__file__).parent)]) if room.ispkg]
     found: dict[str, ModuleType] = {}
     for room in (import_module(f"rewards.{name}") for name in rooms):
         for file in pkgutil.iter_modules(room.__path__):

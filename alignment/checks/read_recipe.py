@@ -33,13 +33,13 @@ class _Asked:
     faults: list[str]
 
 
-def read_recipe(path: Path, overrides: Sequence[Override] = ()) -> Recipe:
+def read_recipe(path: Path | str, overrides: Sequence[Override] = ()) -> Recipe:
     """The recipe in a file, after overrides.
 
     Raises: InputError that lists every fault of the file and the data at once, each with its line; once there are none,
     every fault of the trainer section and of what does not go with it.
     """
-    asked = _asked(path, overrides)
+    asked = _asked(Path(path), overrides)
     beyond = [] if asked.recipe is None else _faults_beyond_form(asked.recipe)
     _refuse([asked], beyond)
     assert asked.recipe is not None  # its form has no faults

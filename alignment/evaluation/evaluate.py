@@ -39,9 +39,9 @@ LIBRARIES = ("clinalign", "torch", "transformers", "numpy", "pillow")
 def evaluate(
     model: Any,
     processor: Any,
-    data: Path,
+    data: Path | str,
     *,
-    out: Path,
+    out: Path | str,
     model_name: str | None = None,
     weights_sha256: str | None = None,
     limit: int | None = None,
@@ -67,6 +67,7 @@ def evaluate(
     ``probe``: also does the model look (``blindness.json``)? ``probe_limit``: on that many of the rows.
     Raises: InputError if the data are missing, empty, or not prompt rows, or no metric judges any of them.
     """
+    data, out = Path(data), Path(out)
     digest = sha256(parquet(str(data)))
     truth = limited(read_rows(data), limit=limit, seed=seed)
     unjudged = unjudged_rows(truth, rules=rules, where=data)

@@ -6,8 +6,9 @@ Several samples of a prompt start from one prefill of it (``shared_prefix/prefil
 from typing import Any
 
 import torch
+from trl.data_utils import prepare_multimodal_messages
 
-from alignment.shared_prefix.image_rows import IMAGE_FIELDS, OF_IMAGES, by_row
+from alignment.shared_prefix.image_rows import IMAGE_FIELDS, OF_IMAGES, by_row, with_images
 from alignment.shared_prefix.prefill import can_share_prefill, shared_prefill
 from alignment.shared_prefix.support import base_model
 
@@ -32,12 +33,13 @@ def generate(
     temperature: float | None = None,
     token_bias: dict[int, float] | None = None,
 ) -> list[list[str]]:
-    """``num_samples`` answers to each row (``images``, ``prompt``), in row order.
+    """``num_samples`` answers to each row (``images`` or ``image``, ``prompt``), in row order.
 
     ``max_new_tokens``: one bound, or one for each ``task``. ``temperature`` None decodes greedily; otherwise the
     global torch seed decides. ``token_bias``: nats added to the logits of tokens. Rows are batched by task, so that
     short answers do not wait for long ones.
     """
+    rows = [_in_blocks(row) for row in rows]
     answers: dict[int, list[str]] = {}
     for indices, limit in like_batches(rows, max_new_tokens, batch_size):
         batch = [rows[i] for i in indices]
@@ -45,6 +47,14 @@ def generate(
         texts = _generate_batch(model, processor, batch, limit, **how)
         answers |= {i: texts[k * num_samples : (k + 1) * num_samples] for k, i in enumerate(indices)}
     return [answers[i] for i in range(len(rows))]
+
+
+def _in_blocks(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with a list of images; of messages that are plain text, as TRL's rows have them, blocks are made."""
+    row = with_images(row)
+    if all(not isinstance(message["content"], str) for message in row["prompt"]):
+        return row
+    return row | {"prompt": prepare_multimodal_messages(row["prompt"], images=list(row["images"]))}
 
 
 def like_batches(rows: list[dict[str, Any]], limits: int | dict[str, int], size: int) -> list[tuple[list[int], int]]:

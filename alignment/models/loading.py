@@ -68,8 +68,9 @@ def check_generation(path: str) -> None:
             pretrained(GenerationConfig, path)
 
 
-def load_for_inference(path: str, *, max_pixels: int | None = None) -> tuple[Any, Any]:
+def load_for_inference(path: str | Path, *, max_pixels: int | None = None) -> tuple[Any, Any]:
     """Model in eval mode, on this rank's accelerator if there is one, and its processor (within the pixel budget)."""
+    path = str(path)
     check_model_name(path)
     model: Any = load_model(path).eval()
     use_one_call(model)

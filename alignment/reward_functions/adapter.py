@@ -72,6 +72,15 @@ def _paid_rows(tasks: Tasks, columns: dict[str, Any], number: int) -> list[bool]
     return [pays_for(tasks, task) for task in known]
 
 
+def _check_read(reward: Reward | BatchReward, columns: dict[str, Any]) -> None:
+    """Raises InputError where the rows lack a column that the reward reads."""
+    if missing := [c for c in reward.columns if c not in columns]:
+        there = ", ".join(name for name, values in columns.items() if isinstance(values, list))
+        raise InputError(
+            f"reward '{reward.name}' reads the column '{missing[0]}', but the rows have: {there}. Add or rename one."
+        )
+
+
 class TrlReward:
     """A reward in TRL's form: ``f(completions, **columns) -> list[float | None]``, logged under its own name.
 
@@ -89,6 +98,7 @@ class TrlReward:
     ) -> list[float | None]:
         """One number a completion."""
         texts = responses_to(completions, columns, by_turn="dialogue" in self.reward.columns)
+        _check_read(self.reward, columns)
         read = self.reward.read_of(columns)
         rows = [{c: read[c][i] for c in read} for i in range(len(texts))]
         stopped = columns.get("overlong") or [False] * len(texts)
@@ -131,6 +141,7 @@ class TrlBatchReward:
         texts = responses_to(completions, columns, by_turn=False)
         places = [k for k, paid in enumerate(_paid_rows(self.tasks, columns, len(texts))) if paid]
         given = columns | {"prompt": prompts}
+        _check_read(self.reward, given)
         read = {c: [given[c][k] for k in places] for c in self.reward.columns}
         scores: list[float | None] = [None] * len(texts)
         if not places:

@@ -4,17 +4,21 @@ Left out: families outside ``shared_prefix.PROVEN``.
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
 
 import torch
 from datasets import Dataset, Image, List
 from PIL import Image as PilImage
+from PIL import ImageOps
+
+from rewards.config.input_error import InputError
 
 Fields = dict[str, torch.Tensor]
 IMAGE_FIELDS = ("pixel_values", "image_grid_thw", "image_sizes", "pixel_attention_mask")
 OF_IMAGES = ("image_grid_thw", "image_sizes")
+UNDECODED = Image(decode=False)
 
 
 def by_row(fields: Fields, num_images: Sequence[int], num_tiles: Sequence[int] | None = None) -> list[Fields] | None:
@@ -72,25 +76,49 @@ def _equal(row: Fields, other: Fields) -> bool:
     return all(torch.equal(values, other[name]) for name, values in row.items())
 
 
+def with_images(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row with ``images`` as a list: its own, the one of ``image``, or none.
+
+    Raises: InputError where ``images`` is a single image.
+    """
+    images = row.get("images")
+    if images is None:
+        images = [] if row.get("image") is None else [row["image"]]
+    if not isinstance(images, list | tuple):
+        kind = type(images).__name__
+        raise InputError(f"images: a row has a {kind}, not a list of images; call a column of single images 'image'.")
+    return {**row, "images": images}
+
+
 def undecoded(data: Dataset) -> Dataset:
-    """The data with images left as bytes: TRL's sampler asks for every row G times, and would decode it G times."""
-    if "images" not in data.column_names:
+    """The data with images left as bytes: TRL's sampler asks for every row G times, and would decode it G times.
+
+    Columns that are no plain images, and data with a transform of their own, are left as they are.
+    """
+    if data.format["type"] is not None:
         return data
-    return data.cast_column("images", List(Image(decode=False)))
+    for name, plain, left in (("images", List(Image()), List(Image(decode=False))), ("image", Image(), UNDECODED)):
+        if name in data.column_names and data.features[name] == plain:
+            data = data.cast_column(name, left)
+    return data
 
 
 def decoded_once(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows with each different image decoded once and shared."""
+    """The rows with each different image decoded once and shared, upright as ``datasets`` decodes it."""
     known: dict[Any, PilImage.Image] = {}
 
     def decoded(image: Any) -> PilImage.Image:
-        if isinstance(image, PilImage.Image):
+        if not isinstance(image, dict):  # decoded, or a name that the processor opens
             return image
         key = image["bytes"] or image["path"]
         if key not in known:
             with PilImage.open(io.BytesIO(key) if isinstance(key, bytes) else key) as opened:
                 opened.load()
-                known[key] = opened.copy()
+                known[key] = ImageOps.exif_transpose(opened)
         return known[key]
 
-    return [row | ({"images": [decoded(i) for i in row["images"]]} if row.get("images") else {}) for row in rows]
+    def of(row: dict[str, Any]) -> dict[str, Any]:
+        several = {"images": [decoded(i) for i in row["images"]]} if row.get("images") else {}
+        return row | several | ({"image": decoded(row["image"])} if row.get("image") is not None else {})
+
+    return [of(row) for row in rows]

@@ -69,7 +69,9 @@ def _cut(answer: Sequence[int], prompt_length: int, max_length: int | None) -> S
     if max_length is None:
         return answer
     if prompt_length > max_length:
-        raise InputError(f"trainer.max_length: {max_length} is shorter than a prompt ({prompt_length} tokens).")
+        raise InputError(
+            f"trainer.max_length: {max_length} is shorter than a prompt ({prompt_length} tokens); give more, or None."
+        )
     return answer[: max_length - prompt_length]
 
 

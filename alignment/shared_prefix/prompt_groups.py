@@ -3,7 +3,7 @@
 Images are decoded and processed once a group. Left out: generation (see ``generation.py``).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,13 +28,23 @@ class Group:
     answers: list[str]
 
 
-def group(processor: Any, images: Sequence[Any], prompt: Messages, answers: Sequence[Messages]) -> Group:
-    """The rendered group of a prompt and its answers (one or more)."""
+def group(
+    processor: Any,
+    images: Sequence[Any],
+    prompt: Messages | str,
+    answers: Sequence[Messages | str],
+    template: Mapping[str, Any] | None = None,
+) -> Group:
+    """The rendered group of a prompt and its answers (one or more). Plain texts count as rendered already.
+
+    ``template``: further arguments of the chat template, as TRL's column ``chat_template_kwargs`` holds them.
+    """
+    if isinstance(prompt, str):
+        return Group(list(images), prompt, [str(answer) for answer in answers])
+    more: dict[str, Any] = {"chat_template_kwargs": dict(template)} if template else {}
     messages = prepare_multimodal_messages(prompt, images=list(images))
-    rendered = [
-        apply_chat_template({"prompt": messages, "completion": prepare_multimodal_messages(a)}, processor)
-        for a in answers
-    ]
+    completions = [prepare_multimodal_messages(a) for a in answers]  # pyright: ignore[reportArgumentType]
+    rendered = [apply_chat_template({"prompt": messages, "completion": c, **more}, processor) for c in completions]
     return Group(list(images), rendered[0]["prompt"], [r["completion"] for r in rendered])
 
 

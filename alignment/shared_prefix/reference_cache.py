@@ -70,9 +70,10 @@ def _whole(tensor: torch.Tensor) -> AbstractContextManager[Any]:
 
 def processor_settings(processor: Any) -> Iterable[str]:
     """Everything of the processor that decides what the model is given."""
-    yield processor.tokenizer.backend_tokenizer.to_str()
+    yield getattr(processor, "tokenizer", processor).backend_tokenizer.to_str()
     yield str(processor.chat_template)
-    yield json.dumps(processor.image_processor.to_dict(), sort_keys=True, default=str)
+    if hasattr(processor, "image_processor"):  # a tokenizer has none
+        yield json.dumps(processor.image_processor.to_dict(), sort_keys=True, default=str)
 
 
 def row_key(row: dict[str, Any]) -> str:
@@ -83,6 +84,7 @@ def row_key(row: dict[str, Any]) -> str:
             digest.update(f"{name} {image.mode} {image.size}".encode())
             digest.update(image.tobytes())
     texts = {name: row[name] for name in ("prompt", "chosen", "rejected")}
+    texts |= {"chat_template_kwargs": row["chat_template_kwargs"]} if row.get("chat_template_kwargs") else {}
     digest.update(json.dumps(texts, sort_keys=True).encode())
     return digest.hexdigest()
 

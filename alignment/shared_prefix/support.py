@@ -1,7 +1,7 @@
 """Which models and kernels take a prompt with several answers in one forward pass."""
 
 import logging
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from peft import PeftModel
 
@@ -49,8 +49,10 @@ def resolved(setting: Setting, model: Any, *, checkpointing: bool = False) -> Fo
         model: the policy.
         checkpointing: whether training recomputes activations, which no cache survives.
 
-    Raises: InputError if ``on`` or ``cached`` is asked of a model that cannot.
+    Raises: InputError if ``on`` or ``cached`` is asked of a model that cannot, or the setting is none of these.
     """
+    if setting not in get_args(Setting):
+        raise InputError(f"shared_prefix: one of {', '.join(get_args(Setting))} is expected, got {setting!r}.")
     if setting == "off":
         return "repeated"
     kernel = base_model(model).config.get_text_config()._attn_implementation

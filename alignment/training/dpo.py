@@ -1,12 +1,13 @@
-"""Weighted DPO on preference rows with images (MMedPO, Zhu et al. 2024, eq. 3).
+"""Weighted DPO on preference rows (MMedPO, Zhu et al. 2024, eq. 3), by a recipe or in the place of trl.DPOTrainer.
 
 A row's ``weight`` scales its loss; ``rejected_images``, where a row has them, are what the rejected answer is
 scored under. Chosen and rejected share one prompt in one forward (``shared_prefix/layout.py``), and the reference's
 log-probabilities are computed once and kept on disk (``reference_cache.py``). Left out: the ``aot`` losses, which sort
-the batch and so cannot carry weights.
+the batch and so cannot carry weights, and whatever else ``LEFT_OUT`` names.
 """
 
 import contextlib
+import copy
 import hashlib
 import json
 import logging
@@ -17,20 +18,22 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 from datasets import Dataset
-from peft import PeftModel
-from transformers import ProcessorMixin
+from peft import PeftConfig, PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin, TrainerCallback
 from trl import DPOConfig, DPOTrainer
 from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import use_adapter
 
 from alignment.checks.trainer_faults import made_config
 from alignment.config.recipe import Recipe, Weighting
+from alignment.data.trl_rows import Rows, check_columns
 from alignment.resuming.resumable import Resumable
 from alignment.reward_functions.combined import gathered, process_index
 from alignment.shared_prefix.forward import answer_outputs, model_inputs, score_answers_only
+from alignment.shared_prefix.image_rows import with_images
 from alignment.shared_prefix.layout import Batch, answer_sums, by_answer, tokens_computed
 from alignment.shared_prefix.reference_cache import Logps, read_references, reference_file, row_key, write_references
-from alignment.shared_prefix.support import resolved
+from alignment.shared_prefix.support import Setting, resolved
 from alignment.training.dpo_terms import (
     anchor_loss,
     span_logps,
@@ -45,6 +48,18 @@ from alignment.training.preference_batches import LOSS_FIELDS, PreferenceCollato
 COLUMNS = (
     "id", "images", "rejected_images", "mirror_images", "prompt", "chosen", "rejected", "weight", "reference_logps",
 )  # fmt: skip
+OF_TRL = ("image", "tools", "chat_template_kwargs")
+"""Columns that TRL reads beside these."""
+LEFT_OUT = {
+    "loss_type": ["sigmoid"],
+    "loss_weights": None,
+    "ld_alpha": None,
+    "f_divergence_type": "reverse_kl",
+    "use_weighting": False,
+    "truncation_mode": "keep_start",
+    "pad_token": None,
+}
+"""What of DPOConfig changes TRL's loss or rows and not ours, and the one value that it may have."""
 logger = logging.getLogger(__name__)
 
 
@@ -60,21 +75,81 @@ def _alike(known: Logps) -> Logps:
 
 
 class WeightedDPOTrainer(Resumable, DPOTrainer):
-    """DPOTrainer whose loss is MMedPO's weighted one. Logged rewards and margins are unweighted.
+    """trl.DPOTrainer, in whose place it stands, whose loss is MMedPO's weighted one where rows have a ``weight``.
 
-    With ``weighting.use`` false every weight is 1: plain DPO. ``sft_coefficient`` adds the mean negative
-    log-likelihood of a chosen token; for the other terms see ``dpo_terms.py``.
+    It takes what TRL's takes, in the same order, and rows in TRL's columns. Without a ``weight``, or with
+    ``weighting.use`` false, every weight is 1: plain DPO, to rounding. ``sft_coefficient`` adds the mean negative
+    log-likelihood of a chosen token; for the other terms see ``dpo_terms.py``. Logged rewards and margins are
+    unweighted. With ``precompute_ref_log_probs``, also for images, what the reference gives is kept in
+    ``output_dir/.cache`` (or ``CLINALIGN_CACHE``).
+
+    Args:
+        weighting: how weights enter the loss, and what is added to it.
+        shared_prefix: whether chosen and rejected go through the model behind one copy of their prompt.
+
+    Raises: InputError for settings and columns that it cannot honour.
     """
 
-    def __init__(self, *, weighting: Weighting, **kwargs: Any) -> None:
-        self.weighting = weighting
-        super().__init__(**kwargs)
+    def __init__(
+        self,
+        model: str | PreTrainedModel | PeftModel,
+        ref_model: PreTrainedModel | None = None,
+        args: DPOConfig | None = None,
+        data_collator: PreferenceCollator | None = None,
+        train_dataset: Rows | None = None,
+        eval_dataset: Rows | dict[str, Rows] | None = None,
+        processing_class: PreTrainedTokenizerBase | ProcessorMixin | None = None,
+        compute_metrics: None = None,
+        callbacks: list[TrainerCallback] | None = None,
+        optimizers: tuple[Any, Any] = (None, None),
+        quantization_config: Any = None,
+        peft_config: PeftConfig | None = None,
+        *,
+        weighting: Weighting | None = None,
+        shared_prefix: Setting = "auto",
+    ) -> None:
+        self.weighting = Weighting.model_validate(weighting or {})
+        _refuse(args, data_collator, compute_metrics)
+        check_columns(train_dataset, ["chosen", "rejected"], "preference rows need")
+        if {"image", "images"} & set(getattr(train_dataset, "column_names", None) or ()):
+            check_columns(train_dataset, ["prompt"], "preference rows with images need")
+        early = args is not None and args.precompute_ref_log_probs
+        if args is not None and early:  # TRL's own, of which it knows none for images
+            args = copy.copy(args)
+            args.precompute_ref_log_probs = False
+        collator: Any = data_collator or PreferenceCollator(processing_class)
+        super().__init__(
+            model=model,
+            ref_model=ref_model,
+            args=args,
+            data_collator=collator,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            callbacks=callbacks,
+            optimizers=optimizers,
+            quantization_config=quantization_config,
+            peft_config=peft_config,
+        )
+        self._wire(collator, shared_prefix)
+        if early and _precomputes(self, asked=True):
+            self.cache_references(Path(str(self.args.output_dir)))
+
+    def _wire(self, collator: PreferenceCollator, shared_prefix: Setting) -> None:
+        """Lets the models score answers only, and tells the collator what it is to give them."""
+        arguments: Any = self.args
+        form = resolved(shared_prefix, self.model, checkpointing=bool(arguments.gradient_checkpointing))
+        collator.processor, collator.max_length = self.processing_class, arguments.max_length
+        collator.shared, collator.mirror = form != "repeated", self.weighting.mirrors
+        collator.mark_changed = self.weighting.counts_tokens
         for model in filter(None, (self.model, self.ref_model)):
-            run_vision_always(model, dummy_image(kwargs["processing_class"]))
+            if self._is_vlm:
+                run_vision_always(model, dummy_image(self.processing_class))
+            score_answers_only(model, form)
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
-        self._signature_columns = [*self._signature_columns, *COLUMNS]
+        self._signature_columns = [*self._signature_columns, *COLUMNS, *OF_TRL]
 
     def _compute_loss(self, model: Any, inputs: Batch, return_outputs: bool) -> Any:
         batch = {k: v for k, v in inputs.items() if k not in LOSS_FIELDS}
@@ -167,13 +242,17 @@ class WeightedDPOTrainer(Resumable, DPOTrainer):
         ):
             yield self.ref_model or model
 
-    def cache_references(self) -> None:
-        """Computes what the cache lacks, gives it to the rows, and lets the reference model go."""
+    def cache_references(self, run: Path) -> None:
+        """Computes what the cache of this folder lacks and gives it to the rows; a reference needed no more is let go.
+
+        Raises: InputError for rows that stream by.
+        """
         collator: Any = self.data_collator
+        if not isinstance(self.train_dataset, Dataset):
+            raise InputError("precompute_ref_log_probs: not for rows that stream by; set it to False.")
         data: Any = self.train_dataset
-        run = Path(str(self.args.output_dir)).parent  # checkpoints lie in the run's folder
         file = reference_file(self.ref_model or self.model, collator.processor, collator.max_length, run=run)
-        keys = [row_key(row) for row in data]
+        keys = [row_key(with_images(row)) for row in data]
         known = _alike(read_references(file))
         missing = list({key: index for index, key in enumerate(keys) if key not in known}.values())
         if missing:
@@ -182,7 +261,8 @@ class WeightedDPOTrainer(Resumable, DPOTrainer):
                 write_references(file, known)
         logger.info("reference log-probabilities: %d rows, %d computed now, kept in %s", len(keys), len(missing), file)
         self.train_dataset = data.add_column("reference_logps", [known[key] for key in keys])
-        if self.ref_model is not None:
+        later: Any = self.eval_dataset
+        if self.ref_model is not None and later is None:
             prepared: Any = self.accelerator._models  # pyright: ignore[reportPrivateUsage]
             prepared[:] = [
                 model for model in prepared if model is not self.ref_model
@@ -233,6 +313,23 @@ class WeightedDPOTrainer(Resumable, DPOTrainer):
             self._metrics[mode][name].append(everywhere.mean().item())
 
 
+def _refuse(args: DPOConfig | None, collator: object, compute_metrics: object) -> None:
+    """Raises InputError for what of TRL's trainer has no weighted form here."""
+    for name, only in LEFT_OUT.items() if args is not None else ():
+        given = getattr(args, name)
+        if (list(given) if isinstance(only, list) else given) != only and (name, given) != ("loss_weights", [1.0]):
+            raise InputError(
+                f"trainer.{name}: weighted DPO knows {only!r}, got {given!r}. trl.DPOTrainer knows others."
+            )
+    if collator is not None and not isinstance(collator, PreferenceCollator):
+        kind = type(collator).__name__
+        raise InputError(f"data_collator: {kind} makes other batches than this trainer reads; leave it out.")
+    if compute_metrics is not None:
+        raise InputError(
+            "compute_metrics: no logits are kept to compute metrics of; use trl.DPOTrainer, or leave it out."
+        )
+
+
 def _answer_logits(model: Any, batch: Batch) -> torch.Tensor:
     """The logits that predict each answer token (N, V)."""
     inputs = model_inputs(model, batch)
@@ -246,30 +343,25 @@ def dpo_trainer(
 
     ``trainer.precompute_ref_log_probs`` says whether the reference is computed before training and kept on disk;
     unsaid, it is where training visits every row.
+
+    Raises: InputError for a loss that has no weighted form here.
     """
     mirror = recipe.weighting.mirrors
     kept = [c for c in COLUMNS if c in data.column_names and (mirror or c != "mirror_images")]
     settings = {"max_length": None, **common["arguments"]}
     precompute = settings.pop("precompute_ref_log_probs", None)
-    arguments = made_config(DPOConfig, settings)
-    marks = recipe.weighting.counts_tokens
-    collator = PreferenceCollator(processor, max_length=arguments.max_length, mark_changed=marks, mirror=mirror)
+    arguments: Any = made_config(DPOConfig, settings)
     trainer = WeightedDPOTrainer(
-        weighting=recipe.weighting,
-        model=model,
+        model,
         args=arguments,
-        data_collator=collator,
         train_dataset=data.select_columns(kept),
         processing_class=processor,
         peft_config=common["peft_config"],
+        weighting=recipe.weighting,
+        shared_prefix=recipe.model.shared_prefix,
     )
-    checkpointing = bool(arguments.gradient_checkpointing)
-    form = resolved(recipe.model.shared_prefix, trainer.model, checkpointing=checkpointing)
-    collator.shared = form != "repeated"
-    for scored in filter(None, (trainer.model, trainer.ref_model)):
-        score_answers_only(scored, form)
     if _precomputes(trainer, precompute):
-        trainer.cache_references()
+        trainer.cache_references(Path(arguments.output_dir).parent)  # checkpoints lie in the run's folder
     return trainer
 
 

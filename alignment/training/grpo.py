@@ -66,8 +66,8 @@ def grpo_trainer(recipe: Recipe, model: Any, processor: ProcessorMixin, data: Da
         own: dict[str, Any] = dict(dialogue=recipe.dialogue, max_context=max_context(model), train_dataset=rows)
         trainer = DialogueTrainer(**own, **settings)
     else:
-        shared = recipe.model.shared_prefix
-        trainer = SharedPrefixGRPOTrainer(shared_prefix=shared, train_dataset=undecoded(rows), **settings)
+        settings |= {"shared_prefix": recipe.model.shared_prefix}
+        trainer = SharedPrefixGRPOTrainer(train_dataset=rows, **settings)
     for each in (trainer.model, trainer.ref_model):
         if each is not None:
             run_vision_always(each, dummy_image(processor))

@@ -6,19 +6,32 @@ trajectory is that of TRL's trainer, to rounding. Left out: rollouts by tools or
 """
 
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 import torch
+from datasets import Dataset
+from peft import PeftConfig, PeftModel
 from PIL import Image as PilImage
-from trl import GRPOTrainer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin, TrainerCallback
+from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import pad, split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
 
+from alignment.data.trl_rows import Rows, check_columns
 from alignment.resuming.resumable import ResumableGenerations
+from alignment.reward_functions.own_rewards import RewardFunction, as_trl_rewards
 from alignment.shared_prefix.forward import answer_outputs, score_answers_only
-from alignment.shared_prefix.image_rows import IMAGE_FIELDS, Fields, by_row, decoded_once, joined, same_rows
+from alignment.shared_prefix.image_rows import (
+    IMAGE_FIELDS,
+    Fields,
+    by_row,
+    decoded_once,
+    joined,
+    same_rows,
+    undecoded,
+)
 from alignment.shared_prefix.layout import TOKEN_FIELDS, Batch, by_answer, packed, tokens_computed
 from alignment.shared_prefix.prefill import shared_prefill
 from alignment.shared_prefix.support import Setting, base_model, resolved
@@ -46,19 +59,66 @@ class ProcessedOnce:
 
 
 class SharedPrefixGRPOTrainer(ResumableGenerations, GRPOTrainer):  # pyright: ignore[reportIncompatibleMethodOverride]
-    """GRPOTrainer with the shared prefix; everything else, the loss among it, is TRL's."""
+    """trl.GRPOTrainer, in whose place it stands, with the shared prefix; all else, the loss among it, is TRL's.
 
-    def __init__(self, *, shared_prefix: Setting, **kwargs: Any) -> None:
+    It takes what TRL's takes, in the same order, and rows in TRL's columns; among ``reward_funcs`` also rewards of
+    ours, by name or loaded (``trl_reward``).
+
+    Args:
+        shared_prefix: whether a group's answers go through the model behind one copy of their prompt.
+
+    Raises: InputError for columns that prompt rows or rewards of ours need and that are not there.
+    """
+
+    def __init__(
+        self,
+        model: str | PreTrainedModel | PeftModel,
+        reward_funcs: RewardFunction | list[RewardFunction] | None = None,
+        args: GRPOConfig | None = None,
+        train_dataset: Rows | None = None,
+        eval_dataset: Rows | dict[str, Rows] | None = None,
+        processing_class: PreTrainedTokenizerBase | ProcessorMixin | None = None,
+        reward_processing_classes: Any = None,
+        callbacks: list[TrainerCallback] | None = None,
+        optimizers: tuple[Any, Any] = (None, None),
+        quantization_config: Any = None,
+        peft_config: PeftConfig | None = None,
+        tools: list[Callable[..., Any]] | None = None,
+        rollout_func: Any = None,
+        environment_factory: Any = None,
+        *,
+        shared_prefix: Setting = "auto",
+    ) -> None:
         self.shared, self.reward_seconds = False, 0.0
         self._tokens = torch.zeros(2, dtype=torch.long)
-        with one_pixel_budget(kwargs["processing_class"]) if kwargs["args"].use_vllm else nullcontext():
-            super().__init__(**kwargs)
+        if environment_factory is None:
+            check_columns(train_dataset, ["prompt"], "prompt rows need")
+        rewards = as_trl_rewards(reward_funcs, train_dataset)
+        samples_elsewhere = args is not None and args.use_vllm and processing_class is not None
+        with one_pixel_budget(processing_class) if samples_elsewhere else nullcontext():
+            super().__init__(
+                model=model,
+                reward_funcs=rewards,
+                args=args,
+                train_dataset=undecoded(train_dataset) if isinstance(train_dataset, Dataset) else train_dataset,
+                eval_dataset=eval_dataset,
+                processing_class=processing_class,
+                reward_processing_classes=reward_processing_classes,
+                callbacks=callbacks,
+                optimizers=optimizers,
+                quantization_config=quantization_config,
+                peft_config=peft_config,
+                tools=tools,
+                rollout_func=rollout_func,
+                environment_factory=environment_factory,
+            )
         self._unchecked = bool(self.use_vllm)
         form = resolved(shared_prefix, self.model, checkpointing=bool(self._arguments.gradient_checkpointing))
         self.shared = form != "repeated"
-        self.processing_class: Any = ProcessedOnce(self.processing_class)
-        for model in filter(None, (self.model, self.ref_model)):
-            score_answers_only(model, form)
+        if self._is_vlm:
+            self.processing_class: Any = ProcessedOnce(self.processing_class)
+        for scored in filter(None, (self.model, self.ref_model)):
+            score_answers_only(scored, form)
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         """TRL's, without its shuffle where that changes nothing but which rows share a forward."""
@@ -108,7 +168,8 @@ class SharedPrefixGRPOTrainer(ResumableGenerations, GRPOTrainer):  # pyright: ig
         try:
             return super()._generate_and_score_completions(decoded_once(inputs))
         finally:
-            self.processing_class.made = None
+            if isinstance(self.processing_class, ProcessedOnce):
+                self.processing_class.made = None
 
     def _tokenize_prompts(self, prompts: list[Any]) -> Any:
         """TRL's on each different prompt once, given back to every row."""

@@ -1,5 +1,6 @@
 """Build specs: one YAML file that says what to build, read strictly before anything is drawn."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -130,9 +131,10 @@ class BuildSpec(StrictModel):
         return self.prompt_tasks if kind == "prompt" and self.prompt_tasks is not None else self.tasks
 
 
-def read_spec(path: Path, overrides: list[str]) -> BuildSpec:
+def read_spec(path: Path | str, overrides: Iterable[str] = ()) -> BuildSpec:
     """The spec in a file, after ``key=value`` overrides.
 
     Raises: InputError with every fault of the file.
     """
+    path, overrides = Path(path), list(overrides)
     return validated(BuildSpec, with_overrides(read_yaml(path), overrides), where=Written(path, overrides))
