@@ -44,6 +44,7 @@ from alignment.training.dpo_terms import (
 from alignment.training.losses import preference_margin, weighted_dpo_loss
 from alignment.training.mixed_batches import dummy_image, run_vision_always
 from alignment.training.preference_batches import LOSS_FIELDS, PreferenceCollator
+from rewards.config.input_error import InputError
 
 COLUMNS = (
     "id", "images", "rejected_images", "mirror_images", "prompt", "chosen", "rejected", "weight", "reference_logps",
