@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data_builders import cards
 from data_builders.build.build import build
 from data_builders.build.build_spec import BuildSpec, read_spec
 from data_builders.row_checks import open_parquet
 from data_builders.sources.source import sources
 from rewards.config.input_error import InputError, nearest
-from rewards.config.json_lines import read_json
 from rewards.config.strict_yaml import validated
 
 if TYPE_CHECKING:
@@ -38,9 +38,9 @@ def build_data(spec: SpecLike, overrides: Iterable[str] = ()) -> Path:
 def read_card(folder: Path | str) -> dict[str, Any]:
     """What the card of a built set says: counts, what was left out and why, licence, spec, SHA-256 of each file.
 
-    Raises: InputError if there is none, or it is damaged.
+    Raises: InputError if there is none, it is damaged, or of a newer format.
     """
-    return read_json(Path(folder) / "card.json", "Build the set anew.")
+    return cards.read_card(Path(folder))
 
 
 def read_rows(entry: Path | str) -> "Dataset":
