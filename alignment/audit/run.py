@@ -7,8 +7,8 @@ from pathlib import Path
 from alignment.audit.findings import Audit, audited
 from alignment.config.data_entries import kept_places, parquet
 from alignment.config.recipe import Recipe
-from alignment.reward_functions.asked_rows import sampled_rows
 from alignment.reward_functions.combined import gated_rewards
+from alignment.reward_functions.sampled_rows import sampled_rows
 from alignment.reward_functions.scorer import Scorer
 from rewards.config.input_error import InputError
 
@@ -30,7 +30,7 @@ def audit(
     scorer = Scorer(*gated_rewards(recipe), space=recipe.data.box_space)
     shown = any("images" in function.reward.columns for function in scorer.functions)
     needed = ("dialogue",) if recipe.dialogue else ("facts", "answer")
-    rows = sampled_rows(file, limit=limit, seed=seed, images=shown, places=kept_places(recipe), needed=needed)
+    rows = sampled_rows(file, limit=limit, seed=seed, images=shown, indices=kept_places(recipe), needed=needed)
     if recipe.data.box_space == "processed":
         rows = [row | {"processed_size": row.get("image_size")} for row in rows]
     found = replace(audited(scorer, rows, name=name, seed=seed), listed=tuple(listed))

@@ -44,8 +44,8 @@ def eval_reader(source: Path | None = None, *, half: str = "odd") -> dict[str, A
     reports = [r for r in records if isinstance(r, Report) and r.number % 2 == (half == "odd")]
     left_out = Counter(r.reason for r in records if isinstance(r, Quarantined))
     if not reports:
-        told = ", ".join(f"{number} x {reason}" for reason, number in left_out.items()) or "none left out"
-        raise InputError(f"eval-reader: no report of the {half} half can be scored ({told}); name other reports.")
+        reasons = ", ".join(f"{number} x {reason}" for reason, number in left_out.items()) or "none left out"
+        raise InputError(f"eval-reader: no report of the {half} half can be scored ({reasons}); name other reports.")
     by_finding: dict[str, Counts] = {name: Counter() for name in TAGS}
     keywords: Counts = Counter()
     errors: dict[str, list[str]] = {}

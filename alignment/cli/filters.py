@@ -92,8 +92,8 @@ def read_lines(rule_set: str, lines: Iterable[str | bytes]) -> Iterator[str]:
         reading = read(row["text"], rules)
         facts = reading.facts.model_dump(exclude_defaults=True)
         evidence = {
-            name: [{"words": words, "cue": cue} for words, cue in zip(said, reading.cues[name], strict=True)]
-            for name, said in reading.evidence.items()
+            name: [{"words": words, "cue": cue} for words, cue in zip(mentions, reading.cues[name], strict=True)]
+            for name, mentions in reading.evidence.items()
         }
         found = {"facts": facts, "evidence": evidence, "conflicts": sorted(reading.conflicts)}
         yield json.dumps({**row, **found, "unread": list(reading.unread)})
@@ -132,7 +132,7 @@ def check_rule_set(name: str, data: Path | None) -> dict[str, Any]:
 def _checked_labels(rules: RuleSet, data: Path) -> int:
     if rules.decision is None:
         raise InputError(f"{rules.id} has no decision section, so it allows and forbids no labels.")
-    lines = json_lines(read_text(data).splitlines(), place=f"{data}: line ")
+    lines = json_lines(read_text(data).splitlines(), location=f"{data}: line ")
     records = [(str(row.get("id", f"line {number}")), row) for number, row in lines]
     if not records:
         raise InputError(f"{data}: holds no record. Write one object a line, with an `id` and label columns.")

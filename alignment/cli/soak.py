@@ -14,9 +14,13 @@ from data_builders.output_folders import check_writable, named_files, refuse_for
 from rewards.config.strict_yaml import read_yaml
 
 EXACT = (
-    "differing_losses", "differing_rows", "differing_log_entries", "rows_skipped", "rows_repeated",
+    "differing_losses",
+    "differing_rows",
+    "differing_log_entries",
+    "rows_skipped",
+    "rows_repeated",
     "steps_missing_or_twice",
-)  # fmt: skip
+)
 """What must be 0."""
 
 

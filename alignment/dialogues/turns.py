@@ -10,7 +10,7 @@ from typing import Any
 from data_builders.schema import Message, assistant_turn, user_turn
 from rewards.config.input_error import InputError
 
-PLACE = "\ue000"
+MARK = "\ue000"
 """Stands for an answer in a rendered conversation: a private character, which no question holds."""
 
 
@@ -26,8 +26,8 @@ def after_answer(processor: Any, messages: Sequence[Message], question: str) -> 
 
     Raises: InputError if the template does not show an answer once, as it is, or has no token that ends a turn.
     """
-    text = rendered(processor, [*messages, *assistant_turn(PLACE), *user_turn(question, num_images=0)], ask=True)
-    _, *after = text.split(PLACE)
+    text = rendered(processor, [*messages, *assistant_turn(MARK), *user_turn(question, num_images=0)], ask=True)
+    _, *after = text.split(MARK)
     if len(after) != 1:
         raise InputError(f"chat template: shows an earlier answer {len(after)} times, so no dialogue can be written.")
     tokens = processor.tokenizer.encode(after[0], add_special_tokens=False)
@@ -53,10 +53,10 @@ def answer_tokens(processor: Any, prompt: Sequence[Message], completion: Sequenc
     return [any(first <= start < last for first, last in spans) for start in starts]
 
 
-def _span(processor: Any, messages: list[Message], place: int, whole: str) -> tuple[int, int]:
+def _span(processor: Any, messages: list[Message], index: int, whole: str) -> tuple[int, int]:
     """Where the message at a place stands in the whole text, without what opens the model's turn."""
-    before = rendered(processor, messages[:place], ask=True)
-    through = rendered(processor, messages[: place + 1])
+    before = rendered(processor, messages[:index], ask=True)
+    through = rendered(processor, messages[: index + 1])
     if not (whole.startswith(through) and through.startswith(before)):
         raise InputError(
             "chat template: it rewrites earlier turns, so the clinician's cannot be told apart. "

@@ -80,14 +80,10 @@ def evaluate(
     budget = {**MAX_NEW_TOKENS, **(max_new_tokens or {})}
     name = model_name or str(getattr(model.config, "name_or_path", "")) or "model"
     of_rank_0(lambda: check_out(out))
-    kept = KeptAnswers(out, _depends_on(model, name, data, rows, {
-        "batch_size": batch_size, "max_new_tokens": budget, "seed": seed, "box_space": box_space,
-        "probe_limit": probe_limit,
-    }))  # fmt: skip
-    answer = partial(
-        generate_answers, model, processor, rows,
-        batch_size=batch_size, max_new_tokens=budget, seed=seed, progress=progress, kept=kept,
-    )  # fmt: skip
+    how = {"batch_size": batch_size, "max_new_tokens": budget, "seed": seed}
+    settings = {**how, "box_space": box_space, "probe_limit": probe_limit}
+    kept = KeptAnswers(out, _depends_on(model, name, data, rows, settings))
+    answer = partial(generate_answers, model, processor, rows, **how, progress=progress, kept=kept)
     blinds: Sequence[Blind] = controls_for(rows) if blind_controls else ()
     answered: dict[str, Answered] = {"clean": (rows, answer()), **{b: (rows, answer(blind=b)) for b in blinds}}
     if reference is not None:

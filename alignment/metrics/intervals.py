@@ -56,6 +56,7 @@ def _resamples(num_patients: int, num_resamples: int, seed: int) -> np.ndarray:
     """How often each patient is drawn in each resample: (resamples, patients)."""
     if num_patients == 0:
         return np.zeros((num_resamples, 0))
+    # Drawing patients with replacement is a multinomial of their counts: one matrix instead of lists of indices.
     even = np.full(num_patients, 1.0 / num_patients)
     return np.random.default_rng(seed).multinomial(num_patients, even, size=num_resamples).astype(np.float64)
 
@@ -97,6 +98,7 @@ class _PatientSums:
 
     def _sum(self, keys: tuple[str, ...], drawn: np.ndarray) -> np.ndarray:
         columns = [self.columns[key] for key in keys if key in self.columns]
+        # Sums of counts are linear in the patients: all resamples are one product, and ratios are formed afterwards.
         return drawn @ self.table[:, columns].sum(axis=1)
 
 

@@ -63,9 +63,9 @@ def unjudged_rows(
     reasons = Counter(reason for row in rows if (reason := why_unjudged(row, rules)))
     counted = dict(reasons.most_common())
     if sum(counted.values()) == len(rows):
-        told = ", ".join(f"{number} x {reason}" for reason, number in counted.items())
+        summary = ", ".join(f"{number} x {reason}" for reason, number in counted.items())
         raise InputError(
-            f"{where}: no metric judges any of its {len(rows)} rows ({told}). Give reports facts and a rule set, "
+            f"{where}: no metric judges any of its {len(rows)} rows ({summary}). Give reports facts and a rule set, "
             "boxes their column `boxes`, questions their `answer`, or name other rows."
         )
     return counted

@@ -69,9 +69,9 @@ def check_chain(
 def plan(recipe: Recipe, scale: Scale = Scale()) -> dict[str, Any]:
     """Rows, steps, tokens, parameters, memory of a rank (formula: ``memory.py``) and, with a rate, hours."""
     check_config(recipe, here=False, ranks=scale.ranks)
-    places = kept_places(recipe)
+    indices = kept_places(recipe)
     with made_once(recipe) as made:
-        return _figures(made, places, scale)
+        return _figures(made, indices, scale)
 
 
 @contextlib.contextmanager
@@ -84,13 +84,13 @@ def made_once(recipe: Recipe) -> Generator[Recipe]:
         yield recipe.model_copy(update={"model": recipe.model.model_copy(update={"path": path})})
 
 
-def _figures(recipe: Recipe, places: list[int], scale: Scale) -> dict[str, Any]:
+def _figures(recipe: Recipe, indices: list[int], scale: Scale) -> dict[str, Any]:
     from alignment.checks.faults import unpaid_warning
     from alignment.data.fitting_rows import length_figures, lengths_of
     from alignment.data.processed_size import ProcessedSizes
     from alignment.shared_prefix.support import base_model
 
-    steps, per_step = num_steps(recipe, len(places), ranks=scale.ranks)
+    steps, per_step = num_steps(recipe, len(indices), ranks=scale.ranks)
     model = meta_model(recipe)
     counts = counts_of(model)
     processor = _processor(recipe) if scale.tokens is None else None
@@ -99,22 +99,22 @@ def _figures(recipe: Recipe, places: list[int], scale: Scale) -> dict[str, Any]:
     per_row = mean_tokens(recipe, processor) if scale.tokens is None else scale.tokens
     trained = trained_tokens_per_row(recipe, per_row)
     rate = measured_rate(recipe, trained, counts.total) if scale.measure else scale.rate
-    lengths = lengths_of(recipe, processor, places) if processor is not None else None
+    lengths = lengths_of(recipe, processor, indices) if processor is not None else None
     row = Row.known_by(per_row, recipe) if lengths is None else longest_row(recipe, lengths)
     batch = batch_of(recipe, row, base_model(model).config)
     unpaid = unpaid_warning(recipe)
     source = "measured: a few steps on this machine" if scale.measure else "given" if rate else "none given (--rate)"
     return {
-        "rows": len(places),
+        "rows": len(indices),
         "ranks": scale.ranks,
         "steps": steps,
         "samples_per_step": per_step,
         "tokens_per_row": per_row,
-        **(length_figures(recipe, processor, lengths, recipe.model.path, places) if lengths is not None else {}),
+        **(length_figures(recipe, processor, lengths, recipe.model.path, indices) if lengths is not None else {}),
         **time_table(samples=steps * per_step, tokens_per_row=trained, ranks=scale.ranks, rate=rate, source=source),
         "parameters": counts.total,
         "trainable_parameters": counts.trainable,
-        **(weight_figures(recipe, places) if recipe.method == "dpo" else {}),
+        **(weight_figures(recipe, indices) if recipe.method == "dpo" else {}),
         "memory_of_batch": {"tokens": round(batch.tokens), "patches": round(batch.patches)},
         **memory_table(recipe, model, scale.ranks, batch),
         **({"warning": unpaid} if unpaid else {}),
@@ -130,16 +130,16 @@ def longest_row(recipe: Recipe, lengths: Any) -> Row:
     return Row(lengths.text[longest] + images, sum(lengths.answers[longest]) + completion, images)
 
 
-def weight_figures(recipe: Recipe, places: list[int]) -> dict[str, Any]:
+def weight_figures(recipe: Recipe, indices: list[int]) -> dict[str, Any]:
     """Effective sample size (Kish) of the pairs' weights, and the pairs that teach nothing for a weight of 0."""
     import pyarrow.parquet as pq
 
     from data_builders.pairs.relevance import effective_sample_size
 
     if not recipe.weighting.use:
-        return {"effective_sample_size": float(len(places)), "zero_weights": 0}
+        return {"effective_sample_size": float(len(indices)), "zero_weights": 0}
     column = pq.read_table(parquet(recipe.data.train), columns=["weight"])["weight"].to_pylist()
-    weights = [column[place] for place in places]
+    weights = [column[index] for index in indices]
     return {"effective_sample_size": round(effective_sample_size(weights), 1), "zero_weights": weights.count(0.0)}
 
 
@@ -171,14 +171,14 @@ def mean_tokens(recipe: Recipe, processor: Any, sample: int = 32) -> float:
     from alignment.data.row_cache import few_rows
 
     rows: Any = list(few_rows(parquet(recipe.data.train), 0, sample))
-    return round(sum(_tokens(processor, row, place) for place, row in enumerate(rows)) / len(rows), 1)
+    return round(sum(_tokens(processor, row, index) for index, row in enumerate(rows)) / len(rows), 1)
 
 
-def _tokens(processor: Any, row: dict[str, Any], place: int) -> int:
+def _tokens(processor: Any, row: dict[str, Any], index: int) -> int:
     from alignment.data.processor_checks import told_of_row
 
     answers = [m for key in ("completion", "chosen", "rejected") if row.get(key) for m in row[key]]
     images = {"images": [row["images"]]} if row["images"] else {}
-    with told_of_row(row, place, row["images"] or []):
+    with told_of_row(row, index, row["images"] or []):
         text = processor.apply_chat_template([*row["prompt"], *answers], tokenize=False)
         return int(processor(text=[text], **images, return_tensors="pt")["input_ids"].shape[1])

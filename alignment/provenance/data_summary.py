@@ -17,7 +17,7 @@ Json = dict[str, Any]
 def data_card(data: Path) -> Json | None:
     """The ``card.json`` that the build left beside the rows or one folder up, if any."""
     folder = parquet(str(data)).resolve().parent
-    found = [place / "card.json" for place in (folder, folder.parent) if (place / "card.json").is_file()]
+    found = [parent / "card.json" for parent in (folder, folder.parent) if (parent / "card.json").is_file()]
     return read_json(found[0], "Build the set anew.") if found else None
 
 
@@ -25,10 +25,10 @@ def data_summary(data: Path, digest: str) -> Json:
     """The rows of an entry with this SHA-256: source, kind, split, counts, licence, as far as their card tells it."""
     file = data if data.suffix == ".parquet" else data.with_name(f"{data.name}.parquet")
     kind, split = file.parent.name, file.stem
-    told: Json = {"kind": kind, "split": split, "sha256": digest}
+    summary: Json = {"kind": kind, "split": split, "sha256": digest}
     card = data_card(file) if file.is_file() else None
     if isinstance(card, dict) and _entry(card, "sha256").get(f"{kind}/{split}.parquet") == digest:
-        told |= {
+        summary |= {
             "source": _entry(card, "spec", "source").get("name"),
             "licence": card.get("licence"),
             "rows": _entry(card, "counts", kind, split),
@@ -39,7 +39,7 @@ def data_summary(data: Path, digest: str) -> Json:
             "refused": _sum(card, "refused"),
             "rule_sets": card.get("rule_sets"),
         }
-    return DATA(told)
+    return DATA(summary)
 
 
 def _entry(card: Json, *path: str) -> Json:

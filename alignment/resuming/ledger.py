@@ -95,9 +95,13 @@ class Ledger:
         """Writes the line of a step."""
         now = time.perf_counter()
         line = {
-            "step": step, "epoch": epoch, "rows": self._rows, "loss": self._loss,
-            **resident_mib(), "seconds": round(now - self._since, 4),
-        }  # fmt: skip
+            "step": step,
+            "epoch": epoch,
+            "rows": self._rows,
+            "loss": self._loss,
+            **resident_mib(),
+            "seconds": round(now - self._since, 4),
+        }
         with self.file.open("a", encoding="utf-8") as opened:
             opened.write(json.dumps(line) + "\n")
         self._rows, self._loss, self._since = [], 0.0, now

@@ -73,8 +73,12 @@ class Run:
         with self.log.open("a", encoding="utf-8") as log:
             return subprocess.Popen(
                 [*command, str(self.recipe), *self.overrides, written("output", str(self.folder))],
-                env=env, stdout=log, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-            )  # fmt: skip
+                env=env,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
 
     @property
     def log(self) -> Path:

@@ -34,14 +34,23 @@ def write_page(
 ) -> Path:
     """A self-contained page at ``out``."""
     environment = Environment(
-        loader=PackageLoader("alignment.reward_models", "."), autoescape=True, undefined=StrictUndefined,
+        loader=PackageLoader("alignment.reward_models", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-    )  # fmt: skip
+    )
     page = environment.get_template("reward_evaluation.html.j2").render(
-        model=model, data=data, table=table, curve=curve, lines=_lines(curve) if curve else {}, colours=COLOURS,
-        worst=_worst(rows, scored), figure=_figure, names=list(next(iter(table.values())).figures),
-    )  # fmt: skip
+        model=model,
+        data=data,
+        table=table,
+        curve=curve,
+        lines=_lines(curve) if curve else {},
+        colours=COLOURS,
+        worst=_worst(rows, scored),
+        figure=_figure,
+        names=list(next(iter(table.values())).figures),
+    )
     out.write_text(page, encoding="utf-8")
     return out
 
@@ -69,7 +78,7 @@ def _lines(curve: Curve) -> dict[str, str]:
 
 def _worst(rows: Sequence[dict[str, Any]], scored: ScoredPairs) -> list[dict[str, Any]]:
     margins = scored.chosen - scored.rejected
-    places = [int(k) for k in np.argsort(margins) if margins[k] < 0][:NUM_PICTURES]
+    indices = [int(k) for k in np.argsort(margins) if margins[k] < 0][:NUM_PICTURES]
     return [
         {
             "images": [_data(image) for image in [*rows[k]["images"], *(rows[k].get("rejected_images") or [])]],
@@ -80,7 +89,7 @@ def _worst(rows: Sequence[dict[str, Any]], scored: ScoredPairs) -> list[dict[str
                 for side, score in (("chosen", scored.chosen[k]), ("rejected", scored.rejected[k]))
             ],
         }
-        for k in places
+        for k in indices
     ]
 
 

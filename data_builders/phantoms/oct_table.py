@@ -96,10 +96,10 @@ def report_of(sample: Sample, *, seed: int = 0) -> str:
     True
     """
     rng, rules = random.Random(f"{seed}/{sample.id}"), load_rule_set(sample.facts.rule_set)
-    told = {name: f for name, f in sample.facts.findings.items() if f.polarity == "present"}
+    shown = {name: f for name, f in sample.facts.findings.items() if f.polarity == "present"}
     absent = [name for name, f in sample.facts.findings.items() if f.polarity == "absent" and name in PERTINENT]
-    told |= {name: sample.facts.findings[name] for name in rng.sample(absent, min(3, len(absent)))}
-    words = report(sample.facts.model_copy(update={"findings": told}), rules, rng=rng)
+    shown |= {name: sample.facts.findings[name] for name in rng.sample(absent, min(3, len(absent)))}
+    words = report(sample.facts.model_copy(update={"findings": shown}), rules, rng=rng)
     return f"{words} {rng.choice(STAGE_WORDS).format(stage=stage_and_referral(sample.facts)['AMD stage'])}"
 
 

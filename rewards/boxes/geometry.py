@@ -110,14 +110,17 @@ def giou_matrix(a: Sequence[Box], b: Sequence[Box]) -> np.ndarray:
     """GIoU of each box of ``a`` (rows) with each of ``b`` (columns)."""
     overlap, union, hull = _areas(a, b)
     ious = np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
+    # Rezatofighi et al. 2019: what the hull holds beyond the union grows with the distance of boxes that do not meet.
     return ious - np.divide(hull - union, hull, out=np.zeros_like(hull), where=hull > 0)
 
 
 def _areas(a: Sequence[Box], b: Sequence[Box]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Intersection, union and hull areas of each pair."""
+    # Boxes of `a` along axis 0, of `b` along axis 1: every pair at once by broadcasting.
     p, q = np.asarray(a, float).reshape(-1, 1, 4), np.asarray(b, float).reshape(1, -1, 4)
     inner = np.minimum(p[..., 2:], q[..., 2:]) - np.maximum(p[..., :2], q[..., :2])
     outer = np.maximum(p[..., 2:], q[..., 2:]) - np.minimum(p[..., :2], q[..., :2])
+    # Boxes apart have a negative side; clipped before the product, or two negative sides would make an area.
     overlap = np.clip(inner, 0, None).prod(-1)
     sizes = [np.clip(x[..., 2:] - x[..., :2], 0, None).prod(-1) for x in (p, q)]
     return overlap, sizes[0] + sizes[1] - overlap, np.clip(outer, 0, None).prod(-1)

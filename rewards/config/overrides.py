@@ -39,17 +39,17 @@ def with_overrides(
         given = isinstance(override, tuple)
         key, value = override if given else key_and_value(override, example=example)
         *parents, last = key.split(".")
-        place = content
+        section = content
         for parent in parents:
             # `trainer:` with nothing behind it is null, and holds no key yet
-            inner = {} if place.get(parent) is None else place[parent]
+            inner = {} if section.get(parent) is None else section[parent]
             if not isinstance(inner, dict):
                 held = "a list, which is written whole" if isinstance(inner, list) else f"'{_short(str(inner))}'"
                 shown = _short(f"{key}={value}" if given else override)
                 raise InputError(f"override '{shown}': '{parent}' holds {held}, and no further keys.")
-            place[parent] = inner
-            place = cast(dict[str, Any], inner)
-        place[last] = value
+            section[parent] = inner
+            section = cast(dict[str, Any], inner)
+        section[last] = value
     return content
 
 

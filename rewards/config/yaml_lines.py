@@ -5,14 +5,14 @@ from pathlib import Path
 
 import yaml
 
-Place = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 
 
-def line_of(path: Path, place: Place) -> int:
-    """The line (from 1) of the key or item at ``place``, or of the nearest one above it that the file has."""
+def line_of(path: Path, key_path: KeyPath) -> int:
+    """The line (from 1) of the key or item at ``key_path``, or of the nearest one above it that the file has."""
     node = _composed(path.read_text(encoding="utf-8-sig"))
     line = 1
-    for part in place:
+    for part in key_path:
         found = _step(node, part)
         if found is None:
             return line

@@ -76,12 +76,12 @@ def dialogue_metrics(outcomes: Sequence[Outcome]) -> dict[str, float]:
     if not outcomes:
         return {}
     turns = sum(o.num_turns for o in outcomes)
-    asked_final = [o.final_right for o in outcomes if o.final_right is not None]
+    final_right = [o.final_right for o in outcomes if o.final_right is not None]
     claims = sum(o.num_wrong_claims for o in outcomes)
     return {
         "A_Q": sum(o.num_right for o in outcomes) / turns,
         "A_C": _share(o.all_right for o in outcomes),
-        **({"A_D": _share(asked_final)} if asked_final else {}),
+        **({"A_D": _share(final_right)} if final_right else {}),
         "H_cc": _share(not o.valid_path for o in outcomes),
         "contradictions": _share(o.contradicts for o in outcomes),
         "parsed": sum(o.num_parsed for o in outcomes) / turns,
@@ -101,8 +101,8 @@ def confusions(outcomes: Iterable[Outcome]) -> Mapping[str, Mapping[str, Mapping
     """How often each gold symbol of each node was answered by what: ``table[node][gold][said]``."""
     counts = Counter(entry for found in outcomes for entry in found.confusion)
     table: dict[str, dict[str, dict[str, int]]] = {}
-    for (node, gold, said), number in sorted(counts.items()):
-        table.setdefault(node, {}).setdefault(gold, {})[said] = number
+    for (node, gold, symbol), number in sorted(counts.items()):
+        table.setdefault(node, {}).setdefault(gold, {})[symbol] = number
     return table
 
 

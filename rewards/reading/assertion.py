@@ -16,18 +16,26 @@ from rewards.rules.facts import Polarity
 Span = tuple[int, int]
 """(start, end) of a phrase in a sentence, half-open."""
 
+# Between a cue and what it holds for: "no *significant interval* change". At most three, so that time stays linear.
 _VERY = (
     r"(?:(?:significant|interval|acute|definite|substantial|appreciable|major|large|further|obvious|new)(?:ly)? ){0,3}"
 )
+# Between "not" and its verb: "not *completely* resolved", "cannot be *entirely* excluded".
 _FULLY = r"(?:(?:completely|entirely|fully|definitely|definitively|totally|confidently|yet|currently|clearly) ){0,2}"
+# Before a participle or an adjective: "effusion *is* absent", "effusion *remains* possible".
 _BE = r"(?:is|are|was|were|be|been|being|appears?|remains?)"
+# With "not" a denial, "not seen"; without it nothing but a statement.
 _SEEN = (
     r"(?:seen|present|identified|visible|visuali[sz]ed|demonstrated|evident|appreciated|detected|observed|found|noted"
     r"|apparent|shown|suspected|recogni[sz]ed|appreciable|there)"
 )
+# Was there and is not: after "has" a denial, after "has not" a statement that it is there.
 _GONE = r"(?:resolved|cleared|disappeared|regressed completely|gone away)"
+# Between "has" and what is gone: "has *since completely* resolved".
 _SINCE = r"(?:(?:since|now|also|completely|entirely|fully|largely|subsequently|been|interval) ){0,3}"
+# Another film: what was "not seen on the prior" is on this one.
 _PRIOR = r"(?:on|in|at) (?:the |any |his |her )?(?:prior|previous|earlier|old|lateral|frontal|comparison)"
+# "No change" speaks of the course, and leaves the finding there.
 _CHANGE = (
     r"(?:changed?|increased?|decreased?|improve(?:ment|d)|progress(?:ion|ed)|worsen(?:ing|ed)|difference|different)"
 )
@@ -41,6 +49,7 @@ _CUES: dict[str, str] = {
     r"|(?:partial|incomplete|near|near complete|nearly complete|improvement/) ?resolution of"
     r"|(?:compatible|consistent|associated|keeping|correlat\w+) with"
     r"|(?:partially|incompletely|nearly|almost|not) (?:completely )?resolved|more likely than not",
+    # Behind the finding, in doubt: "effusion cannot be excluded", "effusion is suspected"; not "is likely due to".
     "possible_after": r"(?:cannot|can not|can't|could not|couldn't|not|never) (?:be )?"
     rf"{_FULLY}(?:be )?{_FULLY}(?:excluded|ruled out)|(?:difficult|hard|impossible) to {_FULLY}(?:exclude|rule out)"
     rf"(?= *[.,]|$)|{_BE} (?:also |still |thought |felt |considered )?(?:not )?(?:less |more |most )?"
@@ -50,7 +59,9 @@ _CUES: dict[str, str] = {
     r"|(?:felt |considered )?less likely(?= *[.,)]|$)"
     rf"|(?:not|never|neither) confirmed|suspected(?= *[.,;]|$)"
     rf"|(?:{_BE}|would be) (?:also )?a (?:possibility|consideration|concern|question)",
+    # Between two alternatives, of which each is in doubt: "atelectasis versus pneumonia".
     "possible_around": r"versus|vs\.?",
+    # Behind the finding, denied: "effusion has resolved", "effusion: none", "effusion not seen".
     "absent_after": rf"{_BE} (?:now |all |also |both )?(?:absent|negative|gone|resolved)"
     rf"|(?:{_BE} )?(?:not|never|no longer) {_FULLY}(?:be )?{_SEEN}|(?:{_BE} )?(?:no longer)"
     rf"|(?:has|have|had) {_SINCE}{_GONE}|{_BE} (?:been )?(?:ruled out|excluded)"
@@ -58,10 +69,12 @@ _CUES: dict[str, str] = {
     r"|(?:now|since|interval(?:ly)?) (?:resolved|cleared|gone|absent)|none (?:seen|present|identified|visible)"
     r"|ruled out"
     r"|: (?:none|absent|negative(?! for)|no(?= *(?:[.,;)]|$)))|(?:absent|negative|resolved)(?= *(?:[.,;)]|$))",
+    # Named and not claimed at all: "history of pneumonia", "evaluate for effusion", "if there is".
     "not_asserted": r"(?:past |prior |previous |known |remote |clinical |medical ){0,6}(?:history|hx) (?:of|for)|h/o|hx"
     r"|(?:to |please )?(?:evaluate|assess|evaluation|assessment|look|looking|check|screen|screening) for"
     r"|(?:clinical|any|strong) (?:concern|suspicion) (?:for|of)|risk (?:of|for)|if (?:there|clinical\w*|symptoms)"
     r"|(?:treated|treatment|therapy) for|negative predictive",
+    # Before the finding, in doubt: "possible nodule", "cannot exclude effusion", "suspicious for".
     "possible_before": rf"(?:cannot|can not|can't|could not|not|to|unable to|impossible to|difficult to) {_FULLY}"
     r"(?:exclude|rule out)|rule out|r/o|possibl[ey]|possibility (?:of|for)|probabl[ey]|may|might|could"
     r"|suspect(?:ed)?"
@@ -70,22 +83,27 @@ _CUES: dict[str, str] = {
     r"|suggest(?:s|ing|ed|ive)?(?: of)?|potential(?:ly)?|conceivabl[ey]|either|differential (?:includes|diagnosis)"
     r"|less likely|cannot be certain|consider(?:ations?)?|correlat\w+ (?:clinically )?for|unclear (?:whether|if)"
     r"|(?:appropriate|proper|right|correct) clinical setting|concern is for|differential",
+    # Before the finding, denied: "no effusion", "free of", "resolution of", "rather than pneumonia".
     "absent_before": r"no|not|without|w/o|nor|neither|never|absence of|absent|lack of|lacks|lacking|free (?:of|from)"
     r"|clear of|negative for|denie[sd]|denying|rather than|instead of|as opposed to|resolution of|disappearance of"
     r"|(?:interval |now |previously )?resolved|(?:interval )?(?:removal|clearing) of|ruled out|rules out|excludes?"
     r"|excluded|(?:cannot|can not|unable to) (?:see|identify|find|detect|appreciate)"
     r"|fail(?:s|ed)? to (?:show|demonstrate|reveal|identify)|argues? against|nonvisuali[sz]ation of|against",
+    # A cause is not denied with what it causes: "no collapse due to effusion" has the effusion.
     "end_of_denial": r"secondary to|due to|related to|because",
+    # A new clause, in which no earlier cue holds: "no effusion *but* a nodule", "*there is*", "*and the*".
     "end": r"but|however|although|though|except(?:ing)?|aside from|apart from|other than|besides|yet|whereas|while"
     r"|there (?:is|are|was|were|has|have)|with|which"
     r"|(?:and|then) (?:the|there|a|an|also|stable|unchanged|mild\w*|minimal\w*|moderate\w*|persist\w+|heart|lungs"
     r"|degenerative|old|chronic|cardiomegaly)",
 }
+# A list of denials ends where a comma opens a statement: "no effusion, *the* nodule is stable"; "(" and ";" too.
 _LIST_END = (
     r", (?:and )?(?:the|there|this|these|it|stable|unchanged|persist\w+|mild\w*|minimal\w*|moderate\w*|old|chronic"
     r"|again|heart|lungs?|healed|calcified|otherwise|now|prior|remote|borderline)\b|;| - |\[|\]|\("
     r"|\b(?:seen|identified|noted|demonstrated|evident|appreciated|visuali[sz]ed),(?! (?:and |or )?no\b)"
 )
+# "No large effusion" denies the large ones only: such adjectives before a denied finding restrict the denial.
 _RESTRICTED = re.compile(
     r"\b(?:large|new|acute(?:ly)?|suspicious|displaced|significant|other|additional|further|increasing|enlarging|worsening"
     r"|superimposed|developing|recurrent|definite|obvious|focal|discrete|sizable|overt|confluent|lobar|dominant|gross"
@@ -155,7 +173,7 @@ def lowered_assertions(text: str, spans: Sequence[Span]) -> list[Assertion]:
     before, after = _before(text, spans, cues), _after(spans, cues)
     last_ends = [0, *(end for _, end in spans)]
     return [
-        _decided(text, span, _own(text, last_end, span[0]), *pair)
+        _decided(text, span, _clause_words(text, last_end, span[0]), *pair)
         for span, last_end, *pair in zip(spans, last_ends, before, after, strict=False)
     ]
 
@@ -211,12 +229,12 @@ def _after(spans: Sequence[Span], cues: list[_Cue]) -> list[_Cue | None]:
     return found[::-1]
 
 
-def _own(text: str, last_end: int, start: int) -> str:
+def _clause_words(text: str, last_end: int, start: int) -> str:
     """The words before a phrase that belong to it alone: since the phrase before and the last comma."""
     return text[max(last_end, start - NEAR) : start].rpartition(",")[2]
 
 
-def _decided(text: str, span: Span, own: str, before: _Cue | None, after: _Cue | None) -> Assertion:
+def _decided(text: str, span: Span, clause: str, before: _Cue | None, after: _Cue | None) -> Assertion:
     if before and before.kind == "not_asserted":
         return Assertion(None, _words(text, before))
     denied = before is not None and before.kind == "absent_before"
@@ -232,7 +250,7 @@ def _decided(text: str, span: Span, own: str, before: _Cue | None, after: _Cue |
         return Assertion()
     if not denied:
         return Assertion("uncertain", _words(text, before))
-    return Assertion("absent", _words(text, before), restricted=_RESTRICTED.search(own) is not None)
+    return Assertion("absent", _words(text, before), restricted=_RESTRICTED.search(clause) is not None)
 
 
 def _comma(text: str, start: int, end: int) -> bool:

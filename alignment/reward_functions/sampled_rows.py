@@ -7,7 +7,7 @@ from typing import Any
 
 from alignment.config.box_units import with_units
 from data_builders.schema import message_text
-from rewards.attacks.attacks import Asked
+from rewards.attacks.attacks import PromptRow
 from rewards.boxes.coordinate_space import Units
 from rewards.config.input_error import InputError
 from rewards.dialogues.dialogue import Dialogue, read_dialogue
@@ -23,12 +23,12 @@ def sampled_rows(
     limit: int,
     seed: int,
     images: bool = False,
-    places: Sequence[int] | None = None,
+    indices: Sequence[int] | None = None,
     needed: Sequence[str] = ("facts", "answer"),
 ) -> list[Row]:
     """At most ``limit`` rows that have what is ``needed``, spread evenly over the tasks, without their images.
 
-    ``images``: with them, for rewards that look. ``places``: only of these rows.
+    ``images``: with them, for rewards that look. ``indices``: only of these rows.
 
     Raises: InputError if there is none.
     """
@@ -36,7 +36,7 @@ def sampled_rows(
 
     names = [n for n in pq.read_schema(file).names if n != "rejected_images" and (images or n != "images")]
     table = pq.read_table(file, columns=names)
-    kept = table if places is None else table.take(list(places))
+    kept = table if indices is None else table.take(list(indices))
     rows = [row for row in kept.to_pylist() if all(row.get(column) for column in needed)]
     if not rows:
         raise InputError(
@@ -50,10 +50,10 @@ def sampled_rows(
     return [row for task in sorted(by_task) for row in by_task[task][:share]]
 
 
-def asked_of(row: Row) -> Asked:
+def prompt_row(row: Row) -> PromptRow:
     """A prompt row as attacks see it, boxes in the truth's units."""
     boxes = None if row.get("boxes") is None else tuple((b[0], b[1], b[2], b[3]) for b in row["boxes"])
-    return Asked(
+    return PromptRow(
         question=message_text(row["prompt"]),
         task=row["task"],
         answer=row["answer"],
@@ -73,6 +73,6 @@ def _extent(row: Row) -> int:
     return int(max([100.0, *(value for box in row.get("boxes") or [] for value in box)]))
 
 
-def asked_dialogue(row: Row) -> Dialogue:
+def row_dialogue(row: Row) -> Dialogue:
     """A row's dialogue as attacks see it."""
     return read_dialogue(row["dialogue"])
