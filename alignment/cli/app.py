@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -265,7 +265,7 @@ def evaluate_command(
     say({**page, "metrics": figures, **looked}, as_json)
 
 
-def _looked(file: Path) -> dict[str, Any]:
+def _looked(file: Path) -> dict[str, object]:
     """By how much each metric of the blindness probe changes when the image shows less, and on how many rows."""
     content = read_json(file, "Evaluate again.")
     drops = {c: {name: m["value"] for name, m in found.items()} for c, found in content["drops"].items()}

@@ -63,7 +63,7 @@ def eval_reader(source: Path | None = None, *, half: str = "odd") -> dict[str, A
                 errors.setdefault(kind, []).append(f"{report.id} {name}")
     micro = _scores(sum(by_finding.values(), Counter()))
     each = {name: _scores(counts) for name, counts in by_finding.items()}
-    known = [scores["f1"] for scores in each.values() if scores["tagged"]]
+    known = [f1 for scores in each.values() if scores["tagged"] and (f1 := scores["f1"]) is not None]
     return {
         "rule_set": rules.id,
         "reports": {"half": half, "scored": len(reports), "left out of both halves": dict(left_out)},
@@ -96,7 +96,7 @@ def _error(report: Report, polarity: Polarity | None, *, conflict: bool) -> str:
     return f"tagged, read as {'conflict' if conflict else polarity or 'not named'}"
 
 
-def _scores(counts: Counts) -> dict[str, Any]:
+def _scores(counts: Counts) -> dict[str, float | None]:
     right, tagged = counts[True, True], counts[True, True] + counts[True, False]
     is_read = right + counts[False, True]
     ratios = {"precision": (right, is_read), "recall": (right, tagged), "f1": (2 * right, tagged + is_read)}

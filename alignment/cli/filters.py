@@ -99,7 +99,7 @@ def read_lines(rule_set: str, lines: Iterable[str | bytes]) -> Iterator[str]:
         yield json.dumps({**row, **found, "unread": list(reading.unread)})
 
 
-def _symbol(text: str, node: str, rules: RuleSet, number: int) -> dict[str, Any]:
+def _symbol(text: str, node: str, rules: RuleSet, number: int) -> dict[str, object]:
     nodes = rules.decision.nodes if rules.decision else {}
     if node not in nodes:
         hint = nearest(node, list(nodes)) or f" Known: {', '.join(nodes) or 'none'}."
@@ -108,13 +108,13 @@ def _symbol(text: str, node: str, rules: RuleSet, number: int) -> dict[str, Any]
     return {"reading": reading.kind, "symbol": reading.symbol, "words": list(reading.words)}
 
 
-def check_rule_set(name: str, data: Path | None) -> dict[str, Any]:
+def check_rule_set(name: str, data: Path | None) -> dict[str, object]:
     """What a sound rule set rules, in figures.
 
     Raises: InputError with every fault of the rules or, with ``data``, of the labels in its records.
     """
     rules = load_rule_set(name)
-    found: dict[str, Any] = {"rule_set": rules.id, "findings": len(rules.findings)}
+    found: dict[str, object] = {"rule_set": rules.id, "findings": len(rules.findings)}
     if rules.staging is not None:
         found["scales"] = {name: scale.names for name, scale in rules.staging.scales.items()}
     if rules.decision is not None:

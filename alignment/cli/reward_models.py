@@ -1,5 +1,6 @@
 """``clinalign eval-reward-model``: how good a reward model is on held-out pairs, and as a chooser among samples."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -76,7 +77,7 @@ def _tables(found: dict[str, Any], over: str) -> list[Table]:
     return [pairs, best]
 
 
-def _figure(figure: dict[str, Any]) -> str:
+def _figure(figure: Mapping[str, float | None]) -> str:
     if figure["value"] is None:
         return "-"
     return f"{figure['value']:.3f}" + (

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from alignment.config.data_entries import parquet
 from alignment.data.processor_checks import check_processing
@@ -33,12 +33,15 @@ from data_builders.interruptions import stands
 from rewards.boxes.coordinate_space import BoxSpace
 from rewards.rules.rule_set import RuleSet
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, ProcessorMixin
+
 LIBRARIES = ("clinalign", "torch", "transformers", "numpy", "pillow")
 
 
 def evaluate(
-    model: Any,
-    processor: Any,
+    model: "PreTrainedModel",
+    processor: "ProcessorMixin",
     data: Path,
     *,
     out: Path,
@@ -119,7 +122,9 @@ def evaluate(
     return evaluation
 
 
-def _depends_on(model: Any, name: str, data: Path, rows: list[Row], settings: dict[str, Any]) -> dict[str, Any]:
+def _depends_on(
+    model: "PreTrainedModel", name: str, data: Path, rows: list[Row], settings: dict[str, object]
+) -> dict[str, object]:
     """All that answers follow from, as JSON."""
     origin = str(getattr(model.config, "name_or_path", ""))
     return {

@@ -11,7 +11,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, cast
 
 from alignment.data.prompt_rows import Row
 from alignment.distributed.processes import is_main_process
@@ -27,8 +27,16 @@ Indices = Sequence[int]
 logger = logging.getLogger(__name__)
 
 
+class _KeptBatch(TypedDict):
+    """A line of the file behind its first one."""
+
+    condition: str
+    places: list[int]
+    answers: list[Any]
+
+
 class KeptAnswers:
-    """The answers of one evaluation by condition and place of the row; the same in every rank."""
+    """The answers of one evaluation by condition and index of the row; the same in every rank."""
 
     def __init__(self, out: Path, settings: Mapping[str, object]) -> None:
         self.file, self._answers, self._of = out / FILE, dict[str, dict[int, Any]](), ""
@@ -37,7 +45,7 @@ class KeptAnswers:
         if self._answers and is_main_process():
             logger.warning("%s: goes on; %s.", out, self)
 
-    def _opened(self, settings: Mapping[str, object]) -> list[dict[str, Any]]:
+    def _opened(self, settings: Mapping[str, object]) -> list[_KeptBatch]:
         """What the file holds of an evaluation with these settings; begun where there is none. Read by rank 0 alone."""
         if not is_main_process():
             return []
@@ -49,7 +57,7 @@ class KeptAnswers:
         self._log = AppendLog(self.file)
         if not content:
             self._log.append({"settings": dict(settings)})
-        return content[1:]
+        return cast(list[_KeptBatch], content[1:])
 
     def under(self, name: str) -> "KeptAnswers":
         """The same file for other questions, told apart by this name."""

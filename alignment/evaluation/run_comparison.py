@@ -8,14 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from alignment.metrics.answer_lines import AnswerLine
 from alignment.metrics.mcnemar import mcnemar
 from rewards.config.input_error import InputError
 
 
-def compared(before: Path, after: Path, *, num_resamples: int = 1000, seed: int = 0) -> dict[str, Any]:
+def compared(before: Path, after: Path, *, num_resamples: int = 1000, seed: int = 0) -> dict[str, object]:
     """``differences`` (after minus before, of every metric of both) and ``mcnemar`` by group of closed questions.
 
     ``of_one_alone``: metrics that only one of the two has, as where the other claims nothing.

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -32,7 +31,7 @@ class Effect:
     high: float
     note: str = ""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The line as JSON has it: null for what is not there."""
         return {k: None if isinstance(v, float) and np.isnan(v) else v for k, v in vars(self).items()}
 

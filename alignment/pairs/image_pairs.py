@@ -15,7 +15,7 @@ from data_builders.pairs.lesion_heat import GivenBoxes
 from data_builders.pairs.lesion_noise import NoiseTally, noised
 from data_builders.pairs.llm_rows import relevance_of
 from data_builders.rendering.render import report
-from data_builders.schema import assistant_turn, message_text
+from data_builders.schema import Message, assistant_turn, message_text
 from data_builders.seeds import seeded
 from rewards.rules.facts import Facts
 from rewards.rules.rule_set import load_rule_set
@@ -65,7 +65,7 @@ def _noised_pair(row: Row, one: Degraded) -> Row:
     return {"id": f"{row['id']}-noised", "chosen": answer, "rejected": answer, **others}
 
 
-def true_report(row: Row) -> list[dict[str, Any]]:
+def true_report(row: Row) -> list[Message]:
     """The report of a row's facts, as an assistant's turn."""
     truth = Facts.model_validate_json(row["facts"])
     return assistant_turn(report(truth, load_rule_set(truth.rule_set)))

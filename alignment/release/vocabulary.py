@@ -11,13 +11,16 @@ from collections.abc import Collection, Iterator
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from alignment.provenance.lineage import Step
 from alignment.release.released_model import without_comments
 from alignment.release.transformers_words import words
 from rewards.config.input_error import InputError
 from rewards.config.json_lines import json_value
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
 NO_PERSONS_WORDS = frozenset(
     {"phantom_chest", "phantom_marrow", "phantom_oct", "lidc_ct", "bccd", "vqa_rad", "slake", "path_vqa", "iu_xray"}
@@ -33,7 +36,7 @@ NO_TEXTS = ("type", "strategy", "direction", "behavior", "prepend_scheme", "vers
 """Fields of a tokenizer.json that hold words of tokenizers, or patterns and tables."""
 
 
-def check_vocabulary(tokenizer: Any, steps: list[Step], where: Path) -> None:
+def check_vocabulary(tokenizer: "PreTrainedTokenizerBase", steps: list[Step], where: Path) -> None:
     """Raises InputError if a vocabulary made from the first step's data holds words that clinalign does not write."""
     sources = {data.get("source") for data in steps[0].data} or {None}
     if steps[0].recipe["model"]["path"] != "tiny" or sources <= NO_PERSONS_WORDS:
@@ -46,7 +49,13 @@ def check_vocabulary(tokenizer: Any, steps: list[Step], where: Path) -> None:
         )
 
 
-def check_texts(processor: Any, where: Path, *, published: Any = None, not_names: Collection[str] = ()) -> None:
+def check_texts(
+    processor: "ProcessorMixin",
+    where: Path,
+    *,
+    published: "ProcessorMixin | None" = None,
+    not_names: Collection[str] = (),
+) -> None:
     """Raises InputError if the processor's special tokens or chat template hold words that nobody is known to write.
 
     ``published``: the processor of a published model that this one comes from, whose words may stay; ``not_names``:
@@ -64,7 +73,7 @@ def check_texts(processor: Any, where: Path, *, published: Any = None, not_names
             )
 
 
-def _texts(processor: Any) -> Iterator[tuple[str, str]]:
+def _texts(processor: "ProcessorMixin") -> Iterator[tuple[str, str]]:
     """What a processor holds in words, by where: its templates, its special tokens, and how its tokenizer works."""
     tokenizer = processor.tokenizer
     for template in (processor.chat_template, tokenizer.chat_template):
@@ -79,7 +88,7 @@ def _texts(processor: Any) -> Iterator[tuple[str, str]]:
         yield "tokenizer", "\n".join(_leaves(content))
 
 
-def _leaves(content: Any) -> Iterator[str]:
+def _leaves(content: object) -> Iterator[str]:
     """Every text in a JSON value, but for those fields in which tokenizers takes no text of one's own."""
     if isinstance(content, str):
         yield content

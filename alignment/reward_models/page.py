@@ -93,7 +93,7 @@ def _worst(rows: Sequence[dict[str, Any]], scored: ScoredPairs) -> list[dict[str
     ]
 
 
-def _data(image: Any) -> str:
+def _data(image: dict[str, bytes]) -> str:
     picture = pixels(image).convert("RGB")
     picture.thumbnail((PICTURE_PIXELS, PICTURE_PIXELS))
     buffer = BytesIO()
