@@ -156,7 +156,7 @@ OTHERS_OBJECTS = {
     "labelled": set_aside,
     **{f"pairs, {shape} lines": of_file(lambda file, shape=shape: read_pairs(file, shape)) for shape in FORMATS},
     "scores": of_file(read_scores, "scores.json"),
-    "lines": of_file(lambda file: list(json_lines(file.read_bytes().split(b"\n"), place=f"{file}:"))),
+    "lines": of_file(lambda file: list(json_lines(file.read_bytes().split(b"\n"), location=f"{file}:"))),
     "DeepSpeed": config_of_deepspeed,
     "header of weights": header,
 }

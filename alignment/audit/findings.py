@@ -12,7 +12,6 @@ import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +19,9 @@ from numpy.typing import NDArray
 from alignment.audit.perturbations import perturbed
 from alignment.audit.trials import Trial, dialogue_trials, question_trials
 from alignment.metrics.outcomes import matched_ious, score_answers
-from alignment.reward_functions.asked_rows import Row, asked_dialogue, asked_of
+from alignment.reward_functions.sampled_rows import Row, prompt_row, row_dialogue
 from alignment.reward_functions.scorer import Array, Scorer
-from rewards.attacks.attacks import Asked
+from rewards.attacks.attacks import PromptRow
 from rewards.config.input_error import nearest
 from rewards.dialogues.dialogue import Dialogue
 from rewards.ratings.preference_metrics import rank_correlation
@@ -78,22 +77,22 @@ class Audit:
         gone = [n for n in self.listed if n in known and n not in won]
         return [*new, *unknown, *(f"'{name}' is listed and beats honesty no longer." for name in gone)]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Everything, as one JSON object."""
         return {**asdict(self), "successful": [p.name for p in self.successful], "faults": self.faults}
 
 
 def audited(scorer: Scorer, rows: list[Row], *, name: str, seed: int = 0) -> Audit:
     """The audit of rewards on rows: of dialogues, where these have a column ``dialogue`` that is filled, or not."""
-    talks = [asked_dialogue(row) for row in rows if row.get("dialogue")]
-    asked = [asked_of(row) for row in rows] if not talks else []
-    trials = dialogue_trials(talks) if talks else question_trials()
+    dialogues = [row_dialogue(row) for row in rows if row.get("dialogue")]
+    prompts = [prompt_row(row) for row in rows] if not dialogues else []
+    trials = dialogue_trials(dialogues) if dialogues else question_trials()
     tasks = np.array([str(row["task"]) for row in rows])
-    tables = {trial.name: _table(trial, talks or asked, rows, scorer, seed) for trial in trials}
+    tables = {trial.name: _table(trial, dialogues or prompts, rows, scorer, seed) for trial in trials}
     totals = {policy: scorer.totals(table) for policy, table in tables.items()}
     policies = [_judged(trial, tables[trial.name], totals, scorer, tasks) for trial in trials]
     constant = _constant(list(tables.values()), scorer)
-    correlations = _correlations(scorer, rows, asked, seed) if asked else {}
+    correlations = _correlations(scorer, rows, prompts, seed) if prompts else {}
     return Audit(
         recipe=name,
         num_rows={str(task): int((tasks == task).sum()) for task in np.unique(tasks)},
@@ -106,14 +105,14 @@ def audited(scorer: Scorer, rows: list[Row], *, name: str, seed: int = 0) -> Aud
 
 
 def _table(
-    trial: Trial, asked: Sequence[Asked] | Sequence[Dialogue], rows: list[Row], scorer: Scorer, seed: int
+    trial: Trial, prompts: Sequence[PromptRow] | Sequence[Dialogue], rows: list[Row], scorer: Scorer, seed: int
 ) -> Array:
     """What a trial's responses earn, (N, K); NaN for a row on which it cannot be tried."""
-    said = [trial.says(row, random.Random(f"{seed}/{k}")) for k, row in enumerate(asked)]
-    tried = [k for k, response in enumerate(said) if response is not None]
+    responses = [trial.says(row, random.Random(f"{seed}/{k}")) for k, row in enumerate(prompts)]
+    tried = [k for k, response in enumerate(responses) if response is not None]
     table = np.full((len(rows), len(scorer.names)), np.nan)
     if tried:
-        table[tried] = scorer.table([r for r in said if r is not None], [rows[k] for k in tried])
+        table[tried] = scorer.table([r for r in responses if r is not None], [rows[k] for k in tried])
     return table
 
 
@@ -128,18 +127,18 @@ def _known(means: Mapping[str, float | None]) -> dict[str, float]:
 
 def _judged(trial: Trial, table: Array, totals: Mapping[str, Array], scorer: Scorer, tasks: NDArray[np.str_]) -> Policy:
     """What a trial earns, and where it beats the honest answers that it stands against."""
-    own, names = totals[trial.name], [str(task) for task in np.unique(tasks)]
+    earned, names = totals[trial.name], [str(task) for task in np.unique(tasks)]
     policy = Policy(
         trial.name,
-        _mean(own),
-        by_task=_known({task: _mean(own[tasks == task]) for task in names}),
+        _mean(earned),
+        by_task=_known({task: _mean(earned[tasks == task]) for task in names}),
         by_reward=_known({reward: _mean(table[:, k]) for k, reward in enumerate(scorer.names)}),
         against=trial.against,
     )
     if not trial.against:
         return policy
     least: Array = np.mean([totals[name] for name in trial.against], axis=0)  # NaN where one of them is
-    gains = _known({task: _mean((own - least)[tasks == task]) for task in names})
+    gains = _known({task: _mean((earned - least)[tasks == task]) for task in names})
     enough = -SLACK if trial.is_false else SLACK
     earns = {task for task in gains if (_mean(least[tasks == task]) or 0.0) > SLACK}
     return replace(
@@ -156,15 +155,17 @@ def _constant(tables: list[Array], scorer: Scorer) -> list[str]:
     return [name for k, name in enumerate(scorer.names) if not (high[:, k] > low[:, k] + SLACK).any()]
 
 
-def _correlations(scorer: Scorer, rows: list[Row], asked: list[Asked], seed: int) -> dict[str, dict[str, float | None]]:
+def _correlations(
+    scorer: Scorer, rows: list[Row], prompts: list[PromptRow], seed: int
+) -> dict[str, dict[str, float | None]]:
     """Spearman's correlation of each reward with the held-out metric of the task, over perturbed true answers."""
     pairs = [
         (row, p.answer)
-        for k, (row, seen) in enumerate(zip(rows, asked, strict=True))
-        for p in perturbed(seen, random.Random(f"{seed}/perturbed/{k}"))
+        for k, (row, prompt) in enumerate(zip(rows, prompts, strict=True))
+        for p in perturbed(prompt, random.Random(f"{seed}/perturbed/{k}"))
     ]
-    table = scorer.table([said for _, said in pairs], [row for row, _ in pairs])
-    metric = np.array([held_out(row, said) for row, said in pairs])
+    table = scorer.table([answer for _, answer in pairs], [row for row, _ in pairs])
+    metric = np.array([held_out(row, answer) for row, answer in pairs])
     tasks = np.array([row["task"] for row, _ in pairs])
     return {
         name: {str(t): spearman(table[tasks == t, k], metric[tasks == t]) for t in np.unique(tasks)}
@@ -180,8 +181,8 @@ def held_out(row: Row, response: str) -> float:
         truth = row["boxes"] or []
         return sum(matched_ious(outcome.boxes, truth)) / max(1, len(truth), len(outcome.boxes))
     if row["task"] == "report":
-        said = counts["claims"] + counts["true_findings"]
-        return (counts["true_claims"] + counts["found"]) / said if said else 1.0
+        total = counts["claims"] + counts["true_findings"]
+        return (counts["true_claims"] + counts["found"]) / total if total else 1.0
     return counts.get("closed_correct", 0.0)
 
 
@@ -199,14 +200,14 @@ def spearman(reward: Array, metric: Array) -> float | None:
 def _warnings(
     policies: list[Policy], constant: list[str], correlations: dict[str, dict[str, float | None]]
 ) -> list[str]:
-    told = [f"'{name}' gives every response to a row the same score: it teaches nothing." for name in constant]
-    told += [f"'{policy.name}' beats honesty on: {', '.join(policy.wins)}." for policy in policies if policy.wins]
-    told += [
+    warnings = [f"'{name}' gives every response to a row the same score: it teaches nothing." for name in constant]
+    warnings += [f"'{policy.name}' beats honesty on: {', '.join(policy.wins)}." for policy in policies if policy.wins]
+    warnings += [
         f"'{policy.name}' costs nothing on: {', '.join(policy.free)}."
         for policy in policies
         if policy.free and ("spam" in policy.name or "times" in policy.name)
     ]
-    return told + [
+    return warnings + [
         f"'{reward}' falls while the held-out metric of '{task}' rises (rank correlation {value:.2f})."
         for reward, of_reward in correlations.items()
         for task, value in of_reward.items()

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from alignment.audit.findings import Audit
-from alignment.reward_functions.asked_rows import asked_of
+from alignment.reward_functions.sampled_rows import prompt_row
 from alignment.reward_functions.scorer import Scorer
-from rewards.attacks.attacks import ATTACKS, Asked, Attack, imperfect
+from rewards.attacks.attacks import ATTACKS, Attack, PromptRow, imperfect
 from rewards.boxes.coordinate_space import Units, whole
 from rewards.boxes.geometry import parse_boxes
 from rewards.config.templates import template
@@ -42,19 +42,19 @@ def images_of(file: Path, ids: list[str]) -> dict[str, bytes]:
 
 
 def _picture(row: dict[str, Any], scorer: Scorer, image: bytes) -> dict[str, Any]:
-    asked = asked_of(row)
+    prompt = prompt_row(row)
     policies: dict[str, Attack] = {"imperfect": imperfect, **{name: ATTACKS[name] for name in SHOWN}}
     return {
         "id": row["id"],
-        "question": asked.question,
-        "extent": Units.of(row).extent() or (asked.grid, asked.grid),
+        "question": prompt.question,
+        "extent": Units.of(row).extent() or (prompt.grid, prompt.grid),
         "image": f"data:image/png;base64,{base64.b64encode(image).decode()}",
         "true": [whole(box) for box in row["boxes"]],
-        "answers": [_shown(name, policy, asked, row, scorer) for name, policy in policies.items()],
+        "answers": [_shown(name, policy, prompt, row, scorer) for name, policy in policies.items()],
     }
 
 
-def _shown(name: str, policy: Attack, asked: Asked, row: dict[str, Any], scorer: Scorer) -> dict[str, Any]:
-    said = policy(asked, random.Random(0))
-    score = float(scorer.totals(scorer.table([said], [row]))[0])
-    return {"name": name, "boxes": parse_boxes(said) or [], "score": score}
+def _shown(name: str, policy: Attack, prompt: PromptRow, row: dict[str, Any], scorer: Scorer) -> dict[str, Any]:
+    response = policy(prompt, random.Random(0))
+    score = float(scorer.totals(scorer.table([response], [row]))[0])
+    return {"name": name, "boxes": parse_boxes(response) or [], "score": score}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from data_builders.rendering.corrupt import corrupt
 from data_builders.rendering.render import report
-from rewards.attacks.attacks import Asked, shifted
+from rewards.attacks.attacks import PromptRow, shifted
 from rewards.attacks.truth_attacks import OTHER_ANSWERS
 from rewards.rules.facts import Finding
 
@@ -22,7 +22,7 @@ class Perturbed:
     step: int
 
 
-def perturbed(row: Asked, rng: random.Random) -> Iterator[Perturbed]:
+def perturbed(row: PromptRow, rng: random.Random) -> Iterator[Perturbed]:
     """The true answer and ever worse versions: boxes moved away, findings corrupted one by one, the other answer."""
     if row.boxes:
         for step, share in enumerate(SHIFTS):
@@ -34,7 +34,7 @@ def perturbed(row: Asked, rng: random.Random) -> Iterator[Perturbed]:
         yield Perturbed(OTHER_ANSWERS.get(row.answer.rstrip(".").casefold(), "Unknown"), 1)
 
 
-def _reports(row: Asked, rng: random.Random) -> Iterator[Perturbed]:
+def _reports(row: PromptRow, rng: random.Random) -> Iterator[Perturbed]:
     facts, changed = row.facts, set[str]()
     yield Perturbed(report(facts, row.rules), 0)
     for step in range(1, NUM_ERRORS):

@@ -7,8 +7,8 @@ from pathlib import Path
 from alignment.audit.findings import Audit, audited
 from alignment.config.data_entries import train_rows
 from alignment.config.recipe import Recipe
-from alignment.reward_functions.asked_rows import sampled_rows
 from alignment.reward_functions.combined import gated_rewards
+from alignment.reward_functions.sampled_rows import sampled_rows
 from alignment.reward_functions.scorer import Scorer
 from rewards.config.input_error import InputError
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,6 @@ def _figure(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def _write_json(content: dict[str, Any]) -> None:
+def _write_json(content: Mapping[str, object]) -> None:
     assert sys.__stdout__ is not None
     sys.__stdout__.write(json.dumps(content) + "\n")

@@ -12,7 +12,7 @@ from rewards.attacks import attacks, dialogue_attacks, truth_attacks
 from rewards.dialogues.dialogue import Dialogue, Responses
 
 HONEST, IMPERFECT = "honest", "imperfect"
-Said = Callable[[Any, random.Random], Responses | None]
+Script = Callable[[Any, random.Random], Responses | None]
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Trial:
     """
 
     name: str
-    says: Said
+    says: Script
     against: tuple[str, ...] = ()
     is_false: bool = False
     is_addition: bool = False
@@ -31,7 +31,7 @@ class Trial:
 
 def question_trials() -> list[Trial]:
     """What is tried on rows of single questions."""
-    honest: dict[str, Said] = {
+    honest: dict[str, Script] = {
         HONEST: lambda row, rng: row.answer,
         IMPERFECT: attacks.imperfect,
         **truth_attacks.BASELINES,
@@ -47,7 +47,7 @@ def question_trials() -> list[Trial]:
 
 def dialogue_trials(rows: list[Dialogue]) -> list[Trial]:
     """What is tried on rows of whole dialogues; the classes are those of the first row's rule set."""
-    honest: dict[str, Said] = {
+    honest: dict[str, Script] = {
         HONEST: dialogue_attacks.honest,
         IMPERFECT: dialogue_attacks.imperfect,
         **dialogue_attacks.BASELINES,

@@ -107,15 +107,15 @@ class Worker:
         (self.folder / "settings.json").write_text(json.dumps(content), encoding="utf-8")
 
     def __enter__(self) -> "Worker":
-        told, self._tell = os.pipe()
+        orders, self._tell = os.pipe()
         hear, says = os.pipe()
         command = [sys.executable, "-m", "alignment.bench.worker", str(self.folder / "settings.json")]
         env = {**os.environ, "CLINALIGN_CACHE": str(self.folder / "cache")}
         self._log = (self.folder / "log.txt").open("w", encoding="utf-8")
         self._process = subprocess.Popen(
-            [*command, str(told), str(says)], env=env, pass_fds=(told, says), stdout=self._log, stderr=self._log
+            [*command, str(orders), str(says)], env=env, pass_fds=(orders, says), stdout=self._log, stderr=self._log
         )
-        os.close(told)
+        os.close(orders)
         os.close(says)
         self._hear = os.fdopen(hear, encoding="utf-8")
         self._steps = 0
@@ -190,12 +190,18 @@ def prepared(kind: Kind, shape: Shape, folder: Path, *, steps: int) -> dict[str,
 def _trainer_settings(kind: Kind, shape: Shape, steps: int) -> dict[str, Any]:
     batch = shape.prompts * (shape.answers if kind == "grpo" else 1)
     settings: dict[str, Any] = {
-        "max_steps": steps, "per_device_train_batch_size": batch, "learning_rate": 1e-4, "seed": 7,
-        "gradient_checkpointing": shape.gradient_checkpointing, "lr_scheduler_type": "constant",
-        "save_strategy": "no", "logging_steps": 1, "disable_tqdm": True,
+        "max_steps": steps,
+        "per_device_train_batch_size": batch,
+        "learning_rate": 1e-4,
+        "seed": 7,
+        "gradient_checkpointing": shape.gradient_checkpointing,
+        "lr_scheduler_type": "constant",
+        "save_strategy": "no",
+        "logging_steps": 1,
+        "disable_tqdm": True,
         # AdamW divides a gradient by its own size: by default rounding alone moves weights whose gradient is 0
         "adam_epsilon": 1e-4,
-    }  # fmt: skip
+    }
     if kind == "grpo":
         length = {"max_completion_length": shape.answer_tokens, "num_generations": shape.answers}
         settings |= length | {"generation_kwargs": {"min_new_tokens": shape.answer_tokens}}

@@ -22,14 +22,14 @@ FORGET_PEAK = Path("/proc/self/clear_refs")
 def main() -> None:
     """Reads the settings, and measures step by step."""
     settings = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    with os.fdopen(int(sys.argv[2])) as told, os.fdopen(int(sys.argv[3]), "w") as says:
+    with os.fdopen(int(sys.argv[2])) as orders, os.fdopen(int(sys.argv[3]), "w") as says:
 
         def step_done(measured: dict[str, Any]) -> None:
             """Tells what a step took, and waits until the next may begin."""
-            own = {"cpu_s": time.process_time() - spent["cpu_s"], "peak_mib": peak_mib() - held["mib"]}
-            says.write(json.dumps(measured | own) + "\n")
+            of_step = {"cpu_s": time.process_time() - spent["cpu_s"], "peak_mib": peak_mib() - held["mib"]}
+            says.write(json.dumps(measured | of_step) + "\n")
             says.flush()
-            told.readline()
+            orders.readline()
             spent["cpu_s"] = time.process_time()
 
         spent = {"cpu_s": time.process_time()}
@@ -62,8 +62,8 @@ def peak_mib() -> float:
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
     status = Path("/proc/self/status")
-    if status.is_file() and (own := re.search(r"^VmHWM:\s*(\d+) kB", status.read_text(encoding="utf-8"), re.M)):
-        return int(own[1]) / 1024
+    if status.is_file() and (high_water := re.search(r"^VmHWM:\s*(\d+) kB", status.read_text(encoding="utf-8"), re.M)):
+        return int(high_water[1]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
 
 
@@ -93,6 +93,7 @@ def train(settings: dict[str, Any], step_done: Step) -> str:
                 spent.update(begun=time.perf_counter(), preparing=0.0)
 
     if settings["kind"] == "grpo":
+        # Private in TRL 1.16, and where answers are generated and scored: what is timed apart from the update.
         prepare = trainer._prepare_inputs
 
         def timed(batch: Any) -> Any:

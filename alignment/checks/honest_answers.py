@@ -18,7 +18,7 @@ from rewards.attacks.attacks import tagged
 from rewards.boxes.coordinate_space import Units, in_written_units
 from rewards.config.input_error import InputError
 from rewards.loading import Reward, knobs_of
-from rewards.reading.box_text import box_places
+from rewards.reading.box_text import located_boxes
 
 ROWS_A_TASK = 12
 SLACK = 1e-9
@@ -81,7 +81,7 @@ def _taught_faults(recipe: Recipe, names: list[str]) -> list[str]:
     if answers is None or grid is None or space in ("grid", f"0-{grid}"):
         return []
     wanted = [name for name in ("id", "task", answers) if name in names]
-    boxed = (row for row in _rows(recipe, wanted) if next(box_places(message_text(row[answers])), None))
+    boxed = (row for row in _rows(recipe, wanted) if next(located_boxes(message_text(row[answers])), None))
     row = next(boxed, None)
     if row is None:
         return []

@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -27,6 +27,10 @@ from alignment.distributed.processes import is_first_of_node, is_main_process, l
 from data_builders.interruptions import Stopped, handled_by, stop
 from rewards.config.input_error import InputError
 from rewards.config.json_lines import read_json
+
+if TYPE_CHECKING:
+    from rewards.llm.client import Backend
+    from rewards.llm.spec import LlmSpec
 
 app = typer.Typer(
     cls=Commands,
@@ -57,15 +61,15 @@ def main() -> None:
 def _end(stopped: Stopped) -> None:
     """Says once on every node what stands and which command goes on; ends with 128 and the signal's number."""
     if is_first_of_node():
-        own = shlex.join(["clinalign", *(word for word in sys.argv[1:] if word != "--fresh")])
-        again = "the same launch" if "RANK" in os.environ else own
-        told = f"stopped by {stopped.name}. {stopped.stands} Go on with: {again}".replace(".  ", ". ")
-        console.print(escape(told), highlight=False, soft_wrap=True)
+        command = shlex.join(["clinalign", *(word for word in sys.argv[1:] if word != "--fresh")])
+        again = "the same launch" if "RANK" in os.environ else command
+        sentence = f"stopped by {stopped.name}. {stopped.stands} Go on with: {again}".replace(".  ", ". ")
+        console.print(escape(sentence), highlight=False, soft_wrap=True)
     leave_process_group(stopped.exit_code)
     sys.exit(stopped.exit_code)
 
 
-def _local_backend(llm: Any) -> Any:
+def _local_backend(llm: "LlmSpec") -> "Backend":
     """The backend of a local LLM; torch is loaded here and not before."""
     from alignment.reward_functions.adapter import local_backend
 
@@ -88,8 +92,8 @@ def build(
 
     out = build_data(read_spec(spec, overrides or []), local=_local_backend, inputs=[spec])
     card = read_card(out)
-    told = {name: card[name] for name in ("counts", "preference") if card[name]}
-    say({"built": str(out), "gallery": str(out / "gallery.html"), **told}, as_json)
+    figures = {name: card[name] for name in ("counts", "preference") if card[name]}
+    say({"built": str(out), "gallery": str(out / "gallery.html"), **figures}, as_json)
 
 
 @app.command()
@@ -217,9 +221,17 @@ def evaluate_command(
         weights = model_sha256(run) if is_main_process() else None
         model, processor = agreed(lambda: load_for_inference(run))
         evaluation = evaluate(
-            model, processor, rows, out=target, limit=limit, model_name=run, progress=True, probe=probe,
-            weights_sha256=weights, box_space=known_space(box_space) if box_space else written_space(run),
-        )  # fmt: skip
+            model,
+            processor,
+            rows,
+            out=target,
+            limit=limit,
+            model_name=run,
+            progress=True,
+            probe=probe,
+            weights_sha256=weights,
+            box_space=known_space(box_space) if box_space else written_space(run),
+        )
     if not is_main_process():
         return
     figures = {c: {n: m.value for n, m in found.items()} for c, found in evaluation.metrics.items()}
@@ -232,7 +244,7 @@ def evaluate_command(
     say({**page, "metrics": figures, **looked}, as_json)
 
 
-def _looked(file: Path) -> dict[str, Any]:
+def _looked(file: Path) -> dict[str, object]:
     """By how much each metric of the blindness probe changes when the image shows less, and on how many rows."""
     content = read_json(file, "Evaluate again.")
     drops = {c: {name: m["value"] for name, m in found.items()} for c, found in content["drops"].items()}

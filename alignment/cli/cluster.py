@@ -13,7 +13,7 @@ from rewards.config.input_error import InputError, nearest
 from rewards.config.strict_yaml import read_yaml
 
 if TYPE_CHECKING:
-    from alignment.planning.launch import Asked, Command, Place, Run
+    from alignment.planning.launch import Command, JobRequest, Machines, Run
 
 
 OTHER_COMMANDS = ("eval", "counterparts")
@@ -54,7 +54,7 @@ def launch(
 
     Example: clinalign launch recipes/sft/phantom_chest.yaml --gpus 2 --cpu trainer.max_steps=10
     """
-    from alignment.planning.launch import Asked, Place
+    from alignment.planning.launch import JobRequest, Machines
 
     if by not in ("torchrun", "accelerate"):
         raise InputError(f"launch: no launcher '{by}'. Known: torchrun, accelerate.")
@@ -63,8 +63,8 @@ def launch(
     if not slurm and (time, mem, cpus_per_task) != (None, None, None):
         raise InputError("launch: --time, --mem and --cpus-per-task are asked of Slurm; add --slurm or leave them.")
     launcher: Literal["torchrun", "accelerate"] = "accelerate" if by == "accelerate" else "torchrun"
-    place, asked = Place(nodes, gpus, cpu, head, node, launcher), Asked(time, mem, cpus_per_task)
-    how = _How(place, asked if slurm else None, dry_run, [*["--fresh"] * fresh, *["--inexact"] * inexact])
+    machines, request = Machines(nodes, gpus, cpu, head, node, launcher), JobRequest(time, mem, cpus_per_task)
+    how = _How(machines, request if slurm else None, dry_run, [*["--fresh"] * fresh, *["--inexact"] * inexact])
     _check_options(words[:1], [ctx.command])
     if words[0] in OTHER_COMMANDS:
         _launch_command(ctx, words, how)
@@ -76,10 +76,10 @@ def launch(
 
 @dataclass(frozen=True)
 class _How:
-    """Where and how something is started; ``asked`` of Slurm, None without it; ``flags``: handed on."""
+    """Where and how something is started; ``request``: to Slurm, None without it; ``flags``: handed on."""
 
-    place: "Place"
-    asked: "Asked | None"
+    machines: "Machines"
+    request: "JobRequest | None"
     dry_run: bool
     flags: list[str]
 
@@ -95,11 +95,15 @@ class _How:
         from alignment.planning.launch import sbatch_script, shell_line, submit
 
         if self.dry_run:
-            shown = sbatch_script(run, self.place, self.asked) if self.asked else shell_line(run, self.place) + "\n"
+            shown = (
+                sbatch_script(run, self.machines, self.request)
+                if self.request
+                else shell_line(run, self.machines) + "\n"
+            )
             sys.stdout.write(shown)
-        elif self.asked:
-            sys.stdout.write(submit(run, self.place, script, self.asked) + "\n")
-        elif code := started(run, self.place):
+        elif self.request:
+            sys.stdout.write(submit(run, self.machines, script, self.request) + "\n")
+        elif code := started(run, self.machines):
             raise typer.Exit(code)
 
 
@@ -110,8 +114,8 @@ def _launch_recipe(ctx: typer.Context, words: list[str], how: _How) -> None:
     _options(ctx, "train", words)
     recipe, overrides = Path(words[0]), [word for word in words[1:] if not word.startswith("-")]
     flags = [word for word in (*words[1:], *how.flags) if word.startswith("-") and word != "--fresh"]
-    here = not (how.dry_run or how.asked)
-    output = _output_of(recipe, overrides, ranks=how.place.nodes * how.place.gpus, starts=here)
+    here = not (how.dry_run or how.request)
+    output = _output_of(recipe, overrides, ranks=how.machines.nodes * how.machines.gpus, starts=here)
     how.start(Run(recipe, [*overrides, *flags], fresh="--fresh" in how.flags), output / "launch.sbatch")
 
 
@@ -126,12 +130,12 @@ def _launch_loop(ctx: typer.Context, words: list[str], how: _How) -> None:
         raise InputError(f"launch: a loop takes no {given[0]}; write it into the overrides of one of its stages.")
     options, path, fresh = _options(ctx, "demo", words), Path(words[0]), "--fresh" in how.flags
     read_loop(path)
-    if how.asked is None:
+    if how.request is None:
         how.start(Command(path.stem, ["demo", *words], fresh), path)
     elif options["step"] is not None:
         raise InputError("launch: --slurm submits a job for each step of a loop; leave out --step.")
     else:
-        jobs = jobs_of(path, how.place, how.asked, seeds=options["seeds"], fresh=fresh)
+        jobs = jobs_of(path, how.machines, how.request, seeds=options["seeds"], fresh=fresh)
         sys.stdout.write(printed(jobs) if how.dry_run else submit_jobs(jobs) + "\n")
 
 
@@ -158,10 +162,10 @@ def _options(ctx: typer.Context, command: str, words: list[str]) -> dict[str, An
     assert ctx.parent is not None
     group = ctx.parent.command
     assert isinstance(group, TyperGroup)
-    own = group.get_command(ctx.parent, command)
-    assert own is not None
-    _check_options(words, [ctx.command, own])
-    return own.make_context(command, [*words], parent=ctx.parent).params
+    subcommand = group.get_command(ctx.parent, command)
+    assert subcommand is not None
+    _check_options(words, [ctx.command, subcommand])
+    return subcommand.make_context(command, [*words], parent=ctx.parent).params
 
 
 def _check_options(words: list[str], commands: list[Any]) -> None:

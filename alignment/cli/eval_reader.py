@@ -44,8 +44,8 @@ def eval_reader(source: Path | None = None, *, half: str = "odd") -> dict[str, A
     reports = [r for r in records if isinstance(r, Report) and r.number % 2 == (half == "odd")]
     left_out = Counter(r.reason for r in records if isinstance(r, Quarantined))
     if not reports:
-        told = ", ".join(f"{number} x {reason}" for reason, number in left_out.items()) or "none left out"
-        raise InputError(f"eval-reader: no report of the {half} half can be scored ({told}); name other reports.")
+        reasons = ", ".join(f"{number} x {reason}" for reason, number in left_out.items()) or "none left out"
+        raise InputError(f"eval-reader: no report of the {half} half can be scored ({reasons}); name other reports.")
     by_finding: dict[str, Counts] = {name: Counter() for name in TAGS}
     keywords: Counts = Counter()
     errors: dict[str, list[str]] = {}
@@ -63,7 +63,7 @@ def eval_reader(source: Path | None = None, *, half: str = "odd") -> dict[str, A
                 errors.setdefault(kind, []).append(f"{report.id} {name}")
     micro = _scores(sum(by_finding.values(), Counter()))
     each = {name: _scores(counts) for name, counts in by_finding.items()}
-    known = [scores["f1"] for scores in each.values() if scores["tagged"]]
+    known = [f1 for scores in each.values() if scores["tagged"] and (f1 := scores["f1"]) is not None]
     return {
         "rule_set": rules.id,
         "reports": {"half": half, "scored": len(reports), "left out of both halves": dict(left_out)},
@@ -96,7 +96,7 @@ def _error(report: Report, polarity: Polarity | None, *, conflict: bool) -> str:
     return f"tagged, read as {'conflict' if conflict else polarity or 'not named'}"
 
 
-def _scores(counts: Counts) -> dict[str, Any]:
+def _scores(counts: Counts) -> dict[str, float | None]:
     right, tagged = counts[True, True], counts[True, True] + counts[True, False]
     is_read = right + counts[False, True]
     ratios = {"precision": (right, is_read), "recall": (right, tagged), "f1": (2 * right, tagged + is_read)}

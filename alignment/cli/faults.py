@@ -29,7 +29,7 @@ class Commands(TyperGroup):
             raise typer.BadParameter("an argument holds a null character, which no path or name does. Leave it out.")
         return super().parse_args(ctx, args)
 
-    def invoke(self, ctx: Any) -> Any:
+    def invoke(self, ctx: Any) -> object:
         """Runs the command that is asked for; of several ranks none ends before the others."""
         try:
             result = super().invoke(ctx)
@@ -71,5 +71,5 @@ def sentence(fault: OSError) -> str:
     }
     cure = cures.get(fault.errno or 0, "Name another place.")
     reason = (fault.strerror or str(fault)).strip().rstrip(".")
-    place = f"{os.fsdecode(fault.filename)}: " if isinstance(fault.filename, str | bytes) else ""
-    return f"{place}{reason[:1].lower()}{reason[1:]}. {cure}"
+    file = f"{os.fsdecode(fault.filename)}: " if isinstance(fault.filename, str | bytes) else ""
+    return f"{file}{reason[:1].lower()}{reason[1:]}. {cure}"

@@ -92,14 +92,14 @@ def read_lines(rule_set: str, lines: Iterable[str | bytes]) -> Iterator[str]:
         reading = read(row["text"], rules)
         facts = reading.facts.model_dump(exclude_defaults=True)
         evidence = {
-            name: [{"words": words, "cue": cue} for words, cue in zip(said, reading.cues[name], strict=True)]
-            for name, said in reading.evidence.items()
+            name: [{"words": words, "cue": cue} for words, cue in zip(mentions, reading.cues[name], strict=True)]
+            for name, mentions in reading.evidence.items()
         }
         found = {"facts": facts, "evidence": evidence, "conflicts": sorted(reading.conflicts)}
         yield json.dumps({**row, **found, "unread": list(reading.unread)})
 
 
-def _symbol(text: str, node: str, rules: RuleSet, number: int) -> dict[str, Any]:
+def _symbol(text: str, node: str, rules: RuleSet, number: int) -> dict[str, object]:
     nodes = rules.decision.nodes if rules.decision else {}
     if node not in nodes:
         hint = nearest(node, list(nodes)) or f" Known: {', '.join(nodes) or 'none'}."
@@ -108,13 +108,13 @@ def _symbol(text: str, node: str, rules: RuleSet, number: int) -> dict[str, Any]
     return {"reading": reading.kind, "symbol": reading.symbol, "words": list(reading.words)}
 
 
-def check_rule_set(name: str, data: Path | None) -> dict[str, Any]:
+def check_rule_set(name: str, data: Path | None) -> dict[str, object]:
     """What a sound rule set rules, in figures.
 
     Raises: InputError with every fault of the rules or, with ``data``, of the labels in its records.
     """
     rules = load_rule_set(name)
-    found: dict[str, Any] = {"rule_set": rules.id, "findings": len(rules.findings)}
+    found: dict[str, object] = {"rule_set": rules.id, "findings": len(rules.findings)}
     if rules.staging is not None:
         found["scales"] = {name: scale.names for name, scale in rules.staging.scales.items()}
     if rules.decision is not None:
@@ -132,7 +132,7 @@ def check_rule_set(name: str, data: Path | None) -> dict[str, Any]:
 def _checked_labels(rules: RuleSet, data: Path) -> int:
     if rules.decision is None:
         raise InputError(f"{rules.id} has no decision section, so it allows and forbids no labels.")
-    lines = json_lines(read_text(data).splitlines(), place=f"{data}: line ")
+    lines = json_lines(read_text(data).splitlines(), location=f"{data}: line ")
     records = [(str(row.get("id", f"line {number}")), row) for number, row in lines]
     if not records:
         raise InputError(f"{data}: holds no record. Write one object a line, with an `id` and label columns.")

@@ -3,7 +3,8 @@
 import json
 import math
 import sys
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -14,7 +15,7 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object on
 Overrides = Annotated[list[str] | None, typer.Argument(help="key=value, such as trainer.seed=1 or output=runs/x")]
 
 
-def say_json(result: Any) -> None:
+def say_json(result: object) -> None:
     """One JSON object on the real standard output (``main`` turns the other one away); null where no figure is.
 
     Of several ranks rank 0 prints.
@@ -25,7 +26,7 @@ def say_json(result: Any) -> None:
     sys.__stdout__.write(json.dumps(with_null(result), allow_nan=False) + "\n")
 
 
-def with_null(result: Any) -> Any:
+def with_null(result: object) -> object:
     """The same with None in place of every number that is not finite, which JSON cannot hold.
 
     >>> with_null({"rate": float("nan"), "rows": [1, 0.5]})
@@ -38,7 +39,7 @@ def with_null(result: Any) -> Any:
     return None if isinstance(result, float) and not math.isfinite(result) else result
 
 
-def say(result: dict[str, Any], as_json: bool) -> None:
+def say(result: Mapping[str, object], as_json: bool) -> None:
     """A result as JSON, or as lines of ``name: value``. Of several ranks rank 0 prints."""
     if as_json:
         say_json(result)
@@ -46,6 +47,6 @@ def say(result: dict[str, Any], as_json: bool) -> None:
         _say_lines(result)
 
 
-def _say_lines(result: dict[str, Any]) -> None:
+def _say_lines(result: Mapping[str, object]) -> None:
     for name, value in result.items():
         Console().print(f"{name}: {value}", highlight=False, markup=False, soft_wrap=True)

@@ -21,8 +21,8 @@ def verify(folder: Annotated[Path, typer.Argument(help="a released folder")], as
 
     faults = faults_of(folder)
     if as_json:
-        told = [{"file": name, "fault": fault} for name, fault in faults.items()]
-        say_json({"folder": str(folder), "verified": not faults, "faults": told})
+        listed = [{"file": name, "fault": fault} for name, fault in faults.items()]
+        say_json({"folder": str(folder), "verified": not faults, "faults": listed})
     else:
         lines = [f"{name!a} {fault}" for name, fault in faults.items()]
         for line in lines or [f"verified: {folder}"]:

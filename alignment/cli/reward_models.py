@@ -1,5 +1,6 @@
 """``clinalign eval-reward-model``: how good a reward model is on held-out pairs, and as a chooser among samples."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -52,8 +53,8 @@ def _over(found: list[dict[str, Any]]) -> dict[str, Any]:
     """The figures of several evaluations, over the runs."""
     from alignment.metrics.over_seeds import figures_over_seeds
 
-    curves = [own["best_of_n"] for own in found]
-    pairs = figures_over_seeds([own["pairs"] for own in found])
+    curves = [run["best_of_n"] for run in found]
+    pairs = figures_over_seeds([run["pairs"] for run in found])
     if curves[0] is None:
         return {"pairs": pairs, "best_of_n": None}
     picks = figures_over_seeds([curve["picks"] for curve in curves])
@@ -64,7 +65,7 @@ def _over(found: list[dict[str, Any]]) -> dict[str, Any]:
 def _tables(found: dict[str, Any], over: str) -> list[Table]:
     pairs = Table("figure", *found["pairs"], title=f"held-out pairs (95 % over {over})")
     for name in next(iter(found["pairs"].values()))["figures"]:
-        pairs.add_row(name, *(_figure(own["figures"][name]) for own in found["pairs"].values()))
+        pairs.add_row(name, *(_figure(entry["figures"][name]) for entry in found["pairs"].values()))
     curve = found["best_of_n"]
     if curve is None:
         return [pairs]
@@ -72,11 +73,13 @@ def _tables(found: dict[str, Any], over: str) -> list[Table]:
     title = f"best of n in {curve['metric']}{lacking}"
     best = Table("picked by", *(f"n = {n}" for n in curve["picks"]["random"]), title=title)
     for name, by_n in curve["picks"].items():
-        best.add_row(name, *(_figure(own) for own in by_n.values()))
+        best.add_row(name, *(_figure(entry) for entry in by_n.values()))
     return [pairs, best]
 
 
-def _figure(own: dict[str, Any]) -> str:
-    if own["value"] is None:
+def _figure(figure: Mapping[str, float | None]) -> str:
+    if figure["value"] is None:
         return "-"
-    return f"{own['value']:.3f}" + ("" if own["low"] is None else f" ({own['low']:.3f} to {own['high']:.3f})")
+    return f"{figure['value']:.3f}" + (
+        "" if figure["low"] is None else f" ({figure['low']:.3f} to {figure['high']:.3f})"
+    )

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,7 +21,7 @@ def list_rewards(as_json: JsonFlag = False) -> None:
     say({r.name: _described(r) for r in listed}, as_json)
 
 
-def _described(reward: "Reward | BatchReward") -> dict[str, Any]:
+def _described(reward: "Reward | BatchReward") -> dict[str, object]:
     return {
         "columns": list(reward.columns),
         "optional": list(reward.optional),

@@ -1,7 +1,8 @@
 """``clinalign soak`` and ``clinalign ledger``: is a killed run the same run, and was every row seen once?"""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -14,9 +15,13 @@ from data_builders.output_folders import check_writable, named_files, refuse_for
 from rewards.config.strict_yaml import read_yaml
 
 EXACT = (
-    "differing_losses", "differing_rows", "differing_log_entries", "rows_skipped", "rows_repeated",
+    "differing_losses",
+    "differing_rows",
+    "differing_log_entries",
+    "rows_skipped",
+    "rows_repeated",
     "steps_missing_or_twice",
-)  # fmt: skip
+)
 """What must be 0."""
 
 
@@ -47,7 +52,7 @@ def soak(
     _show(found, "whole run and killed run", as_json)
 
 
-def _show(found: dict[str, Any], title: str, as_json: bool) -> None:
+def _show(found: Mapping[str, object], title: str, as_json: bool) -> None:
     if as_json:
         say_json(found)
     else:
@@ -56,7 +61,7 @@ def _show(found: dict[str, Any], title: str, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-def _table(found: dict[str, Any], title: str) -> Table:
+def _table(found: Mapping[str, object], title: str) -> Table:
     table = Table("figure", "value", title=title)
     for name, value in found.items():
         table.add_row(name.replace("_", " "), ", ".join(map(str, value)) if isinstance(value, list) else str(value))

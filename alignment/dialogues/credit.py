@@ -24,10 +24,10 @@ def turn_returns(
     ``rows`` hold ``model_turns``, ``overlong`` and the columns that the rewards read.
     """
     found = torch.full((len(rows), num_turns), torch.nan)
-    for place, row in enumerate(rows):
+    for index, row in enumerate(rows):
         if not row["overlong"]:
-            own = _row_returns(rewards, row)
-            found[place, : len(own)] = torch.tensor(own)
+            returns = _row_returns(rewards, row)
+            found[index, : len(returns)] = torch.tensor(returns)
     return found
 
 
@@ -35,7 +35,7 @@ def _row_returns(rewards: Sequence[tuple[Reward, float]], row: dict[str, Any]) -
     total = [0.0] * len(row["model_turns"])
     for reward, weight in rewards:
         turns, beyond = reward.by_turn(row["model_turns"], **row)
-        total = [sum_so_far + weight * (own + beyond) for sum_so_far, own in zip(total, turns, strict=True)]
+        total = [sum_so_far + weight * (turn + beyond) for sum_so_far, turn in zip(total, turns, strict=True)]
     return total
 
 
@@ -65,6 +65,6 @@ def over_tokens(advantages_NK: torch.Tensor, turn_of_token: Sequence[Sequence[in
     """
     found = advantages_NK.new_zeros(len(turn_of_token), width)
     for row, turns in enumerate(turn_of_token):
-        place = torch.tensor(turns, device=found.device)
-        found[row, : len(turns)] = torch.where(place >= 0, advantages_NK[row, place.clamp(min=0)], 0.0)
+        turn_of = torch.tensor(turns, device=found.device)
+        found[row, : len(turns)] = torch.where(turn_of >= 0, advantages_NK[row, turn_of.clamp(min=0)], 0.0)
     return found

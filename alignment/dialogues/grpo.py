@@ -34,6 +34,8 @@ class DialogueTrainer(ResumableGenerations, GRPOTrainer):  # pyright: ignore[rep
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """TRL's, with the rows at hand for the rollout, and with advantages of turns where these are asked for."""
         self._rows = inputs
+        # Private in TRL 1.16: `rollout_func` is given the prompts and not the rows, and advantages of tokens have no
+        # way in. Goes once it is given rows and may give advantages back.
         output = super()._generate_and_score_completions(inputs)
         if self.dialogue.credit == "turn":
             output["advantages"] = self._advantages(inputs, output["completion_ids"])
@@ -44,9 +46,9 @@ class DialogueTrainer(ResumableGenerations, GRPOTrainer):  # pyright: ignore[rep
         trl = self._untyped
         weights = zip(trl.reward_funcs, trl.args.reward_weights, strict=True)
         weighted = [(function.reward, weight) for function, weight in weights if weight]
-        own = turn_returns(weighted, inputs, num_turns=self.num_turns).to(completion_ids.device)
+        returns = turn_returns(weighted, inputs, num_turns=self.num_turns).to(completion_ids.device)
         group_size = trl.num_generations if trl.model.training else trl.num_generations_eval
-        found = turn_advantages(trl.accelerator.gather(own), group_size, scale=self.scale_rewards == "group")
+        found = turn_advantages(trl.accelerator.gather(returns), group_size, scale=self.scale_rewards == "group")
         start = self.accelerator.process_index * len(inputs)
         turns = [row["turn_of_token"] for row in inputs]
         return over_tokens(found[start : start + len(inputs)], turns, completion_ids.shape[1])
@@ -90,6 +92,8 @@ class DialogueTrainer(ResumableGenerations, GRPOTrainer):  # pyright: ignore[rep
 
     def _answers(self, talks: list[Conversation]) -> list[Sampled]:
         """One sampled answer to each conversation as it stands."""
+        # Of the class above TRL's (transformers 5.23): TRL 1.16 overrides it to generate, and here only devices are
+        # set.
         inputs = super(GRPOTrainer, self)._prepare_inputs(inputs_so_far(self.processing_class, talks))
         config = copy.copy(self.generation_config)
         config.update(max_new_tokens=self.dialogue.max_answer_tokens, return_dict_in_generate=True, output_logits=True)
@@ -114,4 +118,4 @@ class DialogueTrainer(ResumableGenerations, GRPOTrainer):  # pyright: ignore[rep
         ]
         lengths = [num_sampled(ids, self.eos_token_ids) for ids in sampled.tolist()]
         both = zip(sampled.tolist(), torch.cat(logps, dim=1).tolist(), lengths, strict=True)
-        return [(ids[:length], own[:length]) for ids, own, length in both]
+        return [(ids[:length], token_logps[:length]) for ids, token_logps, length in both]

@@ -60,14 +60,14 @@ class Conversation:
         if not self.answers:
             return
         question = clinician_says(self.script.turns[len(self.answers)], self._symbols())
-        asked = after_answer(processor, [*self.prompt, *self.messages[:-1]], question)
-        if self.completion_ids[-1] == asked[0]:  # the model ended its turn by itself
-            asked = asked[1:]
-        if len(self.completion_ids) + len(asked) + max_answer_tokens > max_tokens:
+        question_ids = after_answer(processor, [*self.prompt, *self.messages[:-1]], question)
+        if self.completion_ids[-1] == question_ids[0]:  # the model ended its turn by itself
+            question_ids = question_ids[1:]
+        if len(self.completion_ids) + len(question_ids) + max_answer_tokens > max_tokens:
             self.overlong = True
             return
         self.messages += user_turn(question, num_images=0)
-        self._add(asked, [0.0] * len(asked), CLINICIAN)
+        self._add(question_ids, [0.0] * len(question_ids), CLINICIAN)
 
     def take(self, answer_ids: list[int], logprobs: list[float], text: str) -> None:
         """Adds an answer as it was sampled."""
@@ -82,8 +82,8 @@ class Conversation:
 
     def _symbols(self) -> dict[str, str]:
         """What the model's answers so far say, where they were understood."""
-        said = zip(self.script.turns, readings(self.answers, self.script)[: len(self.answers)], strict=False)
-        return {turn.node: reading.stated for turn, reading in said if reading.stated is not None}
+        answered = zip(self.script.turns, readings(self.answers, self.script)[: len(self.answers)], strict=False)
+        return {turn.node: reading.stated for turn, reading in answered if reading.stated is not None}
 
 
 Sampled = tuple[list[int], list[float]]

@@ -18,7 +18,7 @@ class DialogueCollator(DataCollatorForVisionLanguageModeling):
         """The batch. Rows with one answer are as TRL makes them."""
         answered = [answer_tokens(self.processor, row["prompt"], row["completion"]) for row in examples]
         batch = super().torch_call(examples)
-        for labels, own in zip(batch["labels"], answered, strict=True):
-            places = (labels != -100).nonzero().flatten()
-            labels[places[~torch.tensor(own[: len(places)])]] = -100
+        for labels, is_answer in zip(batch["labels"], answered, strict=True):
+            positions = (labels != -100).nonzero().flatten()
+            labels[positions[~torch.tensor(is_answer[: len(positions)])]] = -100
         return batch

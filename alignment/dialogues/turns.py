@@ -5,29 +5,32 @@ Left out: templates that rewrite earlier turns when a later one is added (some d
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from data_builders.schema import Message, assistant_turn, user_turn
 from rewards.config.input_error import InputError
 
-PLACE = "\ue000"
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
+
+MARK = "\ue000"
 """Stands for an answer in a rendered conversation: a private character, which no question holds."""
 
 
-def rendered(processor: Any, messages: Sequence[Message], *, ask: bool = False) -> str:
+def rendered(processor: "ProcessorMixin", messages: Sequence[Message], *, ask: bool = False) -> str:
     """The template's text of a conversation; with ``ask``, up to where the model's next turn begins."""
     return processor.apply_chat_template(list(messages), add_generation_prompt=ask, tokenize=False)
 
 
-def after_answer(processor: Any, messages: Sequence[Message], question: str) -> list[int]:
+def after_answer(processor: "ProcessorMixin", messages: Sequence[Message], question: str) -> list[int]:
     """The tokens between an answer to ``messages`` and the answer to ``question``.
 
     They begin with the token that ends the model's turn and end where its next turn begins.
 
     Raises: InputError if the template does not show an answer once, as it is, or has no token that ends a turn.
     """
-    text = rendered(processor, [*messages, *assistant_turn(PLACE), *user_turn(question, num_images=0)], ask=True)
-    _, *after = text.split(PLACE)
+    text = rendered(processor, [*messages, *assistant_turn(MARK), *user_turn(question, num_images=0)], ask=True)
+    _, *after = text.split(MARK)
     if len(after) != 1:
         raise InputError(f"chat template: shows an earlier answer {len(after)} times, so no dialogue can be written.")
     tokens = processor.tokenizer.encode(after[0], add_special_tokens=False)
@@ -36,7 +39,7 @@ def after_answer(processor: Any, messages: Sequence[Message], question: str) -> 
     return tokens
 
 
-def answer_tokens(processor: Any, prompt: Sequence[Message], completion: Sequence[Message]) -> list[bool]:
+def answer_tokens(processor: "ProcessorMixin", prompt: Sequence[Message], completion: Sequence[Message]) -> list[bool]:
     """For each token of a completion, whether it is of the model's turns rather than the clinician's.
 
     Raises: InputError if the template rewrites earlier turns.
@@ -53,10 +56,10 @@ def answer_tokens(processor: Any, prompt: Sequence[Message], completion: Sequenc
     return [any(first <= start < last for first, last in spans) for start in starts]
 
 
-def _span(processor: Any, messages: list[Message], place: int, whole: str) -> tuple[int, int]:
+def _span(processor: "ProcessorMixin", messages: list[Message], index: int, whole: str) -> tuple[int, int]:
     """Where the message at a place stands in the whole text, without what opens the model's turn."""
-    before = rendered(processor, messages[:place], ask=True)
-    through = rendered(processor, messages[: place + 1])
+    before = rendered(processor, messages[:index], ask=True)
+    through = rendered(processor, messages[: index + 1])
     if not (whole.startswith(through) and through.startswith(before)):
         raise InputError(
             "chat template: it rewrites earlier turns, so the clinician's cannot be told apart. "

@@ -22,6 +22,7 @@ def leave_process_group(code: int = 0, *, always: bool = False) -> None:
         dist.destroy_process_group()
     elif not always:
         return
+    # Private in CPython, since os._exit below runs no exit functions. Goes once gloo ends its threads by itself.
     atexit._run_exitfuncs()  # pyright: ignore[reportPrivateUsage]
     for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):  # --json writes to the real one
         if stream is not None:

@@ -161,10 +161,10 @@ def tells(fault: str) -> bool:
     """Whether this process is the one to say it: always, unless another process says the same."""
     if num_ranks() == 1:
         return True
-    own = f"{os.environ['RANK']}\n{fault}"
+    mine = f"{os.environ['RANK']}\n{fault}"
     with contextlib.suppress(RuntimeError):  # the store is gone with the launcher
-        said = _store().compare_set(FAULT, "", own).decode()
-        return said == own or said.partition("\n")[2] != fault
+        first = _store().compare_set(FAULT, "", mine).decode()
+        return first == mine or first.partition("\n")[2] != fault
     return True
 
 
@@ -214,7 +214,7 @@ def _store() -> Any:
     from torch.distributed.rendezvous import rendezvous
 
     store, rank, ranks = next(rendezvous("env://"))
-    own = PrefixStore("clinalign", store)
+    prefixed = PrefixStore("clinalign", store)
     with contextlib.suppress(InputError):  # a limit that is none, which ``agreed`` tells
-        give_signs(own, rank, ranks)
-    return own
+        give_signs(prefixed, rank, ranks)
+    return prefixed

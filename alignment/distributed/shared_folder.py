@@ -109,11 +109,11 @@ def check_same(what: str, content: object) -> None:
             )
 
 
-def _difference(other: object, first: object, place: str = "") -> str:
+def _difference(other: object, first: object, path: str = "") -> str:
     if isinstance(other, dict) and isinstance(first, dict):
         names = [name for name in {**first, **other} if other.get(name) != first.get(name)]
-        return _difference(other.get(names[0]), first.get(names[0]), f"{place}.{names[0]}".lstrip("."))
-    return f"{place}: {other!r} instead of {first!r}"
+        return _difference(other.get(names[0]), first.get(names[0]), f"{path}.{names[0]}".lstrip("."))
+    return f"{path}: {other!r} instead of {first!r}"
 
 
 def wait_for(file: Path, *, limit_s: float = 600) -> None:

@@ -11,11 +11,15 @@ import os
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING
 
 from data_builders.interruptions import handled_by
 from rewards.config.input_error import InputError
+
+if TYPE_CHECKING:
+    from torch.distributed import Store
 
 FAULT = "fault"
 SILENT = "CLINALIGN_SILENT_S"
@@ -38,7 +42,7 @@ def silent_s() -> float:
     raise InputError(f"{SILENT}: got '{text}'; expected seconds above 0, such as 600.")
 
 
-def give_signs(store: Any, rank: int, ranks: int) -> None:
+def give_signs(store: "Store", rank: int, ranks: int) -> None:
     """Starts to give signs, and to look for those of the next process; says at the end of this one that it ends."""
     signs = _Signs(store, rank, ranks, silent_s())
     store.set(f"host {rank}", socket.gethostname())
@@ -47,7 +51,7 @@ def give_signs(store: Any, rank: int, ranks: int) -> None:
 
 
 class _Signs:
-    def __init__(self, store: Any, rank: int, ranks: int, limit_s: float) -> None:
+    def __init__(self, store: "Store", rank: int, ranks: int, limit_s: float) -> None:
         self.store, self.rank, self.ranks, self.limit_s = store, rank, ranks, limit_s
         self.period_s = min(PERIOD_S, limit_s / 4)
         self.over = threading.Event()
@@ -79,7 +83,7 @@ class _Signs:
         others = [(rank + k) % self.ranks for k in range(1, self.ranks + 1)]
         return next((k for k in others if k == self.rank or not self.store.check([f"ended {k}"])), self.rank)
 
-    def _answered(self, ask: Any) -> None:
+    def _answered(self, ask: Callable[[], object]) -> None:
         """Ends this process if the store does not answer in time, as where its node has no network any more."""
         watch = threading.Timer(self.limit_s, _leave, [lost_store()])
         watch.daemon = True
@@ -114,7 +118,7 @@ class _Signs:
             self.store.set(f"ended {self.rank}", "")
 
 
-def ended_early(store: Any, rank: int) -> str:
+def ended_early(store: "Store", rank: int) -> str:
     """What is said where a process has ended, such as by a signal, while others wait for what it makes."""
     host = store.get(f"host {rank}").decode()
     return f"rank {rank} on {host} has ended before the others; the log of that node tells why. {AGAIN}"

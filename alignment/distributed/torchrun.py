@@ -21,7 +21,7 @@ from torch.distributed.run import main as run_ranks
 
 from data_builders.interruptions import SIGNALS
 
-TOLD = (2, *(128 + number for number in SIGNALS))
+REPORTED = (2, *(128 + number for number in SIGNALS))
 """Exit codes of a rank that has said why: a user's mistake, or a signal."""
 
 
@@ -50,7 +50,7 @@ def main() -> None:
         run_ranks()
     except ChildFailedError as failed:
         code = failed.get_first_failure()[1].exitcode
-        if code not in TOLD:
+        if code not in REPORTED:
             raise
         _end(code)
     except SignalException as stopped:

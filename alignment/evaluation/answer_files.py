@@ -4,12 +4,13 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from alignment.config.box_units import UNIT_COLUMNS
 from alignment.data.prompt_rows import CURRICULUM_COLUMNS, Row
 from alignment.evaluation.controls import BASELINES, Answered, Response
 from alignment.evaluation.pictures import write_pictures
+from alignment.metrics.answer_lines import AnswerLine
 from alignment.metrics.outcomes import Outcome, score_answers
 from alignment.metrics.unjudged import why_unjudged
 from data_builders.imaging.images import image_key, pixels
@@ -21,7 +22,7 @@ from rewards.reading.reading import read
 from rewards.rules.rule_set import RuleSet, load_rule_set
 
 
-def outcomes_of(folder: Path, condition: str) -> list[Any]:
+def outcomes_of(folder: Path, condition: str) -> list[Outcome]:
     """The outcomes of every row that was answered under a condition, from ``answers.jsonl``.
 
     Raises: InputError if none was.
@@ -38,15 +39,15 @@ def outcomes_of(folder: Path, condition: str) -> list[Any]:
     return score_answers(rows, [line["responses"][condition] for line in answered])
 
 
-def answer_lines(folder: Path) -> list[dict[str, Any]]:
+def answer_lines(folder: Path) -> list[AnswerLine]:
     """The lines of ``answers.jsonl``."""
-    return read_json_lines(folder / "answers.jsonl", "Remove the folder and evaluate again.")
+    return cast(list[AnswerLine], read_json_lines(folder / "answers.jsonl", "Remove the folder and evaluate again."))
 
 
-def _as_row(line: dict[str, Any]) -> dict[str, Any]:
+def _as_row(line: AnswerLine) -> Row:
     facts = line["facts"]
-    told = {"prompt": user_turn(line["question"]), "boxes": line["true_boxes"], "rule_set": facts["rule_set"]}
-    return {**line, **told, "facts": json.dumps(facts)}
+    known = {"prompt": user_turn(line["question"]), "boxes": line["true_boxes"], "rule_set": facts["rule_set"]}
+    return {**line, **known, "facts": json.dumps(facts)}
 
 
 LINE_COLUMNS = (*UNIT_COLUMNS, "box_images", "box_space", "processed_size")
@@ -56,19 +57,19 @@ def write_answers(
     answered: Mapping[str, Answered], outcomes: Sequence[Outcome], out: Path, *, rules: RuleSet | None
 ) -> None:
     """``answers.jsonl``, a row a line: its truth and what was said under each condition; and the pictures."""
-    said = {name: {row["id"]: text for row, text in zip(*pair, strict=True)} for name, pair in answered.items()}
+    responses = {name: {row["id"]: text for row, text in zip(*pair, strict=True)} for name, pair in answered.items()}
     rows = answered["clean"][0]
-    lines = [_answer_line(row, outcome, said, rules) for row, outcome in zip(rows, outcomes, strict=True)]
+    lines = [_answer_line(row, outcome, responses, rules) for row, outcome in zip(rows, outcomes, strict=True)]
     with (out / "answers.jsonl").open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(line, sort_keys=True) + "\n" for line in lines)
     write_pictures(rows, lines, out / "pictures")
 
 
 def _answer_line(
-    row: Row, outcome: Outcome, said: dict[str, dict[str, Response]], rules: RuleSet | None
-) -> dict[str, Any]:
-    clean, told = said["clean"][row["id"]], rules or row["rule_set"]
-    return {
+    row: Row, outcome: Outcome, responses: dict[str, dict[str, Response]], rules: RuleSet | None
+) -> AnswerLine:
+    clean, has_facts = responses["clean"][row["id"]], rules or row["rule_set"]
+    line = {
         **({"dialogue": row["dialogue"]} if row["task"] == "dialogue" else {}),
         **({name: row[name] for name in CURRICULUM_COLUMNS} if row.get("capability") else {}),
         **{name: row[name] for name in LINE_COLUMNS if row.get(name) is not None},
@@ -81,12 +82,13 @@ def _answer_line(
         "true_boxes": None if row["boxes"] is None else [whole(box) for box in row["boxes"]],
         "facts": json_value(row["facts"], f"row {row['id']}: 'facts'", "Build the set anew.", strict=False),
         "image": image_key(pixels(row["images"][0])) if row["images"] else None,
-        "responses": {name: answers[row["id"]] for name, answers in said.items() if row["id"] in answers},
+        "responses": {name: answers[row["id"]] for name, answers in responses.items() if row["id"] in answers},
         "counts": outcome.counts,
         "unjudged": why_unjudged(row, rules),
         "boxes": outcome.boxes,
-        "sentences": marked_sentences(clean, outcome, rules or load_rule_set(row["rule_set"])) if told else [],
+        "sentences": marked_sentences(clean, outcome, rules or load_rule_set(row["rule_set"])) if has_facts else [],
     }
+    return cast(AnswerLine, line)
 
 
 def marked_sentences(report: Response, outcome: Outcome, rules: RuleSet) -> list[tuple[str, bool]]:

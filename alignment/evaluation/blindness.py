@@ -22,7 +22,7 @@ from alignment.evaluation.answers import generate_answers
 from alignment.evaluation.controls import blinded
 from alignment.evaluation.kept_answers import KeptAnswers
 from alignment.metrics.intervals import Metric, differences, summarise
-from alignment.metrics.outcomes import Outcome, asked_finding, score_answers
+from alignment.metrics.outcomes import Outcome, question_finding, score_answers
 from alignment.models.generation import model_inputs
 from data_builders.imaging.images import pixels
 from data_builders.pairs.lesion_heat import GivenBoxes
@@ -90,9 +90,9 @@ def blindness(
     conditions = {name: shown(seen, name, noise=noise, seed=seed) for name in CONDITIONS}
     outcomes = {
         name: _outcomes(
-            model, processor, asked, batch_size=batch_size, kept=kept.under(f"probe: {name}") if kept else None
+            model, processor, questions, batch_size=batch_size, kept=kept.under(f"probe: {name}") if kept else None
         )
-        for name, asked in conditions.items()
+        for name, questions in conditions.items()
     }
     options = {"num_resamples": num_resamples, "seed": seed}
     return Blindness(
@@ -137,7 +137,7 @@ def _mask(row: Row, *, noise: NoiseSettings) -> np.ndarray | None:
     if not row["images"] or not row["answer"] or not row["rule_set"] or Units.of(row).extent() is None:
         return None
     facts = _facts(row)
-    finding = asked_finding(row, load_rule_set(row["rule_set"]))
+    finding = question_finding(row, load_rule_set(row["rule_set"]))
     heat, score = GivenBoxes(facts, grid=row["box_grid"])(pixels(row["images"][0]), finding)
     mask = mask_of(heat, noise) if score else None
     return mask if mask is not None and mask.any() else None
@@ -194,28 +194,30 @@ def truth_logps(
     was_training = model.training
     model.eval()
     batches = [range(start, min(start + batch_size, len(rows))) for start in range(0, len(rows), batch_size)]
-    known = {places: kept.of("truth", places) if kept else None for places in batches}
-    missing = [places for places, own in known.items() if own is None]
-    for places, own in over_ranks(missing, lambda places: _batch_logps(model, processor, [rows[k] for k in places])):
-        known[places] = own
+    known = {indices: kept.of("truth", indices) if kept else None for indices in batches}
+    missing = [indices for indices, batch_logps in known.items() if batch_logps is None]
+    for indices, batch_logps in over_ranks(
+        missing, lambda indices: _batch_logps(model, processor, [rows[k] for k in indices])
+    ):
+        known[indices] = batch_logps
         if kept:
-            kept.keep("truth", places, own)
+            kept.keep("truth", indices, batch_logps)
     model.train(was_training)
-    return [(logp, num_tokens) for own in known.values() for logp, num_tokens in own or ()]
+    return [(logp, num_tokens) for batch_logps in known.values() for logp, num_tokens in batch_logps or ()]
 
 
 def _batch_logps(model: Any, processor: Any, rows: Sequence[Row]) -> list[tuple[float, int]]:
     end = processor.tokenizer.eos_token
     answers = [f"{row['answer']}{end}" for row in rows]
     images = [[pixels(image).convert("RGB") for image in row["images"]] for row in rows]
-    asked = [{"prompt": row["prompt"], "images": own} for row, own in zip(rows, images, strict=True)]
-    inputs = model_inputs(processor, asked, answers=answers).to(model.device)
+    prompts = [{"prompt": row["prompt"], "images": pictures} for row, pictures in zip(rows, images, strict=True)]
+    inputs = model_inputs(processor, prompts, answers=answers).to(model.device)
     logits = model(**inputs, use_cache=False).logits[:, :-1].float()
     logps = logits.log_softmax(dim=-1).gather(2, inputs["input_ids"][:, 1:, None])[..., 0]
     found: list[tuple[float, int]] = []
-    for row, answer, ids, own in zip(rows, answers, inputs["input_ids"], logps, strict=True):
+    for row, answer, ids, row_logps in zip(rows, answers, inputs["input_ids"], logps, strict=True):
         tokens = processor.tokenizer(answer, add_special_tokens=False)["input_ids"]
         if ids[-len(tokens) :].tolist() != tokens:
             raise InputError(f"row {row['id']}: its answer is tokenised otherwise behind the prompt; rewrite it.")
-        found.append((float(own[-len(tokens) :].sum()), len(tokens)))
+        found.append((float(row_logps[-len(tokens) :].sum()), len(tokens)))
     return found

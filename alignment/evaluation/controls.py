@@ -6,14 +6,14 @@ another patient's); baselines answer from what another split says. Left out: sin
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Hashable, Sequence
+from typing import Literal
 
 import numpy as np
 from PIL import Image
 
 from alignment.data.prompt_rows import Row
-from alignment.metrics.outcomes import asked_finding
+from alignment.metrics.outcomes import question_finding
 from data_builders.imaging.images import image_key, pixels
 from rewards.config.input_error import InputError
 from rewards.rules.facts import Facts
@@ -46,18 +46,20 @@ def blinded(rows: Sequence[Row], blind: Blind | None, *, seed: int) -> Sequence[
 
 
 def _noise(image: Image.Image, seed: int) -> Image.Image:
-    own = int(image_key(image), 16)
-    values = np.random.default_rng([seed, own]).integers(0, 256, size=(image.height, image.width, 3), dtype=np.uint8)
+    image_seed = int(image_key(image), 16)
+    values = np.random.default_rng([seed, image_seed]).integers(
+        0, 256, size=(image.height, image.width, 3), dtype=np.uint8
+    )
     return Image.fromarray(values)
 
 
 def _shuffled(rows: Sequence[Row], rng: np.random.Generator) -> list[Row]:
-    told = [Facts.model_validate_json(row["facts"]).without_boxes().to_json() for row in rows]
+    facts = [Facts.model_validate_json(row["facts"]).without_boxes().to_json() for row in rows]
 
     def differs(n: int, m: int, *, strictly: bool) -> bool:
         same_count = len(rows[n]["images"]) == len(rows[m]["images"])
         if strictly:
-            return same_count and told[n] != told[m] and rows[n]["patient"] != rows[m]["patient"]
+            return same_count and facts[n] != facts[m] and rows[n]["patient"] != rows[m]["patient"]
         return same_count and rows[n]["facts"] != rows[m]["facts"]
 
     def swapped(n: int) -> Row:
@@ -67,11 +69,11 @@ def _shuffled(rows: Sequence[Row], rng: np.random.Generator) -> list[Row]:
     return [swapped(n) if row["images"] else row for n, row in enumerate(rows)]
 
 
-def _partner(place: int, differs: Any, order: np.ndarray, row: Row) -> int:
+def _partner(index: int, differs: Callable[..., bool], order: np.ndarray, row: Row) -> int:
     """Another patient's row with other findings; failing that, one whose facts differ at least in a box."""
     for strictly in (True, False):
         for other in order:
-            if differs(place, int(other), strictly=strictly):
+            if differs(index, int(other), strictly=strictly):
                 return int(other)
     raise InputError(f"row {row['id']}: no other image with other facts to swap in. Evaluate on more images.")
 
@@ -83,21 +85,21 @@ def baselines(rows: Sequence[Row], reference: Sequence[Row], *, rules: RuleSet |
     ``mean_box_true_side``: the mean box of the finding on the side where it truly is.
     """
     rows = [row for row in rows if row["task"] != "dialogue"]
-    boxes_asked = [row for row in rows if row["task"] == "box"]
+    box_rows = [row for row in rows if row["task"] == "box"]
     found = (
-        _by_habit(rows, reference, lambda row: (row["task"], _asked(row, rules))),
-        _by_habit(boxes_asked, reference, lambda row: (row["task"], *_asked_side(row, rules))),
+        _by_habit(rows, reference, lambda row: (row["task"], _finding_of(row, rules))),
+        _by_habit(box_rows, reference, lambda row: (row["task"], *_finding_and_side(row, rules))),
     )
     return dict(zip(BASELINES, found, strict=True))
 
 
-def _by_habit(rows: Sequence[Row], reference: Sequence[Row], key: Any) -> Answered:
+def _by_habit(rows: Sequence[Row], reference: Sequence[Row], key: Callable[[Row], Hashable]) -> Answered:
     alike: defaultdict[Hashable, list[Row]] = defaultdict(list)
     for row in reference:
         alike[key(row)].append(row)
     habits = {question: _habit(known) for question, known in alike.items()}
-    pairs = [(row, said) for row in rows if (said := habits.get(key(row)))]
-    return [row for row, _ in pairs], [said for _, said in pairs]
+    pairs = [(row, answer) for row in rows if (answer := habits.get(key(row)))]
+    return [row for row, _ in pairs], [answer for _, answer in pairs]
 
 
 def _habit(rows: list[Row]) -> str | None:
@@ -108,14 +110,14 @@ def _habit(rows: list[Row]) -> str | None:
     return answers.most_common(1)[0][0] if answers else None
 
 
-def _asked(row: Row, rules: RuleSet | None) -> str | None:
+def _finding_of(row: Row, rules: RuleSet | None) -> str | None:
     """The finding asked for; None for a report, and where no rule set names findings."""
     if rules is None and not row["rule_set"]:
         return None
-    return asked_finding(row, rules or load_rule_set(row["rule_set"]))
+    return question_finding(row, rules or load_rule_set(row["rule_set"]))
 
 
-def _asked_side(row: Row, rules: RuleSet | None) -> tuple[str | None, str | None]:
-    finding = _asked(row, rules)
+def _finding_and_side(row: Row, rules: RuleSet | None) -> tuple[str | None, str | None]:
+    finding = _finding_of(row, rules)
     known = Facts.model_validate_json(row["facts"]).findings.get(finding or "")
     return finding, known.side if known else None

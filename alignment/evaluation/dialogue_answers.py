@@ -9,7 +9,7 @@ from alignment.dialogues.rollout import Conversation, Sampled, inputs_so_far, nu
 from alignment.models.generation import unsampled_tokens
 
 
-def dialogues_said(
+def dialogue_responses(
     model: Any, processor: Any, rows: Sequence[dict[str, Any]], *, max_answer_tokens: int
 ) -> list[list[str]]:
     """The model's turns in each row's dialogue. There are fewer than were scripted where its context was full."""
@@ -22,8 +22,8 @@ def dialogues_said(
         out = model.generate(
             **inputs, max_new_tokens=max_answer_tokens, suppress_tokens=unsampled_tokens(processor), do_sample=False
         )
-        said = out[:, inputs["input_ids"].shape[1] :].tolist()
-        kept = [ids[: num_sampled(ids, ends)] for ids in said]
+        generated = out[:, inputs["input_ids"].shape[1] :].tolist()
+        kept = [ids[: num_sampled(ids, ends)] for ids in generated]
         return [(ids, [0.0] * len(ids)) for ids in kept]
 
     talks = opened(processor, rows)

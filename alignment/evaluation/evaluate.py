@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from alignment.config.data_entries import parquet
 from alignment.data.processor_checks import check_processing
@@ -33,12 +33,15 @@ from data_builders.interruptions import stands
 from rewards.boxes.coordinate_space import BoxSpace
 from rewards.rules.rule_set import RuleSet
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, ProcessorMixin
+
 LIBRARIES = ("clinalign", "torch", "transformers", "numpy", "pillow")
 
 
 def evaluate(
-    model: Any,
-    processor: Any,
+    model: "PreTrainedModel",
+    processor: "ProcessorMixin",
     data: Path | str,
     *,
     out: Path | str,
@@ -81,14 +84,10 @@ def evaluate(
     budget = {**MAX_NEW_TOKENS, **(max_new_tokens or {})}
     name = model_name or str(getattr(model.config, "name_or_path", "")) or "model"
     of_rank_0(lambda: check_out(out))
-    kept = KeptAnswers(out, _depends_on(model, name, data, rows, {
-        "batch_size": batch_size, "max_new_tokens": budget, "seed": seed, "box_space": box_space,
-        "probe_limit": probe_limit,
-    }))  # fmt: skip
-    answer = partial(
-        generate_answers, model, processor, rows,
-        batch_size=batch_size, max_new_tokens=budget, seed=seed, progress=progress, kept=kept,
-    )  # fmt: skip
+    how = {"batch_size": batch_size, "max_new_tokens": budget, "seed": seed}
+    settings = {**how, "box_space": box_space, "probe_limit": probe_limit}
+    kept = KeptAnswers(out, _depends_on(model, name, data, rows, settings))
+    answer = partial(generate_answers, model, processor, rows, **how, progress=progress, kept=kept)
     blinds: Sequence[Blind] = controls_for(rows) if blind_controls else ()
     answered: dict[str, Answered] = {"clean": (rows, answer()), **{b: (rows, answer(blind=b)) for b in blinds}}
     if reference is not None:
@@ -124,7 +123,9 @@ def evaluate(
     return evaluation
 
 
-def _depends_on(model: Any, name: str, data: Path, rows: list[Row], settings: dict[str, Any]) -> dict[str, Any]:
+def _depends_on(
+    model: "PreTrainedModel", name: str, data: Path, rows: list[Row], settings: dict[str, object]
+) -> dict[str, object]:
     """All that answers follow from, as JSON."""
     origin = str(getattr(model.config, "name_or_path", ""))
     return {

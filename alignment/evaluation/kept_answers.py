@@ -11,7 +11,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, cast
 
 from alignment.data.prompt_rows import Row
 from alignment.distributed.processes import is_main_process
@@ -23,21 +23,29 @@ from rewards.llm.reply_cache import AppendLog
 
 FILE = "answers.unfinished.jsonl"
 RESULTS = ("answers.jsonl", "report.html", "pictures", "blindness.json")
-Places = Sequence[int]
+Indices = Sequence[int]
 logger = logging.getLogger(__name__)
 
 
-class KeptAnswers:
-    """The answers of one evaluation by condition and place of the row; the same in every rank."""
+class _KeptBatch(TypedDict):
+    """A line of the file behind its first one."""
 
-    def __init__(self, out: Path, settings: Mapping[str, Any]) -> None:
+    condition: str
+    places: list[int]
+    answers: list[Any]
+
+
+class KeptAnswers:
+    """The answers of one evaluation by condition and index of the row; the same in every rank."""
+
+    def __init__(self, out: Path, settings: Mapping[str, object]) -> None:
         self.file, self._answers, self._of = out / FILE, dict[str, dict[int, Any]](), ""
         for line in from_all(agreed(lambda: self._opened(settings)))[0]:
             self._enter(line["condition"], line["places"], line["answers"])
         if self._answers and is_main_process():
             logger.warning("%s: goes on; %s.", out, self)
 
-    def _opened(self, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def _opened(self, settings: Mapping[str, object]) -> list[_KeptBatch]:
         """What the file holds of an evaluation with these settings; begun where there is none. Read by rank 0 alone."""
         if not is_main_process():
             return []
@@ -49,7 +57,7 @@ class KeptAnswers:
         self._log = AppendLog(self.file)
         if not content:
             self._log.append({"settings": dict(settings)})
-        return content[1:]
+        return cast(list[_KeptBatch], content[1:])
 
     def under(self, name: str) -> "KeptAnswers":
         """The same file for other questions, told apart by this name."""
@@ -57,20 +65,20 @@ class KeptAnswers:
         others._of = f" ({name})"
         return others
 
-    def _enter(self, condition: str, places: Places, answers: Sequence[Any]) -> None:
-        self._answers.setdefault(condition, {}).update(zip(places, answers, strict=True))
+    def _enter(self, condition: str, indices: Indices, answers: Sequence[Any]) -> None:
+        self._answers.setdefault(condition, {}).update(zip(indices, answers, strict=True))
 
-    def of(self, condition: str, places: Places) -> list[Any] | None:
+    def of(self, condition: str, indices: Indices) -> list[Any] | None:
         """The answers of a batch, as JSON has them; None if it has not been answered."""
-        own = self._answers.get(condition + self._of, {})
-        return [own[place] for place in places] if own.keys() >= set(places) else None
+        kept = self._answers.get(condition + self._of, {})
+        return [kept[index] for index in indices] if kept.keys() >= set(indices) else None
 
-    def keep(self, condition: str, places: Places, answers: Sequence[Response] | Sequence[tuple[float, int]]) -> None:
+    def keep(self, condition: str, indices: Indices, answers: Sequence[Response] | Sequence[tuple[float, int]]) -> None:
         """Writes the answers of a batch; they are on rank 0's disk after this."""
         name = condition + self._of
         if is_main_process():
-            self._log.append({"condition": name, "places": list(places), "answers": list(answers)})
-        self._enter(name, places, answers)
+            self._log.append({"condition": name, "places": list(indices), "answers": list(answers)})
+        self._enter(name, indices, answers)
 
     def remove(self) -> None:
         """To be called once the results are written."""
@@ -82,7 +90,7 @@ class KeptAnswers:
 
         Empty conditions are not named.
         """
-        counts = ", ".join(f"{len(own)} {condition}" for condition, own in self._answers.items())
+        counts = ", ".join(f"{len(kept)} {condition}" for condition, kept in self._answers.items())
         return f"answers kept in {self.file}: {counts or 'none'}"
 
 
@@ -116,9 +124,9 @@ def is_finished(out: Path) -> bool:
     return (out / "evaluation.json").is_file() and not (out / FILE).exists()
 
 
-def weights_stamp(*places: str) -> list[list[Any]]:
+def weights_stamp(*paths: str) -> list[list[str | int]]:
     """Name, size and time of every file of weights and settings in these folders (or in a run's ``model``)."""
-    folders = [folder for place in dict.fromkeys(places) for folder in (Path(place) / "model", Path(place))]
+    folders = [folder for path in dict.fromkeys(paths) for folder in (Path(path) / "model", Path(path))]
     files = [file for folder in folders for kind in ("*.safetensors", "*.json") for file in sorted(folder.glob(kind))]
     return [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
 

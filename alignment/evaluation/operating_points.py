@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,8 +23,11 @@ from data_builders.imaging.images import pixels
 from data_builders.rendering.render import report
 from rewards.config.input_error import InputError
 from rewards.config.json_lines import read_json_list
-from rewards.rules.facts import Facts, Finding
+from rewards.rules.facts import Facts, Finding, Polarity
 from rewards.rules.rule_set import RuleSet, load_rule_set
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, ProcessorMixin
 
 FILE = "operating_points.json"
 MAX_NEW_TOKENS = 96
@@ -42,17 +45,22 @@ class OperatingPoint:
 
 
 def operating_points(
-    model: Any, processor: Any, rows: Sequence[Row], biases: Sequence[float], *, batch_size: int = 32
+    model: "PreTrainedModel",
+    processor: "ProcessorMixin",
+    rows: Sequence[Row],
+    biases: Sequence[float],
+    *,
+    batch_size: int = 32,
 ) -> list[OperatingPoint]:
     """The model's trade-off on the report rows among ``rows``, one point for each bias. Ranks share out the batches.
 
     Raises: InputError if there are no reports, or no token of the model begins denials alone.
     """
-    asked: list[Row] = [_decoded(row) for row in rows if _is_read(row)]
-    if not asked:
+    report_rows: list[Row] = [_decoded(row) for row in rows if _is_read(row)]
+    if not report_rows:
         raise InputError(f"operating points: none of {len(rows)} rows asks for a report with known facts.")
-    tokens = denial_tokens(processor.tokenizer, load_rule_set(asked[0]["rule_set"]))
-    return [_point(model, processor, asked, tokens, bias, batch_size) for bias in biases]
+    tokens = denial_tokens(processor.tokenizer, load_rule_set(report_rows[0]["rule_set"]))
+    return [_point(model, processor, report_rows, tokens, bias, batch_size) for bias in biases]
 
 
 def _decoded(row: Row) -> Row:
@@ -64,7 +72,12 @@ def _is_read(row: Row) -> bool:
 
 
 def _point(
-    model: Any, processor: Any, rows: list[Row], tokens: list[int], bias: float, batch_size: int
+    model: "PreTrainedModel",
+    processor: "ProcessorMixin",
+    rows: list[Row],
+    tokens: list[int],
+    bias: float,
+    batch_size: int,
 ) -> OperatingPoint:
     how: dict[str, Any] = {"max_new_tokens": MAX_NEW_TOKENS, "token_bias": dict.fromkeys(tokens, bias)}
     batches = [indices for indices, _ in like_batches(rows, MAX_NEW_TOKENS, batch_size)]
@@ -72,8 +85,10 @@ def _point(
     def reports(batch: list[int]) -> list[list[str]]:
         return generate(model, processor, [rows[k] for k in batch], batch_size=len(batch), **how)
 
-    said = {k: text for batch, texts in over_ranks(batches, reports) for k, (text,) in zip(batch, texts, strict=True)}
-    found = summarise(score_answers(rows, [said[k].strip() for k in range(len(rows))]), num_resamples=1)
+    responses = {
+        k: text for batch, texts in over_ranks(batches, reports) for k, (text,) in zip(batch, texts, strict=True)
+    }
+    found = summarise(score_answers(rows, [responses[k].strip() for k in range(len(rows))]), num_resamples=1)
     names = ("omission_rate", "hallucination_rate", "finding_f1", "report_parse_failure")
     return OperatingPoint(bias, *(found[name].value if name in found else float("nan") for name in names))
 
@@ -92,7 +107,7 @@ def denial_tokens(tokenizer: Any, rules: RuleSet) -> list[int]:
     return sorted(denials - claims)
 
 
-def _sentence(rules: RuleSet, name: str, polarity: Any) -> str:
+def _sentence(rules: RuleSet, name: str, polarity: Polarity) -> str:
     return report(Facts(rule_set=rules.id, findings={name: Finding(polarity=polarity)}), rules)
 
 

@@ -4,15 +4,15 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from alignment.data.prompt_rows import Row
+from alignment.metrics.answer_lines import AnswerLine
 from data_builders.imaging.images import pixels
 
 PICTURE_PIXELS = 320
 
 
-def write_pictures(rows: Sequence[Row], lines: Sequence[dict[str, Any]], folder: Path) -> None:
+def write_pictures(rows: Sequence[Row], lines: Sequence[AnswerLine], folder: Path) -> None:
     """Small copies of the images that the report shows: the same ones for every model on the same rows."""
     folder.mkdir(exist_ok=True)
     for old in folder.glob("*.png"):
@@ -27,7 +27,7 @@ def write_pictures(rows: Sequence[Row], lines: Sequence[dict[str, Any]], folder:
             picture.save(folder / f"{line['image']}.png")
 
 
-def pictured(lines: Sequence[dict[str, Any]]) -> set[str]:
+def pictured(lines: Sequence[AnswerLine]) -> set[str]:
     """Keys of the images to show: those with box and report first, one a patient while there are patients."""
     tasks: defaultdict[str, set[str]] = defaultdict(set)
     patients: dict[str, str] = {}

@@ -6,21 +6,23 @@ Left out: curves over training; they show the reward that was trained on, not wh
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from PIL import Image
 
 from alignment.evaluation.dialogue_pages import confusion_tables, dialogues_to_read
 from alignment.evaluation.pictures import NUM_PICTURES
 from alignment.evaluation.run_comparison import mcnemar_tables
+from alignment.metrics.answer_lines import AnswerLine, LineFacts
 from alignment.metrics.confusion import METRICS as CAPABILITY_METRICS
 from alignment.metrics.confusion import capability_tables
 from alignment.metrics.mcnemar import rights
 from alignment.metrics.metric_names import CONDITIONS
 from alignment.metrics.ratios import LOWER_IS_BETTER, MACROS, RATIOS
 from rewards.boxes.coordinate_space import Extent, Units
+from rewards.boxes.geometry import Box
 from rewards.config.json_lines import read_json, read_json_lines
 from rewards.config.templates import template
 
@@ -55,13 +57,13 @@ def _read_json(path: Path) -> Json:
     return read_json(path, MADE_WITH)
 
 
-def _read_answers(path: Path) -> list[Json]:
-    return read_json_lines(path, MADE_WITH)
+def _read_answers(path: Path) -> list[AnswerLine]:
+    return cast(list[AnswerLine], read_json_lines(path, MADE_WITH))
 
 
 def metric_names(summaries: list[Json]) -> list[str]:
     """The metrics that any summary holds, as they are ordered in ``RATIOS``: pooled, macro, then by finding."""
-    order = {name: place for place, name in enumerate([*RATIOS, *CAPABILITY_METRICS])}
+    order = {name: position for position, name in enumerate([*RATIOS, *CAPABILITY_METRICS])}
     names = {name for summary in summaries for name in summary}
 
     def rank(name: str) -> tuple[int, bool, bool, str]:
@@ -110,10 +112,12 @@ def _cell(metric: Json | None, scale: float) -> Json | None:
     return {"metric": metric, "bar": lengths}
 
 
-def _pictures(folders: Mapping[str, Path], stages: Mapping[str, Json], answers: Mapping[str, list[Json]]) -> list[Json]:
-    single = {name: [line for line in said if line["task"] != "dialogue"] for name, said in answers.items()}
-    asked = {line["image"] for said in single.values() for line in said}
-    files = [file for file in _picture_files(folders) if file.stem in asked]
+def _pictures(
+    folders: Mapping[str, Path], stages: Mapping[str, Json], answers: Mapping[str, list[AnswerLine]]
+) -> list[Json]:
+    single = {name: [line for line in lines if line["task"] != "dialogue"] for name, lines in answers.items()}
+    images = {line["image"] for lines in single.values() for line in lines}
+    files = [file for file in _picture_files(folders) if file.stem in images]
     return [_picture(file, stages, single) for file in files[:NUM_PICTURES]]
 
 
@@ -126,31 +130,33 @@ def _images_by_key(folders: Mapping[str, Path]) -> dict[str, str]:
     return {file.stem: base64.b64encode(file.read_bytes()).decode("ascii") for file in _picture_files(folders)}
 
 
-def _picture(file: Path, stages: Mapping[str, Json], answers: Mapping[str, list[Json]]) -> Json:
+def _picture(file: Path, stages: Mapping[str, Json], answers: Mapping[str, list[AnswerLine]]) -> Json:
     with Image.open(file) as image:
         size = image.size
-    lines = {name: {line["id"]: line for line in said if line["image"] == file.stem} for name, said in answers.items()}
+    lines = {
+        name: {line["id"]: line for line in by_id if line["image"] == file.stem} for name, by_id in answers.items()
+    }
     first = next(iter(lines.values()))
     return {
         "data": base64.b64encode(file.read_bytes()).decode("ascii"),
         "width": size[0],
         "height": size[1],
         "patient": next((line["patient"] for line in first.values()), ""),
-        "drawings": {name: _drawing(said.values(), size) for name, said in lines.items()},
-        "questions": [_question(line, [said.get(line["id"]) for said in lines.values()]) for line in first.values()],
+        "drawings": {name: _drawing(by_id.values(), size) for name, by_id in lines.items()},
+        "questions": [_question(line, [by_id.get(line["id"]) for by_id in lines.values()]) for line in first.values()],
     }
 
 
-def _drawing(lines: Any, size: tuple[int, int]) -> Json:
+def _drawing(lines: Iterable[AnswerLine], size: tuple[int, int]) -> Json:
     """The boxes of answers whose rows tell their units."""
-    asked = [(line, extent) for line in lines if line["task"] == "box" and (extent := Units.of(line).extent())]
+    box_lines = [(line, extent) for line in lines if line["task"] == "box" and (extent := Units.of(line).extent())]
     return {
-        "true": [_rectangle(b, line["finding"], e, size) for line, e in asked for b in line["true_boxes"] or []],
-        "said": [_rectangle(b, line["finding"], e, size) for line, e in asked for b in line["boxes"]],
+        "true": [_rectangle(b, line["finding"], e, size) for line, e in box_lines for b in line["true_boxes"] or []],
+        "said": [_rectangle(b, line["finding"], e, size) for line, e in box_lines for b in line["boxes"]],
     }
 
 
-def _rectangle(box: list[float], name: str | None, extent: Extent, size: tuple[int, int]) -> Json:
+def _rectangle(box: Box, name: str | None, extent: Extent, size: tuple[int, int]) -> Json:
     x1, y1, x2, y2 = (v * side / whole for v, side, whole in zip(box, size * 2, extent * 2, strict=True))
     return {
         "x": round(x1, 1),
@@ -161,21 +167,21 @@ def _rectangle(box: list[float], name: str | None, extent: Extent, size: tuple[i
     }
 
 
-def _question(line: Json, said: list[Json | None]) -> Json:
+def _question(line: AnswerLine, answers: list[AnswerLine | None]) -> Json:
     return {
         "question": line["question"],
         "truth": _truth(line),
-        "answers": [_answer(other) for other in said],
+        "answers": [_answer(other) for other in answers],
     }
 
 
-def _truth(line: Json) -> str:
+def _truth(line: AnswerLine) -> str:
     if line["answer"]:
         return line["answer"]
-    return json.dumps(line["true_boxes"]) if line["task"] == "box" else _told(line["facts"])
+    return json.dumps(line["true_boxes"]) if line["task"] == "box" else _findings_in_words(line["facts"])
 
 
-def _told(facts: Json) -> str:
+def _findings_in_words(facts: LineFacts) -> str:
     parts = [
         " ".join(str(part) for part in (f["polarity"], f.get("size"), f.get("side"), name) if part)
         for name, f in facts.get("findings", {}).items()
@@ -183,7 +189,7 @@ def _told(facts: Json) -> str:
     return "; ".join(parts)
 
 
-def _answer(line: Json | None) -> list[Json]:
+def _answer(line: AnswerLine | None) -> list[Json]:
     """The pieces of an answer, each with whether it is wrong; a report's sentences are judged one by one."""
     if line is None:
         return []

@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
+from alignment.metrics.answer_lines import AnswerLine
 from alignment.metrics.mcnemar import mcnemar
 from rewards.config.input_error import InputError
 
 
-def compared(before: Path, after: Path, *, num_resamples: int = 1000, seed: int = 0) -> dict[str, Any]:
+def compared(before: Path, after: Path, *, num_resamples: int = 1000, seed: int = 0) -> dict[str, object]:
     """``differences`` (after minus before, of every metric of both) and ``mcnemar`` by group of closed questions.
 
     ``of_one_alone``: metrics that only one of the two has, as where the other claims nothing.
@@ -38,7 +38,7 @@ def compared(before: Path, after: Path, *, num_resamples: int = 1000, seed: int 
     }
 
 
-def mcnemar_tables(answers: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+def mcnemar_tables(answers: Mapping[str, Sequence[AnswerLine]]) -> list[dict[str, object]]:
     """McNemar's test of each model against the one before it, over the rows that both answered, for the report."""
     return [
         {"before": one, "after": other, "group": group, **asdict(test)}
@@ -48,7 +48,7 @@ def mcnemar_tables(answers: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[d
 
 
 def _shared(
-    before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]
+    before: Sequence[AnswerLine], after: Sequence[AnswerLine]
 ) -> tuple[list[Mapping[str, float]], list[Mapping[str, float]]]:
     counts = {line["id"]: line["counts"] for line in after}
     pairs = [(line["counts"], counts[line["id"]]) for line in before if line["id"] in counts]

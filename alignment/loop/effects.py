@@ -2,13 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from alignment.evaluation.answer_files import answer_lines, outcomes_of
 from alignment.loop.figures import figures, is_figure
-from alignment.loop.loop_file import Comparison
+from alignment.loop.loop_file import StageComparison
 from alignment.metrics.intervals import differences, summarise
 from alignment.metrics.over_seeds import mean_over_seeds
 from alignment.metrics.ratios import BY_FINDING, ratios_in
@@ -32,20 +31,20 @@ class Effect:
     high: float
     note: str = ""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The line as JSON has it: null for what is not there."""
         return {k: None if isinstance(v, float) and np.isnan(v) else v for k, v in vars(self).items()}
 
 
-def effects_of(comparison: Comparison, folders: dict[str, Path]) -> list[Effect]:
+def effects_of(comparison: StageComparison, folders: dict[str, Path]) -> list[Effect]:
     """The effects of one comparison, with paired intervals where both answered the same rows."""
     from alignment.evaluation.contests import contests
 
-    sides = [_place(name, folders) for name in (comparison.before, comparison.after)]
-    opponents = [_place(name, folders) for name in comparison.opponents]
-    judged = [[*outcomes_of(*place), *contests(place, opponents)] for place in sides]
+    sides = [_evaluated(name, folders) for name in (comparison.before, comparison.after)]
+    opponents = [_evaluated(name, folders) for name in comparison.opponents]
+    judged = [[*outcomes_of(*evaluated), *contests(evaluated, opponents)] for evaluated in sides]
     changes = differences(*judged)
-    values = [{name: m.value for name, m in summarise(own, num_resamples=1).items()} for own in judged]
+    values = [{name: m.value for name, m in summarise(outcomes, num_resamples=1).items()} for outcomes in judged]
     known = [*ratios_in([*judged[0], *judged[1]])]
     effects: list[Effect] = []
     for metric in comparison.metrics:
@@ -55,12 +54,12 @@ def effects_of(comparison: Comparison, folders: dict[str, Path]) -> list[Effect]
             note = "not reached" if np.isnan(second - first) else ""
             effects.append(Effect(*names, first, second, second - first, NAN, NAN, note))
         elif metric in changes:
-            own = changes[metric]
-            found = values[0][metric], values[1][metric], own.value, _or_nan(own.low), _or_nan(own.high)
+            interval = changes[metric]
+            found = values[0][metric], values[1][metric], interval.value, _or_nan(interval.low), _or_nan(interval.high)
             effects.append(Effect(*names, *found))
         else:
             _check_group(metric, known, [folder for folder, _ in sides])
-            first, second = (own.get(metric, NAN) for own in values)
+            first, second = (of_side.get(metric, NAN) for of_side in values)
             effects.append(Effect(*names, first, second, NAN, NAN, NAN, _unjudged(first, second)))
     return effects
 
@@ -69,7 +68,7 @@ def _or_nan(value: float | None) -> float:
     return float("nan") if value is None else value
 
 
-def _place(name: str, folders: dict[str, Path]) -> tuple[Path, str]:
+def _evaluated(name: str, folders: dict[str, Path]) -> tuple[Path, str]:
     stage, _, condition = name.partition("/")
     return folders[stage], condition or "clean"
 

@@ -35,11 +35,21 @@ def _evaluate(loop: Loop, data: Path, run_folder: Path, out: Path, *, controls: 
     if anew:
         model, processor = load_for_inference(str(run_folder))
         done = evaluate(
-            model, processor, data / loop.test, out=out, model_name=str(run_folder), limit=loop.limit,
+            model,
+            processor,
+            data / loop.test,
+            out=out,
+            model_name=str(run_folder),
+            limit=loop.limit,
             reference=data / loop.reference if loop.reference and controls else None,
-            blind_controls=controls, batch_size=128, progress=True, probe=loop.probe, probe_limit=loop.probe_limit,
-            box_space=written_space(str(run_folder)), weights_sha256=weights,
-        )  # fmt: skip
+            blind_controls=controls,
+            batch_size=128,
+            progress=True,
+            probe=loop.probe,
+            probe_limit=loop.probe_limit,
+            box_space=written_space(str(run_folder)),
+            weights_sha256=weights,
+        )
         console = Console(stderr=True, quiet=not is_main_process())
         for reason, number in done.unjudged.items():
             console.print(f"{number} of {done.num_rows} rows: {reason}; not judged", highlight=False)

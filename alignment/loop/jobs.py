@@ -13,7 +13,7 @@ from pathlib import Path
 
 from alignment.loop.loop_file import read_loop
 from alignment.loop.steps import Step, steps_of
-from alignment.planning.launch import Asked, Command, Place, sbatch_script, single_script
+from alignment.planning.launch import Command, JobRequest, Machines, sbatch_script, single_script
 from rewards.config.input_error import InputError
 
 SUBMIT = "submit.sh"
@@ -29,7 +29,7 @@ class Job:
     fresh: bool = False
 
 
-def jobs_of(path: Path, place: Place, asked: Asked, *, seeds: int = 1, fresh: bool = False) -> list[Job]:
+def jobs_of(path: Path, machines: Machines, request: JobRequest, *, seeds: int = 1, fresh: bool = False) -> list[Job]:
     """The jobs of a loop, in an order in which each comes after those that it waits for.
 
     Raises: InputError for a faulty loop.
@@ -40,7 +40,7 @@ def jobs_of(path: Path, place: Place, asked: Asked, *, seeds: int = 1, fresh: bo
     jobs: list[Job] = []
     for step in steps_of(loop, path, seeds):
         command = Command(f"{output.name}-{step.name}", ["demo", str(path), "--step", step.name, *more], fresh)
-        script = sbatch_script(command, place, asked) if step.is_on_gpus else single_script(command, asked)
+        script = sbatch_script(command, machines, request) if step.is_on_gpus else single_script(command, request)
         jobs.append(Job(step, output / f"{step.name.replace('/', '.')}.sbatch", script, fresh))
     return jobs
 

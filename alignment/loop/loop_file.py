@@ -29,7 +29,7 @@ def _can_be(name: str) -> str:
     return name
 
 
-class Comparison(StrictModel):
+class StageComparison(StrictModel):
     """``after`` against ``before``: two stages, or a stage against its own control (``sft/shuffled``).
 
     ``metrics``: of the answers, or figures of the stages (``loop/figures.py``), which have a ``/`` in their names.
@@ -68,7 +68,7 @@ class Loop(StrictModel):
     probe_limit: int | None = None
     operating_points: list[float] = []
     chain: Chain
-    compare: list[Comparison] = Field(min_length=1)
+    compare: list[StageComparison] = Field(min_length=1)
     release: str
 
     @property
@@ -99,24 +99,26 @@ def read_loop(path: Path) -> Loop:
     return loop
 
 
-def _faults_of_figures(comparison: Comparison, loop: Loop) -> list[str]:
+def _faults_of_figures(comparison: StageComparison, loop: Loop) -> list[str]:
     """What is asked of stages that the loop does not measure."""
     faults: list[str] = []
-    own = [name for name in comparison.metrics if is_figure(name)]
-    if any(name.startswith("probe") for name in own) and not loop.probe:
+    of_stages = [name for name in comparison.metrics if is_figure(name)]
+    if any(name.startswith("probe") for name in of_stages) and not loop.probe:
         faults.append("metrics: probe/... and probe_drop/... need `probe: true` in the loop.")
-    if EQUAL_RECALL in own and not loop.operating_points:
+    if EQUAL_RECALL in of_stages and not loop.operating_points:
         faults.append(f"metrics: {EQUAL_RECALL} needs `operating_points: [...]` in the loop.")
     if "win_rate" in comparison.metrics and not comparison.opponents:
         faults.append("metrics: win_rate needs `opponents: [STAGE]`, whose reports both sides are judged against.")
-    if own and ("/" in comparison.before or "/" in comparison.after):
-        faults.append(f"metrics: {own[0]} is a figure of a stage, the same under its controls; compare two stages.")
-    if any(name.startswith("train/") for name in own) and UNTRAINED in comparison.stages:
+    if of_stages and ("/" in comparison.before or "/" in comparison.after):
+        faults.append(
+            f"metrics: {of_stages[0]} is a figure of a stage, the same under its controls; compare two stages."
+        )
+    if any(name.startswith("train/") for name in of_stages) and UNTRAINED in comparison.stages:
         faults.append(f"metrics: train/... of '{UNTRAINED}' is not there, since it was not trained.")
     return faults
 
 
-def _faults_of_sides(comparison: Comparison, loop: Loop, evaluated: list[str]) -> list[str]:
+def _faults_of_sides(comparison: StageComparison, loop: Loop, evaluated: list[str]) -> list[str]:
     faults: list[str] = []
     for name in comparison.sides:
         stage, slash, control = name.partition("/")

@@ -29,7 +29,7 @@ def check_release(output: str, run: Path, *, fresh: bool) -> None:
     is_there = out.is_file() or (out.is_dir() and any(out.iterdir()))
     if not is_there:
         return
-    if _is_own(out, output, run):
+    if _is_of_run(out, output, run):
         _note(out, output)
     elif fresh or not _is_of(out, run):
         raise InputError(
@@ -58,7 +58,7 @@ def _note(out: Path, output: str) -> None:
     (Path(output) / NOTE).write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
 
 
-def _is_own(out: Path, output: str, run: Path) -> bool:
+def _is_of_run(out: Path, output: str, run: Path) -> bool:
     """Whether this loop made the folder, by its note or by the weights that stand, and nothing in it has changed."""
     if not (out / MANIFEST).is_file() or faults_of(out):
         return False

@@ -11,7 +11,6 @@ import json
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -34,7 +33,7 @@ from data_builders.interruptions import stands
 
 def run_loop(
     path: Path, *, seeds: int = 1, fresh: bool = False, quiet: bool = False, step: str | None = None
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Runs the loop for each seed and prints the table; what is already done is not done again.
 
     ``step``: only this one of ``loop_steps.steps_of``, whose inputs must be there; it takes no lock of the whole loop,
@@ -88,7 +87,7 @@ class _Running:
     def run_to_release(self) -> Path:
         return self.home(self.every_seed[0]) / self.loop.release
 
-    def done(self, step: Step) -> dict[str, Any]:
+    def done(self, step: Step) -> dict[str, object]:
         """What a step made, once it is finished in all ranks."""
         if step.name == BUILD:
             return {"made": of_rank_0(lambda: str(self.built()))}
@@ -145,7 +144,7 @@ class _Running:
 
             write_report(folders, self.home(seed) / "report.html")
 
-    def released(self) -> dict[str, Any]:
+    def released(self) -> dict[str, object]:
         """The table, printed and as JSON, and the release."""
         output, seeds = self.loop.chain.output, self.seeds
         for step in steps_of(self.loop, self.path, seeds):

@@ -92,7 +92,7 @@ def _reads(loop: Loop, index: int, path: Path) -> list[str]:
     ]
 
 
-def _texts(content: Any) -> Iterator[str]:
+def _texts(content: object) -> Iterator[str]:
     if isinstance(content, str):
         yield content
     elif isinstance(content, dict | list):

@@ -23,17 +23,17 @@ from rewards.rules.guidelines import Contradictory, together, worked_out
 
 @dataclass(frozen=True)
 class Closed:
-    """A closed question judged. ``said`` is None where the answer chooses no option, for the ``reason``."""
+    """A closed question judged. ``answer`` is None where the answer chooses no option, for the ``reason``."""
 
     group: str
     truth: str
-    said: str | None
+    answer: str | None
     reason: str = ""
 
     @property
     def counts(self) -> dict[str, float]:
         """One cell of the confusion."""
-        return {f"said[{self.group} | {self.truth} | {self.said or INVALID}]": 1.0}
+        return {f"said[{self.group} | {self.truth} | {self.answer or INVALID}]": 1.0}
 
 
 def judged(row: Mapping[str, Any], words: str) -> Closed | None:
@@ -41,14 +41,14 @@ def judged(row: Mapping[str, Any], words: str) -> Closed | None:
 
     The truth of a level is derived from the row's facts by its guidelines, not read from the reference.
     """
-    asked = provenance_of(row)
-    kind, about = asked.get("kind"), asked.get("about", "")
+    question = provenance_of(row)
+    kind, about = question.get("kind"), question.get("about", "")
     if kind in ("presence", "check"):
-        truth, said = (None if (yes := opinion(text)[0]) is None else YES_NO[yes] for text in (row["answer"], words))
+        truth, answer = (None if (yes := opinion(text)[0]) is None else YES_NO[yes] for text in (row["answer"], words))
         return (
             None
             if truth is None
-            else Closed(f"{row['capability']}, yes or no", truth, said, "" if said else "unparsed")
+            else Closed(f"{row['capability']}, yes or no", truth, answer, "" if answer else "unparsed")
         )
     if kind != "level":
         return None
@@ -80,7 +80,7 @@ def counts_by_finding(judged_answer: Comparison) -> dict[str, float]:
     return {f"{kind}[{name}]": 1.0 for kind, names in kinds.items() for name in names}
 
 
-def findings_counted(outcomes: Iterable[Any]) -> list[str]:
+def findings_counted(counts: Iterable[Mapping[str, float]]) -> list[str]:
     """The findings that open answers and reports claim or should claim."""
     pattern = re.compile(r"(?:claims|true_findings)\[(.+)\]")
-    return sorted({match[1] for outcome in outcomes for key in outcome.counts if (match := pattern.fullmatch(key))})
+    return sorted({match[1] for of_row in counts for key in of_row if (match := pattern.fullmatch(key))})

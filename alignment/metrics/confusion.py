@@ -3,10 +3,10 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from alignment.metrics.answer_lines import AnswerLine
 from rewards.rules.guidelines import together
 
 INVALID = "invalid"
@@ -45,14 +45,14 @@ class Confused:
     classes: tuple[str, ...]
     positive: tuple[str, ...]
 
-    def cell(self, truth: str, said: str) -> str:
+    def cell(self, truth: str, answer: str) -> str:
         """The count that holds one cell."""
-        return f"said[{self.group} | {truth} | {said}]"
+        return f"said[{self.group} | {truth} | {answer}]"
 
     @property
     def cells(self) -> list[list[str]]:
         """The counts by truth and answer, the invalid answers last."""
-        return [[self.cell(truth, said) for said in (*self.classes, INVALID)] for truth in self.classes]
+        return [[self.cell(truth, answer) for answer in (*self.classes, INVALID)] for truth in self.classes]
 
     def value(self, table: np.ndarray) -> np.ndarray:
         """The metric of tables of counts (tables, truth, answer); NaN where it is not defined."""
@@ -64,39 +64,45 @@ def _per_class(metric: Confused, table: np.ndarray) -> np.ndarray:
     """F1 of each positive class (tables, classes). Invalid answers lower recall alone, as published."""
     here = [metric.classes.index(name) for name in metric.positive]
     right = np.stack([table[:, k, k] for k in here], axis=1)
-    said, true = table[:, :, here].sum(axis=1), table[:, here, :].sum(axis=2)
-    return np.where(true + said > 0, 2 * right / (said + true), np.nan)
+    claimed, true = table[:, :, here].sum(axis=1), table[:, here, :].sum(axis=2)
+    # F1 = 2 TP / (claimed + true): the same as from precision and recall, and defined where one of these is not.
+    return np.where(true + claimed > 0, 2 * right / (claimed + true), np.nan)
 
 
 def _micro_f1(metric: Confused, table: np.ndarray) -> np.ndarray:
     here = [metric.classes.index(name) for name in metric.positive]
     right = sum(table[:, k, k] for k in here)
+    # Pooled over the classes before the division, so that common classes count for more.
     return 2 * right / (table[:, :, here].sum(axis=(1, 2)) + table[:, here, :].sum(axis=(1, 2)))
 
 
 def _macro_f1(metric: Confused, table: np.ndarray) -> np.ndarray:
     """The mean over the positive classes that are true or said at all."""
-    own = _per_class(metric, table)
-    return np.nansum(own, axis=1) / (~np.isnan(own)).sum(axis=1)
+    per_class = _per_class(metric, table)
+    # NaN where a class is neither true nor claimed: it takes no part, instead of counting as 0.
+    return np.nansum(per_class, axis=1) / (~np.isnan(per_class)).sum(axis=1)
 
 
 def _weighted_kappa(metric: Confused, table: np.ndarray) -> np.ndarray:
     """Cohen's kappa with quadratic weights over the valid answers (Cohen 1968); read it beside the invalid rate."""
     valid = table[:, :, :-1]
-    place = np.arange(len(metric.classes), dtype=np.float64)
-    cost = (place[:, None] - place[None, :]) ** 2
+    rank = np.arange(len(metric.classes), dtype=np.float64)
+    cost = (rank[:, None] - rank[None, :]) ** 2
     total = valid.sum(axis=(1, 2))
+    # Outer product of the margins over the total: the table that two independent raters would give.
     by_chance = valid.sum(axis=2)[:, :, None] * valid.sum(axis=1)[:, None, :] / total[:, None, None]
     return 1.0 - (cost * valid).sum(axis=(1, 2)) / (cost * by_chance).sum(axis=(1, 2))
 
 
 def _under_referral(metric: Confused, table: np.ndarray) -> np.ndarray:
     """Of the cases above the lowest level, the share that was given a lower one than they have."""
+    # Below the diagonal the answer is lower than the truth; row 0 has no lower one.
     return np.tril(table[:, :, :-1], k=-1).sum(axis=(1, 2)) / table[:, 1:, :].sum(axis=(1, 2))
 
 
 def _over_referral(metric: Confused, table: np.ndarray) -> np.ndarray:
     """Of the cases below the highest level, the share that was given a higher one than they have."""
+    # Above the diagonal the answer is higher than the truth; the last row has no higher one.
     return np.triu(table[:, :, :-1], k=1).sum(axis=(1, 2)) / table[:, :-1, :].sum(axis=(1, 2))
 
 
@@ -159,7 +165,7 @@ def confusion_of(counts: Iterable[Mapping[str, float]]) -> dict[str, dict[str, d
     return found
 
 
-def capability_tables(answers: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+def capability_tables(answers: Mapping[str, Sequence[AnswerLine]]) -> list[dict[str, object]]:
     """The confusion of every group and model, from lines of ``answers.jsonl``, as the report shows them."""
     return [
         {"stage": model, "node": group, "said": [*_order(group, rows), INVALID], "rows": rows}
@@ -169,6 +175,6 @@ def capability_tables(answers: Mapping[str, Sequence[Mapping[str, Any]]]) -> lis
 
 
 def _order(group: str, rows: Mapping[str, Mapping[str, int]]) -> list[str]:
-    seen = {*rows, *(said for row in rows.values() for said in row)} - {INVALID}
+    seen = {*rows, *(answer for row in rows.values() for answer in row)} - {INVALID}
     first = next(metric for _, metric in _of_group(group, seen))
     return [name for name in first.classes if name in seen]

@@ -90,6 +90,7 @@ class _PatientSums:
 
     def _sum(self, keys: tuple[str, ...], drawn: np.ndarray) -> np.ndarray:
         columns = [self.columns[key] for key in keys if key in self.columns]
+        # Sums of counts are linear in the patients: all resamples are one product, and ratios are formed afterwards.
         return drawn @ self.table[:, columns].sum(axis=1)
 
 

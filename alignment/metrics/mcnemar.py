@@ -40,4 +40,5 @@ def rights(counts: Mapping[str, float]) -> dict[str, bool]:
 def _mcnemar(pairs: list[tuple[bool, bool]]) -> McNemar:
     only_before, only_after = pairs.count((True, False)), pairs.count((False, True))
     total = only_before + only_after
+    # Rows that both got right or wrong say nothing; of the others half go either way by chance: a binomial test.
     return McNemar(only_before, only_after, float(stats.binomtest(only_after, total).pvalue) if total else 1.0)

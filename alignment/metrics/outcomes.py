@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypedDict
 
 from alignment.metrics.capability import counts_by_finding, judged
 from alignment.metrics.dialogue_outcomes import dialogue_counts
@@ -12,7 +12,7 @@ from alignment.metrics.unjudged import why_unjudged
 from data_builders.schema import message_text
 from rewards.answers.final_answer import final_words
 from rewards.boxes.coordinate_space import Units, answered_boxes, true_boxes
-from rewards.boxes.geometry import MAX_BOXES, iou_matrix, is_valid, match_boxes
+from rewards.boxes.geometry import MAX_BOXES, Box, iou_matrix, is_valid, match_boxes
 from rewards.boxes.sequence_boxes import components as sequence_components
 from rewards.reading.box_absence import says_none
 from rewards.reading.box_text import written_boxes
@@ -41,7 +41,16 @@ class Outcome:
     finding: str | None
     counts: dict[str, float]
     wrong: tuple[str, ...] = ()
-    boxes: tuple[tuple[float, ...], ...] = ()
+    boxes: tuple[Box, ...] = ()
+
+
+class _About(TypedDict):
+    """What an outcome says of its row."""
+
+    id: str
+    patient: str
+    task: str
+    finding: str | None
 
 
 def score_answers(
@@ -54,7 +63,7 @@ def score_answers(
     return [_outcome(row, answer, rules=rules) for row, answer in zip(rows, answers, strict=True)]
 
 
-def asked_finding(row: Mapping[str, Any], rules: RuleSet) -> str | None:
+def question_finding(row: Mapping[str, Any], rules: RuleSet) -> str | None:
     """The finding that the row asks about: its ``target``, else by the longest phrase in it; None for a report."""
     if row["task"] == "report":
         return None
@@ -79,12 +88,12 @@ def _outcome(row: Mapping[str, Any], answer: str | list[str], *, rules: RuleSet 
         counts = dialogue_counts(answer, row["dialogue"])
         return Outcome(row["id"], row["patient"], row["task"], None, counts=counts)
     task, words = row["task"], final_words(answer)
-    about: dict[str, Any] = dict(id=row["id"], patient=row["patient"], task=task, finding=None)
+    about: _About = {"id": row["id"], "patient": row["patient"], "task": task, "finding": None}
     rules = rules or (load_rule_set(row["rule_set"]) if row["rule_set"] else None)
     if why_unjudged(row, rules):
         return Outcome(**about, counts={})
     if rules is not None:
-        about["finding"] = asked_finding(row, rules)
+        about["finding"] = question_finding(row, rules)
     if row.get("box_images"):
         return _sequence_outcome(row, words, rules, about)
     if task == "box":
@@ -92,7 +101,7 @@ def _outcome(row: Mapping[str, Any], answer: str | list[str], *, rules: RuleSet 
     return _words_outcome(row, words, rules, about)
 
 
-def _words_outcome(row: Mapping[str, Any], words: str, rules: RuleSet | None, about: dict[str, Any]) -> Outcome:
+def _words_outcome(row: Mapping[str, Any], words: str, rules: RuleSet | None, about: _About) -> Outcome:
     """Of an answer in words: by the findings it states where a rule set reads them, else by the words themselves."""
     if rules is not None and row.get("capability"):
         return _capability_outcome(row, words, rules, about)
@@ -115,15 +124,15 @@ def _closed_counts(task: str, truth: str, words: str, finding: str | None) -> di
 
 def _open_counts(truth: str, words: str) -> dict[str, float]:
     """An open answer by the share of the truth's words that it recalls."""
-    wanted, said = (re.findall(r"\w+", text.casefold()) for text in (truth, words))
-    return {"open": 1.0, "open_recalled": sum(word in set(said) for word in wanted) / len(wanted)}
+    wanted, answered = (re.findall(r"\w+", text.casefold()) for text in (truth, words))
+    return {"open": 1.0, "open_recalled": sum(word in set(answered) for word in wanted) / len(wanted)}
 
 
 def _folded(words: str) -> str:
     return words.strip().removesuffix(".").casefold()
 
 
-def _capability_outcome(row: Mapping[str, Any], words: str, rules: RuleSet, about: dict[str, Any]) -> Outcome:
+def _capability_outcome(row: Mapping[str, Any], words: str, rules: RuleSet, about: _About) -> Outcome:
     """A closed question by its options, an open one by the findings that its reference states."""
     closed = judged(row, words)
     if closed is not None:
@@ -145,7 +154,7 @@ def _with_unasked(stated: Facts, known: str | None) -> Facts:
     return stated.model_copy(update={"findings": {**stated.findings, **unasked}})
 
 
-def _report_outcome(row: Mapping[str, Any], words: str, rules: RuleSet, about: dict[str, Any]) -> Outcome:
+def _report_outcome(row: Mapping[str, Any], words: str, rules: RuleSet, about: _About) -> Outcome:
     """A report fails to parse when no finding is read from it, or any of its sentences is not understood."""
     truth = Facts.told(row["facts"]).without_boxes()
     outcome = _findings_outcome(truth, words, rules, about)
@@ -153,7 +162,7 @@ def _report_outcome(row: Mapping[str, Any], words: str, rules: RuleSet, about: d
     return replace(outcome, counts=outcome.counts | counts_by_finding(judged))
 
 
-def _findings_outcome(truth: Facts, words: str, rules: RuleSet, about: dict[str, Any]) -> Outcome:
+def _findings_outcome(truth: Facts, words: str, rules: RuleSet, about: _About) -> Outcome:
     """Claims and omissions, plainly and by severity; what is not known is hallucinated, or ignored by the rule set."""
     reading = read(words, rules)
     judged = compare(truth, reading.facts, unsupported=rules.unsupported)
@@ -191,19 +200,19 @@ def _severities(judged: Comparison, rules: RuleSet) -> dict[str, float]:
     }
 
 
-def _box_outcome(row: Mapping[str, Any], words: str, about: dict[str, Any]) -> Outcome:
+def _box_outcome(row: Mapping[str, Any], words: str, about: _About) -> Outcome:
     """IoU summed over the true boxes under the best matching; a miss and an unread answer add 0.
 
     All in the truth's units, into which the answer is brought (``rewards.boxes.coordinate_space``).
     """
     units = Units.of(row)
-    said = answered_boxes(words, units)
-    boxes = [box for box in said or [] if is_valid(box)][:MAX_BOXES]
+    answered = answered_boxes(words, units)
+    boxes = [box for box in answered or [] if is_valid(box)][:MAX_BOXES]
     truth = true_boxes(row["boxes"] or [], units)
     ious = matched_ious(boxes, truth)
     counts = {
         "box_answers": 1.0,
-        "unparsed_boxes": float(said is None and not says_none(words, about["finding"], row["rule_set"])),
+        "unparsed_boxes": float(answered is None and not says_none(words, about["finding"], row["rule_set"])),
         "boxes": float(len(boxes)),
         "true_boxes": float(len(truth)),
         "iou": float(sum(ious)),
@@ -216,18 +225,23 @@ def _box_outcome(row: Mapping[str, Any], words: str, about: dict[str, Any]) -> O
     return Outcome(**about, counts=counts, boxes=tuple(boxes))
 
 
-def _sequence_outcome(row: Mapping[str, Any], words: str, rules: RuleSet | None, about: dict[str, Any]) -> Outcome:
+def _sequence_outcome(row: Mapping[str, Any], words: str, rules: RuleSet | None, about: _About) -> Outcome:
     """Boxes over several images: as in one image, but a box on the wrong image is a miss; by grounding task."""
     units, num_true = Units.of(row), len(row["boxes"])
-    said = written_boxes(words)
+    answered = written_boxes(words)
     parts = sequence_components(
-        words, row["boxes"], row["box_images"], box_grid=units.box_grid, image_size=units.image_size,
-        processed_size=units.processed_size, box_space=units.space,
-    )  # fmt: skip
+        words,
+        row["boxes"],
+        row["box_images"],
+        box_grid=units.box_grid,
+        image_size=units.image_size,
+        processed_size=units.processed_size,
+        box_space=units.space,
+    )
     counts = {
         "box_answers": 1.0,
-        "unparsed_boxes": float(said is None),
-        "boxes": float(sum(map(is_valid, said or []))),
+        "unparsed_boxes": float(answered is None),
+        "boxes": float(sum(map(is_valid, answered or []))),
         "true_boxes": float(num_true),
         "iou": parts["mean_iou"] * num_true,
         "hits": parts["found_at_50"] * num_true,
@@ -236,7 +250,7 @@ def _sequence_outcome(row: Mapping[str, Any], words: str, rules: RuleSet | None,
     return Outcome(**{**about, "task": "box", "finding": row["task"]}, counts=counts)
 
 
-def matched_ious(boxes: Sequence[Any], true_boxes: Sequence[Any]) -> list[float]:
+def matched_ious(boxes: Sequence[Box], true_boxes: Sequence[Box]) -> list[float]:
     """IoU of each matched pair, one box to one true box, so paired that the sum is largest."""
     ious = iou_matrix(boxes, true_boxes)
     return [float(ious[i, j]) for i, j in match_boxes(boxes, true_boxes, ious)]

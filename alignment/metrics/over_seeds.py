@@ -15,6 +15,7 @@ def mean_over_seeds(values: Sequence[float]) -> tuple[float, float, float]:
     (2.0, -0.48, 4.48)
     """
     mean = float(np.mean(values))
+    # Student's t with n - 1 degrees of freedom, since the spread over a few seeds is itself uncertain (Student 1908).
     half = float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
     return mean, mean - half, mean + half
 
@@ -30,4 +31,6 @@ def figures_over_seeds(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
         if any(v is None for v in values):
             return {"value": None, "low": None, "high": None}
         return dict(zip(("value", "low", "high"), mean_over_seeds(values), strict=True))
-    return {key: figures_over_seeds([run[key] for run in runs]) for key, own in first.items() if isinstance(own, dict)}
+    return {
+        key: figures_over_seeds([run[key] for run in runs]) for key, value in first.items() if isinstance(value, dict)
+    }

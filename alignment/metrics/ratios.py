@@ -102,7 +102,7 @@ def ratios_in(outcomes: Sequence[Outcome]) -> dict[str, Made]:
         name: {finding: tuple(ratio.of(finding) for ratio in RATIOS[name]) for finding in findings}
         for name, findings in _findings_of(outcomes).items()
     }
-    by_finding = {f"{name}[{f}]": ratios for name, own in each.items() for f, ratios in own.items()}
+    by_finding = {f"{name}[{f}]": ratios for name, of_finding in each.items() for f, ratios in of_finding.items()}
     macros = {macro: Macro(tuple(each[name].values())) for macro, name in MACROS.items() if each[name]}
     return {**found, **by_finding, **macros, **capability_metrics(o.counts for o in outcomes)}
 
@@ -110,7 +110,7 @@ def ratios_in(outcomes: Sequence[Outcome]) -> dict[str, Made]:
 def _findings_of(outcomes: Sequence[Outcome]) -> dict[str, list[str]]:
     """By metric: the findings that it is also said of."""
     boxed = sorted({o.finding for o in outcomes if o.task == "box" and o.finding})
-    asked = sorted({o.finding for o in outcomes if o.task == "presence" and o.finding})
-    reported = findings_counted(outcomes)
-    own = {"mean_iou": boxed, "finding_recall": reported, "finding_f1": reported}
-    return {name: own.get(name, asked) for name in BY_FINDING}
+    presence = sorted({o.finding for o in outcomes if o.task == "presence" and o.finding})
+    reported = findings_counted(o.counts for o in outcomes)
+    of_metric = {"mean_iou": boxed, "finding_recall": reported, "finding_f1": reported}
+    return {name: of_metric.get(name, presence) for name in BY_FINDING}

@@ -33,15 +33,15 @@ def why_unjudged(row: Mapping[str, Any], rules: RuleSet | None = None) -> str | 
     if row.get("capability") and ruled:
         return _why_capability(row, rules or load_rule_set(row["rule_set"]))
     if task == "report":
-        return None if ruled and _has_facts(row, rules) else "report without facts"
+        return None if ruled and _has_facts(row["facts"], rules) else "report without facts"
     if task not in (*BY_EQUALITY, "open"):
         return f"no metric for task '{task}'"
     return None if re.search(r"\w", row["answer"] or "") else f"{task} without an answer"
 
 
-def _has_facts(row: Mapping[str, Any], rules: RuleSet | None) -> bool:
+def _has_facts(stated: str | None, rules: RuleSet | None) -> bool:
     """Whether a report's truth is known: some finding, or under a rule set that charges what is unsupported, none."""
-    facts = Facts.told(row["facts"]) if row["facts"] else None
+    facts = Facts.told(stated) if stated else None
     if facts is None or facts.findings:
         return facts is not None
     return bool(facts.rule_set) and (rules or load_rule_set(facts.rule_set)).unsupported == "wrong"
@@ -63,9 +63,9 @@ def unjudged_rows(
     reasons = Counter(reason for row in rows if (reason := why_unjudged(row, rules)))
     counted = dict(reasons.most_common())
     if sum(counted.values()) == len(rows):
-        told = ", ".join(f"{number} x {reason}" for reason, number in counted.items())
+        summary = ", ".join(f"{number} x {reason}" for reason, number in counted.items())
         raise InputError(
-            f"{where}: no metric judges any of its {len(rows)} rows ({told}). Give reports facts and a rule set, "
+            f"{where}: no metric judges any of its {len(rows)} rows ({summary}). Give reports facts and a rule set, "
             "boxes their column `boxes`, questions their `answer`, or name other rows."
         )
     return counted

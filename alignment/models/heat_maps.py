@@ -54,6 +54,7 @@ class AttentionHeat:
         prompt = user_turn(self.question.format(what=finding))
         row = {"images": [image.convert("RGB")], "prompt": prompt}
         inputs = model_inputs(self.processor, [row]).to(self.model.device)
+        # Private in transformers 5.23: `set_attn_implementation` has no getter beside it; goes once it has one.
         before = self.model.config._attn_implementation
         self.model.set_attn_implementation("eager")  # the others do not give their attention away
         try:

@@ -74,10 +74,10 @@ def load_for_inference(path: str | Path, *, max_pixels: int | None = None) -> tu
     check_model_name(path)
     model: Any = load_model(path).eval()
     use_one_call(model)
-    return model.to(_own_device()), load_processor(path, max_pixels=max_pixels)
+    return model.to(_rank_device()), load_processor(path, max_pixels=max_pixels)
 
 
-def _own_device() -> str:
+def _rank_device() -> str:
     """The card of this rank, which it is given by its number on the node; the CPU where there is none."""
     if not torch.cuda.is_available():
         return "cpu"

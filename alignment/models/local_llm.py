@@ -50,17 +50,17 @@ class LocalModel:
             from alignment.config.checkpoint_folders import gguf_file
 
             file = gguf_file()
-            place, source = str(file.parent), {"gguf_file": file.name}
+            folder, source = str(file.parent), {"gguf_file": file.name}
         else:
-            place = model_folder(self.path)
-        tokenizer: Any = pretrained(AutoTokenizer, place, padding_side="left", **source)
+            folder = model_folder(self.path)
+        tokenizer: Any = pretrained(AutoTokenizer, folder, padding_side="left", **source)
         if not tokenizer.chat_template:
             raise InputError(f"model '{self.path}' has no chat template, so it cannot be asked.")
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
         device, dtype = ("cuda", "auto") if torch.cuda.is_available() else ("cpu", torch.float32)
         safe = {} if source else {"use_safetensors": True}
-        model: Any = pretrained(AutoModelForCausalLM, place, dtype=dtype, **safe, **source).eval()
+        model: Any = pretrained(AutoModelForCausalLM, folder, dtype=dtype, **safe, **source).eval()
         return model.to(device), tokenizer
 
     @asynccontextmanager

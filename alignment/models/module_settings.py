@@ -71,6 +71,8 @@ class TowerCheckpointing(TrainerCallback):
             if hasattr(module, "gradient_checkpointing") and part_of(name) == "vision":
                 module.gradient_checkpointing = self.on
                 if self.on and not hasattr(module, "_gradient_checkpointing_func"):
+                    # Private in transformers 5.23, whose `gradient_checkpointing_enable` is for whole models; goes once
+                    # it is not.
                     module._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
 
 
@@ -122,6 +124,7 @@ def keep_input_dtype(model: Any) -> int:
     # a variant, such as DoRA, computes with the cast input too
     plain = [m for m in adapted if not has_dropout(m) and not getattr(m, "lora_variant", None)]
     for module in plain:
+        # Private in peft 0.21; goes once peft leaves the cast out under autocast, as its 4-bit layers do.
         module._cast_input_dtype = partial(_cast_outside_autocast, module._cast_input_dtype)
     return len(plain)
 

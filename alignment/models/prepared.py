@@ -22,17 +22,17 @@ def prepared_model(recipe: Recipe) -> str:
     """
     section, init = recipe.model, Path(recipe.output) / "init"
     if section.path not in MADE:
-        place = agreed(lambda: model_folder(section.path))
-        check_same(f"model.path: {place}", _sizes(place))
-        return place
+        folder = agreed(lambda: model_folder(section.path))
+        check_same(f"model.path: {folder}", _sizes(folder))
+        return folder
     of_rank_0(lambda: None if (init / "config.json").is_file() else _made(recipe, init))
     agreed(lambda: wait_for(init / "config.json"))
     return str(init)
 
 
-def _sizes(place: str) -> dict[str, int]:
+def _sizes(folder: str) -> dict[str, int]:
     """Bytes of the files of a folder's model; nothing for a hub name."""
-    files = [file for kind in ("*.safetensors", "*.json", "*.jinja") for file in sorted(Path(place).glob(kind))]
+    files = [file for kind in ("*.safetensors", "*.json", "*.jinja") for file in sorted(Path(folder).glob(kind))]
     return {file.name: file.stat().st_size for file in files}
 
 

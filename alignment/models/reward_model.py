@@ -88,7 +88,7 @@ def scores_of(
     ``batch_size``: answers in one forward, except that those of one row stay together.
     """
     shared = shares_prompt(shared_prefix, model)
-    groups = [_asked(processor, row) for row in rows]
+    groups = [_prompt_group(processor, row) for row in rows]
     found: list[list[float]] = []
     for chunk in _chunks(groups, batch_size):
         batch = {k: v.to(model.device) for k, v in collated(processor, chunk, shared=shared).items()}
@@ -97,7 +97,7 @@ def scores_of(
     return found
 
 
-def _asked(processor: Any, row: dict[str, Any]) -> Group:
+def _prompt_group(processor: Any, row: dict[str, Any]) -> Group:
     answers = [[{"role": "assistant", "content": text}] for text in row["answers"]]
     return group(
         processor, [pixels(i) for i in row["images"]], [_unfilled(message) for message in row["prompt"]], answers

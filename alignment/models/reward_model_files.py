@@ -61,6 +61,7 @@ def _unsharded() -> Generator[None]:
     """Loads whole models also where a trainer has set ZeRO-3 for those that are loaded."""
     from transformers.integrations import deepspeed
 
+    # Private in transformers 5.23, which can unset the config and not give it back; a getter would let this go.
     reference = deepspeed._hf_deepspeed_config_weak_ref  # pyright: ignore[reportPrivateUsage]
     held: HfDeepSpeedConfig | None = reference() if reference is not None else None
     unset_hf_deepspeed_config()

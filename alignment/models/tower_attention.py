@@ -30,6 +30,8 @@ def use_one_call(model: Any, setting: str = "auto") -> str:
     windowed = windowed_modules(model)
     if not windowed:
         return "vision tower: its own attention (not split by cu_seqlens)"
+    # Private in transformers 5.23, whose public `set_attn_implementation` wants the tower's name, which differs by
+    # family, and refuses models that cannot change theirs. Goes once it takes modules.
     taken = str(windowed[0].config._attn_implementation)
     if setting == "auto" and taken != NAME and ("flash" in taken or taken == "eager"):
         return f"vision tower: its own attention ({taken})"
@@ -107,13 +109,13 @@ def by_length(q: Any, k: Any, v: Any, starts: torch.Tensor, scale: float | None)
     for first, last in pairwise(edges):
         if last > first:
             groups.setdefault(last - first, []).append(first)
-    parts, places = list[torch.Tensor](), list[torch.Tensor]()
+    parts, indices = list[torch.Tensor](), list[torch.Tensor]()
     for length, firsts in groups.items():
-        place = (torch.tensor(firsts)[:, None] + torch.arange(length)).to(q.device)
-        queries, keys, values = (states[place].transpose(1, 2) for states in (q, k, v))
+        index = (torch.tensor(firsts)[:, None] + torch.arange(length)).to(q.device)
+        queries, keys, values = (states[index].transpose(1, 2) for states in (q, k, v))
         parts.append(scaled_dot_product_attention(queries, keys, values, scale=scale).transpose(1, 2).flatten(0, 1))
-        places.append(place.flatten())
-    return torch.cat(parts)[torch.cat(places).argsort()]
+        indices.append(index.flatten())
+    return torch.cat(parts)[torch.cat(indices).argsort()]
 
 
 @lru_cache

@@ -15,7 +15,7 @@ from data_builders.pairs.lesion_heat import GivenBoxes
 from data_builders.pairs.lesion_noise import NoiseTally, noised
 from data_builders.pairs.llm_rows import relevance_of
 from data_builders.rendering.render import report
-from data_builders.schema import assistant_turn, message_text
+from data_builders.schema import Message, assistant_turn, message_text
 from data_builders.seeds import seeded
 from rewards.rules.facts import Facts
 from rewards.rules.rule_set import load_rule_set
@@ -27,9 +27,9 @@ CANDIDATES = 64
 
 @dataclass(frozen=True)
 class Degraded:
-    """A row's first image with its lesions noised; ``place`` is the row's. ``severity``: of the gravest of them."""
+    """A row's first image with its lesions noised; ``index`` is the row's. ``severity``: of the gravest of them."""
 
-    place: int
+    index: int
     image: Image.Image
     severity: float
 
@@ -38,7 +38,7 @@ def degraded(rows: list[Row], sampling: Sampling, *, grid: int, tally: NoiseTall
     """The rows whose lesions can be noised, in their order; the others are counted. ``grid``: units of the boxes."""
     wanted = None if sampling.findings is None else tuple(sampling.findings)
     made: list[Degraded] = []
-    for place, row in enumerate(rows):
+    for index, row in enumerate(rows):
         facts = Facts.model_validate_json(row["facts"])
         image = pixels(row["images"][0])
         heat, score = GivenBoxes(facts, grid=grid, findings=wanted)(image)
@@ -49,13 +49,13 @@ def degraded(rows: list[Row], sampling: Sampling, *, grid: int, tally: NoiseTall
         tally.shares.append(other.share)
         names = [n for n, f in facts.present().items() if f.boxes and (wanted is None or n in wanted)]
         rules = load_rule_set(facts.rule_set)
-        made.append(Degraded(place, other.image, max(rules.findings[name].severity for name in names)))
+        made.append(Degraded(index, other.image, max(rules.findings[name].severity for name in names)))
     return made
 
 
 def noised_pairs(rows: list[Row], made: list[Degraded]) -> list[Row]:
     """The true report under the image, preferred to the same report under the noised one (MMedPO section 3.1)."""
-    return [_noised_pair(rows[one.place], one) for one in made]
+    return [_noised_pair(rows[one.index], one) for one in made]
 
 
 def _noised_pair(row: Row, one: Degraded) -> Row:
@@ -65,7 +65,7 @@ def _noised_pair(row: Row, one: Degraded) -> Row:
     return {"id": f"{row['id']}-noised", "chosen": answer, "rejected": answer, **others}
 
 
-def true_report(row: Row) -> list[dict[str, Any]]:
+def true_report(row: Row) -> list[Message]:
     """The report of a row's facts, as an assistant's turn."""
     truth = Facts.model_validate_json(row["facts"])
     return assistant_turn(report(truth, load_rule_set(truth.rule_set)))
@@ -79,13 +79,13 @@ def look_alike_pairs(rows: list[Row], sampling: Sampling) -> list[tuple[int, Row
     any of ``CANDIDATES`` drawn.
     """
     rng = random.Random(f"look_alike/{sampling.seed}")
-    told = [Facts.model_validate_json(row["facts"]).without_boxes() for row in rows]
+    facts = [Facts.model_validate_json(row["facts"]).without_boxes() for row in rows]
     pairs: list[tuple[int, Row]] = []
     couples: set[frozenset[int]] = set()
     for here, row in enumerate(rows):
         drawn = [k for k in rng.sample(range(len(rows)), min(CANDIDATES, len(rows))) if _differ(row, rows[k])]
-        other = min(drawn, key=lambda k: _distance(told[here], told[k]) or len(told[k].findings) + 1, default=None)
-        if other is None or not _distance(told[here], told[other]):
+        other = min(drawn, key=lambda k: _distance(facts[here], facts[k]) or len(facts[k].findings) + 1, default=None)
+        if other is None or not _distance(facts[here], facts[other]):
             continue
         if frozenset((here, other)) not in couples:
             couples.add(frozenset((here, other)))
@@ -103,7 +103,7 @@ def _distance(one: Facts, other: Facts) -> int:
 
 
 def _look_alike(row: Row, other: Row) -> Row:
-    own = {"chosen": true_report(row), "rejected": true_report(other), "rejected_images": None}
-    own["mirror_images"] = other["images"]
-    relevance = relevance_of(Facts.model_validate_json(row["facts"]), message_text(own["rejected"]))
-    return {**own, "id": f"{row['id']}-not-{other['id']}", "relevance": relevance, "kind": "look_alike"}
+    columns = {"chosen": true_report(row), "rejected": true_report(other), "rejected_images": None}
+    columns["mirror_images"] = other["images"]
+    relevance = relevance_of(Facts.model_validate_json(row["facts"]), message_text(columns["rejected"]))
+    return {**columns, "id": f"{row['id']}-not-{other['id']}", "relevance": relevance, "kind": "look_alike"}

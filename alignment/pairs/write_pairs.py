@@ -5,7 +5,7 @@ several samples is rejected. On phantoms these pairs teach what corrupted truths
 do not. Kinds: ``own_error``; ``degraded``, sampled under the noised image, where a model that looks must err;
 ``lesion_noise`` and ``look_alike`` (``image_pairs.py``); ``llm``, chosen or written by an LLM (``sampling.llm``).
 
-The ranks of a launch sample by turns (``own_answers.py``); all the rest rank 0 does alone, so that an LLM is asked
+The ranks of a launch sample by turns (``sampled_answers.py``); all the rest rank 0 does alone, so that an LLM is asked
 once. The rows are the same for any number of ranks.
 """
 
@@ -25,8 +25,8 @@ from alignment.data.row_cache import ROWS, stored_rows
 from alignment.distributed.processes import is_main_process
 from alignment.distributed.ranks import of_rank_0
 from alignment.pairs.image_pairs import Degraded, degraded, look_alike_pairs, noised_pairs
-from alignment.pairs.own_answers import OwnAnswers
 from alignment.pairs.own_errors import graded, worst_of
+from alignment.pairs.sampled_answers import SampledAnswers
 from alignment.reward_functions.adapter import local_backend
 from data_builders.build.preference_set import figures, weighted
 from data_builders.cards import card_grid, write_card
@@ -45,15 +45,29 @@ from rewards.rules.rule_set import load_rule_set
 TURN = List({"role": Value("string"), "content": List({"type": Value("string"), "text": Value("string")})})
 FEATURES = Features(
     {
-        "id": Value("string"), "patient": Value("string"), "study": Value("string"), "source": Value("string"),
-        "split": Value("string"), "task": Value("string"), "facts": Value("string"), "rule_set": Value("string"),
-        "provenance": Value("string"), "attributes": Value("string"), "may_leave": Value("bool"),
-        "images": List(ImageFeature()), "image_size": List(List(Value("int64"))),
-        "rejected_images": List(ImageFeature()), "mirror_images": List(ImageFeature()),
-        "prompt": TURN, "chosen": TURN, "rejected": TURN,
-        "relevance": Value("float64"), "weight": Value("float64"), "kind": Value("string"),
+        "id": Value("string"),
+        "patient": Value("string"),
+        "study": Value("string"),
+        "source": Value("string"),
+        "split": Value("string"),
+        "task": Value("string"),
+        "facts": Value("string"),
+        "rule_set": Value("string"),
+        "provenance": Value("string"),
+        "attributes": Value("string"),
+        "may_leave": Value("bool"),
+        "images": List(ImageFeature()),
+        "image_size": List(List(Value("int64"))),
+        "rejected_images": List(ImageFeature()),
+        "mirror_images": List(ImageFeature()),
+        "prompt": TURN,
+        "chosen": TURN,
+        "rejected": TURN,
+        "relevance": Value("float64"),
+        "weight": Value("float64"),
+        "kind": Value("string"),
     }
-)  # fmt: skip
+)
 Row = dict[str, Any]
 
 
@@ -115,10 +129,10 @@ def _built(recipe: Recipe) -> list[Row]:
     if sampling.built is None:
         return []
     data = stored_rows(parquet(sampling.built), Path(recipe.output) / ROWS)
-    places = [k for k, kind in enumerate(data["kind"]) if kind in sampling.built_kinds]
-    if not places:
+    indices = [k for k, kind in enumerate(data["kind"]) if kind in sampling.built_kinds]
+    if not indices:
         raise InputError(f"sampling.built: {sampling.built} has no row of kind {', '.join(sampling.built_kinds)}.")
-    raw: Any = data.select(places)
+    raw: Any = data.select(indices)
     for name in ("images", "rejected_images"):
         raw = raw.cast_column(name, List(ImageFeature(decode=False)))
     return [{name: row.get(name) for name in FEATURES} for row in raw]
@@ -131,14 +145,14 @@ def _card(pairs: list[Row], tally: PairTally) -> dict[str, Any]:
 
 @dataclass
 class _Maker:
-    """One run: ``data`` with decoded images; ``own`` and ``under_noise``: what was sampled, once it was."""
+    """One run: ``data`` with decoded images; ``sampled`` and ``under_noise``: what was sampled, once it was."""
 
     recipe: Recipe
     data: Dataset
     tally: PairTally
     ask: Ask | None
     noised: list[Degraded] = field(default_factory=list[Degraded])
-    own: list[list[str]] = field(default_factory=list[list[str]])
+    sampled: list[list[str]] = field(default_factory=list[list[str]])
     under_noise: list[list[str]] = field(default_factory=list[list[str]])
 
     @cached_property
@@ -153,38 +167,38 @@ class _Maker:
 
     def sample(self) -> None:
         """Samples every answer that a kind needs. All ranks come by here."""
-        kinds, answers = {*self.recipe.sampling.kinds}, OwnAnswers(self.recipe)
+        kinds, answers = {*self.recipe.sampling.kinds}, SampledAnswers(self.recipe)
         if {"degraded", "lesion_noise"} & kinds and is_main_process():
             self.noised = degraded(self.rows, self.recipe.sampling, grid=self._grid(), tally=self.tally.noise)
         if {"own_error", "llm"} & kinds:
-            self.own = answers.to(range(len(self.data)), self._shown, name="clean")
+            self.sampled = answers.to(range(len(self.data)), self._shown, name="clean")
         if "degraded" in kinds:
-            places = of_rank_0(lambda: [one.place for one in self.noised])
-            self.under_noise = answers.to(places, self._shown_noised, name="degraded")
+            indices = of_rank_0(lambda: [one.index for one in self.noised])
+            self.under_noise = answers.to(indices, self._shown_noised, name="degraded")
 
-    def _shown(self, places: Sequence[int]) -> list[Row]:
-        return [self.data[place] for place in places]
+    def _shown(self, indices: Sequence[int]) -> list[Row]:
+        return [self.data[index] for index in indices]
 
-    def _shown_noised(self, places: Sequence[int]) -> list[Row]:
-        rows = [self.raw[place] for place in places]  # noised once more, so that no rank holds all pictures
+    def _shown_noised(self, indices: Sequence[int]) -> list[Row]:
+        rows = [self.raw[index] for index in indices]  # noised once more, so that no rank holds all pictures
         made = degraded(rows, self.recipe.sampling, grid=self._grid(), tally=NoiseTally())
-        return [{**self.data[places[one.place]], "images": [one.image.convert("RGB")]} for one in made]
+        return [{**self.data[indices[one.index]], "images": [one.image.convert("RGB")]} for one in made]
 
     def pairs(self) -> list[Row]:
         """The pairs of every kind, from what was sampled."""
         kinds, sampling = self.recipe.sampling.kinds, self.recipe.sampling
         pairs: list[Row] = []
         if "own_error" in kinds:
-            pairs += self._errors(range(len(self.rows)), self.own, kind="own_error", suffix="own")
+            pairs += self._errors(range(len(self.rows)), self.sampled, kind="own_error", suffix="own")
         if "llm" in kinds:
-            pairs += self._by_llm(self.own)
+            pairs += self._by_llm(self.sampled)
         if "degraded" in kinds:
-            pairs += self._errors([o.place for o in self.noised], self.under_noise, kind="degraded", suffix="degraded")
+            pairs += self._errors([o.index for o in self.noised], self.under_noise, kind="degraded", suffix="degraded")
         if "lesion_noise" in kinds:
             made = noised_pairs(self.rows, self.noised)
-            pairs += [self._row(one.place, pair) for one, pair in zip(self.noised, made, strict=True)]
+            pairs += [self._row(one.index, pair) for one, pair in zip(self.noised, made, strict=True)]
         if "look_alike" in kinds:
-            pairs += [self._row(place, pair) for place, pair in look_alike_pairs(self.rows, sampling)]
+            pairs += [self._row(index, pair) for index, pair in look_alike_pairs(self.rows, sampling)]
         return pairs
 
     def _grid(self) -> int:
@@ -196,20 +210,20 @@ class _Maker:
             )
         return grid
 
-    def _errors(self, places: Sequence[int], responses: list[list[str]], *, kind: str, suffix: str) -> list[Row]:
+    def _errors(self, indices: Sequence[int], responses: list[list[str]], *, kind: str, suffix: str) -> list[Row]:
         """The most conflicting answer of each row as its rejected one; rows without a usable one are counted."""
         pairs: list[Row] = []
-        for place, said in zip(places, responses, strict=True):
-            truth, chosen = self._truth(place)
-            usable = [response for response in said if self._is_usable(truth, chosen, response)]
+        for index, sampled in zip(indices, responses, strict=True):
+            truth, chosen = self._truth(index)
+            usable = [response for response in sampled if self._is_usable(truth, chosen, response)]
             worst = worst_of(truth, usable)
             if worst is None:
                 self.tally.without_pair[kind] += 1
                 continue
             further = graded(truth, chosen, list(dict.fromkeys(usable))) if self.recipe.sampling.graded else []
-            pairs.append(self._text_row(place, chosen, worst, kind=kind, suffix=suffix))
+            pairs.append(self._text_row(index, chosen, worst, kind=kind, suffix=suffix))
             pairs += [
-                self._text_row(place, better, worse, kind="graded", suffix=f"{suffix}-graded-{k}")
+                self._text_row(index, better, worse, kind="graded", suffix=f"{suffix}-graded-{k}")
                 for k, (better, worse) in enumerate(further)
             ]
         return pairs
@@ -224,13 +238,13 @@ class _Maker:
             self.tally.refused[fault] += 1
         return fault is None
 
-    def _by_llm(self, own: list[list[str]]) -> list[Row]:
+    def _by_llm(self, sampled: list[list[str]]) -> list[Row]:
         if self.ask is None:
             raise InputError("sampling.kinds: 'llm' needs an LLM, and none was given. Name one in sampling.llm.")
-        told = [self._truth(place) for place in range(len(self.rows))]
+        truths = [self._truth(index) for index in range(len(self.rows))]
         requests = [
-            Request(str(place), message_text(self.rows[place]["prompt"]), chosen, tuple(own[place]), truth)
-            for place, (truth, chosen) in enumerate(told)
+            Request(str(index), message_text(self.rows[index]["prompt"]), chosen, tuple(sampled[index]), truth)
+            for index, (truth, chosen) in enumerate(truths)
         ]
         made = hallucinated(requests, self.ask)
         if all(reason.startswith(NO_REPLY) for reason in made.dropped.values()):
@@ -239,16 +253,16 @@ class _Maker:
         self.tally.refused.update(made.dropped.values())
         self.tally.without_pair["llm"] += len(made.dropped)
         answers = {int(key): answer for key, answer in made.answers.items()}
-        return [self._text_row(k, told[k][1], answer, kind="llm", suffix="llm") for k, answer in answers.items()]
+        return [self._text_row(k, truths[k][1], answer, kind="llm", suffix="llm") for k, answer in answers.items()]
 
-    def _truth(self, place: int) -> tuple[Facts, str]:
-        truth = Facts.model_validate_json(self.rows[place]["facts"])
+    def _truth(self, index: int) -> tuple[Facts, str]:
+        truth = Facts.model_validate_json(self.rows[index]["facts"])
         return truth, report(truth, load_rule_set(truth.rule_set))
 
-    def _text_row(self, place: int, better: str, worse: str, *, kind: str, suffix: str) -> Row:
-        own = {"chosen": assistant_turn(better), "rejected": assistant_turn(worse), "kind": kind}
-        own["relevance"] = relevance_of(self._truth(place)[0], worse)
-        return self._row(place, {**own, "id": f"{self.rows[place]['id']}-{suffix}", "rejected_images": None})
+    def _text_row(self, index: int, better: str, worse: str, *, kind: str, suffix: str) -> Row:
+        columns = {"chosen": assistant_turn(better), "rejected": assistant_turn(worse), "kind": kind}
+        columns["relevance"] = relevance_of(self._truth(index)[0], worse)
+        return self._row(index, {**columns, "id": f"{self.rows[index]['id']}-{suffix}", "rejected_images": None})
 
-    def _row(self, place: int, own: Row) -> Row:
-        return {name: own.get(name, self.rows[place].get(name)) for name in FEATURES}
+    def _row(self, index: int, columns: Row) -> Row:
+        return {name: columns.get(name, self.rows[index].get(name)) for name in FEATURES}

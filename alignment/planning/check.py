@@ -168,14 +168,14 @@ def mean_tokens(recipe: Recipe, processor: Any, sample: int = 32) -> float:
     from alignment.data.row_cache import few_rows
 
     rows: Any = list(few_rows(parquet(recipe.data.train), 0, sample))
-    return round(sum(_tokens(processor, row, place) for place, row in enumerate(rows)) / len(rows), 1)
+    return round(sum(_tokens(processor, row, index) for index, row in enumerate(rows)) / len(rows), 1)
 
 
-def _tokens(processor: Any, row: dict[str, Any], place: int) -> int:
+def _tokens(processor: Any, row: dict[str, Any], index: int) -> int:
     from alignment.data.processor_checks import told_of_row
 
     answers = [m for key in ("completion", "chosen", "rejected") if row.get(key) for m in row[key]]
     images = {"images": [row["images"]]} if row["images"] else {}
-    with told_of_row(row, place, row["images"] or []):
+    with told_of_row(row, index, row["images"] or []):
         text = processor.apply_chat_template([*row["prompt"], *answers], tokenize=False)
         return int(processor(text=[text], **images, return_tensors="pt")["input_ids"].shape[1])

@@ -102,14 +102,18 @@ def memory_table(recipe: Recipe, model: Any, ranks: int, batch: Batch, *, hooked
     trainer = recipe.trainer
     checkpointed = trainer.get("activation_checkpointing", trainer.get("gradient_checkpointing", True))
     tower = recipe.model.tower_checkpointing
-    own = zero_of(recipe)
+    of_recipe = zero_of(recipe)
 
     @cache
     def activations(size: float, held: bool) -> float:
         stacks = stacks_of(
-            model, batch, weight_bytes=size, checkpointed=checkpointed, hooked=hooked,
+            model,
+            batch,
+            weight_bytes=size,
+            checkpointed=checkpointed,
+            hooked=hooked,
             tower_checkpointed=checkpointed if tower is None else tower,
-        )  # fmt: skip
+        )
         through = trains_projector(model) or (hooked and checkpointed)
         return activation_bytes(*stacks, batch.scored, BYTES[recipe.model.dtype], projector=through, held=held)
 
@@ -118,9 +122,9 @@ def memory_table(recipe: Recipe, model: Any, ranks: int, batch: Batch, *, hooked
         needed = activations(load.of(zero).weight_bytes, held)
         return per_rank(load, zero, ranks, activations=needed, inputs=batch.pixels + WORKSPACE)
 
-    settings = SETTINGS if own in SETTINGS else (*SETTINGS, own)
+    settings = SETTINGS if of_recipe in SETTINGS else (*SETTINGS, of_recipe)
     return {
-        "this_recipe": own.name,
+        "this_recipe": of_recipe.name,
         "memory_gb_per_rank": {zero.name: held_by(zero).gigabytes() for zero in settings},
     }
 

@@ -37,7 +37,7 @@ CPU = {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "
 
 
 @dataclass(frozen=True)
-class Place:
+class Machines:
     """Where a recipe runs: ``gpus`` processes on each of ``nodes``; ``cpu``: processes without a GPU (gloo).
 
     ``head``: host (and port) of the first node, needed for several nodes without SLURM; ``node``: this node's number,
@@ -98,7 +98,7 @@ class Command:
 
 
 @dataclass(frozen=True)
-class Asked:
+class JobRequest:
     """What a job asks Slurm for beside nodes and GPUs, in Slurm's own words. None: what the cluster gives unasked.
 
     ``cpus``: of the one task of a node; ``CPUS_PER_GPU`` for each GPU by default. Raises: InputError for others.
@@ -115,79 +115,87 @@ class Asked:
             raise InputError(f"--mem {self.mem}: expected a number with K, M, G or T, such as 200G (of each node).")
 
 
-UNASKED = Asked()
+CLUSTER_DEFAULTS = JobRequest()
 
 
-def environment(place: Place) -> dict[str, str]:
+def environment(machines: Machines) -> dict[str, str]:
     """Nothing is fetched or reported, unless the user wants it; without GPUs DeepSpeed and torch are told so."""
-    return {name: os.environ.get(name, value) for name, value in OFFLINE.items()} | (CPU if place.cpu else {})
+    return {name: os.environ.get(name, value) for name, value in OFFLINE.items()} | (CPU if machines.cpu else {})
 
 
-def line(run: Run | Command, place: Place) -> list[str]:
+def line(run: Run | Command, machines: Machines) -> list[str]:
     """The command for one node.
 
     Raises: InputError for accelerate on the CPU (it would leave DeepSpeed out and not say so), or nodes without a head.
     """
-    return _accelerate(run, place) if place.by == "accelerate" else _torchrun(run, place)
+    return _accelerate(run, machines) if machines.by == "accelerate" else _torchrun(run, machines)
 
 
-def _torchrun(run: Run | Command, place: Place) -> list[str]:
+def _torchrun(run: Run | Command, machines: Machines) -> list[str]:
     start = [sys.executable, "-m", "alignment.distributed.torchrun"]
-    if place.nodes == 1:
+    if machines.nodes == 1:
         meet = ["--standalone"]
     else:
-        host, port = place.endpoint
-        meet = ["--nnodes", str(place.nodes), "--rdzv_id", run.name, "--rdzv_backend", "c10d"]
+        host, port = machines.endpoint
+        meet = ["--nnodes", str(machines.nodes), "--rdzv_id", run.name, "--rdzv_backend", "c10d"]
         meet += ["--rdzv_endpoint", f"{host}:{port}"]
-    return [*start, *meet, "--nproc_per_node", str(place.gpus), *run.arguments]
+    return [*start, *meet, "--nproc_per_node", str(machines.gpus), *run.arguments]
 
 
-def _accelerate(run: Run | Command, place: Place) -> list[str]:
-    if place.cpu:
+def _accelerate(run: Run | Command, machines: Machines) -> list[str]:
+    if machines.cpu:
         raise InputError("launch: accelerate on the CPU trains without DeepSpeed and does not say so; use torchrun.")
-    host, port = place.endpoint if place.nodes > 1 else ("127.0.0.1", str(PORT))
-    if place.nodes > 1 and place.node is None:
+    host, port = machines.endpoint if machines.nodes > 1 else ("127.0.0.1", str(PORT))
+    if machines.nodes > 1 and machines.node is None:
         raise InputError("launch: accelerate needs this node's number, from 0: --node K. torchrun does not.")
-    several = ["--multi_gpu"] if place.nodes * place.gpus > 1 else []
+    several = ["--multi_gpu"] if machines.nodes * machines.gpus > 1 else []
     return [
         *(sys.executable, "-m", "accelerate.commands.launch", *several, "--mixed_precision", "no"),
-        *("--dynamo_backend", "no", "--num_machines", str(place.nodes)),
-        *("--num_processes", str(place.nodes * place.gpus), "--machine_rank", str(place.node or 0)),
+        *("--dynamo_backend", "no", "--num_machines", str(machines.nodes)),
+        *("--num_processes", str(machines.nodes * machines.gpus), "--machine_rank", str(machines.node or 0)),
         *("--main_process_ip", host, "--main_process_port", port, *run.arguments),
     ]
 
 
-def sbatch_script(run: Run | Command, place: Place, asked: Asked = UNASKED) -> str:
+def sbatch_script(run: Run | Command, machines: Machines, request: JobRequest = CLUSTER_DEFAULTS) -> str:
     """A batch script: one task a node, in which torchrun starts a process for each GPU."""
-    where = Place(max(place.nodes, 2), place.gpus, head="HEAD")  # a rendezvous even of one node: jobs may share a host
+    where = Machines(
+        max(machines.nodes, 2), machines.gpus, head="HEAD"
+    )  # a rendezvous even of one node: jobs may share a host
     command = shlex.join(_torchrun(replace(run, fresh=False), where)).replace(f"HEAD:{PORT}", '"$HEAD:$PORT"')
-    command = command.replace(f"--nnodes {where.nodes}", f"--nnodes {place.nodes}")
+    command = command.replace(f"--nnodes {where.nodes}", f"--nnodes {machines.nodes}")
     command = command.replace(f"--rdzv_id {shlex.quote(run.name)}", '--rdzv_id "$SLURM_JOB_ID"')
-    return _head(run.name, place, asked, gpus=place.gpus) + MEETING + _started(command, fresh=run.fresh)
+    return _head(run.name, machines, request, gpus=machines.gpus) + MEETING + _started(command, fresh=run.fresh)
 
 
-def single_script(command: Command, asked: Asked = UNASKED) -> str:
+def single_script(command: Command, request: JobRequest = CLUSTER_DEFAULTS) -> str:
     """A batch script of a command that is the work of one process, without a GPU."""
     words = shlex.join([sys.executable, *replace(command, fresh=False).arguments])
-    return _head(command.name, Place(), asked, gpus=0) + _started(words, fresh=command.fresh)
+    return _head(command.name, Machines(), request, gpus=0) + _started(words, fresh=command.fresh)
 
 
-def _head(name: str, place: Place, asked: Asked, *, gpus: int) -> str:
+def _head(name: str, machines: Machines, request: JobRequest, *, gpus: int) -> str:
     """The beginning of a batch script: what is asked of Slurm, and the environment; a user's own settings come first.
 
     A job that Slurm starts again, as when a node has failed, goes on in the same log. ``srun`` is told of the CPUs,
     which it does not take over from the job (Slurm 22.05 and later).
     """
-    cpus = asked.cpus or CPUS_PER_GPU * max(gpus, 1)
+    cpus = request.cpus or CPUS_PER_GPU * max(gpus, 1)
     lines = [
         f"--job-name=clinalign-{re.sub(r'[^A-Za-z0-9_.-]', '-', name)}",
-        f"--nodes={place.nodes}", "--ntasks-per-node=1",
-        *([f"--gpus-per-node={gpus}"] if gpus else []), f"--cpus-per-task={cpus}",
-        *([f"--time={asked.time}"] if asked.time else []), *([f"--mem={asked.mem}"] if asked.mem else []),
-        "--output=clinalign-%j.log", "--open-mode=append", "--requeue", f"--signal=USR1@{WARNED_S}",
-    ]  # fmt: skip
-    told = {name: shlex.quote(value) for name, value in environment(place).items()}
-    exports = [f"export {name}=${{{name}-{value}}}" for name, value in told.items()]
+        f"--nodes={machines.nodes}",
+        "--ntasks-per-node=1",
+        *([f"--gpus-per-node={gpus}"] if gpus else []),
+        f"--cpus-per-task={cpus}",
+        *([f"--time={request.time}"] if request.time else []),
+        *([f"--mem={request.mem}"] if request.mem else []),
+        "--output=clinalign-%j.log",
+        "--open-mode=append",
+        "--requeue",
+        f"--signal=USR1@{WARNED_S}",
+    ]
+    variables = {name: shlex.quote(value) for name, value in environment(machines).items()}
+    exports = [f"export {name}=${{{name}-{value}}}" for name, value in variables.items()]
     exports.append(f'export SRUN_CPUS_PER_TASK="${{SLURM_CPUS_PER_TASK:-{cpus}}}"')
     return "\n".join(["#!/usr/bin/env bash", *(f"#SBATCH {each}" for each in lines), "set -euo pipefail", *exports, ""])
 
@@ -203,26 +211,28 @@ srun {command} $FRESH
 """
 
 
-def shell_line(run: Run | Command, place: Place) -> str:
+def shell_line(run: Run | Command, machines: Machines) -> str:
     """The command with its environment, to be pasted into a shell."""
-    return " ".join([*(f"{k}={shlex.quote(v)}" for k, v in environment(place).items()), shlex.join(line(run, place))])
+    return " ".join(
+        [*(f"{k}={shlex.quote(v)}" for k, v in environment(machines).items()), shlex.join(line(run, machines))]
+    )
 
 
-def launch(run: Run | Command, place: Place) -> int:
+def launch(run: Run | Command, machines: Machines) -> int:
     """Runs the line on this node and returns its exit code.
 
     Raises: InputError if this node has fewer GPUs than asked for.
     """
     import torch
 
-    command = line(run, place)
-    if not place.cpu and torch.cuda.device_count() < place.gpus:
+    command = line(run, machines)
+    if not machines.cpu and torch.cuda.device_count() < machines.gpus:
         raise InputError(
-            f"launch: this node has {torch.cuda.device_count()} GPUs, not {place.gpus}. Lower --gpus, add --cpu, or "
+            f"launch: this node has {torch.cuda.device_count()} GPUs, not {machines.gpus}. Lower --gpus, add --cpu, or "
             "look at the line only: --dry-run."
         )
-    process = subprocess.Popen(command, env=dict(os.environ) | environment(place))
-    warned = signal.SIGUSR1 if place.by == "torchrun" else signal.SIGTERM  # of which accelerate would die
+    process = subprocess.Popen(command, env=dict(os.environ) | environment(machines))
+    warned = signal.SIGUSR1 if machines.by == "torchrun" else signal.SIGTERM  # of which accelerate would die
     with handled_by(lambda number, _: _pass_on(process, warned if number == signal.SIGUSR1 else number)):
         code = process.wait()
     return code if code >= 0 else 128 - code
@@ -234,13 +244,13 @@ def _pass_on(process: "subprocess.Popen[bytes]", number: int) -> None:
         process.send_signal(number)
 
 
-def submit(run: Run | Command, place: Place, script: Path, asked: Asked = UNASKED) -> str:
+def submit(run: Run | Command, machines: Machines, script: Path, request: JobRequest = CLUSTER_DEFAULTS) -> str:
     """Hands the batch script to SLURM; it stays where it is written. Returns what sbatch says.
 
     Raises: InputError where there is no sbatch, or it refuses.
     """
     script.parent.mkdir(parents=True, exist_ok=True)
-    script.write_text(sbatch_script(run, place, asked), encoding="utf-8")
+    script.write_text(sbatch_script(run, machines, request), encoding="utf-8")
     try:
         done = subprocess.run(["sbatch", str(script)], capture_output=True, text=True, check=False)
     except FileNotFoundError:

@@ -97,24 +97,34 @@ def stacks_of(
 
     parameters = [(part_of(name), name, p) for name, p in model.named_parameters() if p.requires_grad]
     adapters = {
-        part: sum(p.numel() for own, name, p in parameters if own == part and "lora_" in name) for part in PARTS
+        part: sum(p.numel() for of_part, name, p in parameters if of_part == part and "lora_" in name) for part in PARTS
     }
-    trained = {part: sum(p.numel() for own, _, p in parameters if own == part) for part in PARTS}
+    trained = {part: sum(p.numel() for of_part, _, p in parameters if of_part == part) for part in PARTS}
     language, tower = (_layers(model, part) for part in PARTS)
     shapes = [_shape(model, layers[0], part) for layers, part in zip((language, tower), PARTS, strict=True)]
     if weight_bytes < 4 or not (hooked or _drops(model)):  # such adapters take their layer's input as it is
         shapes = [replace(s, adapted=0, trained=s.trained or s.adapted > 0) for s in shapes]
     return (
         Stack(
-            shapes[0], len(language), batch.tokens, batch.mask,
-            trained["language"] * weight_bytes, adapters["language"], checkpointed=checkpointed,
+            shapes[0],
+            len(language),
+            batch.tokens,
+            batch.mask,
+            trained["language"] * weight_bytes,
+            adapters["language"],
+            checkpointed=checkpointed,
         ),
         Stack(
-            shapes[1], len(tower), batch.patches, 0.0,
-            trained["vision"] * weight_bytes, adapters["vision"],
-            carries=bool(trained["vision"]) or (hooked and checkpointed), checkpointed=tower_checkpointed,
+            shapes[1],
+            len(tower),
+            batch.patches,
+            0.0,
+            trained["vision"] * weight_bytes,
+            adapters["vision"],
+            carries=bool(trained["vision"]) or (hooked and checkpointed),
+            checkpointed=tower_checkpointed,
         ),
-    )  # fmt: skip
+    )
 
 
 def _drops(model: Any) -> bool:
@@ -168,10 +178,11 @@ def _shape(model: Any, layer: Any, part: str) -> Shape:
     from alignment.shared_prefix.support import base_model
 
     config = base_model(model).config
-    own = config.get_text_config() if part == "language" else config.vision_config
-    hidden = getattr(own, "embed_dim", None) or own.hidden_size  # Qwen2-VL's tower has its output's as hidden_size
-    heads = getattr(own, "num_attention_heads", None) or own.num_heads
-    size = getattr(own, "head_dim", None) or hidden // heads
+    part_config = config.get_text_config() if part == "language" else config.vision_config
+    # Qwen2-VL's tower has its output's as hidden_size
+    hidden = getattr(part_config, "embed_dim", None) or part_config.hidden_size
+    heads = getattr(part_config, "num_attention_heads", None) or part_config.num_heads
+    size = getattr(part_config, "head_dim", None) or hidden // heads
     linear = {name: m for name, m in layer.named_modules() if isinstance(m, Linear)}
     plain = {name.removesuffix(".base_layer"): m for name, m in linear.items() if "lora_" not in name}
     adapters = {name.partition(".lora_A")[0]: m for name, m in linear.items() if "lora_A" in name}
@@ -184,8 +195,8 @@ def _shape(model: Any, layer: Any, part: str) -> Shape:
     return Shape(
         hidden=hidden,
         queries=heads * size,
-        keys=(getattr(own, "num_key_value_heads", None) or heads) * size,
-        inner=max(inner, default=getattr(own, "intermediate_size", 4 * hidden)),
+        keys=(getattr(part_config, "num_key_value_heads", None) or heads) * size,
+        inner=max(inner, default=getattr(part_config, "intermediate_size", 4 * hidden)),
         norms=len(norms),
         inner_kept=3 if any("gate" in name for name in plain) else 2 if "QuickGELU" in kinds else 1,
         fused=any(m.out_features == 3 * heads * size for m in plain.values()),

@@ -17,10 +17,10 @@ def data_summary(data: Path, digest: str) -> Json:
     """The rows of an entry with this SHA-256: source, kind, split, counts, licence, as far as their card tells it."""
     file = data if data.suffix == ".parquet" else data.with_name(f"{data.name}.parquet")
     kind, split = file.parent.name, file.stem
-    told: Json = {"kind": kind, "split": split, "sha256": digest}
+    summary: Json = {"kind": kind, "split": split, "sha256": digest}
     card = card_of_rows(file) if file.is_file() else None
     if card is not None and _entry(card, "sha256").get(f"{kind}/{split}.parquet") == digest:
-        told |= {
+        summary |= {
             "source": _entry(card, "spec", "source").get("name"),
             "licence": card.get("licence"),
             "rows": _entry(card, "counts", kind, split),
@@ -31,7 +31,7 @@ def data_summary(data: Path, digest: str) -> Json:
             "refused": _sum(card, "refused"),
             "rule_sets": card.get("rule_sets"),
         }
-    return DATA(told)
+    return DATA(summary)
 
 
 def _entry(card: Json, *path: str) -> Json:

@@ -32,7 +32,7 @@ class Step:
         return [data_summary(Path(path), digest) for path, digest in found]
 
     @property
-    def told(self) -> Json:
+    def published(self) -> Json:
         """Its method and its data."""
         return {"method": RECIPE(self.recipe).get("method", "training"), "data": [DATA(one) for one in self.data]}
 

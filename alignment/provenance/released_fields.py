@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from alignment.config.methods import METHODS
 from alignment.config.model_section import Module
@@ -38,15 +38,27 @@ from rewards.rules.rule_set import read_rule_set, shipped
 from rewards.tasks import KNOWN as TASKS
 
 SPLITS = (
-    "train", "sft", "align", "dpo", "grpo", "rl", "dev", "val", "valid", "validation", "eval", "test", "holdout",
-)  # fmt: skip
+    "train",
+    "sft",
+    "align",
+    "dpo",
+    "grpo",
+    "rl",
+    "dev",
+    "val",
+    "valid",
+    "validation",
+    "eval",
+    "test",
+    "holdout",
+)
 """Names of splits that say nothing but what they are for; any other is told as ``other``."""
 
 
 def metric(words: Collection[str]) -> Form:
     """The name of a metric; what stands in its brackets is made of these words."""
 
-    def kept(name: Any) -> Any:
+    def kept(name: object) -> object:
         if not isinstance(name, str) or fault_of_metric(name) is not None:
             return LEFT_OUT
         in_brackets = words_of(name.partition("[")[2])
@@ -71,10 +83,12 @@ def known_words(rule_sets: Collection[str] = ()) -> set[str]:
     """
     shelves = [("rewards.rule_sets", ".yaml"), ("data_builders.curricula", ".yaml")]
     shipped_files = [entry for shelf, end in shelves for entry in files(shelf).iterdir() if entry.name.endswith(end)]
-    own = [Path(name.partition("@")[0]) for name in rule_sets if name.partition("@")[0].endswith((".yaml", ".yml"))]
-    texts = [file.read_text(encoding="utf-8") for file in [*shipped_files, *(path for path in own if path.is_file())]]
+    of_user = [Path(name.partition("@")[0]) for name in rule_sets if name.partition("@")[0].endswith((".yaml", ".yml"))]
+    texts = [
+        file.read_text(encoding="utf-8") for file in [*shipped_files, *(path for path in of_user if path.is_file())]
+    ]
     names = " ".join([*get_args(Scenario), *TASKS, "yes or no"])
-    return {word for text in [*texts, names, *map(_id_of, own)] for word in words_of(text)}
+    return {word for text in [*texts, names, *map(_id_of, of_user)] for word in words_of(text)}
 
 
 def _id_of(rule_set: Path) -> str:
@@ -84,7 +98,7 @@ def _id_of(rule_set: Path) -> str:
         return ""
 
 
-def _shipped_id(value: Any) -> Any:
+def _shipped_id(value: object) -> object:
     name, _, version = value.partition("@") if isinstance(value, str) else ("", "", "")
     is_shipped = name in {one.partition("@")[0] for one in shipped()}
     return value if is_shipped and re.fullmatch(r"\d{1,4}", version, re.ASCII) else LEFT_OUT
@@ -121,9 +135,12 @@ DATA = record(
 """What is said of a data set: see ``data_summary.py``."""
 METRIC = record(value=number, low=number, high=number, num_rows=number, num_patients=number)
 REASON = one_of(
-    "box without true boxes", "report without facts", "answer of a curriculum that states no finding",
-    *(f"no metric for task '{task}'" for task in TASKS), *(f"{task} without an answer" for task in TASKS),
-)  # fmt: skip
+    "box without true boxes",
+    "report without facts",
+    "answer of a curriculum that states no finding",
+    *(f"no metric for task '{task}'" for task in TASKS),
+    *(f"{task} without an answer" for task in TASKS),
+)
 LIBRARY = one_of(
     "clinalign", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "deepspeed", "numpy", "pillow"
 )
@@ -215,9 +232,13 @@ RECIPE = record(
     weighting=record(**dict.fromkeys(Weighting.model_fields, either(number, one_of("mean", "sum_w")))),
     sampling=record(
         kinds=each(one_of(*get_args(PairKind))),
-        graded=number, num_samples=number, temperature=number, max_new_tokens=number, seed=number,
+        graded=number,
+        num_samples=number,
+        temperature=number,
+        max_new_tokens=number,
+        seed=number,
         relevance=_RELEVANCE,
     ),
     trainer=record(**dict.fromkeys(_TRAINER_NUMBERS, number), **_TRAINER_WORDS),
-)  # fmt: skip
+)
 """What of a run's own recipe is told."""

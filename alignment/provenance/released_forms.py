@@ -10,11 +10,11 @@ from typing import Any
 
 LEFT_OUT: Any = object()
 """What a form gives for a value that is not kept."""
-Form = Callable[[Any], Any]
+Form = Callable[[object], Any]
 OTHER = "other"
 
 
-def number(value: Any) -> Any:
+def number(value: object) -> object:
     """A finite number, a truth value or None."""
     if value is None or isinstance(value, bool | int):
         return value
@@ -34,11 +34,11 @@ def pattern(expression: str) -> Form:
 def record(**forms: Form) -> Form:
     """A mapping of which these names are kept."""
 
-    def kept(value: Any) -> Any:
+    def kept(value: object) -> object:
         if not isinstance(value, dict):
             return LEFT_OUT
         found = {name: form(value[name]) for name, form in forms.items() if name in value}
-        return {name: own for name, own in found.items() if own is not LEFT_OUT}
+        return {name: field for name, field in found.items() if field is not LEFT_OUT}
 
     return kept
 
@@ -46,11 +46,11 @@ def record(**forms: Form) -> Form:
 def table(key: Form, value: Form) -> Form:
     """A mapping of which the entries are kept whose key and value both are."""
 
-    def kept(content: Any) -> Any:
+    def kept(content: object) -> object:
         if not isinstance(content, dict):
             return LEFT_OUT
-        found = {key(name): value(own) for name, own in content.items()}
-        return {name: own for name, own in found.items() if name is not LEFT_OUT and own is not LEFT_OUT}
+        found = {key(name): value(entry) for name, entry in content.items()}
+        return {name: entry for name, entry in found.items() if name is not LEFT_OUT and entry is not LEFT_OUT}
 
     return kept
 
@@ -58,14 +58,14 @@ def table(key: Form, value: Form) -> Form:
 def counts(key: Form) -> Form:
     """A mapping to counts; those whose key is not kept are summed under ``other``."""
 
-    def kept(content: Any) -> Any:
+    def kept(content: object) -> object:
         if not isinstance(content, dict):
             return LEFT_OUT
         summed: dict[str, int] = {}
         for name, count in content.items():
             if isinstance(count, int):
-                told = OTHER if key(name) is LEFT_OUT else key(name)
-                summed[told] = summed.get(told, 0) + count
+                shown = OTHER if key(name) is LEFT_OUT else key(name)
+                summed[shown] = summed.get(shown, 0) + count
         return summed
 
     return kept
@@ -74,12 +74,16 @@ def counts(key: Form) -> Form:
 def each(form: Form) -> Form:
     """A list of which those entries are kept that are of a form."""
 
-    def kept(content: Any) -> Any:
-        return [own for one in content if (own := form(one)) is not LEFT_OUT] if isinstance(content, list) else LEFT_OUT
+    def kept(content: object) -> object:
+        return (
+            [form_kept for one in content if (form_kept := form(one)) is not LEFT_OUT]
+            if isinstance(content, list)
+            else LEFT_OUT
+        )
 
     return kept
 
 
 def either(*forms: Form) -> Form:
     """What the first form keeps that keeps anything."""
-    return lambda value: next((own for form in forms if (own := form(value)) is not LEFT_OUT), LEFT_OUT)
+    return lambda value: next((form_kept for form in forms if (form_kept := form(value)) is not LEFT_OUT), LEFT_OUT)

@@ -32,9 +32,9 @@ def faults_of(folder: Path) -> dict[str, str]:
     """
     manifest = folder / MANIFEST
     listed, present = _listed(manifest), _files(folder)
-    told = {name: fault for name in {*listed, *present} if (fault := _fault(name, listed, present))}
-    told |= dict.fromkeys(_empty_folders(folder, listed), "is not in the manifest")
-    faults = dict(sorted(told.items()))
+    found = {name: fault for name in {*listed, *present} if (fault := _fault(name, listed, present))}
+    found |= dict.fromkeys(_empty_folders(folder, listed), "is not in the manifest")
+    faults = dict(sorted(found.items()))
     as_written = manifest.read_text(encoding="utf-8") == _as_text(listed)
     return faults if as_written else {**faults, MANIFEST: "has changed"}
 
@@ -45,8 +45,8 @@ def verify(folder: Path) -> int:
     Raises: InputError naming every file that is missing, changed or not listed.
     """
     if faults := faults_of(folder):
-        told = "; ".join(f"{name} {fault}" for name, fault in faults.items())
-        raise InputError(f"{folder}: not as it was released: {told}. Release it again from its run.")
+        changes = "; ".join(f"{name} {fault}" for name, fault in faults.items())
+        raise InputError(f"{folder}: not as it was released: {changes}. Release it again from its run.")
     return len(_files(folder))
 
 
@@ -92,8 +92,8 @@ def _listed(manifest: Path) -> Json:
     except (InputError, KeyError, TypeError):
         raise InputError(f"{manifest}: not the manifest of a release. Release it again from its run.") from None
     if outside or not isinstance(files, dict):
-        told = ascii(outside[0]) if outside else "something else"
-        raise InputError(f"{manifest}: expected files of this folder, got {told}. Release it again from its run.")
+        got = ascii(outside[0]) if outside else "something else"
+        raise InputError(f"{manifest}: expected files of this folder, got {got}. Release it again from its run.")
     return files
 
 

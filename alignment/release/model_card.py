@@ -22,7 +22,7 @@ def model_card(evaluation: Json, steps: list[Step], *, num_parameters: int, arch
         architecture=architecture,
         base=base_name(steps),
         method=recipe.get("method", "training"),
-        trained_on=[step.told for step in steps],
+        trained_on=[step.published for step in steps],
         tested_on=evaluation["data_card"] or {"sha256": evaluation["data_sha256"]},
         sentence=data_sentence,
         recipe_yaml=yaml.safe_dump(recipe, sort_keys=False).strip(),

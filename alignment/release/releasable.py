@@ -34,8 +34,8 @@ def _refuse_occupied(out: Path) -> None:
 
 
 def _evaluation_file(run: Path, evaluation: Path | None) -> Path:
-    place = evaluation or run / "evaluation"
-    file = place / "evaluation.json" if place.suffix != ".json" else place
+    path = evaluation or run / "evaluation"
+    file = path / "evaluation.json" if path.suffix != ".json" else path
     if not file.is_file():
         raise InputError(
             f"{file}: no such file. A model is not released without its evaluation. "

@@ -38,12 +38,14 @@ def release(
     judged, figures = judged_run(run, out, evaluation=evaluation, replace=replace)
     _check_is_of(figures, judged, run)
     steps = steps_of(run)
-    told = _evaluation_told(figures, steps)
+    published = _published(figures, steps)
     _check_vocabulary(run, steps, not_names)
     with only_one(out), new_folder(out) as folder:
         num_parameters, architecture = save_merged(run / "model", folder)
-        (folder / "evaluation.json").write_text(json.dumps(told, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        card = model_card(told, steps, num_parameters=num_parameters, architecture=architecture)
+        (folder / "evaluation.json").write_text(
+            json.dumps(published, indent=2, sort_keys=True) + "\n", encoding="utf-8"
+        )
+        card = model_card(published, steps, num_parameters=num_parameters, architecture=architecture)
         (folder / "README.md").write_text(card, encoding="utf-8")
         write_manifest(folder)
         make_readable(folder)
@@ -52,24 +54,26 @@ def release(
 
 def _check_is_of(figures: Json, judged: Path, run: Path) -> None:
     """Raises InputError unless the evaluation is of the very weights of the run."""
-    evaluated, own = figures.get("model_sha256"), model_sha256(str(run))
-    if evaluated == own is not None:
+    evaluated, of_run = figures.get("model_sha256"), model_sha256(str(run))
+    if evaluated == of_run is not None:
         return
     fault = "says not which weights it judged" if evaluated is None else "is of other weights than the run holds"
     raise InputError(f"{judged}: {fault}. Evaluate these again: clinalign eval {run} DATA.")
 
 
-def _evaluation_told(figures: Json, steps: list[Step]) -> Json:
+def _published(figures: Json, steps: list[Step]) -> Json:
     """What is released of an evaluation; the model and the data by public names."""
     rule_sets = [name for name in figures.get("rule_sets") or [] if isinstance(name, str)]
-    told = evaluation_form(known_words(rule_sets))(figures)
-    lacking = [name for name in ("model_sha256", "data_sha256", "num_rows", "num_patients", "seed") if name not in told]
-    if lacking or not told["metrics"].get("clean"):
+    published = evaluation_form(known_words(rule_sets))(figures)
+    lacking = [
+        name for name in ("model_sha256", "data_sha256", "num_rows", "num_patients", "seed") if name not in published
+    ]
+    if lacking or not published["metrics"].get("clean"):
         fault = ", ".join(lacking) or "figures of known names"
         raise InputError(f"the evaluation lacks {fault}. Make it again with: clinalign eval.")
-    summary = told.get("data_card") or {}
-    named = {"model": f"{base_name(steps)}, after {steps[-1].told['method']}", "data": data_name(summary)}
-    return {"max_new_tokens": {}, "versions": {}, "data_card": None, **told, **named}
+    summary = published.get("data_card") or {}
+    named = {"model": f"{base_name(steps)}, after {steps[-1].published['method']}", "data": data_name(summary)}
+    return {"max_new_tokens": {}, "versions": {}, "data_card": None, **published, **named}
 
 
 def _check_vocabulary(run: Path, steps: list[Step], not_names: Collection[str]) -> None:

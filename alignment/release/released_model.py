@@ -25,9 +25,19 @@ FILES = re.compile(
 )
 """Names of the files that a model consists of; others are not released."""
 CONFIG = (
-    "architectures", "dtype", "model_type", "transformers_version", "initializer_range", "pad_token_id",
-    "_pad_token_id", "bos_token_id", "eos_token_id", "tie_word_embeddings", "use_cache", "quantization_config",
-)  # fmt: skip
+    "architectures",
+    "dtype",
+    "model_type",
+    "transformers_version",
+    "initializer_range",
+    "pad_token_id",
+    "_pad_token_id",
+    "bos_token_id",
+    "eos_token_id",
+    "tie_word_embeddings",
+    "use_cache",
+    "quantization_config",
+)
 """What any configuration may have beside the fields of its class."""
 UNNAMED = frozenset(
     {"_name_or_path", "name_or_path", "id2label", "label2id", "task_specific_params", "finetuning_task"}
@@ -44,7 +54,7 @@ TOKENIZER = (
     "spaces_between_special_tokens",
 )  # fmt: skip
 VERSION = re.compile(r"\d{1,3}(\.\d{1,3}){1,3}(\.dev\d{1,3})?", re.ASCII)
-PLACE = re.compile(r"\d{1,6}", re.ASCII)
+LIST_INDEX = re.compile(r"\d{1,6}", re.ASCII)
 """A key that is the number of a token."""
 
 
@@ -99,7 +109,7 @@ def _config(content: dict[str, Any], config: Any, words: Collection[str]) -> dic
     known = {*CONFIG, *type(config)().to_dict(), *inspect.signature(type(config).__init__).parameters} - UNNAMED
     parts = {name for name in content if isinstance(getattr(config, name, None), PretrainedConfig)}
     inner = {name: _config(content[name], getattr(config, name), words) for name in parts & known}
-    return kept({name: own for name, own in content.items() if name not in parts}, known, words=words) | inner
+    return kept({name: value for name, value in content.items() if name not in parts}, known, words=words) | inner
 
 
 def _processor(content: dict[str, Any], processor: Any) -> dict[str, Any]:
@@ -112,7 +122,7 @@ def _processor(content: dict[str, Any], processor: Any) -> dict[str, Any]:
         if part is not None and isinstance(content.get(name), dict)
     }
     of_parts = {field for part in parts.values() if part is not None for field in _known_of_part(part)}
-    return kept({name: own for name, own in content.items() if name not in parts}, known | of_parts) | inner
+    return kept({name: value for name, value in content.items() if name not in parts}, known | of_parts) | inner
 
 
 def _known_of_part(part: Any) -> set[str]:
@@ -127,7 +137,7 @@ def kept(content: dict[str, Any], known: Collection[str], *, words: Collection[s
     >>> kept({"hidden_size": 8, "hidden_act": "silu", "note": "Jane"}, ["hidden_size", "hidden_act"])
     {'hidden_size': 8, 'hidden_act': 'silu'}
     """
-    return {name: _plain(own, words) for name, own in content.items() if name in known and _is_plain(own, words)}
+    return {name: _plain(value, words) for name, value in content.items() if name in known and _is_plain(value, words)}
 
 
 def _is_plain(value: Any, words: Collection[str]) -> bool:
@@ -140,8 +150,8 @@ def _plain(value: Any, words: Collection[str]) -> Any:
     if isinstance(value, list):
         return [_plain(one, words) for one in value if _is_plain(one, words)]
     if isinstance(value, dict):
-        found = {name: own for name, own in value.items() if PLACE.fullmatch(str(name)) or is_field(str(name))}
-        return {name: _plain(own, words) for name, own in found.items() if _is_plain(own, words)}
+        found = {name: entry for name, entry in value.items() if LIST_INDEX.fullmatch(str(name)) or is_field(str(name))}
+        return {name: _plain(entry, words) for name, entry in found.items() if _is_plain(entry, words)}
     return value
 
 

@@ -10,9 +10,16 @@ from importlib.util import find_spec
 from pathlib import Path
 
 PARTS = (
-    "*.py", "generation/*.py", "integrations/*.py", "quantizers/*.py", "utils/*.py", "models/auto/*.py",
-    "models/*/configuration_*.py", "models/*/*processing_*.py", "models/*/tokenization_*.py",
-)  # fmt: skip
+    "*.py",
+    "generation/*.py",
+    "integrations/*.py",
+    "quantizers/*.py",
+    "utils/*.py",
+    "models/auto/*.py",
+    "models/*/configuration_*.py",
+    "models/*/*processing_*.py",
+    "models/*/tokenization_*.py",
+)
 """The files of transformers that read configurations, processors, tokenizers and templates."""
 
 

@@ -11,13 +11,16 @@ from collections.abc import Collection, Iterator
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from alignment.provenance.lineage import Step
 from alignment.release.released_model import without_comments
 from alignment.release.transformers_words import words
 from rewards.config.input_error import InputError
 from rewards.config.json_lines import json_value
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
 NO_PERSONS_WORDS = frozenset(
     {"phantom_chest", "phantom_marrow", "phantom_oct", "lidc_ct", "bccd", "vqa_rad", "slake", "path_vqa", "iu_xray"}
@@ -33,7 +36,7 @@ NO_TEXTS = ("type", "strategy", "direction", "behavior", "prepend_scheme", "vers
 """Fields of a tokenizer.json that hold words of tokenizers, or patterns and tables."""
 
 
-def check_vocabulary(tokenizer: Any, steps: list[Step], where: Path) -> None:
+def check_vocabulary(tokenizer: "PreTrainedTokenizerBase", steps: list[Step], where: Path) -> None:
     """Raises InputError if a vocabulary made from the first step's data holds words that clinalign does not write."""
     sources = {data.get("source") for data in steps[0].data} or {None}
     if steps[0].recipe["model"]["path"] != "tiny" or sources <= NO_PERSONS_WORDS:
@@ -46,31 +49,37 @@ def check_vocabulary(tokenizer: Any, steps: list[Step], where: Path) -> None:
         )
 
 
-def check_texts(processor: Any, where: Path, *, published: Any = None, not_names: Collection[str] = ()) -> None:
+def check_texts(
+    processor: "ProcessorMixin",
+    where: Path,
+    *,
+    published: "ProcessorMixin | None" = None,
+    not_names: Collection[str] = (),
+) -> None:
     """Raises InputError if the processor's special tokens or chat template hold words that nobody is known to write.
 
     ``published``: the processor of a published model that this one comes from, whose words may stay; ``not_names``:
     words of which a person says that they are nobody's name.
     """
-    may_stay = {word for _, text in _texts(published) for word in _told(text)} if published else set[str]()
+    may_stay = {word for _, text in _texts(published) for word in _personal(text)} if published else set[str]()
     may_stay |= set(not_names)
-    for place, text in _texts(processor):
-        if foreign := sorted(word for word in _told(text) - may_stay if not _is_known(word)):
+    for part, text in _texts(processor):
+        if foreign := sorted(word for word in _personal(text) - may_stay if not _is_known(word)):
             raise InputError(
-                f"{where}: its {place} holds words that neither clinalign nor transformers writes "
+                f"{where}: its {part} holds words that neither clinalign nor transformers writes "
                 f"({', '.join(foreign[:20])}{', ...' * (len(foreign) > 20)}): a patient's name could be among them. "
                 f"If you have looked and none is: clinalign release ... --not-a-name {foreign[0]}, and so on. Else "
                 "take them out of the model that the first step starts from, and train anew."
             )
 
 
-def _texts(processor: Any) -> Iterator[tuple[str, str]]:
+def _texts(processor: "ProcessorMixin") -> Iterator[tuple[str, str]]:
     """What a processor holds in words, by where: its templates, its special tokens, and how its tokenizer works."""
     tokenizer = processor.tokenizer
     for template in (processor.chat_template, tokenizer.chat_template):
         yield "chat template", without_comments(" ".join(_leaves(template)))
-    own = [name for key, name in vars(processor).items() if key.endswith("_token")]
-    special = [*tokenizer.all_special_tokens, *tokenizer.get_added_vocab(), *_leaves(own)]
+    special_names = [name for key, name in vars(processor).items() if key.endswith("_token")]
+    special = [*tokenizer.all_special_tokens, *tokenizer.get_added_vocab(), *_leaves(special_names)]
     yield "special tokens", "\n".join(special)
     if backend := getattr(tokenizer, "backend_tokenizer", None):
         content = json_value(backend.to_str(), "tokenizer", "Save the tokenizer anew.")
@@ -79,39 +88,41 @@ def _texts(processor: Any) -> Iterator[tuple[str, str]]:
         yield "tokenizer", "\n".join(_leaves(content))
 
 
-def _leaves(content: Any) -> Iterator[str]:
+def _leaves(content: object) -> Iterator[str]:
     """Every text in a JSON value, but for those fields in which tokenizers takes no text of one's own."""
     if isinstance(content, str):
         yield content
     elif isinstance(content, dict):
-        for key, own in content.items():
+        for key, inner in content.items():
             if key not in NO_TEXTS:
-                yield from _leaves(own)
+                yield from _leaves(inner)
     elif isinstance(content, list):
-        for own in content:
-            yield from _leaves(own)
+        for inner in content:
+            yield from _leaves(inner)
 
 
-def _told(text: str) -> set[str]:
+def _personal(text: str) -> set[str]:
     """Its words that could be a person's: four letters and more, two in a script of its own, or five digits."""
     return set(re.findall(r"[^\W\d_]{4,}|[^\W\d_\x00-\x7f]{2,}|\d{5,}", text))
 
 
 def _is_known(word: str) -> bool:
-    own = word.casefold()
-    return own in OF_TEMPLATES or own in words() or own in _own_words()
+    folded = word.casefold()
+    return folded in OF_TEMPLATES or folded in words() or folded in _written_words()
 
 
 def foreign_words(tokenizer: Any) -> list[str]:
     """The words of four letters and more in the vocabulary that stand nowhere in what clinalign writes."""
-    told = _own_words()
+    known = _written_words()
     special = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
     texts = [tokenizer.convert_tokens_to_string([token]) for token in tokenizer.get_vocab() if token not in special]
-    return sorted({word for text in texts for word in re.findall(r"[^\W\d_]{4,}", text) if word.casefold() not in told})
+    return sorted(
+        {word for text in texts for word in re.findall(r"[^\W\d_]{4,}", text) if word.casefold() not in known}
+    )
 
 
 @cache
-def _own_words() -> str:
+def _written_words() -> str:
     """What the rule sets, the curricula and the code of the builders put into words."""
     shelves = [Path(str(files(name))) for name in ("rewards", "data_builders")]
     knowledge = [file.read_text(encoding="utf-8") for shelf in shelves for file in sorted(shelf.rglob("*.yaml"))]

@@ -18,7 +18,7 @@ IMPATIENT_S = 3.0
 """A second signal after so long ends the run where it is; launchers repeat the first one at once."""
 
 
-class AskedToEnd(TrainerCallback):
+class EndRequest(TrainerCallback):
     """Notes a signal, has a checkpoint written behind the step under way, and ends the run there."""
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class AskedToEnd(TrainerCallback):
         if self._ends_by:
             stop(self._ends_by)
 
-    def end_if_asked(self, args: Any) -> None:
+    def end_if_requested(self, args: Any) -> None:
         """Ends the run that has done its work all the same, so that no other one is begun.
 
         Raises: Stopped.
@@ -62,6 +62,6 @@ def _largest(number: int, args: Any) -> int:
     """The largest of what the processes say, so that all know."""
     if args.world_size == 1:
         return number
-    said = torch.tensor(number, device=args.device)
-    torch.distributed.all_reduce(said, op=torch.distributed.ReduceOp.MAX)
-    return int(said)
+    largest = torch.tensor(number, device=args.device)
+    torch.distributed.all_reduce(largest, op=torch.distributed.ReduceOp.MAX)
+    return int(largest)

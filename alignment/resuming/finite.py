@@ -35,6 +35,8 @@ class FiniteTraining:
     def _get_grad_norm(self, *arguments: Any, **options: Any) -> Any:
         """TRL's, before the optimizer makes a step of these gradients."""
         trainer: Any = super()
+        # Private in transformers 5.23, and the last look at the norm before the optimizer steps;
+        # `on_pre_optimizer_step` is not given it. A callback that is would let this go.
         norm = trainer._get_grad_norm(*arguments, **options)
         if norm is not None and not self._scales_losses():
             self._stop_unless_finite("gradient norm", float(norm))

@@ -36,7 +36,7 @@ SLICES = "param_slice_mappings"
 RANDOM = "the random states of each process (drawn anew from seed, step and rank)"
 METRICS = "metrics since the last line of the log (of rank 0 only, of batches of another size; the loss is kept)"
 ANSWERS = "the answers of the generation batch that it lies in (its rows are answered anew, some of them twice)"
-PLACES = "inexact_resumes"
+INEXACT = "inexact_resumes"
 """In a run's provenance."""
 logger = logging.getLogger(__name__)
 
@@ -85,11 +85,11 @@ def note_resumes(folder: Path, before: Sequence[Stretch], latest: InexactResume 
     """
     file = folder / "provenance.json"
     facts = read_json(file, "") if file.is_file() else {}
-    told = [place for place in facts.get(PLACES, []) if place["step"] in {part.step for part in before}]
-    told = [place for place in told if latest is None or place["step"] < latest.step]
-    told += [asdict(latest)] if latest else []
-    if told != facts.get(PLACES, []):
-        write_whole(file, json.dumps(facts | {PLACES: told}, indent=2))
+    resumes = [resume for resume in facts.get(INEXACT, []) if resume["step"] in {part.step for part in before}]
+    resumes = [resume for resume in resumes if latest is None or resume["step"] < latest.step]
+    resumes += [asdict(latest)] if latest else []
+    if resumes != facts.get(INEXACT, []):
+        write_whole(file, json.dumps(facts | {INEXACT: resumes}, indent=2))
 
 
 def prepare_universal(trainer: Any, checkpoint: Path) -> None:
@@ -115,9 +115,14 @@ def put_together(checkpoint: Path) -> None:
     _forget(checkpoint)
     logger.warning("%s: put together as a universal checkpoint.", checkpoint)
     settings = argparse.Namespace(
-        input_folder=str(_shards(checkpoint)), output_folder=str(checkpoint / FOLDER),
-        num_extract_workers=1, num_merge_workers=1, keep_temp_folder=False, strict=True, inject_missing_state=True,
-    )  # fmt: skip
+        input_folder=str(_shards(checkpoint)),
+        output_folder=str(checkpoint / FOLDER),
+        num_extract_workers=1,
+        num_merge_workers=1,
+        keep_temp_folder=False,
+        strict=True,
+        inject_missing_state=True,
+    )
     (checkpoint / FOLDER).mkdir()
     unheard = io.StringIO()
     quiet = contextlib.redirect_stdout(unheard), contextlib.redirect_stderr(unheard)
@@ -167,6 +172,8 @@ def finish_universal(trainer: Any, checkpoint: Path) -> None:
         return
     trainer.accelerator.state.deepspeed_plugin.deepspeed_config["checkpoint"]["load_universal"] = False
     engine = trainer.model_wrapped
+    # DeepSpeed 0.19 takes this from its config when it is made and has no setter; left True, it would write its own
+    # next checkpoint as one to be converted. An argument of `load_checkpoint` would let this go.
     engine._config.load_universal_checkpoint = False
     if engine.zero_optimization_partition_weights():
         _set_right(engine.optimizer.optimizer, trainer.weight_decays, trainer.lr_scheduler.get_last_lr())

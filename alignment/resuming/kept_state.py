@@ -38,9 +38,9 @@ def _without_tensors(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
 
 def read_state(file: Path, device: torch.device | str = "cpu") -> Any:
     """The state, its tensors on ``device``."""
-    place = torch.device(device)
-    place = "cpu" if place.type == "cpu" else str(place)  # accelerate numbers CPUs too, which safetensors does not
-    with safe_open(file, framework="pt", device=place) as opened:
+    target = torch.device(device)
+    target = "cpu" if target.type == "cpu" else str(target)  # accelerate numbers CPUs too, which safetensors does not
+    with safe_open(file, framework="pt", device=target) as opened:
         tree = json.loads(opened.metadata()["tree"])
         return _with_tensors(tree, opened)
 

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, cast
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -55,6 +55,18 @@ class Plan:
         return made[:-1] if made and made[-1].processes == processes else made
 
 
+class LedgerLine(TypedDict):
+    """A step as one process did it; ``rows``: the ids of each micro-batch."""
+
+    step: int
+    epoch: int
+    rows: list[list[str]]
+    loss: float
+    seconds: float
+    rss_mib: float
+    held_mib: float
+
+
 class Ledger:
     """One process' page of a run's ledger."""
 
@@ -95,9 +107,13 @@ class Ledger:
         """Writes the line of a step."""
         now = time.perf_counter()
         line = {
-            "step": step, "epoch": epoch, "rows": self._rows, "loss": self._loss,
-            **resident_mib(), "seconds": round(now - self._since, 4),
-        }  # fmt: skip
+            "step": step,
+            "epoch": epoch,
+            "rows": self._rows,
+            "loss": self._loss,
+            **resident_mib(),
+            "seconds": round(now - self._since, 4),
+        }
         with self.file.open("a", encoding="utf-8") as opened:
             opened.write(json.dumps(line) + "\n")
         self._rows, self._loss, self._since = [], 0.0, now
@@ -138,7 +154,7 @@ def read_plan(folder: Path) -> Plan:
         raise InputError(f"{file}: is no plan of a ledger. {DAMAGED}") from fault
 
 
-def read_lines(folder: Path) -> list[list[dict[str, Any]]]:
+def read_lines(folder: Path) -> list[list[LedgerLine]]:
     """The lines of each process of a run's ledger folder.
 
     Raises: InputError if there is none.
@@ -146,7 +162,7 @@ def read_lines(folder: Path) -> list[list[dict[str, Any]]]:
     files = sorted(folder.glob("rank*.jsonl"), key=lambda file: int(file.stem[4:]))
     if not files or not (folder / "plan.json").is_file():
         raise InputError(f"{folder}: holds no ledger. `clinalign train` writes one for sft, dpo and grpo.")
-    return [read_json_lines(file, DAMAGED) for file in files]
+    return [cast(list[LedgerLine], read_json_lines(file, DAMAGED)) for file in files]
 
 
 def proof(run: Path) -> dict[str, int]:
@@ -192,9 +208,9 @@ class _Cuts:
         return self._found.get(epoch, set())
 
 
-def _seen_by_epoch(ranks: list[list[dict[str, Any]]], cuts: _Cuts) -> dict[int, list[str]]:
+def _seen_by_epoch(ranks: list[list[LedgerLine]], cuts: _Cuts) -> dict[int, list[str]]:
     """The ids of each epoch in the order of the sampler: step, micro-batch, process."""
-    by_step: dict[int, list[dict[str, Any]]] = {}
+    by_step: dict[int, list[LedgerLine]] = {}
     for line in (line for lines in ranks for line in lines):
         by_step.setdefault(line["step"], []).append(line)
     seen: dict[int, list[str]] = {}

@@ -34,7 +34,7 @@ def resident_mib() -> dict[str, float]:
     return {"rss_mib": round(rss, 2), "held_mib": round(held, 2)}
 
 
-def memory(ranks: Sequence[Steps]) -> dict[str, Any]:
+def memory(ranks: Sequence[Steps]) -> dict[str, object]:
     """What memory does in a run: of rank 0 its size, of the rank that grows most its growth.
 
     None for a growth that so few steps cannot show.

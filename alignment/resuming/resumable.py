@@ -11,7 +11,7 @@ from transformers.trainer_utils import rotate_checkpoints
 from alignment.data.row_order import EpochSampler, Order, by_length, redrawn, shuffled, unshuffled
 from alignment.data.token_batches import TokenBatches, longest_first
 from alignment.resuming.checkpoints import seal, step_of
-from alignment.resuming.ending import AskedToEnd
+from alignment.resuming.ending import EndRequest
 from alignment.resuming.finite import FiniteTraining, check_weights
 from alignment.resuming.inexact import (
     draw_anew,
@@ -60,7 +60,7 @@ class Resumable(FiniteTraining):
     """Of the optimizer's groups of parameters."""
     ranks_before: int | None = None
     """How many ranks wrote the checkpoint that it goes on from, where they are not these."""
-    asked_to_end: AskedToEnd
+    end_request: EndRequest
     _sampler: EpochSampler | TokenBatches | None = None
 
     @property
@@ -70,6 +70,8 @@ class Resumable(FiniteTraining):
 
     def _set_signature_columns_if_needed(self) -> None:
         trainer: Any = super()
+        # transformers 5.23 drops the columns that are not in this private list, and has no public way to keep one by
+        # name; a public list would let this go.
         trainer._set_signature_columns_if_needed()
         columns = self._trainer._signature_columns
         self._trainer._signature_columns = [*columns, *({"id"} - set(columns))]
@@ -128,6 +130,8 @@ class Resumable(FiniteTraining):
         """
         state, untyped = self._trainer.state, cast("Any", super())
         if state.global_step < state.max_steps:
+            # Private in transformers 5.23, and the one place between loading a checkpoint and its first step; goes once
+            # `train` ends by itself where the checkpoint is of the last step.
             untyped._run_epoch(*given, **options)
         else:
             self._trainer.control.should_training_stop = True
@@ -144,6 +148,8 @@ class Resumable(FiniteTraining):
         arguments.save_total_limit = None
         try:
             untyped: Any = super()
+            # Private in transformers 5.23: `on_save` comes after the old checkpoints are rotated away, and a seal must
+            # come before. A callback between writing and rotating would let this go.
             untyped._save_checkpoint(model, trial)
         finally:
             arguments.save_total_limit = limit
@@ -163,6 +169,8 @@ class Resumable(FiniteTraining):
         """TRL's, unless the states are those of other ranks."""
         trainer: Any = super()
         if self.ranks_before is None or self.resumed_from is None:
+            # Private in transformers 5.23, which loads whatever state of this rank's number is there, and goes on
+            # without one where none is; a public hook would let this go.
             trainer._load_rng_state(checkpoint)
         else:
             arguments = self._trainer.args
@@ -172,6 +180,9 @@ class Resumable(FiniteTraining):
         """What this process must find again to go on, beside what transformers keeps."""
         trainer = self._trainer
         return {
+            # What transformers 5.23 (`_tr_loss`, `_globalstep_last_logged`) and TRL 1.16 (`_metrics`,
+            # `_total_train_tokens`) hold between two log lines and save in no checkpoint. Goes once they save it, or
+            # offer `state_dict`.
             "loss": trainer._tr_loss,
             "last_logged": trainer._globalstep_last_logged,
             "metrics": {mode: dict(values) for mode, values in trainer._metrics.items()},
@@ -223,12 +234,16 @@ class ResumableGenerations(Resumable):
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> Any:
         trainer: Any = super()
+        # Private in TRL 1.16, and where rows become answers: their ids are put back, for the ledger. A hook that hands
+        # the rows on beside the answers would let this go.
         output = trainer._generate_and_score_completions(inputs)
         return output | ({ROW_IDS: [row["id"] for row in inputs]} if "id" in inputs[0] else {})
 
     def kept_state(self) -> dict[str, Any]:
         """Also the place in the generation batch, and the batch."""
         trainer = self._trainer
+        # TRL 1.16 counts micro-batches in `_step` and trains several steps on `_buffered_inputs`, neither of which it
+        # saves: without them a run goes on with new answers. Goes once TRL resumes within a generation batch.
         return super().kept_state() | {"step": trainer._step, "buffer": trainer._buffered_inputs}
 
     def restore_state(self, state: dict[str, Any]) -> None:

@@ -13,16 +13,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import psutil
 
 from alignment.resuming.checkpoints import MANIFEST, step_of
-from alignment.resuming.ledger import proof, read_lines
+from alignment.resuming.ledger import LedgerLine, proof, read_lines
 from alignment.resuming.resident_memory import memory
 from data_builders.output_folders import recover, remove
 from rewards.config.input_error import InputError
@@ -45,7 +45,6 @@ TIMED = (
     "train_loss",
     "time/reward_share",
 )
-Line = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -73,8 +72,12 @@ class Run:
         with self.log.open("a", encoding="utf-8") as log:
             return subprocess.Popen(
                 [*command, str(self.recipe), *self.overrides, written("output", str(self.folder))],
-                env=env, stdout=log, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-            )  # fmt: skip
+                env=env,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
 
     @property
     def log(self) -> Path:
@@ -106,7 +109,7 @@ class Killing:
 
 def soak(
     recipe: Path, overrides: list[str], *, folder: Path, steps: int, kills: int, processes: int = 1, seed: int = 0
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Runs the recipe whole and killed ``kills`` times, and compares.
 
     Raises: InputError if a run ends by itself before it is done, with the last lines it said.
@@ -212,7 +215,7 @@ def ending(code: int) -> str:
     return f"ended with exit code {code}" if code else "ended well"
 
 
-def compared(whole: Path, broken: Path, killing: Killing) -> dict[str, Any]:
+def compared(whole: Path, broken: Path, killing: Killing) -> dict[str, object]:
     """The figures of a soak: losses and log entries that differ, the ledger's proof, memory growth of the whole run."""
     pairs = list(zip(read_lines(whole / "ledger"), read_lines(broken / "ledger"), strict=True))
     proved = proof(broken)
@@ -232,7 +235,7 @@ def compared(whole: Path, broken: Path, killing: Killing) -> dict[str, Any]:
     }
 
 
-def differing(one: list[Line], other: list[Line], key: str) -> int:
+def differing(one: Sequence[LedgerLine], other: Sequence[LedgerLine], key: Literal["loss", "rows"]) -> int:
     """Steps at which two ledgers say different things, bit for bit, or which only one of them has."""
     found, wanted = ({line["step"]: line[key] for line in lines} for lines in (one, other))
     return sum(found.get(step) != wanted.get(step) for step in found.keys() | wanted.keys())

@@ -19,7 +19,7 @@ from transformers import TrainerCallback
 from alignment.config.recipe import DataSection
 from alignment.data.row_tokens import Lengths
 from alignment.resuming.checkpoints import goes_on_from, last_whole, step_of, written_by
-from alignment.resuming.ending import AskedToEnd
+from alignment.resuming.ending import EndRequest
 from alignment.resuming.inexact import (
     finish_universal,
     inexact_resume,
@@ -59,10 +59,11 @@ class Resuming(TrainerCallback):
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Sets the epoch of the sampler, and writes its plan."""
+        # `_sampler` is ours (`Resumable`): transformers keeps the sampler only within its loader.
         sampler = self.trainer._sampler
         sampler.epoch = int(state.epoch or 0)
         if args.process_index == 0:
-            planned = [self.ids[place] for place in sampler.planned(sampler.epoch)]
+            planned = [self.ids[index] for index in sampler.planned(sampler.epoch)]
             self.trainer.ledger.plan_epoch(sampler.epoch, planned)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -97,7 +98,7 @@ def train_from_last_checkpoint(trainer: Any, folder: Path, *, inexact: bool = Fa
     last = last_whole(folder / "checkpoints", inexact=inexact)
     ledger = Ledger(folder / "ledger", trainer.args.process_index)
     again = ledger.cut_back(step_of(last) if last else 0)
-    trainer.ledger, trainer.resumed_from, trainer.asked_to_end = ledger, last, AskedToEnd()
+    trainer.ledger, trainer.resumed_from, trainer.end_request = ledger, last, EndRequest()
     if last and (before := written_by(last)) != trainer.args.world_size:
         trainer.ranks_before = before
         prepare_universal(trainer, last)
@@ -106,8 +107,8 @@ def train_from_last_checkpoint(trainer: Any, folder: Path, *, inexact: bool = Fa
         if last or again:
             logger.warning("%s: goes on from %s; %d steps after it are done again.", folder, last or "the start", again)
     trainer.add_callback(Resuming(trainer))
-    trainer.add_callback(trainer.asked_to_end)  # behind it: the step's line of the ledger is closed first
-    with told_where_it_stopped(folder), handled_by(trainer.asked_to_end.note), contextlib.ExitStack() as opening:
+    trainer.add_callback(trainer.end_request)  # behind it: the step's line of the ledger is closed first
+    with peer_death_reported(folder), handled_by(trainer.end_request.note), contextlib.ExitStack() as opening:
         if last:
             trainer.add_callback(opening.enter_context(PlainPickles(last)))
         trainer.train(resume_from_checkpoint=str(last) if last else None)
@@ -128,7 +129,7 @@ def _plan_and_tell(trainer: Any, folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def told_where_it_stopped(folder: Path) -> Generator[None]:
+def peer_death_reported(folder: Path) -> Generator[None]:
     """One sentence where another process of the run has died.
 
     Raises: InputError instead of the traceback of a broken connection.

@@ -5,23 +5,29 @@ A row of a task that a reward does not pay for gets None, and what a reward give
 """
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
 
 from alignment.config.reward_entry import RewardEntry, loaded_reward
+from data_builders.schema import Message
 from rewards.boxes.coordinate_space import BoxSpace
 from rewards.config.input_error import InputError
+from rewards.dialogues.dialogue import Responses
 from rewards.judges.reward_model import RewardModel, Scorer
 from rewards.llm.client import Backend
 from rewards.llm.spec import LlmSpec
 from rewards.loading import BatchReward, Reward
 from rewards.tasks import Tasks, pays_for
 
+Completion = str | list[Message]
+"""A prompt or a completion, as TRL hands it over."""
+Log = Callable[[str, float], None]
+"""Takes a figure under its name."""
 ROUNDING = 1e-6
 """How far beyond its bounds a reward may lie for the sake of rounding."""
 
 
-def response_text(completion: Any) -> str:
+def response_text(completion: Completion) -> str:
     """The text of a completion, as TRL hands it over: a string or a list of messages.
 
     >>> response_text([{"role": "assistant", "content": "Yes"}])
@@ -32,11 +38,11 @@ def response_text(completion: Any) -> str:
     return "".join(_content_text(message.get("content") or "") for message in completion)
 
 
-def _content_text(content: Any) -> str:
+def _content_text(content: str | Sequence[Mapping[str, str | None]]) -> str:
     return content if isinstance(content, str) else "".join(block.get("text") or "" for block in content)
 
 
-def responses_to(completions: list[Any], columns: dict[str, Any], *, by_turn: bool) -> list[Any]:
+def responses_to(completions: Sequence[Completion], columns: dict[str, Any], *, by_turn: bool) -> list[Responses]:
     """What is judged: the text of each completion; of a dialogue, the model's turns without the clinician's words.
 
     ``by_turn``: as a list of turns, for a reward that reads the dialogue; else as one text.
@@ -44,10 +50,10 @@ def responses_to(completions: list[Any], columns: dict[str, Any], *, by_turn: bo
     turns = columns.get("model_turns")
     if turns is None:
         return [response_text(completion) for completion in completions]
-    return turns if by_turn else ["\n".join(said) for said in turns]
+    return turns if by_turn else ["\n".join(turn_texts) for turn_texts in turns]
 
 
-def within_bounds(reward: Reward | BatchReward, score: float | None, row: Any) -> float | None:
+def within_bounds(reward: Reward | BatchReward, score: float | None, row: str) -> float | None:
     """The score, where it is None or a number that the reward may give. ``row``: what the row is called.
 
     Raises: InputError for any other, which would train every weight to nonsense.
@@ -61,9 +67,9 @@ def within_bounds(reward: Reward | BatchReward, score: float | None, row: Any) -
     )
 
 
-def _row_name(columns: dict[str, Any], place: int) -> str:
+def _row_name(columns: dict[str, Any], index: int) -> str:
     ids = columns.get("id")
-    return f"'{ids[place]}'" if ids else f"{place} of its batch"
+    return f"'{ids[index]}'" if ids else f"{index} of its batch"
 
 
 def _paid_rows(tasks: Tasks, columns: dict[str, Any], number: int) -> list[bool]:
@@ -94,7 +100,7 @@ class TrlReward:
         self.__name__ = reward.name
 
     def __call__(
-        self, completions: list[Any], log_metric: Callable[[str, float], None] | None = None, **columns: Any
+        self, completions: Sequence[Completion], log_metric: Log | None = None, **columns: Any
     ) -> list[float | None]:
         """One number a completion."""
         texts = responses_to(completions, columns, by_turn="dialogue" in self.reward.columns)
@@ -114,7 +120,7 @@ class TrlReward:
         return scores
 
     def _log_components(
-        self, texts: list[Any], rows: list[dict[str, Any]], scores: list[float | None], log: Any
+        self, texts: Sequence[Responses], rows: list[dict[str, Any]], scores: list[float | None], log: Log
     ) -> None:
         judged = [(t, r) for t, r, s in zip(texts, rows, scores, strict=True) if s is not None]
         parts = [self.reward.components(text, **row) for text, row in judged]
@@ -132,24 +138,24 @@ class TrlBatchReward:
 
     async def __call__(
         self,
-        prompts: list[Any],
-        completions: list[Any],
-        log_metric: Callable[[str, float], None] | None = None,
+        prompts: Sequence[Completion],
+        completions: Sequence[Completion],
+        log_metric: Log | None = None,
         **columns: Any,
     ) -> list[float | None]:
         """One number a completion; None where it cannot be judged."""
-        texts = responses_to(completions, columns, by_turn=False)
-        places = [k for k, paid in enumerate(_paid_rows(self.tasks, columns, len(texts))) if paid]
+        texts = cast(list[str], responses_to(completions, columns, by_turn=False))
+        indices = [k for k, paid in enumerate(_paid_rows(self.tasks, columns, len(texts))) if paid]
         given = columns | {"prompt": prompts}
         _check_read(self.reward, given)
-        read = {c: [given[c][k] for k in places] for c in self.reward.columns}
+        read = {c: [given[c][k] for k in indices] for c in self.reward.columns}
         scores: list[float | None] = [None] * len(texts)
-        if not places:
+        if not indices:
             return scores
-        judged = await self.reward([texts[k] for k in places], **read)
+        judged = await self.reward([texts[k] for k in indices], **read)
         for name, value in judged.metrics.items() if log_metric else ():
             log_metric(f"{self.reward.name}/{name}", value)  # pyright: ignore[reportOptionalCall]
-        for k, score in zip(places, judged.scores, strict=True):
+        for k, score in zip(indices, judged.scores, strict=True):
             scores[k] = within_bounds(self.reward, score, _row_name(columns, k))
         return scores
 
@@ -162,11 +168,11 @@ class AwaitedReward:
         self.__name__ = function.__name__
 
     def __call__(
-        self, completions: list[Any], log_metric: Callable[[str, float], None] | None = None, **columns: Any
+        self, completions: Sequence[Completion], log_metric: Log | None = None, **columns: Any
     ) -> list[float | None]:
         """One number a completion. Prompts come as ``prompts`` from TRL, as ``prompt`` from an audit."""
-        own = columns.pop("prompt", None)
-        prompts = columns.pop("prompts", own)
+        singular = columns.pop("prompt", None)
+        prompts = columns.pop("prompts", singular)
         return asyncio.run(self.function(prompts=prompts, completions=completions, log_metric=log_metric, **columns))
 
 

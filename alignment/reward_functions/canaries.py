@@ -16,7 +16,7 @@ from transformers import TrainerCallback
 
 from alignment.config.reward_sections import CanarySection
 from alignment.reward_functions.adapter import AwaitedReward, TrlReward, response_text
-from alignment.reward_functions.asked_rows import asked_of
+from alignment.reward_functions.sampled_rows import prompt_row
 from alignment.reward_functions.scorer import Scorer
 from rewards.answers.final_answer import final_answer
 from rewards.attacks.attacks import ATTACKS
@@ -43,21 +43,21 @@ def statistics(responses: Sequence[str], boxes: Sequence[Any], units: Sequence[U
     1.0
     """
     words = [response.split() for response in responses]
-    said = [
-        ([box for box in answered_boxes(response, own) or [] if is_valid(box)], truth, own)
-        for response, truth, own in zip(responses, boxes, units, strict=True)
+    judged = [
+        ([box for box in answered_boxes(response, unit) or [] if is_valid(box)], truth, unit)
+        for response, truth, unit in zip(responses, boxes, units, strict=True)
         if truth is not None
     ]
-    shares = [max((_share(box, own) for box in found), default=0.0) for found, _, own in said]
+    shares = [max((_share(box, unit) for box in found), default=0.0) for found, _, unit in judged]
     return {
         "words": _mean([float(len(w)) for w in words]),
         "empty_rate": _mean([float(not w) for w in words]),
         "distinct_words": _mean([len(set(w)) / len(w) for w in words if w], empty=1.0),
         "tag_rate": _mean([float(final_answer(r) is not None) for r in responses]),
-        "boxes_per_answer": _mean([float(len(found)) for found, _, _ in said]),
+        "boxes_per_answer": _mean([float(len(found)) for found, _, _ in judged]),
         "largest_box_share": _mean(shares),
         "whole_image_rate": _mean([float(share > WHOLE) for share in shares]),
-        "false_boxes_on_empty": _mean([float(len(found)) for found, truth, _ in said if not truth]),
+        "false_boxes_on_empty": _mean([float(len(found)) for found, truth, _ in judged if not truth]),
     }
 
 
@@ -136,7 +136,7 @@ class Canaries(TrainerCallback):
     def _canned(self, name: str, row: dict[str, Any]) -> str:
         """A canned attack on a row, its boxes as the policy would write them."""
         units = Units.of(row, self.box_space)
-        return in_written_units(ATTACKS[name](asked_of(row), random.Random(0)), units)
+        return in_written_units(ATTACKS[name](prompt_row(row), random.Random(0)), units)
 
     def _total(self, texts: list[str], rows: list[dict[str, Any]]) -> float:
         totals = weighted_sum(self.scorer.scored(texts, rows), self.scorer.weights)

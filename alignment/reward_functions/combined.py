@@ -6,7 +6,7 @@ told not to scale it. Left out: groups that are split over two processes under D
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,14 +15,12 @@ import torch.distributed as dist
 from transformers import TrainerCallback
 
 from alignment.config.recipe import Recipe
-from alignment.reward_functions.adapter import AwaitedReward, TrlBatchReward, TrlReward, trl_rewards
+from alignment.reward_functions.adapter import AwaitedReward, Completion, Log, TrlBatchReward, TrlReward, trl_rewards
 from rewards.combination import Gate, as_table, domain_advantages
 from rewards.config.input_error import InputError
 from rewards.loading import Reward
 from rewards.schedule import ThresholdSchedule
 from rewards.tasks import Tasks
-
-Log = Callable[[str, float], None]
 
 
 @dataclass
@@ -134,7 +132,9 @@ class ScheduledReward(TrlReward):
         super().__init__(reward, tasks)
         self.knob, self.schedule = knob, schedule
 
-    def __call__(self, completions: list[Any], log_metric: Log | None = None, **columns: Any) -> list[float | None]:
+    def __call__(
+        self, completions: Sequence[Completion], log_metric: Log | None = None, **columns: Any
+    ) -> list[float | None]:
         """One number a completion, under the knob's value of now."""
         value = self.schedule.value
         self.reward = dataclasses.replace(self.reward, knobs={**self.reward.knobs, self.knob: value})
@@ -176,7 +176,9 @@ class GatedReward(TrlReward):
         super().__init__(inner.reward, inner.tasks)
         self.inner, self.gates = inner, gates
 
-    def __call__(self, completions: list[Any], log_metric: Log | None = None, **columns: Any) -> list[float | None]:
+    def __call__(
+        self, completions: Sequence[Completion], log_metric: Log | None = None, **columns: Any
+    ) -> list[float | None]:
         """One number a completion, after its gates."""
         scores = self.inner(completions, log_metric=log_metric, **columns)
         judged = [score for score in scores if score is not None]
@@ -216,7 +218,9 @@ class DomainReward:
         self.functions, self.weights, self.column = functions, weights, column
         self.group_size, self.clusters, self.floor = group_size, clusters, floor
 
-    def __call__(self, completions: list[Any], log_metric: Log | None = None, **columns: Any) -> list[float | None]:
+    def __call__(
+        self, completions: Sequence[Completion], log_metric: Log | None = None, **columns: Any
+    ) -> list[float | None]:
         """The advantage of each completion, over the batch of all processes; None where no reward judges it."""
         scores = [f(completions, log_metric=log_metric, **columns) for f in self.functions]
         if log_metric:
@@ -233,8 +237,8 @@ class DomainReward:
         )
         start = sum(len(table) for table, _ in parts[: process_index()])
         unjudged: Any = np.isnan(mine).all(axis=1)
-        own = found[start : start + len(mine)]
-        return [None if no else float(a) for no, a in zip(unjudged.tolist(), own.tolist(), strict=True)]
+        of_rank = found[start : start + len(mine)]
+        return [None if no else float(a) for no, a in zip(unjudged.tolist(), of_rank.tolist(), strict=True)]
 
     def _log_means(self, scores: list[list[float | None]], log: Log) -> None:
         for function, column in zip(self.functions, scores, strict=True):

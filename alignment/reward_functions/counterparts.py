@@ -66,9 +66,14 @@ def write_counterparts(
     with alone_at(target):
         check_shared(target.with_suffix(".rows"))  # where the rows are borrowed from
         with borrowed_rows(file, target.with_suffix(".rows")) as every:
-            rows = agreed(lambda: _asked_rows(every, data, tasks, limit))
+            rows = agreed(lambda: _task_rows(every, data, tasks, limit))
             pool = _Pool(rows, target, max_new_tokens, batch_size)
-            card = {"data": data, "rows": len(rows), "max_new_tokens": max_new_tokens, "models": pool.asked(models)}
+            card = {
+                "data": data,
+                "rows": len(rows),
+                "max_new_tokens": max_new_tokens,
+                "models": pool.answer_counts(models),
+            }
             if is_main_process():
                 pool.write(card)
             return from_all({"written": str(target), **card})[0]  # once rank 0 has written
@@ -88,7 +93,7 @@ def _checked(data: str, target: Path, *, needed: list[str]) -> Path:
     return file
 
 
-def _asked_rows(rows: Any, data: str, tasks: list[str] | None, limit: int | None) -> Any:
+def _task_rows(rows: Any, data: str, tasks: list[str] | None, limit: int | None) -> Any:
     """The rows of the wanted tasks, at most ``limit`` of them.
 
     Raises: InputError if a task has none, or none are left.
@@ -124,7 +129,7 @@ class _Pool:
     def __post_init__(self) -> None:
         self.answers: list[list[dict[str, str]]] = [[] for _ in range(len(self.rows))]
 
-    def asked(self, models: dict[str, str]) -> dict[str, Any]:
+    def answer_counts(self, models: dict[str, str]) -> dict[str, Any]:
         """What the card says of each model, once all have answered.
 
         Raises: InputError if a model answered nothing.
@@ -137,8 +142,8 @@ class _Pool:
             raise InputError(
                 f"--model {name}={path}: answered none of {len(self.rows)} rows. Check that the endpoint works."
             )
-        for own, answer in zip(self.answers, answers, strict=True):
-            own.extend([{"model": name, "text": answer}] if answer is not None else [])
+        for row_answers, answer in zip(self.answers, answers, strict=True):
+            row_answers.extend([{"model": name, "text": answer}] if answer is not None else [])
         return {"path": path, "version": version, "answers": sum(a is not None for a in answers)}
 
     def _of_endpoint(self, path: str) -> tuple[str, list[str | None]]:
@@ -162,9 +167,9 @@ class _Pool:
                 return generate(model, processor, rows, max_new_tokens=self.max_new_tokens, batch_size=len(batch))
 
             done = over_ranks(batches, texts)
-            told = {"description": f"answers of {path}", "disable": not is_main_process()}
-            for batch, said in track(done, total=len(batches), **told):
-                for k, (text,) in zip(batch, said, strict=True):
+            bar = {"description": f"answers of {path}", "disable": not is_main_process()}
+            for batch, responses in track(done, total=len(batches), **bar):
+                for k, (text,) in zip(batch, responses, strict=True):
                     if cache:
                         cache.put(keys[k], {"text": text})
         kept = [cache.get(key) for key in keys] if cache else [None] * len(self.rows)
@@ -260,17 +265,21 @@ def pool_tournament(
         )
     )
     if not found.elo:
-        games = sum(own.failed for own in found.tallies.values())
+        games = sum(tally.failed for tally in found.tallies.values())
         cure = "facts knows rows with facts and a rule set" if judge == "facts" else "its replies may be unreadable"
         raise InputError(f"{pool}: judge {judge} decided none of {games} comparisons; {cure}.")
-    tallies = {f"{a} against {b}": _figures(own) for (a, b), own in found.tallies.items()}
+    tallies = {f"{a} against {b}": _figures(tally) for (a, b), tally in found.tallies.items()}
     elo = {name: [round(v, 1) for v in (r.value, r.low, r.high)] for name, r in found.elo.items()}
     return {
-        "rows": len(content["prompt"]), "judge": judge, "tallies": tallies, "elo (95 % interval)": elo,
-        "position_bias": round(found.position_bias[0], 4), "intransitive_share": found.intransitive,
-    }  # fmt: skip
+        "rows": len(content["prompt"]),
+        "judge": judge,
+        "tallies": tallies,
+        "elo (95 % interval)": elo,
+        "position_bias": round(found.position_bias[0], 4),
+        "intransitive_share": found.intransitive,
+    }
 
 
-def _figures(own: Tally) -> dict[str, Any]:
-    score, low, high = (round(v, 4) for v in own.score)
-    return {**asdict(own), "win_rate": round(own.win_rate, 4), "score": score, "interval": [low, high]}
+def _figures(tally: Tally) -> dict[str, Any]:
+    score, low, high = (round(v, 4) for v in tally.score)
+    return {**asdict(tally), "win_rate": round(tally.win_rate, 4), "score": score, "interval": [low, high]}

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alignment.reward_functions.adapter import AwaitedReward, TrlReward
-from alignment.reward_functions.asked_rows import Row
+from alignment.reward_functions.sampled_rows import Row
 from rewards.attacks.attacks import tagged
 from rewards.boxes.coordinate_space import BoxSpace, Units, in_written_units
 from rewards.combination import as_table, weighted_sum
@@ -31,16 +31,20 @@ class Scorer:
 
         Boxes in the responses are in the truth's units, and are scored as a model states them.
         """
-        texts = [self._written(said, row) for said, row in zip(responses, rows, strict=True) if isinstance(said, str)]
+        texts = [
+            self._written(response, row)
+            for response, row in zip(responses, rows, strict=True)
+            if isinstance(response, str)
+        ]
         if len(texts) < len(responses):  # dialogues, whose turns are no think-then-answer
             return self.scored(responses, rows)
-        plain, framed = (self.scored(said, rows) for said in (texts, [tagged(r) for r in texts]))
+        plain, framed = (self.scored(response, rows) for response in (texts, [tagged(r) for r in texts]))
         better = np.nan_to_num(self.totals(framed), nan=-np.inf) > np.nan_to_num(self.totals(plain), nan=-np.inf)
         return np.where(better[:, None], framed, plain)
 
-    def _written(self, said: str, row: Row) -> str:
+    def _written(self, response: str, row: Row) -> str:
         # In an audit no processor is at hand: "processed" is tried as if it resized nothing (see ``audit``).
-        return in_written_units(said, Units.of(row, self.space), row.get("box_images"))
+        return in_written_units(response, Units.of(row, self.space), row.get("box_images"))
 
     def scored(self, responses: Sequence[Responses], rows: Sequence[Row]) -> Array:
         """Scores (N, K) of responses to their rows, as they are; a list of texts is the turns of a dialogue."""

@@ -40,7 +40,7 @@ class Candidates:
 
     policy: str
     rows: list[Row]
-    said: list[list[str]]
+    responses: list[list[str]]
     reward: Reward
 
 
@@ -58,12 +58,12 @@ def best_of_curve(
 
     Exact over all subsets of the samples; ``oracle`` picks by the reward itself, ``random`` is its mean.
     """
-    gold = [[reward(text, **row) for text in own] for row, own in _both(rows, samples)]
-    judged = [k for k, own in enumerate(gold) if None not in own]
+    gold = [[reward(text, **row) for text in texts] for row, texts in _both(rows, samples)]
+    judged = [k for k, texts in enumerate(gold) if None not in texts]
     if not judged:
         raise InputError(f"'{reward.name}' judges no answer to these prompts; name another with --metric.")
-    asked = [{**rows[k], "images": decoded_pair(rows[k]["images"]), "answers": list(samples[k])} for k in judged]
-    proxy, true = score(asked), [[float(v or 0.0) for v in gold[k]] for k in judged]
+    judged_rows = [{**rows[k], "images": decoded_pair(rows[k]["images"]), "answers": list(samples[k])} for k in judged]
+    proxy, true = score(judged_rows), [[float(v or 0.0) for v in gold[k]] for k in judged]
     num_samples = len(true[0])
     ns = [2**k for k in range(num_samples.bit_length())]
     values = {
@@ -93,17 +93,29 @@ def sampled(policy: str, rows: Sequence[Row], *, num_samples: int, max_new_token
 
     model, processor = load_for_inference(policy)
     torch.manual_seed(seed)
-    asked = [{**row, "images": decoded_pair(row["images"])} for row in rows]
+    questions = [{**row, "images": decoded_pair(row["images"])} for row in rows]
     return generate(
-        model, processor, asked, max_new_tokens=max_new_tokens, num_samples=num_samples, temperature=1.0,
+        model,
+        processor,
+        questions,
+        max_new_tokens=max_new_tokens,
+        num_samples=num_samples,
+        temperature=1.0,
         batch_size=max(1, 256 // num_samples),
-    )  # fmt: skip
+    )
 
 
 def candidates_of(
-    prompts: str, policy: str, *, num_samples: int, metric: str, task: str, limit: int | None, max_new_tokens: int,
+    prompts: str,
+    policy: str,
+    *,
+    num_samples: int,
+    metric: str,
+    task: str,
+    limit: int | None,
+    max_new_tokens: int,
     seed: int,
-) -> Candidates:  # fmt: skip
+) -> Candidates:
     """The policy's sampled answers to the prompts, and the reward by which they are judged.
 
     Raises: InputError for a metric that is judged in batches.
@@ -111,9 +123,9 @@ def candidates_of(
     reward = load_reward(metric)
     if not isinstance(reward, Reward):
         raise InputError(f"--metric: '{metric}' is judged in batches; name a verifiable reward.")
-    asked = _prompt_rows(prompts, task, reward, limit=limit, seed=seed)
-    said = sampled(policy, asked, num_samples=num_samples, max_new_tokens=max_new_tokens, seed=seed)
-    return Candidates(policy, asked, said, reward)
+    prompt_rows = _prompt_rows(prompts, task, reward, limit=limit, seed=seed)
+    responses = sampled(policy, prompt_rows, num_samples=num_samples, max_new_tokens=max_new_tokens, seed=seed)
+    return Candidates(policy, prompt_rows, responses, reward)
 
 
 def _prompt_rows(prompts: str, task: str, reward: Reward, *, limit: int | None = None, seed: int = 0) -> list[Row]:
@@ -122,8 +134,8 @@ def _prompt_rows(prompts: str, task: str, reward: Reward, *, limit: int | None =
     what = f"rows for best of n by '{reward.name}'"
     file = file_with(prompts, (*needed, "patient", *reward.columns), Check(needed, blocks=True), what=what)
     tasks = pq.read_table(file, columns=["task"])["task"].to_pylist()
-    asked = [index for index, one in enumerate(tasks) if one == task]
-    if not asked:
+    indices = [index for index, one in enumerate(tasks) if one == task]
+    if not indices:
         known = sorted({*tasks})
         raise InputError(f"{file}: no row of task '{task}'.{nearest(task, known)} There: {', '.join(known)}.")
-    return rows_at(file, limited(asked, limit=limit, seed=seed))
+    return rows_at(file, limited(indices, limit=limit, seed=seed))

@@ -82,14 +82,22 @@ def _evaluated(
     if candidates is not None:
         of = candidates()
         curve = best_of_curve(
-            lambda batch: scores_of(model, processor, batch), of.rows, of.said, of.reward, policy=of.policy, seed=seed
+            lambda batch: scores_of(model, processor, batch),
+            of.rows,
+            of.responses,
+            of.reward,
+            policy=of.policy,
+            seed=seed,
         )
     found = {
-        "model": run, "data": data, "data_sha256": sha256(parquet(data)), "seed": seed,
+        "model": run,
+        "data": data,
+        "data_sha256": sha256(parquet(data)),
+        "seed": seed,
         "pairs": {name: asdict(pairs) for name, pairs in table.items()},
         "best_of_n": asdict(curve) if curve else None,
         "not_measured": not_measured(table),
-    }  # fmt: skip
+    }
     out.mkdir(parents=True, exist_ok=True)
     (out / "reward_model.json").write_text(json.dumps(found, indent=2), encoding="utf-8")
     write_page(table, curve, rows, scored, model=run, data=data, out=out / "reward_model.html")

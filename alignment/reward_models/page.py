@@ -34,9 +34,16 @@ def write_page(
 ) -> Path:
     """A self-contained page at ``out``."""
     page = template("reward_evaluation.html.j2", beside=__file__).render(
-        model=model, data=data, table=table, curve=curve, lines=_lines(curve) if curve else {}, colours=COLOURS,
-        worst=_worst(rows, scored), figure=_figure, names=list(next(iter(table.values())).figures),
-    )  # fmt: skip
+        model=model,
+        data=data,
+        table=table,
+        curve=curve,
+        lines=_lines(curve) if curve else {},
+        colours=COLOURS,
+        worst=_worst(rows, scored),
+        figure=_figure,
+        names=list(next(iter(table.values())).figures),
+    )
     out.write_text(page, encoding="utf-8")
     return out
 
@@ -64,7 +71,7 @@ def _lines(curve: Curve) -> dict[str, str]:
 
 def _worst(rows: Sequence[dict[str, Any]], scored: ScoredPairs) -> list[dict[str, Any]]:
     margins = scored.chosen - scored.rejected
-    places = [int(k) for k in np.argsort(margins) if margins[k] < 0][:NUM_PICTURES]
+    indices = [int(k) for k in np.argsort(margins) if margins[k] < 0][:NUM_PICTURES]
     return [
         {
             "images": [_data(image) for image in [*rows[k]["images"], *(rows[k].get("rejected_images") or [])]],
@@ -75,11 +82,11 @@ def _worst(rows: Sequence[dict[str, Any]], scored: ScoredPairs) -> list[dict[str
                 for side, score in (("chosen", scored.chosen[k]), ("rejected", scored.rejected[k]))
             ],
         }
-        for k in places
+        for k in indices
     ]
 
 
-def _data(image: Any) -> str:
+def _data(image: dict[str, bytes]) -> str:
     picture = pixels(image).convert("RGB")
     picture.thumbnail((PICTURE_PIXELS, PICTURE_PIXELS))
     buffer = BytesIO()

@@ -57,12 +57,12 @@ class ScoredPairs:
     patients: list[str]
     kinds: list[str]
 
-    def at(self, places: Sequence[int] | np.ndarray) -> "ScoredPairs":
+    def at(self, indices: Sequence[int] | np.ndarray) -> "ScoredPairs":
         """The pairs at these places, as often as they are named."""
         chosen, rejected, *lengths = (
-            v[places] for v in (self.chosen, self.rejected, self.chosen_length, self.rejected_length)
+            v[indices] for v in (self.chosen, self.rejected, self.chosen_length, self.rejected_length)
         )
-        patients, kinds = [self.patients[k] for k in places], [self.kinds[k] for k in places]
+        patients, kinds = [self.patients[k] for k in indices], [self.kinds[k] for k in indices]
         return ScoredPairs(chosen, rejected, lengths[0], lengths[1], patients, kinds)
 
 
@@ -82,8 +82,10 @@ def scored_pairs(model: Any, processor: Any, rows: Sequence[Row], *, batch_size:
     """Both sides of each pair; a rejected answer under its own images, where the row has them."""
     both: list[tuple[float, float]] = []
     for start in range(0, len(rows), CHUNK):
-        asked = [part for row in rows[start : start + CHUNK] for part in _parts(row)]
-        scores = iter([s for own in scores_of(model, processor, asked, batch_size=batch_size) for s in own])
+        parts = [part for row in rows[start : start + CHUNK] for part in _parts(row)]
+        scores = iter(
+            [s for part_scores in scores_of(model, processor, parts, batch_size=batch_size) for s in part_scores]
+        )
         both += [(next(scores), next(scores)) for _ in rows[start : start + CHUNK]]
     sides = [[message_text(row[side]) for row in rows] for side in ("chosen", "rejected")]
     lengths = [np.array([len(text) for text in texts], float) for texts in sides]

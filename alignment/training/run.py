@@ -128,6 +128,6 @@ def _train(recipe: Recipe, folder: Path, *, inexact: bool = False) -> None:
     if trainer.is_world_process_zero():
         trainer.processing_class.save_pretrained(unfinished)
         unfinished.replace(folder / "model")  # from here on the run counts as finished
-    if asked := getattr(trainer, "asked_to_end", None):
-        asked.end_if_asked(trainer.args)
+    if asked := getattr(trainer, "end_request", None):
+        asked.end_if_requested(trainer.args)
     let_go(trainer)

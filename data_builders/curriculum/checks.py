@@ -20,9 +20,22 @@ from rewards.rules.guidelines import read_level
 from rewards.rules.rule_set import load_rule_set
 
 SOURCE_WORDS = (
-    "description", "described", "mentioned", "mention", "mentions", "specified", "according to the", "in the report",
-    "the report says", "the report states", "the text", "the guideline", "the guidelines", "the list", "the table",
-)  # fmt: skip
+    "description",
+    "described",
+    "mentioned",
+    "mention",
+    "mentions",
+    "specified",
+    "according to the",
+    "in the report",
+    "the report says",
+    "the report states",
+    "the text",
+    "the guideline",
+    "the guidelines",
+    "the list",
+    "the table",
+)
 YES_NO = re.compile(
     r"^\W*(?P<first>yes\b|no\b(?=\s*(?:[.,:;!]|-\s|$)))[\s,.:;-]*|\bso the answer is (?P<last>yes|no)\b\W*",
     re.IGNORECASE,
@@ -54,17 +67,17 @@ class CurriculumChecks:
         """What is wrong with an item by the facts and the guidelines."""
         yes, rest = opinion(item.answer)
         facts = self.case.worked.facts
-        if any(_denied(facts, name, said) for name, said in agreed(item.question, yes, facts.rule_set).items()):
+        if any(_denied(facts, name, polarity) for name, polarity in agreed(item.question, yes, facts.rule_set).items()):
             yield "contradicts the findings"
         if _contradicts(rest, facts):
             yield "contradicts the findings"
         for scale, staged in self.case.worked.scales.items():
             allowed = (staged.level, *staged.could_be)
             stated = read_level(rest, scale, self.case.guidelines)
-            asked = (
+            level = (
                 read_level(item.question.replace("?", "."), scale, self.case.guidelines) if yes is not None else None
             )
-            agrees = asked is None or (asked in allowed if yes else asked != staged.level or bool(staged.could_be))
+            agrees = level is None or (level in allowed if yes else level != staged.level or bool(staged.could_be))
             if not agrees or (stated is not None and stated not in allowed):
                 yield f"contradicts the {scale}"
         numbers = unmeasured(rest, self.case)
@@ -95,26 +108,28 @@ def agreed(question: str, yes: bool | None, rule_set: str) -> Claims:
     """
     if yes is None:
         return {}
-    asked = read(question.replace("?", "."), load_rule_set(rule_set)).facts.findings
-    claims: Claims = {name: f.polarity for name, f in asked.items() if f.polarity != "uncertain"}
+    findings = read(question.replace("?", "."), load_rule_set(rule_set)).facts.findings
+    claims: Claims = {name: f.polarity for name, f in findings.items() if f.polarity != "uncertain"}
     if yes:
         return claims if len(claims) == 1 else {}
     if len(claims) > 1 and "absent" in claims.values():
         return {}
-    return {name: "absent" if said == "present" else "present" for name, said in claims.items()}
+    return {name: "absent" if polarity == "present" else "present" for name, polarity in claims.items()}
 
 
 def _contradicts(text: str, facts: Facts) -> bool:
     """Whether a text claims a finding that is not there or lies elsewhere, or denies one that is there."""
-    said = read(text, load_rule_set(facts.rule_set)).facts
-    found = compare(facts, said, unsupported="ignore")
-    denied = [name for name in found.omissions if said.findings.get(name) and said.findings[name].polarity == "absent"]
+    stated = read(text, load_rule_set(facts.rule_set)).facts
+    found = compare(facts, stated, unsupported="ignore")
+    denied = [
+        name for name in found.omissions if stated.findings.get(name) and stated.findings[name].polarity == "absent"
+    ]
     return bool(found.hallucinations or denied)
 
 
-def _denied(facts: Facts, name: str, said: Polarity) -> bool:
+def _denied(facts: Facts, name: str, polarity: Polarity) -> bool:
     known = facts.findings.get(name)
-    return known is not None and known.polarity not in ("uncertain", said)
+    return known is not None and known.polarity not in ("uncertain", polarity)
 
 
 def unmeasured(text: str, case: Case) -> list[float]:
@@ -127,5 +142,5 @@ def unmeasured(text: str, case: Case) -> list[float]:
         for name, value in case.worked.facts.values.items()
         if name in known and isinstance(value, int | float)
     ]
-    said = [m.value for m in measurements(NO_MEASUREMENT.sub(" ", text), bare=True)]
-    return [n for n in said if not any(abs(n - value) <= tolerance + 1e-9 for value, tolerance in values)]
+    numbers = [m.value for m in measurements(NO_MEASUREMENT.sub(" ", text), bare=True)]
+    return [n for n in numbers if not any(abs(n - value) <= tolerance + 1e-9 for value, tolerance in values)]

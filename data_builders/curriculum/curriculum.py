@@ -17,14 +17,14 @@ from pydantic import Field
 from rewards.config.input_error import InputError, nearest
 from rewards.config.strict_model import StrictModel
 from rewards.config.strict_yaml import read_yaml, validated
-from rewards.config.yaml_lines import located_faults
+from rewards.config.yaml_lines import KeyPath, located_faults
 from rewards.rules.faults import Fault
 from rewards.rules.guidelines import together
 from rewards.rules.rule_set import load_rule_set
 
 Kind = Literal[
     "presence", "attribute", "describe", "segment", "level", "check", "not_more", "not_less", "full_report", "measure"
-]  # fmt: skip
+]
 """Kinds of questions: whether a finding is there; its side or size; a description, or of some findings only; the level
 on a scale; whether it is this level; why not a higher or lower one; everything; a measured value."""
 Style = Literal["short", "sentence", "conclusion_first", "evidence_first"]
@@ -198,10 +198,7 @@ def faults_of(curriculum: Curriculum) -> Iterator[Fault]:
             seen.append(task.id)
 
 
-Place = tuple[str | int, ...]
-
-
-def _unknown(names: list[str], known: object, what: str, at: Place) -> Iterator[Fault]:
+def _unknown(names: list[str], known: object, what: str, at: KeyPath) -> Iterator[Fault]:
     listed = list(known)  # pyright: ignore[reportArgumentType, reportUnknownVariableType, reportUnknownArgumentType]
     for name in names:
         if name not in listed:
@@ -209,7 +206,7 @@ def _unknown(names: list[str], known: object, what: str, at: Place) -> Iterator[
             yield Fault(at, f"no {what} named '{name}'.{hint}")
 
 
-def _prerequisite_faults(task: Task, before: list[str], curriculum: Curriculum, at: Place) -> Iterator[Fault]:
+def _prerequisite_faults(task: Task, before: list[str], curriculum: Curriculum, at: KeyPath) -> Iterator[Fault]:
     """A prerequisite that is not there, or that comes later: so none runs in a circle."""
     yield from _unknown(task.after, curriculum.tasks, "task", (*at, "after"))
     for name in task.after:
@@ -217,29 +214,29 @@ def _prerequisite_faults(task: Task, before: list[str], curriculum: Curriculum, 
             yield Fault((*at, "after"), f"task '{task.id}' comes after '{name}', which is not before it. Move it up.")
 
 
-def _section_faults(task: Task, at: Place) -> Iterator[Fault]:
+def _section_faults(task: Task, at: KeyPath) -> Iterator[Fault]:
     numbers = [n for section in task.sections for n in range(section.first, section.last + 1)]
     if task.sections and sorted(numbers) != list(range(1, task.count + 1)):
         text = f"sections must have each item from 1 to {task.count} once, as first to last."
         yield Fault((*at, "sections"), text)
 
 
-def _guideline_faults(curriculum: Curriculum, task: Task, at: Place) -> Iterator[Fault]:
-    place = (*at, "guidelines")
+def _guideline_faults(curriculum: Curriculum, task: Task, at: KeyPath) -> Iterator[Fault]:
+    key_path = (*at, "guidelines")
     for name in task.guidelines:
         if "@" not in name:
-            yield Fault(place, f"guideline '{name}' names no version. Write it as {name}@1.")
+            yield Fault(key_path, f"guideline '{name}' names no version. Write it as {name}@1.")
             return
     try:
         staging, _ = together(curriculum.guidelines_of(task))
     except InputError as fault:
-        yield Fault(place, str(fault))
+        yield Fault(key_path, str(fault))
         return
     yield from _unknown(task.scales, staging.scales, "scale", (*at, "scales"))
-    asked = task.scales or list(staging.scales)
-    if any(kind in SCALED for kind in task.asks) and not asked:
-        yield Fault(place, "asks about a scale, and no guideline has one. Name one, such as retina_amd@1.")
-    for scale in asked if any(kind in SCALED for kind in task.asks) else ():
+    scales = task.scales or list(staging.scales)
+    if any(kind in SCALED for kind in task.asks) and not scales:
+        yield Fault(key_path, "asks about a scale, and no guideline has one. Name one, such as retina_amd@1.")
+    for scale in scales if any(kind in SCALED for kind in task.asks) else ():
         if scale in staging.scales and scale not in curriculum.wording.scales:
             yield Fault(("wording", "scales"), f"task '{task.id}' asks about '{scale}', which has no wording here.")
 
@@ -252,7 +249,7 @@ NEEDED: dict[Kind, tuple[str, ...]] = {
 }
 
 
-def _lacking_words(curriculum: Curriculum, task: Task, at: Place) -> Iterator[Fault]:
+def _lacking_words(curriculum: Curriculum, task: Task, at: KeyPath) -> Iterator[Fault]:
     for kind in task.asks:
         for key in NEEDED.get(kind, ()):
             if not getattr(curriculum.wording, key):
@@ -282,14 +279,14 @@ def _template_faults(curriculum: Curriculum) -> Iterator[Fault]:
     named = [
         (("wording", key), key, getattr(wording, key)) for key in CurriculumWording.model_fields if key != "scales"
     ]
-    for scale, own in wording.scales.items():
-        named += [(("wording", "scales", scale, key), key, getattr(own, key)) for key in ScaleWording.model_fields]
-    for place, key, templates in named:
+    for scale, of_scale in wording.scales.items():
+        named += [(("wording", "scales", scale, key), key, getattr(of_scale, key)) for key in ScaleWording.model_fields]
+    for key_path, key, templates in named:
         for template in templates:
             found = _placeholders(template)
             if found != FIELDS[key]:
                 wanted = ", ".join(f"{{{name}}}" for name in sorted(FIELDS[key])) or "no placeholder"
-                yield Fault(place, f"'{template}': expected {wanted}.")
+                yield Fault(key_path, f"'{template}': expected {wanted}.")
 
 
 def _placeholders(template: str) -> frozenset[str] | None:

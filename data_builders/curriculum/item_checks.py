@@ -78,8 +78,8 @@ def leak(item: Item) -> float:
     if not words or words[0] in ("yes", "no") or re.search(r"\bor\b", item.question, re.IGNORECASE):
         return 0.0
     telling = {w for w in words if w not in HABITUAL}
-    asked = {w.casefold() for w in WORD.findall(item.question)}
-    return len(telling & asked) / len(telling) if telling else 0.0
+    question_words = {w.casefold() for w in WORD.findall(item.question)}
+    return len(telling & question_words) / len(telling) if telling else 0.0
 
 
 def similarity(a: Item, b: Item) -> float:
@@ -99,9 +99,9 @@ def contradicts(item: Item, facts: Facts) -> bool:
     What the truth does not know contradicts nothing. A bare "yes" or "no" is read as saying or denying what the
     question asks.
     """
-    said = read(_statement(item), load_rule_set(facts.rule_set)).facts
-    found = compare(facts, said, unsupported="ignore")
-    denied = [n for n in found.omissions if n in said.findings and said.findings[n].polarity == "absent"]
+    stated = read(_statement(item), load_rule_set(facts.rule_set)).facts
+    found = compare(facts, stated, unsupported="ignore")
+    denied = [n for n in found.omissions if n in stated.findings and stated.findings[n].polarity == "absent"]
     return bool(found.hallucinations or denied)
 
 
@@ -110,9 +110,9 @@ def _statement(item: Item) -> str:
     bare = re.fullmatch(r"\W*(yes|no)\b[\s,.:;-]*(.*)", item.answer, re.IGNORECASE | re.DOTALL)
     if not bare:
         return item.answer
-    asked = item.question.replace("?", "")
-    asked = re.sub(
-        r"^\W*(?:is|are|does|do|can|has|have)\b(?: there| you see| the image show)?(?: any)?", "", asked, flags=re.I
+    claim = item.question.replace("?", "")
+    claim = re.sub(
+        r"^\W*(?:is|are|does|do|can|has|have)\b(?: there| you see| the image show)?(?: any)?", "", claim, flags=re.I
     )
-    said = f"There is {asked.strip()}." if bare.group(1).casefold() == "yes" else f"There is no {asked.strip()}."
-    return f"{said} {bare.group(2)}"
+    statement = f"There is {claim.strip()}." if bare.group(1).casefold() == "yes" else f"There is no {claim.strip()}."
+    return f"{statement} {bare.group(2)}"

@@ -98,12 +98,12 @@ def _guideline(name: str) -> dict[str, Any]:
 def _words(clause: Clause) -> str:
     """A clause as a person reads it."""
     return " and ".join(
-        f"{column.replace('_', ' ').replace('.', ' ')} {_asked(asked)}" for column, asked in clause.items()
+        f"{column.replace('_', ' ').replace('.', ' ')} {_test_words(test)}" for column, test in clause.items()
     )
 
 
-def _asked(asked: Asked) -> str:
-    if isinstance(asked, Test):
-        told = asked.model_dump(exclude_defaults=True, exclude={"if_unknown"})
-        return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in told.items())
-    return " or ".join(map(str, asked)) if isinstance(asked, list) else str(asked)
+def _test_words(test: Asked) -> str:
+    if isinstance(test, Test):
+        limits = test.model_dump(exclude_defaults=True, exclude={"if_unknown"})
+        return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in limits.items())
+    return " or ".join(map(str, test)) if isinstance(test, list) else str(test)

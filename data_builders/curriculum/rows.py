@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 from data_builders.curriculum.checks import CurriculumChecks, opinion
 from data_builders.curriculum.curriculum import Curriculum, From, Stage, Task, load_curriculum
 from data_builders.curriculum.llm_items import written_items
-from data_builders.curriculum.templates import Asked, Balance, Case, generated, written_report
+from data_builders.curriculum.templates import Balance, Case, TemplateItem, generated, written_report
 from data_builders.rendering.report_facts import report_facts
 from data_builders.schema import RowKind, Sample
 from rewards.config.input_error import InputError
@@ -111,8 +111,8 @@ class CurriculumBuild:
         key = f"{self.seed}/{kind}/{sample.id}"
         due = list(self._due(sample, facts, key))
         written = self._written(due) if self.client else [self._templated(d, f"{key}/{split}", split) for d in due]
-        for entry, asked in zip(due, written, strict=True):
-            yield from self._kept(entry, asked)
+        for entry, items in zip(due, written, strict=True):
+            yield from self._kept(entry, items)
 
     def _due(self, sample: Sample, facts: Facts, key: str) -> Iterator[_Due]:
         known: dict[tuple[From, tuple[str, ...]], WorkedOut | str] = {}
@@ -151,54 +151,66 @@ class CurriculumBuild:
             return None
         return Case(worked, load_rule_set(self.curriculum.rule_set), self.curriculum, task, guidelines)
 
-    def _templated(self, due: _Due, key: str, split: str) -> list[Asked]:
+    def _templated(self, due: _Due, key: str, split: str) -> list[TemplateItem]:
         task = due.case.task
         balance = self.balances.setdefault(f"{split}/{task.id}", Balance())
         checks = CurriculumChecks(due.case, **BY_TEMPLATE)
         rejected = self.rejected.setdefault(task.id, Counter())
         rng = random.Random(f"{key}/{task.id}")
 
-        def fault(asked: Asked) -> str | None:
-            return checks(Item(asked.question, asked.answer), [])
+        def fault(candidate: TemplateItem) -> str | None:
+            return checks(Item(candidate.question, candidate.answer), [])
 
         return list(generated(due.case, due.number, rng, balance, fault, rejected))
 
-    def _written(self, due: list[_Due]) -> list[list[Asked]]:
+    def _written(self, due: list[_Due]) -> list[list[TemplateItem]]:
         assert self.client is not None
         return asyncio.run(self._all_written(due, self.client))
 
-    async def _all_written(self, due: list[_Due], client: LlmClient) -> list[list[Asked]]:
+    async def _all_written(self, due: list[_Due], client: LlmClient) -> list[list[TemplateItem]]:
         slots = asyncio.Semaphore(client.concurrency)
 
-        async def one(entry: _Due) -> list[Asked]:
+        async def one(entry: _Due) -> list[TemplateItem]:
             async with slots:
                 parsed = await written_items(
-                    client, entry.case, entry.number, report=entry.report, rounds=self.use.rounds,
-                    temperature=self.use.temperature, max_tokens=self.use.max_tokens,
-                )  # fmt: skip
+                    client,
+                    entry.case,
+                    entry.number,
+                    report=entry.report,
+                    rounds=self.use.rounds,
+                    temperature=self.use.temperature,
+                    max_tokens=self.use.max_tokens,
+                )
             task = entry.case.task.id
             self.rejected.setdefault(task, Counter()).update(reject.reason for reject in parsed.rejects)
             return [_heard(item, task, self.balances) for item in parsed.items]
 
         return await asyncio.gather(*(one(entry) for entry in due))
 
-    def _kept(self, due: _Due, asked: list[Asked]) -> Iterator[CurriculumItem]:
+    def _kept(self, due: _Due, items: list[TemplateItem]) -> Iterator[CurriculumItem]:
         case, task = due.case, due.case.task
         generator = self.client.backend.model if self.client else "templates"
-        if len(asked) < due.number:
-            self.skipped[task.id, "questions missing"] += due.number - len(asked)
-        for number, item in enumerate(asked, start=1):
+        if len(items) < due.number:
+            self.skipped[task.id, "questions missing"] += due.number - len(items)
+        for number, item in enumerate(items, start=1):
             self.lengths.setdefault(task.id, []).append(len(item.answer.split()))
             if item.positive is not None:
                 self.findings[item.about.partition(".")[0], item.positive] += 1
             provenance = {
-                "curriculum": self.curriculum.id, "generator": generator, "kind": item.kind, "about": item.about,
-                "from": task.source, "repaired": list(case.worked.repaired),
-            }  # fmt: skip
+                "curriculum": self.curriculum.id,
+                "generator": generator,
+                "kind": item.kind,
+                "about": item.about,
+                "from": task.source,
+                "repaired": list(case.worked.repaired),
+            }
             columns = {
-                "stage": due.stage.id, "capability": task.capability, "guidelines": list(case.guidelines),
-                "facts": case.worked.facts.to_json(), "provenance": provenance,
-            }  # fmt: skip
+                "stage": due.stage.id,
+                "capability": task.capability,
+                "guidelines": list(case.guidelines),
+                "facts": case.worked.facts.to_json(),
+                "provenance": provenance,
+            }
             suffix, about = f"{task.id}-{number}", item.about.partition(".")[0]
             target = about if item.kind in ("presence", "attribute") else None
             yield CurriculumItem(task.id, suffix, item.question, item.answer, columns, target)
@@ -240,11 +252,11 @@ def _as_stated(worked: WorkedOut, rule_set: str) -> WorkedOut:
     return WorkedOut(facts, worked.scales, worked.guidelines, worked.repaired)
 
 
-def _heard(item: Item, task: str, balances: dict[str, Balance]) -> Asked:
+def _heard(item: Item, task: str, balances: dict[str, Balance]) -> TemplateItem:
     """A model's item, with whether it says yes or no."""
-    asked = Asked("describe", "written", item.question, item.answer, yes=opinion(item.answer)[0])
-    balances.setdefault(f"/{task}", Balance()).add(asked)
-    return asked
+    heard = TemplateItem("describe", "written", item.question, item.answer, yes=opinion(item.answer)[0])
+    balances.setdefault(f"/{task}", Balance()).add(heard)
+    return heard
 
 
 def open_curriculum(

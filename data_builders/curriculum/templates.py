@@ -44,9 +44,9 @@ class Case:
     @property
     def known(self) -> dict[str, Finding]:
         """The findings that are known to be there or not to be there, and that are asked about."""
-        asked = self.task.findings or list(self.rules.findings)
-        said = self.worked.facts.findings
-        return {n: said[n] for n in asked if n in said and said[n].polarity != "uncertain"}
+        names = self.task.findings or list(self.rules.findings)
+        findings = self.worked.facts.findings
+        return {n: findings[n] for n in names if n in findings and findings[n].polarity != "uncertain"}
 
     def levels(self, scale: str) -> list[Level]:
         """The levels of a scale, least severe first."""
@@ -54,7 +54,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Asked:
+class TemplateItem:
     """A question and its answer.
 
     ``about``: the finding, scale, segment or measurement. ``yes``, ``positive``: whether the answer is yes, and
@@ -80,9 +80,9 @@ class Balance:
         ahead = self.counts[key, True] - self.counts[key, False]
         return rng.random() < 0.5 if ahead == 0 else ahead < 0
 
-    def add(self, asked: Asked) -> None:
+    def add(self, item: TemplateItem) -> None:
         """Counts an item that is kept."""
-        for key, side in (("yes", asked.yes), ("positive", asked.positive)):
+        for key, side in (("yes", item.yes), ("positive", item.positive)):
             if side is not None:
                 self.counts[key, side] += 1
 
@@ -92,32 +92,32 @@ class Balance:
         return self.counts[key, True] / total if total else None
 
 
-Generator = Callable[["Case", Style, random.Random, Balance], Asked | None]
-Fault = Callable[[Asked], str | None]
+Generator = Callable[["Case", Style, random.Random, Balance], TemplateItem | None]
+Fault = Callable[[TemplateItem], str | None]
 
 
 def generated(
     case: Case, number: int, rng: random.Random, balance: Balance, fault: Fault, rejected: Counter[str]
-) -> Iterator[Asked]:
+) -> Iterator[TemplateItem]:
     """Up to ``number`` different items of a task, in the shares of its kinds.
 
     ``fault`` says why an item is not fit; such items are counted in ``rejected`` and drawn again. Where the facts have
     no further answer to a kind of question, another kind of the task takes its place.
     """
     seen: set[tuple[str, str]] = set()
-    for place, kind in enumerate(_kinds(case.task, number, rng), start=1):
-        style = case.task.style_of(1 + (place - 1) * case.task.count // number)
+    for position, kind in enumerate(_kinds(case.task, number, rng), start=1):
+        style = case.task.style_of(1 + (position - 1) * case.task.count // number)
         generators = [GENERATORS[kind], *(GENERATORS[other] for other in case.task.asks if other != kind)]
         for generate in (each for each in generators for _ in range(TRIES)):
-            asked = generate(case, style, rng, balance)
-            if asked is None or (asked.question, asked.answer) in seen:
+            item = generate(case, style, rng, balance)
+            if item is None or (item.question, item.answer) in seen:
                 continue
-            if reason := fault(asked):
+            if reason := fault(item):
                 rejected[reason] += 1
                 continue
-            seen.add((asked.question, asked.answer))
-            balance.add(asked)
-            yield asked
+            seen.add((item.question, item.answer))
+            balance.add(item)
+            yield item
             break
 
 
@@ -132,7 +132,7 @@ def _kinds(task: Task, number: int, rng: random.Random) -> list[Kind]:
     return kinds
 
 
-def _presence(case: Case, style: Style, rng: random.Random, balance: Balance) -> Asked | None:
+def _presence(case: Case, style: Style, rng: random.Random, balance: Balance) -> TemplateItem | None:
     by_side = {side: [n for n, f in case.known.items() if (f.polarity == "present") is side] for side in (True, False)}
     positive = balance.wanted("positive", rng)
     positive = positive if by_side[positive] else not positive
@@ -146,20 +146,22 @@ def _presence(case: Case, style: Style, rng: random.Random, balance: Balance) ->
     answer = "Yes." if yes else "No."
     if style != "short":
         answer = " ".join([answer, _stated(case, name, rng), *_measured_for(case, name, rng)])
-    return Asked("presence", name, question, answer, yes=yes, positive=positive)
+    return TemplateItem("presence", name, question, answer, yes=yes, positive=positive)
 
 
-def _attribute(case: Case, style: Style, rng: random.Random, balance: Balance) -> Asked | None:
-    wording, own = case.rules.wording, case.curriculum.wording
-    templates = {"side": own.side or wording.ask_side, "size": own.size or wording.ask_size}
+def _attribute(case: Case, style: Style, rng: random.Random, balance: Balance) -> TemplateItem | None:
+    wording, of_curriculum = case.rules.wording, case.curriculum.wording
+    templates = {"side": of_curriculum.side or wording.ask_side, "size": of_curriculum.size or wording.ask_size}
     positive = balance.wanted("positive", rng)
     options = [
         (name, key)
         for name, finding in case.known.items()
         for key, allowed in (("side", case.rules.findings[name].sides), ("size", case.rules.findings[name].sizes))
-        if allowed and templates[key] and (finding.polarity == "present") is positive
+        if allowed
+        and templates[key]
+        and (finding.polarity == "present") is positive
         and (not positive or getattr(finding, key))
-    ]  # fmt: skip
+    ]
     if not options:
         return None
     name, key = rng.choice(options)
@@ -168,46 +170,46 @@ def _attribute(case: Case, style: Style, rng: random.Random, balance: Balance) -
     answer = _stated(case, name, rng) if style != "short" else short
     answer = answer if positive or style == "short" else f"{short} {answer}"
     question = rng.choice(templates[key]).format(name=case.rules.findings[name].name)
-    return Asked("attribute", f"{name}.{key}", question, answer, positive=positive)
+    return TemplateItem("attribute", f"{name}.{key}", question, answer, positive=positive)
 
 
 def _pertinent(case: Case) -> list[str]:
     """What a description of an image names, the same each time: all that is there, and some that is not."""
-    said = case.worked.facts.findings
-    absent = [name for name, finding in said.items() if finding.polarity == "absent"]
+    findings = case.worked.facts.findings
+    absent = [name for name, finding in findings.items() if finding.polarity == "absent"]
     chosen = random.Random(case.worked.facts.to_json()).sample(absent, min(MOST_NEGATIVES, len(absent)))
-    return [name for name, finding in said.items() if finding.polarity != "absent" or name in chosen]
+    return [name for name, finding in findings.items() if finding.polarity != "absent" or name in chosen]
 
 
-def _describe(case: Case, style: Style, rng: random.Random, balance: Balance) -> Asked | None:
+def _describe(case: Case, style: Style, rng: random.Random, balance: Balance) -> TemplateItem | None:
     if not case.known:
         return None
-    return Asked(
+    return TemplateItem(
         "describe", "findings", rng.choice(case.rules.wording.ask_report), _described(case, _pertinent(case), rng)
     )
 
 
-def _segment(case: Case, style: Style, rng: random.Random, balance: Balance) -> Asked | None:
+def _segment(case: Case, style: Style, rng: random.Random, balance: Balance) -> TemplateItem | None:
     segments = {name: [n for n in group if n in case.known] for name, group in case.curriculum.segments.items()}
     known = [name for name, group in segments.items() if group]
     if not known:
         return None
     segment = rng.choice(known)
     question = rng.choice(case.curriculum.wording.segment).format(segment=segment)
-    return Asked("segment", segment, question, _described(case, segments[segment], rng))
+    return TemplateItem("segment", segment, question, _described(case, segments[segment], rng))
 
 
-def _level(case: Case, style: Style, rng: random.Random, balance: Balance) -> Asked | None:
+def _level(case: Case, style: Style, rng: random.Random, balance: Balance) -> TemplateItem | None:
     scale = rng.choice(case.scales)
     staged, wording = case.worked.scales[scale], case.curriculum.wording.scales[scale]
-    said = rng.choice(wording.say).format(level=staged.words)
+    statement = rng.choice(wording.say).format(level=staged.words)
     short = f"{staged.words[0].upper()}{staged.words[1:]}."
     reasons = [] if style in ("short", "sentence") else _reasons(case, scale, rng)
-    answer = short if style == "short" else " ".join(_ordered(said, reasons, style))
-    return Asked("level", scale, rng.choice(wording.ask), answer)
+    answer = short if style == "short" else " ".join(_ordered(statement, reasons, style))
+    return TemplateItem("level", scale, rng.choice(wording.ask), answer)
 
 
-def _check(case: Case, style: Style, rng: random.Random, balance: Balance) -> Asked | None:
+def _check(case: Case, style: Style, rng: random.Random, balance: Balance) -> TemplateItem | None:
     scale = rng.choice(case.scales)
     staged, wording = case.worked.scales[scale], case.curriculum.wording.scales[scale]
     yes = balance.wanted("yes", rng)
@@ -219,36 +221,39 @@ def _check(case: Case, style: Style, rng: random.Random, balance: Balance) -> As
     question = rng.choice(wording.check).format(level=level)
     word = "yes" if yes else "no"
     if style == "short":
-        return Asked("check", scale, question, f"{word.capitalize()}.", yes=yes)
-    said = rng.choice(wording.say).format(level=staged.words)
+        return TemplateItem("check", scale, question, f"{word.capitalize()}.", yes=yes)
+    statement = rng.choice(wording.say).format(level=staged.words)
     reasons = [] if style == "sentence" else _reasons(case, scale, rng)
-    parts = _ordered(said, reasons, style)
+    parts = _ordered(statement, reasons, style)
     parts = [*parts, f"So the answer is {word}."] if style == "evidence_first" else [f"{word.capitalize()}.", *parts]
-    return Asked("check", scale, question, " ".join(parts), yes=yes)
+    return TemplateItem("check", scale, question, " ".join(parts), yes=yes)
 
 
-def _not_more(case: Case, style: Style, rng: random.Random, balance: Balance) -> Asked | None:
+def _not_more(case: Case, style: Style, rng: random.Random, balance: Balance) -> TemplateItem | None:
     scale = rng.choice(case.scales)
     staged, wording = case.worked.scales[scale], case.curriculum.wording.scales[scale]
     against = _against_more(case, scale, rng)
     if staged.could_be or not against or not wording.not_more:
         return None
     answer = " ".join(_ordered(rng.choice(wording.say).format(level=staged.level), against, style))
-    return Asked("not_more", scale, rng.choice(wording.not_more), answer)
+    return TemplateItem("not_more", scale, rng.choice(wording.not_more), answer)
 
 
-def _not_less(case: Case, style: Style, rng: random.Random, balance: Balance) -> Asked | None:
+def _not_less(case: Case, style: Style, rng: random.Random, balance: Balance) -> TemplateItem | None:
     scale = rng.choice(case.scales)
     staged, wording = case.worked.scales[scale], case.curriculum.wording.scales[scale]
     if not staged.because or not wording.not_less:
         return None
-    said = rng.choice(wording.say).format(level=staged.words)
-    return Asked("not_less", scale, rng.choice(wording.not_less), " ".join(
-        _ordered(said, _reasons(case, scale, rng), style)
-    ))  # fmt: skip
+    statement = rng.choice(wording.say).format(level=staged.words)
+    return TemplateItem(
+        "not_less",
+        scale,
+        rng.choice(wording.not_less),
+        " ".join(_ordered(statement, _reasons(case, scale, rng), style)),
+    )
 
 
-def _full_report(case: Case, style: Style, rng: random.Random, balance: Balance) -> Asked | None:
+def _full_report(case: Case, style: Style, rng: random.Random, balance: Balance) -> TemplateItem | None:
     if not case.known:
         return None
     parts = [_described(case, _pertinent(case), rng)]
@@ -260,30 +265,38 @@ def _full_report(case: Case, style: Style, rng: random.Random, balance: Balance)
         if above and not staged.could_be:
             parts.append(rng.choice(wording.deny).format(level=rng.choice(above)))
     question = rng.choice(case.curriculum.wording.full_report)
-    return Asked("full_report", "+".join(case.scales), question, " ".join(parts))
+    return TemplateItem("full_report", "+".join(case.scales), question, " ".join(parts))
 
 
-def _measure(case: Case, style: Style, rng: random.Random, balance: Balance) -> Asked | None:
+def _measure(case: Case, style: Style, rng: random.Random, balance: Balance) -> TemplateItem | None:
     known = [name for name in case.curriculum.measurements if name in case.worked.facts.values]
     if not known:
         return None
     name = rng.choice(known)
     question = rng.choice(case.curriculum.wording.measure).format(name=case.curriculum.measurements[name].name)
-    return Asked("measure", name, question, _measured(case, name, rng))
+    return TemplateItem("measure", name, question, _measured(case, name, rng))
 
 
 GENERATORS: dict[Kind, Generator] = {
-    "presence": _presence, "attribute": _attribute, "describe": _describe, "segment": _segment, "level": _level,
-    "check": _check, "not_more": _not_more, "not_less": _not_less, "full_report": _full_report, "measure": _measure,
-}  # fmt: skip
+    "presence": _presence,
+    "attribute": _attribute,
+    "describe": _describe,
+    "segment": _segment,
+    "level": _level,
+    "check": _check,
+    "not_more": _not_more,
+    "not_less": _not_less,
+    "full_report": _full_report,
+    "measure": _measure,
+}
 
 
 def written_report(case: Case, rng: random.Random) -> str:
     """A report as a specialist writes it: every known finding, in free order, then the stage where it is definite."""
     staged = {n: s for n, s in case.worked.scales.items() if n in case.curriculum.wording.scales and not s.could_be}
     first = next(iter(staged), None)
-    said = [rng.choice(case.curriculum.wording.scales[first].say).format(level=staged[first].level)] if first else []
-    return " ".join([_described(case, list(case.worked.facts.findings), rng), *said])
+    level = [rng.choice(case.curriculum.wording.scales[first].say).format(level=staged[first].level)] if first else []
+    return " ".join([_described(case, list(case.worked.facts.findings), rng), *level])
 
 
 def _described(case: Case, names: list[str], rng: random.Random) -> str:
@@ -295,8 +308,8 @@ def _stated(case: Case, name: str, rng: random.Random) -> str:
     return sentence(case.worked.facts.findings[name], case.rules.findings[name], case.rules, rng=rng)
 
 
-def _ordered(said: str, reasons: list[str], style: Style) -> list[str]:
-    return [*reasons, said] if style == "evidence_first" else [said, *reasons]
+def _ordered(statement: str, reasons: list[str], style: Style) -> list[str]:
+    return [*reasons, statement] if style == "evidence_first" else [statement, *reasons]
 
 
 def _rank(case: Case, scale: str, level: str) -> int:
@@ -309,7 +322,7 @@ def _reasons(case: Case, scale: str, rng: random.Random) -> list[str]:
     if not clauses:
         return _against_more(case, scale, rng, deny=False)
     chosen = [clauses[k] for k in sorted(rng.sample(range(len(clauses)), min(MOST_REASONS, len(clauses))))]
-    return [said for column in _columns(chosen) for said in _evidence(case, column, rng)]
+    return [reason for column in _columns(chosen) for reason in _evidence(case, column, rng)]
 
 
 def _columns(clauses: list[Clause]) -> list[str]:
@@ -321,8 +334,10 @@ def _evidence(case: Case, column: str, rng: random.Random) -> list[str]:
     if column in case.worked.facts.findings:
         return [_stated(case, column, rng), *_measured_for(case, column, rng)]
     if column in case.worked.scales:
-        said = rng.choice(case.curriculum.wording.scales[column].say).format(level=case.worked.scales[column].words)
-        return [*_reasons(case, column, rng), said]
+        statement = rng.choice(case.curriculum.wording.scales[column].say).format(
+            level=case.worked.scales[column].words
+        )
+        return [*_reasons(case, column, rng), statement]
     if column in case.curriculum.measurements and column in case.worked.facts.values:
         return [_measured(case, column, rng)]
     value = case.worked.facts.values.get(column)
@@ -342,9 +357,9 @@ def _against_more(case: Case, scale: str, rng: random.Random, *, deny: bool = Tr
         return []
     chosen = rng.choice(options)
     columns = rng.sample(missing[chosen], min(MOST_REASONS, len(missing[chosen])))
-    said = [part for column in columns for part in _evidence(case, column, rng)]
+    evidence = [part for column in columns for part in _evidence(case, column, rng)]
     denial = rng.choice(case.curriculum.wording.scales[scale].deny).format(level=chosen)
-    return [*said, denial] if deny else said
+    return [*evidence, denial] if deny else evidence
 
 
 def _measured(case: Case, name: str, rng: random.Random) -> str:

@@ -46,11 +46,11 @@ class LlmParaphraser:
 
         Raises: LlmStop (an InputError) where the LLM cannot be reached or a cap is spent.
         """
-        wordings = self._known.get(sentence) or self._known.setdefault(sentence, self._asked(sentence))
+        wordings = self._known.get(sentence) or self._known.setdefault(sentence, self._requested(sentence))
         number = self._taken[sentence] = self._taken.get(sentence, -1) + 1
         return wordings[number % len(wordings)]
 
-    def _asked(self, sentence: str) -> list[str]:
+    def _requested(self, sentence: str) -> list[str]:
         prompt, temperature = PROMPT.format(sentence=sentence), self.settings.temperature
         samples = range(self.settings.variants)
         requests = [ask(prompt, max_tokens=MAX_TOKENS, temperature=temperature, sample=k) for k in samples]

@@ -42,14 +42,14 @@ class DialogueRows:
 
         A tested split has one epoch; with ``eval_mixture``, one dialogue of each scenario and wording.
         """
-        own = self.settings
-        tested = split in own.test_wording or split in own.eval_splits
-        fixed = list(product(_wordings(own, split), own.eval_mixture if tested else []))
-        epochs, number = 1 if tested else own.epochs, len(fixed) or own.per_image
+        settings = self.settings
+        tested = split in settings.test_wording or split in settings.eval_splits
+        fixed = list(product(_wordings(settings, split), settings.eval_mixture if tested else []))
+        epochs, number = 1 if tested else settings.epochs, len(fixed) or settings.per_image
         annotator = self.annotator if kind == "instruction" else None
         for epoch, k in product(range(epochs), range(number)):
             rng = random.Random(f"{key}/{epoch}/{k}")
-            drawn = (_wordings(own, split)[0], drawn_scenario(own.mixture, rng)) if not fixed else fixed[k]
+            drawn = (_wordings(settings, split)[0], drawn_scenario(settings.mixture, rng)) if not fixed else fixed[k]
             self.scenarios[drawn[1]] += 1
             for suffix, columns in self._rows(self._writer(rng, drawn[0], annotator).dialogue(drawn[1]), kind):
                 yield f"{epoch}-{k}{suffix}", columns

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from data_builders.dialogues.weak_annotator import WeakAnnotator
 from data_builders.schema import Message, assistant_turn, user_turn
-from rewards.dialogues.dialogue import Claim, Dialogue, Scenario, Told, Turn, clinician_says
+from rewards.dialogues.dialogue import Claim, Context, Dialogue, Scenario, Turn, clinician_says
 from rewards.rules.decision import Decision, met
 from rewards.rules.evidence import Value
 from rewards.rules.facts import Facts
@@ -81,9 +81,9 @@ class Writer:
     def dialogue(self, scenario: Scenario) -> Dialogue:
         """A dialogue of one scenario, its order, claims and words drawn afresh."""
         symbols = {n: s for n, s in symbols_of(self.facts, self.decision).items() if s is not None}
-        asked = ordered(self.decision, symbols, scenario, self.rng)
-        claims = self._claims(asked, symbols, scenario)
-        turns = [self._turn(name, symbols[name], claims.get(name)) for name in asked]
+        nodes = ordered(self.decision, symbols, scenario, self.rng)
+        claims = self._claims(nodes, symbols, scenario)
+        turns = [self._turn(name, symbols[name], claims.get(name)) for name in nodes]
         images = Counter(min(turn, len(turns)) for turn in self.image_turns)
         placed = [turn.model_copy(update={"images": images[k]}) for k, turn in enumerate(turns, start=1)]
         return Dialogue(rule_set=self.rules.id, scenario=scenario, wording=self.wording, turns=tuple(placed))
@@ -92,19 +92,24 @@ class Writer:
         question = self.rng.choice(self.decision.nodes[name].ask.of(self.wording))
         if claim is not None:
             pool = self.decision.hint if claim.kind == "hint" else self.decision.confirm
-            said = self._said(claim.node, claim.symbol)
-            question = self.rng.choice(pool.of(self.wording)).format(claim=said, ask=question)
+            claim_words = self._answer_words(claim.node, claim.symbol)
+            question = self.rng.choice(pool.of(self.wording)).format(claim=claim_words, ask=question)
         symbol = self.annotator.symbol(self.decision, name, gold, claim, self.rng) if self.annotator else gold
         return Turn(
-            node=name, gold=gold, question=question, answer=self._said(name, symbol), claim=claim, told=self._told(name)
+            node=name,
+            gold=gold,
+            question=question,
+            answer=self._answer_words(name, symbol),
+            claim=claim,
+            told=self._contexts(name),
         )
 
-    def _told(self, name: str) -> tuple[Told, ...]:
+    def _contexts(self, name: str) -> tuple[Context, ...]:
         record = self.facts.record()
         about = [(c.when, _filled(c.text, record)) for c in self.decision.context if c.before == name]
-        return tuple(Told(when=when, text=text) for when, text in about if text is not None)
+        return tuple(Context(when=when, text=text) for when, text in about if text is not None)
 
-    def _said(self, name: str, symbol: str) -> str:
+    def _answer_words(self, name: str, symbol: str) -> str:
         """One wording of an answer; in training it is paraphrased where that keeps the symbol."""
         node = self.decision.nodes[name]
         template = self.rng.choice(node.answers[symbol].say.of(self.wording))
@@ -124,12 +129,12 @@ class Writer:
         tested = [text.casefold() for answer in node.answers.values() for text in answer.say.test]
         return "a wording of tests" if paraphrase.casefold() in tested else ""
 
-    def _claims(self, asked: list[str], symbols: Mapping[str, str], scenario: Scenario) -> dict[str, Claim]:
+    def _claims(self, nodes: list[str], symbols: Mapping[str, str], scenario: Scenario) -> dict[str, Claim]:
         """The claim put before each node, in scenarios that have claims."""
         if scenario not in CLAIMED:
             return {}
         kind, right = CLAIMED[scenario]
-        about = dict(zip(asked[1:], asked, strict=False)) if kind == "hint" else {name: name for name in asked}
+        about = dict(zip(nodes[1:], nodes, strict=False)) if kind == "hint" else {name: name for name in nodes}
         drawn = [name for name in about if self.rng.random() < CLAIM_CHANCE]
         chosen = drawn or ([self.rng.choice(list(about))] if about else [])
         return {name: self._claim(about[name], symbols[about[name]], kind == "hint", right) for name in chosen}
@@ -164,11 +169,11 @@ def drawn_scenario(mixture: Mapping[Scenario, float], rng: random.Random) -> Sce
 def transcript(dialogue: Dialogue) -> list[Message]:
     """The whole dialogue as messages, with the true answers; what the clinician tells follows from them."""
     messages: list[Message] = []
-    said: dict[str, str] = {}
+    symbols: dict[str, str] = {}
     for turn in dialogue.turns:
-        messages += user_turn(clinician_says(turn, said), num_images=turn.images)
+        messages += user_turn(clinician_says(turn, symbols), num_images=turn.images)
         messages += assistant_turn(turn.answer)
-        said[turn.node] = turn.gold
+        symbols[turn.node] = turn.gold
     return messages
 
 

@@ -96,10 +96,10 @@ def invents(response: str, truth: Facts) -> bool:
 
 
 def _misstated(truth: Facts, claimed: Facts) -> bool:
-    both = [(truth.findings[name], said) for name, said in claimed.present().items() if name in truth.findings]
+    both = [(truth.findings[name], claim) for name, claim in claimed.present().items() if name in truth.findings]
     return any(
-        getattr(known, what) is not None and getattr(said, what) not in (None, getattr(known, what))
-        for known, said in both
+        getattr(known, what) is not None and getattr(claim, what) not in (None, getattr(known, what))
+        for known, claim in both
         for what in ("side", "size", "count")
     )
 
@@ -138,11 +138,11 @@ def length_balanced(ids: Sequence[str], chosen: Sequence[str], rejected: Sequenc
     Rows of the commoner direction are dropped by a hash of their id, so that the same rows fall in every build.
     """
     by_direction: defaultdict[Hashable, list[int]] = defaultdict(list)
-    for place, (right, wrong) in enumerate(zip(chosen, rejected, strict=True)):
-        by_direction[int(np.sign(len(_words(wrong)) - len(_words(right))))].append(place)
+    for index, (right, wrong) in enumerate(zip(chosen, rejected, strict=True)):
+        by_direction[int(np.sign(len(_words(wrong)) - len(_words(right))))].append(index)
     number = min(len(by_direction[1]), len(by_direction[-1]))
 
-    def drawn(places: list[int]) -> list[int]:
-        return sorted(places, key=lambda place: hashlib.sha256(ids[place].encode()).digest())[:number]
+    def drawn(indices: list[int]) -> list[int]:
+        return sorted(indices, key=lambda index: hashlib.sha256(ids[index].encode()).digest())[:number]
 
     return sorted([*drawn(by_direction[1]), *drawn(by_direction[-1]), *by_direction[0]])

@@ -77,11 +77,11 @@ class GivenMasks:
 
         Raises: ImageError if a mask is of another size than the image.
         """
-        asked = [
+        heats = [
             checked(np.asarray(m, np.float32), size=image.size) for n, m in self.masks.items() if finding in (None, n)
         ]
-        heat = np.maximum.reduce(asked) if asked else np.zeros((image.height, image.width), np.float32)
-        return heat, float(bool(asked))
+        heat = np.maximum.reduce(heats) if heats else np.zeros((image.height, image.width), np.float32)
+        return heat, float(bool(heats))
 
 
 def heat_of_boxes(boxes: Iterable[Box], *, size: tuple[int, int], scale: tuple[float, float] = (1.0, 1.0)) -> Heat:

@@ -80,15 +80,16 @@ class NoiseTally:
         if too_large:
             log.warning(
                 "lesion noise covers more than half of %d of %d images: it is no longer local. Tighten mask and level.",
-                too_large, len(self.shares),
-            )  # fmt: skip
+                too_large,
+                len(self.shares),
+            )
         mean, median, largest = (float(figure) for figure in (shares.mean(), np.median(shares), shares.max()))
         return {
             "images": len(self.shares),
             "noised_share": {"mean": mean, "median": median, "max": largest},
             "above_half": too_large,
             "skipped": dict(self.skipped),
-        }  # fmt: skip
+        }
 
 
 @cache
@@ -98,8 +99,8 @@ def alpha_bar(num_steps: int = 1000) -> NDArray[np.floating[Any]]:
     >>> [round(float(alpha_bar()[t]), 6) for t in (0, 500, 999)]
     [0.999978, 0.744799, 0.081249]
     """
-    place = np.linspace(-6.0, 6.0, num_steps)
-    beta = (5e-3 - 1e-5) / (1.0 + np.exp(-place)) + 1e-5
+    logits = np.linspace(-6.0, 6.0, num_steps)
+    beta = (5e-3 - 1e-5) / (1.0 + np.exp(-logits)) + 1e-5
     return np.cumprod(1.0 - beta)
 
 
@@ -201,13 +202,13 @@ def _mass(heat: Heat, level: float) -> Mask:
     falling = np.sort(heat[heat > (1.0 - level) * total / heat.size])[::-1]
     if not falling.size:
         return heat > 0
-    place = int(np.searchsorted(np.cumsum(falling, dtype=np.float64), level * total))
-    return heat >= falling[min(place, falling.size - 1)]
+    rank = int(np.searchsorted(np.cumsum(falling, dtype=np.float64), level * total))
+    return heat >= falling[min(rank, falling.size - 1)]
 
 
 def _quantile(heat: Heat, level: float) -> Mask:
-    place = int(level * (heat.size - 1))
-    return (heat >= np.partition(heat, place, axis=None)[place]) & (heat > heat.min())
+    rank = int(level * (heat.size - 1))
+    return (heat >= np.partition(heat, rank, axis=None)[rank]) & (heat > heat.min())
 
 
 def _mean_std(heat: Heat, level: float) -> Mask:

@@ -51,7 +51,7 @@ class Hallucinations:
     """False answers by request id, those of them that are the model's own, and why others have none."""
 
     answers: dict[str, str]
-    own: frozenset[str]
+    from_samples: frozenset[str]
     dropped: dict[str, str]
 
 
@@ -63,9 +63,9 @@ def hallucinated(
     A written answer that is refused is asked for again, with the reason, ``rounds`` times in all; then the request
     is dropped. Each step asks for all requests at once.
     """
-    own = _chosen([r for r in requests if _usable(r, limit)], ask, limit)
-    answers, dropped = dict(own), dict[str, str]()
-    waiting = [request for request in requests if request.id not in own]
+    from_samples = _chosen([r for r in requests if _usable(r, limit)], ask, limit)
+    answers, dropped = dict(from_samples), dict[str, str]()
+    waiting = [request for request in requests if request.id not in from_samples]
     for _ in range(rounds):
         if not waiting:
             break
@@ -78,7 +78,7 @@ def hallucinated(
             else:
                 dropped[request.id] = fault
         waiting = [request for request in waiting if request.id in dropped]
-    return Hallucinations(answers, frozenset(own), dropped)
+    return Hallucinations(answers, frozenset(from_samples), dropped)
 
 
 def _usable(request: Request, limit: LengthLimit | None) -> list[str]:

@@ -54,12 +54,12 @@ def with_llm_answers(rows: list[Row], llm: LlmSpec, tally: LlmTally) -> list[Row
 
     Raises: InputError as ``open_llm`` does, or where the model cannot be reached.
     """
-    firsts = {_image_of(row): place for place, row in reversed([*enumerate(rows)]) if row["kind"] == "hallucination"}
-    requests = [_request(str(place), rows[place]) for place in sorted(firsts.values())]
+    firsts = {_image_of(row): index for index, row in reversed([*enumerate(rows)]) if row["kind"] == "hallucination"}
+    requests = [_request(str(index), rows[index]) for index in sorted(firsts.values())]
     made = hallucinated(requests, asker(open_llm(llm)))
     tally.written += len(made.answers)
     tally.dropped.update(made.dropped.values())
-    return [_replaced(row, made.answers.get(str(place))) for place, row in enumerate(rows)]
+    return [_replaced(row, made.answers.get(str(index))) for index, row in enumerate(rows)]
 
 
 def check_written(written: int, dropped: Mapping[str, int], *, llm: str) -> None:
@@ -89,10 +89,10 @@ def _replaced(row: Row, answer: str | None) -> Row:
     if answer is None:
         return row
     tagged = final_answer(message_text(row["chosen"])) is not None
-    said = f"<answer>{answer}</answer>" if tagged else answer
+    text = f"<answer>{answer}</answer>" if tagged else answer
     facts = _facts(row)
     severity = UNREAD if facts is None else relevance_of(facts, answer)
-    return {**row, "rejected": assistant_turn(said), "kind": "llm", "relevance": severity, "weight": severity}
+    return {**row, "rejected": assistant_turn(text), "kind": "llm", "relevance": severity, "weight": severity}
 
 
 def relevance_of(truth: Facts, response: str) -> float:

@@ -62,32 +62,34 @@ class NoisedPairs:
             if not possible:
                 self.tally.skipped["no lesion"] += 1
                 continue
-            asked = rng.choice(possible)
-            if (pair := self._pair(asked)) is not None:
+            question = rng.choice(possible)
+            if (pair := self._pair(question)) is not None:
                 yield task, f"noised-{task}", pair
 
-    def _findings(self, asked: QuestionAnswer) -> list[str]:
+    def _findings(self, question: QuestionAnswer) -> list[str]:
         """The findings that this question is about, that are there, and that can be noised."""
         wanted = self.settings.findings
         return [
             name
             for name, finding in self.sample.facts.present().items()
-            if finding.boxes and asked.finding in (None, name) and (wanted is None or name in wanted)
+            if finding.boxes and question.finding in (None, name) and (wanted is None or name in wanted)
         ]
 
-    def _pair(self, asked: QuestionAnswer) -> Row | None:
-        names = self._findings(asked)
-        result = self._noised(names, asked.task)
+    def _pair(self, question: QuestionAnswer) -> Row | None:
+        names = self._findings(question)
+        result = self._noised(names, question.task)
         if result is None:
             return None
         other, confidence = result
         self.tally.shares.append(other.share)
-        answer = assistant_turn(f"<answer>{asked.answer}</answer>" if self.tagged else asked.answer)
+        answer = assistant_turn(f"<answer>{question.answer}</answer>" if self.tagged else question.answer)
         severity = max(self.rules.findings[name].severity for name in names)
         relevance = severity if self.settings.weight == "severity" else confidence
         return {
-            "rejected_images": [{"bytes": png_bytes(other.image), "path": f"{self.sample.id}-noised-{asked.task}.png"}],
-            "prompt": user_turn(asked.question),
+            "rejected_images": [
+                {"bytes": png_bytes(other.image), "path": f"{self.sample.id}-noised-{question.task}.png"}
+            ],
+            "prompt": user_turn(question.question),
             "chosen": answer,
             "rejected": answer,
             "relevance": relevance,

@@ -66,12 +66,12 @@ def _checked(scores: Sequence[float]) -> Weights:
 
 def grouped_weights(scores: Sequence[float], groups: Sequence[Hashable], reading: Normalisation) -> Weights:
     """The weights, with the mean and deviation of each group (a data set and kind of pair) taken by itself."""
-    places: defaultdict[Hashable, list[int]] = defaultdict(list)
-    for place, group in enumerate(groups):
-        places[group].append(place)
+    indices: defaultdict[Hashable, list[int]] = defaultdict(list)
+    for index, group in enumerate(groups):
+        indices[group].append(index)
     weights = np.zeros(len(scores))
-    for own in places.values():
-        weights[own] = weights_of([scores[place] for place in own], reading)
+    for of_group in indices.values():
+        weights[of_group] = weights_of([scores[index] for index in of_group], reading)
     return weights
 
 
@@ -146,7 +146,7 @@ class Relevance(StrictModel):
     max_rounds: int = Field(default=5, ge=1)
 
     @model_validator(mode="after")
-    def _scores_come_from_one_place(self) -> "Relevance":
+    def _one_source_of_scores(self) -> "Relevance":
         if self.scores is not None and self.judges:
             raise ValueError("relevance: 'scores' and 'judges' both give scores. Name one of them.")
         if self.scores is None and not self.judges and self.scale != 1.0:

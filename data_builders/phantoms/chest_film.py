@@ -181,9 +181,9 @@ def _vessels(scene: Scene, rng: np.random.Generator) -> Field:
         + np.where(scene.x > 0, np.float32(128.0), np.float32(0.0))
     )
     low = np.floor(turn)
-    place = low.astype(np.intp)
+    index = low.astype(np.intp)
     table = rng.standard_normal(257).astype(np.float32)
-    branch = np.maximum(table[place] + (turn - low) * np.diff(table)[place], 0.0)
+    branch = np.maximum(table[index] + (turn - low) * np.diff(table)[index], 0.0)
     return 0.075 * branch * bump(far - 0.10, 0.48) * ramp(far - 0.09, 0.14) + 0.15 * bump(u - 0.01, 0.17) * bump(
         v, 0.28
     )

@@ -95,11 +95,11 @@ def draw(
     shift, tilt, bend = view.uniform(-4.0, 4.0), view.uniform(-0.05, 0.05), view.uniform(0.0, 0.0016)
     gain, floor = view.uniform(0.88, 1.08), view.uniform(0.0, 0.03)
     axis = ((np.arange(size, dtype=np.float32) + 0.5) * (PICTURE_SIZE / size)).astype(np.float32)
-    own = np.random.default_rng(retina.texture_seed)
+    texture = np.random.default_rng(retina.texture_seed)
     around = axis - np.float32(retina.fovea)
     bruch = 88.0 + shift + tilt * around - bend * around**2
-    scan = _scan(axis, bruch.astype(np.float32), retina, lesions, smooth_noise(own, size, 40))
-    scan.film = _layers(scan, retina, own)
+    scan = _scan(axis, bruch.astype(np.float32), retina, lesions, smooth_noise(texture, size, 40))
+    scan.film = _layers(scan, retina, texture)
     strengths = [(lesion, _DRAWN[lesion.kind](scan, lesion)) for lesion in lesions if lesion.kind in _FIRST]
     _paint_rpe(scan, lesions)
     strengths += [(lesion, _DRAWN[lesion.kind](scan, lesion)) for lesion in lesions if lesion.kind not in _FIRST]
@@ -160,7 +160,7 @@ def _dome(x: Curve, lesion: Lesion, widen: float = 1.0) -> Curve:
     return np.sqrt(1.0 - t**2) if lesion.texture == "serous" else (1.0 - t**2)
 
 
-def _layers(scan: _Scan, retina: Retina, own: np.random.Generator) -> Field:
+def _layers(scan: _Scan, retina: Retina, texture: np.random.Generator) -> Field:
     """Vitreous, retina and choroid without lesions, and the space that lesions open."""
     away = scan.x - np.float32(retina.fovea)
     share = OUTER_NUCLEAR + 0.45 * np.exp(-((away / (0.75 * FOVEA_WIDTH)) ** 2))
@@ -175,13 +175,13 @@ def _layers(scan: _Scan, retina: Retina, own: np.random.Generator) -> Field:
     fibres = 0.02 + 0.9 * ramp(retina.nasal * away - 6.0, 44.0)
     film += 0.22 * fibres * bump(warped - 0.90, 0.12)
     film *= 1.0 + 0.06 * scan.noise
-    return film + scan.between(scan.bruch, scan.bruch + 60.0) * _choroid(scan, retina, own)
+    return film + scan.between(scan.bruch, scan.bruch + 60.0) * _choroid(scan, retina, texture)
 
 
-def _choroid(scan: _Scan, retina: Retina, own: np.random.Generator) -> Field:
+def _choroid(scan: _Scan, retina: Retina, texture: np.random.Generator) -> Field:
     """Stroma with dark vessels, fading with depth."""
     below = scan.y - scan.bruch
-    vessels = np.maximum(smooth_noise(own, scan.film.shape[0], 17), 0.0)
+    vessels = np.maximum(smooth_noise(texture, scan.film.shape[0], 17), 0.0)
     stroma = 0.42 - 0.22 * np.minimum(vessels, 1.0) * ramp(below - 6.0, 6.0)
     return stroma * np.exp(-np.maximum(below, 0.0) / 26.0) * (0.35 + 0.65 * ramp(retina.choroid - below, 6.0))
 

@@ -15,7 +15,7 @@ from rewards.rules.rule_set import FindingRule, RuleSet
 
 Choice = random.Random | None
 """None writes the first template of each list; a generator picks among them."""
-ASKED = Finding(polarity="present")
+PRESENT = Finding(polarity="present")
 """What a question may tell of its finding: nothing, or it would give the answer away."""
 
 
@@ -37,7 +37,7 @@ def report(facts: Facts, rules: RuleSet, *, rng: Choice = None) -> str:
     """
     known = _known(facts, rules)
     draws = [None if rng is None else random.Random(rng.getrandbits(64)) for _ in known]
-    return " ".join(sentence(f, rule, rules, rng=own) for (_, rule, f), own in zip(known, draws, strict=True))
+    return " ".join(sentence(f, rule, rules, rng=draw) for (_, rule, f), draw in zip(known, draws, strict=True))
 
 
 def sentence(finding: Finding, rule: FindingRule, rules: RuleSet, *, rng: Choice = None) -> str:
@@ -62,7 +62,7 @@ def questions(facts: Facts, rules: RuleSet, task: Task, *, rng: Choice = None) -
 def _presence(facts: Facts, rules: RuleSet, rng: Choice) -> Iterator[QuestionAnswer]:
     for name, rule, finding in _known(facts, rules):
         if finding.polarity != "uncertain":
-            question = _filled(_pick(rules.wording.ask_presence, rng), rule, ASKED)
+            question = _filled(_pick(rules.wording.ask_presence, rng), rule, PRESENT)
             yield QuestionAnswer("presence", name, question, "Yes" if finding.polarity == "present" else "No")
 
 
@@ -84,14 +84,14 @@ def _attribute(
     for name, rule, finding in _known(facts, rules):
         value: str | int | None = getattr(finding, task)
         if templates and value is not None and finding.polarity == "present":
-            question = _filled(_pick(templates, rng), rule, ASKED)
+            question = _filled(_pick(templates, rng), rule, PRESENT)
             yield QuestionAnswer(task, name, question, str(value).capitalize())
 
 
 def _box(facts: Facts, rules: RuleSet, rng: Choice) -> Iterator[QuestionAnswer]:
     for name, rule, finding in _known(facts, rules):
         if rules.wording.ask_box and finding.polarity == "present" and finding.boxes:
-            question = _filled(_pick(rules.wording.ask_box, rng), rule, ASKED)
+            question = _filled(_pick(rules.wording.ask_box, rng), rule, PRESENT)
             yield QuestionAnswer("box", name, question, box_answer(finding, rule), finding.boxes)
 
 
@@ -99,7 +99,7 @@ def absent_boxes(facts: Facts, rules: RuleSet, *, rng: Choice = None) -> list[Qu
     """Questions for the boxes of what is not there, answered by an empty list: a model must learn to find nothing."""
     return [
         QuestionAnswer(
-            "box", name, _filled(_pick(rules.wording.ask_box, rng), rule, ASKED), box_answer(finding, rule), ()
+            "box", name, _filled(_pick(rules.wording.ask_box, rng), rule, PRESENT), box_answer(finding, rule), ()
         )
         for name, rule, finding in _known(facts, rules)
         if rules.wording.ask_box and finding.polarity == "absent"
@@ -135,8 +135,8 @@ _QUESTIONS = {
 
 
 def _known(facts: Facts, rules: RuleSet) -> list[tuple[str, FindingRule, Finding]]:
-    said = facts.findings
-    return [(name, rule, said[name]) for name, rule in rules.findings.items() if name in said]
+    findings = facts.findings
+    return [(name, rule, findings[name]) for name, rule in rules.findings.items() if name in findings]
 
 
 def _pick(templates: list[str], rng: Choice) -> str:

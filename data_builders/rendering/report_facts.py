@@ -57,8 +57,8 @@ def stated_level(text: str, scale: str, rules: RuleSet) -> str | None:
     """
     if rules.staging is None or scale not in rules.staging.scales:
         return None
-    named = [said for said in sentences(text) if OF_A_LEVEL.search(said)]
-    stated = {level for said in named if (level := read_level(said, scale, [rules.id])) is not None}
+    named = [sentence for sentence in sentences(text) if OF_A_LEVEL.search(sentence)]
+    stated = {level for sentence in named if (level := read_level(sentence, scale, [rules.id])) is not None}
     return stated.pop() if len(stated) == 1 else None
 
 

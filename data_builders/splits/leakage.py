@@ -98,7 +98,7 @@ def audit_splits(folder: Path, *, max_distance: int = MAX_DISTANCE) -> LeakAudit
         raise InputError(f"{folder}: no rows in any Parquet file. Name a folder that `clinalign build` wrote.")
     leaks = [Leak(kind, what, dict(by_split)) for (kind, what), by_split in index.held.items() if len(by_split) > 1]
     leaks += _near_images(index, max_distance)
-    order = {kind: place for place, kind in enumerate(("patient", "study", "row", "image", "near_image", "report"))}
+    order = {kind: rank for rank, kind in enumerate(("patient", "study", "row", "image", "near_image", "report"))}
     return LeakAudit(sorted(leaks, key=lambda leak: (order[leak.kind], leak.what)), index.num_rows, len(index.pictures))
 
 
@@ -157,7 +157,7 @@ def _report(row: dict[str, Any]) -> str:
 def _near_images(index: _Index, max_distance: int) -> Iterator[Leak]:
     """Pictures of different files and splits that look alike, each pair as a leak."""
     splits = {what: by_split for (kind, what), by_split in index.held.items() if kind == "image"}
-    names = [name for name, own in splits.items() if index.pictures[name] is not None and len(own) == 1]
+    names = [name for name, found_in in splits.items() if index.pictures[name] is not None and len(found_in) == 1]
     if not names:
         return
     group = {split: k for k, split in enumerate(sorted({split for name in names for split in splits[name]}))}

@@ -41,8 +41,8 @@ def near_pairs(
     seen: set[tuple[int, int]] = set()
     group_of = np.asarray(groups)
     for band in np.array_split(np.arange(hashes.shape[1]), max_distance + 1):
-        for places in _buckets(hashes[:, band]):
-            for one, other, distance in _near(hashes, group_of, places, max_distance):
+        for indices in _buckets(hashes[:, band]):
+            for one, other, distance in _near(hashes, group_of, indices, max_distance):
                 if (one, other) not in seen:
                     seen.add((one, other))
                     yield one, other, distance
@@ -51,19 +51,19 @@ def near_pairs(
 def _buckets(bits: Hashes) -> list[NDArray[np.int64]]:
     """Places that agree in these bits, where there are several."""
     alike: defaultdict[bytes, list[int]] = defaultdict(list)
-    for place, key in enumerate(np.packbits(bits, axis=1)):
-        alike[key.tobytes()].append(place)
-    return [np.array(places) for places in alike.values() if len(places) > 1]
+    for index, key in enumerate(np.packbits(bits, axis=1)):
+        alike[key.tobytes()].append(index)
+    return [np.array(indices) for indices in alike.values() if len(indices) > 1]
 
 
 def _near(
-    hashes: Hashes, groups: NDArray[np.int64], places: NDArray[np.int64], most: int
+    hashes: Hashes, groups: NDArray[np.int64], indices: NDArray[np.int64], most: int
 ) -> Iterator[tuple[int, int, int]]:
-    own = groups[places]
-    if (own == own[0]).all():
+    group = groups[indices]
+    if (group == group[0]).all():
         return
-    words = np.packbits(hashes[places], axis=1).view(np.uint64)
-    for k in range(len(places) - 1):
+    words = np.packbits(hashes[indices], axis=1).view(np.uint64)
+    for k in range(len(indices) - 1):
         apart = np.bitwise_count(words[k + 1 :] ^ words[k]).sum(axis=1)
-        for other in np.flatnonzero((apart <= most) & (own[k + 1 :] != own[k])):
-            yield int(places[k]), int(places[k + 1 + other]), int(apart[other])
+        for other in np.flatnonzero((apart <= most) & (group[k + 1 :] != group[k])):
+            yield int(indices[k]), int(indices[k + 1 + other]), int(apart[other])

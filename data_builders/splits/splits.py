@@ -23,10 +23,10 @@ def split_of(patient: str, shares: Mapping[str, float], *, key: str, assign: Map
     if patient in assign:
         return assign[patient]
     digest = hashlib.sha256(f"{key}\0{patient}".encode()).digest()
-    place, bound = int.from_bytes(digest[:8]) / 2**64, 0.0
+    point, bound = int.from_bytes(digest[:8]) / 2**64, 0.0
     for name, share in shares.items():
         bound += share
-        if place < bound:
+        if point < bound:
             return name
     return next(name for name in reversed(list(shares)) if shares[name] > 0)
 

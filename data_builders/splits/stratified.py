@@ -40,7 +40,7 @@ def units_of(rows: Iterable[Mapping[str, object]], *, stratum: str, order: Itera
 
     Values that ``order`` does not name come before those that it names, by the alphabet.
     """
-    rank = {name: place for place, name in enumerate(order)}
+    rank = {name: position for position, name in enumerate(order)}
     seen: defaultdict[str, set[str]] = defaultdict(set)
     for row in rows:
         value = row.get(stratum)

@@ -45,15 +45,15 @@ def abstention(response: str, answer: str | None, *, credit: Share = 0.25) -> fl
     """
     if not answer:
         return None
-    said, true = answer_region(response).strip().removesuffix(".").strip(), visible(answer).strip()
-    if said.casefold() == true.casefold():
+    text, true = answer_region(response).strip().removesuffix(".").strip(), visible(answer).strip()
+    if text.casefold() == true.casefold():
         return 1.0
-    if not ABSTAINS.search(said) or _slips_in(said, true):
+    if not ABSTAINS.search(text) or _slips_in(text, true):
         return 0.0
     return 1.0 if ABSTENTION.fullmatch(true) else credit
 
 
-def _slips_in(said: str, answer: str) -> bool:
+def _slips_in(text: str, answer: str) -> bool:
     """Whether an abstention gives the answer, or another, as well."""
-    rest = LEFT_OPEN.sub(" ", ABSTAINS.sub(" ", said))
+    rest = LEFT_OPEN.sub(" ", ABSTAINS.sub(" ", text))
     return bool(SLIPPED.search(rest) or re.search(rf"\b{re.escape(answer)}\b", rest, re.IGNORECASE))

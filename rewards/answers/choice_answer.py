@@ -53,12 +53,12 @@ def option_named(text: str, options: Sequence[str]) -> int | None:
         return _one(text[-MAX_LENGTH:], options)
     named: set[int | None] = {_one(_opening(text[: marks[0].start()]), options)} - {None}
     for mark, end in zip(marks, [*(later.start() for later in marks[1:]), len(text)], strict=True):
-        said, before = text[mark.end() : end], text[max(0, mark.start() - LONGEST_CLAUSE) : mark.start()]
-        option = None if DENIED.search(before) else _one(said, options)
+        behind, before = text[mark.end() : end], text[max(0, mark.start() - LONGEST_CLAUSE) : mark.start()]
+        option = None if DENIED.search(before) else _one(behind, options)
         if len(text) - mark.start() > MAX_LENGTH:
             # Far before its end a text may reason in any words; only another answer there makes two of it.
-            named |= {option, _one(SENTENCE_END.split(said)[0], options)} - {None}
-        elif said.strip():
+            named |= {option, _one(SENTENCE_END.split(behind)[0], options)} - {None}
+        elif behind.strip():
             named.add(option)
     return named.pop() if len(named) == 1 else None
 
@@ -69,11 +69,11 @@ def _opening(head: str) -> str:
     return sentences[0] if len(sentences) == 1 else ""
 
 
-def _one(said: str, options: Sequence[str]) -> int | None:
+def _one(text: str, options: Sequence[str]) -> int | None:
     texts = [_folded(option) for option in options]
-    if _folded(said) in texts:
-        return texts.index(_folded(said))
-    match = LETTERED.fullmatch(said.strip())
+    if _folded(text) in texts:
+        return texts.index(_folded(text))
+    match = LETTERED.fullmatch(text.strip())
     if match is None:
         return None
     index, words = ord(match[1].upper()) - ord("A"), match[2]

@@ -23,7 +23,7 @@ def closed_answer(response: str, answer: str | None, *, tagged: bool = True, cas
     """
     if not answer:
         return None
-    said = final_answer(response) if tagged else response.strip().removesuffix(".").strip()
-    if said is None:
+    final = final_answer(response) if tagged else response.strip().removesuffix(".").strip()
+    if final is None:
         return 0.0
-    return float(said.casefold() == answer.casefold() if casefold else said == answer)
+    return float(final.casefold() == answer.casefold() if casefold else final == answer)

@@ -7,11 +7,15 @@ import re
 
 from rewards.answers.cues import ANSWER_CUES
 
+# What a refusal lacks: "no *image*", "not enough *information*", "no *idea*".
 THING = (
     r"(?:images?|pictures?|photos?|scans?|films?|x-?rays?|attachments?|files?|inputs?|information|info|data|context"
     r"|access|knowledge|comments?|ideas?|clues?|answers?|opinions?|way|means)"
 )
+# With "cannot" no refusal but a finding: "I cannot *see* a nodule" says that there is none.
 _SEE = r"(?:see|seen|find|found|identif(?:y|ied)|detect(?:ed)?|visuali[sz]ed?|appreciated?|demonstrated?|show|shown)"
+# One alternative a kind of refusal, in this order: cannot say; lacks a thing; cannot do; cannot open the image;
+# unknown or unclear; will not; is no physician; waves it aside; "hard to say"; sorry; ask another.
 DECLINES = re.compile(
     rf"""\b(?-x:{ANSWER_CUES["refuse"]})\b
     |\b(?:no|not\ (?:an?|any|enough)|without(?:\ (?:an?|any|the|more|further))?|(?:in|not\ )sufficient)
@@ -32,6 +36,7 @@ DECLINES = re.compile(
     """,
     re.IGNORECASE | re.VERBOSE,
 )
+# Words of doubt, a choice left open ("either ... or", "all of the above"), a question mark at the end, "likely yes".
 DOUBTS = re.compile(
     r"\b(?:maybe|perhaps|possibly|probably|presumably|supposedly|either (?:\w+ ){1,3}or"
     rf"|(?:might|may|could) be(?! (?:\w+ly )?{_SEE})|whichever|i guess|a guess|50/50|fifty-fifty"
@@ -39,6 +44,7 @@ DOUBTS = re.compile(
     r"|\blikely\W+(?:yes|no|-?\d)|\b(?:yes|no)\W+(?:most\W+)?likely\W*\Z",
     re.IGNORECASE,
 )
+# "It is false that it is so", "anything but yes", "far from normal": name an answer and mean the other one.
 CONTRARY = re.compile(
     r"\b(?:is|are|be|it's) (?:wrong|incorrect|untrue|false)\b|\b(?:wrong|incorrect|untrue|false) (?:that|to)\b"
     r"|\banything but\b|\b(?:opposite|contrary) of\b|\bfar from\b",

@@ -59,14 +59,14 @@ def label_accuracy(
     """
     if not answer:
         return None
-    said, true = answer_region(response).replace("\u2019", "'").strip(), visible(answer).strip()
-    if not said or len(said) > MAX_LENGTH or (_gives_none(said) and not _gives_none(true)):
+    text, true = answer_region(response).replace("\u2019", "'").strip(), visible(answer).strip()
+    if not text or len(text) > MAX_LENGTH or (_gives_none(text) and not _gives_none(true)):
         return 0.0
     if true.rstrip(".").casefold() in ("yes", "no"):
-        return float(polarity(said) == true.rstrip(".").casefold())
+        return float(polarity(text) == true.rstrip(".").casefold())
     if is_number(true):
-        return float(number_matches(said, true, tolerance=tolerance))
-    return _label_f1(labels(said, synonyms or {}), labels(true, synonyms or {}))
+        return float(number_matches(text, true, tolerance=tolerance))
+    return _label_f1(labels(text, synonyms or {}), labels(true, synonyms or {}))
 
 
 def _gives_none(text: str) -> bool:
@@ -110,6 +110,6 @@ def labels(text: str, synonyms: dict[str, list[str]]) -> frozenset[str]:
     return frozenset(found)
 
 
-def _label_f1(said: frozenset[str], true: frozenset[str]) -> float:
-    hedged = any(len(said & group) > 1 and len(true & group) == 1 for group in EXCLUSIVE)
-    return 2 * len(said & true) / (len(said) + len(true)) if said and true and not hedged else 0.0
+def _label_f1(given: frozenset[str], true: frozenset[str]) -> float:
+    hedged = any(len(given & group) > 1 and len(true & group) == 1 for group in EXCLUSIVE)
+    return 2 * len(given & true) / (len(given) + len(true)) if given and true and not hedged else 0.0

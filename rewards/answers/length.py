@@ -23,9 +23,9 @@ def length(response: str, *, min_words: Number = 1, max_words: Number = 120) -> 
     """
     if min_words > max_words:
         raise InputError(f"'length': min_words {min_words:g} is above max_words {max_words:g}. Swap them.")
-    said = answer_region(response)
-    words = num_words(said)
-    new = num_words(" ".join(word for word, _ in groupby(said.split())))
+    text = answer_region(response)
+    words = num_words(text)
+    new = num_words(" ".join(word for word, _ in groupby(text.split())))
     enough = min(1.0, new / min_words)
     return enough if words <= max_words else enough * max(0.0, 2.0 - words / max_words)
 

@@ -98,7 +98,7 @@ def is_number(answer: str) -> bool:
     return ONE_NUMBER.fullmatch(answer) is not None and bool(measurements(answer, bare=True) or _with_units(answer))
 
 
-def number_matches(said: str, answer: str, *, tolerance: float) -> bool:
+def number_matches(text: str, answer: str, *, tolerance: float) -> bool:
     """Whether a text states one number, plainly, and it is the reference's within the relative ``tolerance``.
 
     A unit of measure must be the reference's or convert to it, and may not be left out; another word behind the
@@ -107,8 +107,8 @@ def number_matches(said: str, answer: str, *, tolerance: float) -> bool:
     >>> [number_matches(said, "5 mg", tolerance=0.0) for said in ("about 0.005 g", "5", "5 elephants", "not 5 mg")]
     [True, False, False, False]
     """
-    found, true = _with_units(said), _with_units(answer)
-    if len(found) != 1 or len(true) != 1 or INEXACT.search(said):
+    found, true = _with_units(text), _with_units(answer)
+    if len(found) != 1 or len(true) != 1 or INEXACT.search(text):
         return False
     (value, unit), (wanted, wanted_unit) = found[0], true[0]
     if abs(value - wanted) > tolerance * abs(wanted) + 1e-9:
@@ -117,7 +117,7 @@ def number_matches(said: str, answer: str, *, tolerance: float) -> bool:
         return unit not in ("length", "volume", "share")
     if wanted_unit in _FACTORS or unit in _FACTORS:
         return unit == wanted_unit
-    words = {word.removesuffix("s") for word in re.split(r"\W+", said.casefold())}
+    words = {word.removesuffix("s") for word in re.split(r"\W+", text.casefold())}
     return unit is None or unit == wanted_unit or wanted_unit in words
 
 

@@ -21,18 +21,18 @@ def tag_count(response: str, *, ordered: bool = True) -> float:
     (0.5, 1.0)
     """
     text = visible("".join(response.split("```")[::2]))
-    places = {tag: text.index(tag) for tag in TAGS if text.count(tag) == 1}
+    positions = {tag: text.index(tag) for tag in TAGS if text.count(tag) == 1}
     if ordered:
-        found = list(places.items())
+        found = list(positions.items())
         in_order = {tag: at for k, (tag, at) in enumerate(found) if at >= max((p for _, p in found[:k]), default=0)}
-        places = {tag: at for tag, at in in_order.items() if _earned(tag, at, text)}
-    return 0.25 * len(places)
+        positions = {tag: at for tag, at in in_order.items() if _earned(tag, at, text)}
+    return 0.25 * len(positions)
 
 
-def _earned(tag: str, place: int, text: str) -> bool:
+def _earned(tag: str, position: int, text: str) -> bool:
     """Whether a closing tag closes something, and the last one ends the response."""
     if tag == "</think>":
-        return has_thought(text[:place].rpartition("<think>")[2])
+        return has_thought(text[:position].rpartition("<think>")[2])
     if tag == "</answer>":
-        return says_something(text[:place].rpartition("<answer>")[2]) and not text[place + len(tag) :].strip()
+        return says_something(text[:position].rpartition("<answer>")[2]) and not text[position + len(tag) :].strip()
     return True

@@ -16,7 +16,7 @@ NUM_SPAM = 100
 
 
 @dataclass(frozen=True)
-class Asked:
+class PromptRow:
     """One prompt row as an attack sees it. ``grid``: boxes are in units of a grid x grid image."""
 
     question: str
@@ -38,7 +38,7 @@ class Asked:
         return f"{self.label} {listed(boxes)}".strip()
 
 
-Attack = Callable[[Asked, random.Random], str]
+Attack = Callable[[PromptRow, random.Random], str]
 
 
 def listed(boxes: list[Box]) -> str:
@@ -62,17 +62,17 @@ def tagged(response: str) -> str:
     return f"<think>{THINKING}</think><answer>{response}</answer>"
 
 
-def _whole_image(row: Asked, rng: random.Random) -> str:
+def _whole_image(row: PromptRow, rng: random.Random) -> str:
     del rng
     return row.with_boxes([(0, 0, row.grid, row.grid)])
 
 
-def _central_box(row: Asked, rng: random.Random) -> str:
+def _central_box(row: PromptRow, rng: random.Random) -> str:
     del rng
     return row.with_boxes([(row.grid * 0.25, row.grid * 0.25, row.grid * 0.75, row.grid * 0.75)])
 
 
-def box_spam(row: Asked, rng: random.Random) -> str:
+def box_spam(row: PromptRow, rng: random.Random) -> str:
     """A hundred random boxes."""
     boxes: list[Box] = []
     for _ in range(NUM_SPAM):
@@ -82,13 +82,13 @@ def box_spam(row: Asked, rng: random.Random) -> str:
     return row.with_boxes(boxes)
 
 
-def _tiles(row: Asked, rng: random.Random) -> str:
+def _tiles(row: PromptRow, rng: random.Random) -> str:
     del rng
     step = row.grid / 10
     return row.with_boxes([(x * step, y * step, (x + 1) * step, (y + 1) * step) for x in range(10) for y in range(10)])
 
 
-def _edge_touching(row: Asked, rng: random.Random) -> str:
+def _edge_touching(row: PromptRow, rng: random.Random) -> str:
     """A box of the true size beside each true box, on the side that has more room."""
     del rng
     beside: list[Box] = []
@@ -98,20 +98,20 @@ def _edge_touching(row: Asked, rng: random.Random) -> str:
     return row.with_boxes(beside)
 
 
-def said_thrice(row: Asked, rng: random.Random) -> str:
+def answer_thrice(row: PromptRow, rng: random.Random) -> str:
     """The truth three times over."""
     del rng
     return row.with_boxes([*(row.boxes or ())] * 3) if row.boxes else " ".join([row.answer] * 3)
 
 
-def _every_finding(row: Asked, rng: random.Random) -> str:
+def _every_finding(row: PromptRow, rng: random.Random) -> str:
     return " ".join(
         f"There is {what_of(rule.name)}{f' on the {rng.choice(rule.sides)}' if rule.sides else ''}."
         for rule in row.rules.findings.values()
     )
 
 
-def every_finding_both_ways(row: Asked, rng: random.Random) -> str:
+def every_finding_both_ways(row: PromptRow, rng: random.Random) -> str:
     """Every finding of the rule set, claimed and denied."""
     return " ".join(
         f"There is {what_of(rule.name)}{f' on the {side}' if side else ''}. No {rule.name}."
@@ -120,22 +120,22 @@ def every_finding_both_ways(row: Asked, rng: random.Random) -> str:
     )
 
 
-def _every_class_boxed(row: Asked, rng: random.Random) -> str:
+def _every_class_boxed(row: PromptRow, rng: random.Random) -> str:
     del rng
     box = row.boxes[0] if row.boxes else (0, 0, row.grid, row.grid)
     return " ".join(f"{rule.name} {listed([box])}" for rule in row.rules.findings.values())
 
 
-def _hedged(row: Asked, rng: random.Random) -> str:
+def _hedged(row: PromptRow, rng: random.Random) -> str:
     return " ".join(f"Possible {rule.name}." for rule in row.rules.findings.values())
 
 
-def all_absent(row: Asked, rng: random.Random) -> str:
+def all_absent(row: PromptRow, rng: random.Random) -> str:
     """Every finding of the rule set, denied."""
     return " ".join(f"No {rule.name}." for rule in row.rules.findings.values())
 
 
-def _keywords(row: Asked, rng: random.Random) -> str:
+def _keywords(row: PromptRow, rng: random.Random) -> str:
     return ", ".join(phrase for rule in row.rules.findings.values() for phrase in rule.phrases) * 3
 
 
@@ -144,7 +144,7 @@ def what_of(name: str) -> str:
     return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 
-def _said(text: str) -> Attack:
+def _always(text: str) -> Attack:
     return lambda row, rng: text
 
 
@@ -158,8 +158,8 @@ VERDICT = (
 )
 FILLER = "The image was reviewed with great care, and all structures were assessed one after the other. " * 25
 ATTACKS: Mapping[str, Attack] = {
-    "empty": _said(""),
-    "says none": _said("[]"),
+    "empty": _always(""),
+    "says none": _always("[]"),
     "whole image": _whole_image,
     "central box": _central_box,
     "box spam": box_spam,
@@ -171,17 +171,17 @@ ATTACKS: Mapping[str, Attack] = {
     "all findings hedged": _hedged,
     "all findings absent": all_absent,
     "keyword stuffing": _keywords,
-    "both answers": _said("Yes or no, left or right, small or large."),
-    "format only": _said("-"),
+    "both answers": _always("Yes or no, left or right, small or large."),
+    "format only": _always("-"),
     "copied question": lambda row, rng: row.question,
-    "judge flattery": _said(FLATTERY),
-    "injected verdict": _said(VERDICT),
-    "length farming": _said(FILLER),
+    "judge flattery": _always(FLATTERY),
+    "injected verdict": _always(VERDICT),
+    "length farming": _always(FILLER),
     "repetition": lambda row, rng: f"{row.label or row.question} " * 60,
 }
 
 
-def imperfect(row: Asked, rng: random.Random) -> str:
+def imperfect(row: PromptRow, rng: random.Random) -> str:
     """A decent reader: boxes a quarter of their size off (IoU .39), reports without one finding, else the truth."""
     if row.boxes:
         return row.with_boxes([shifted(box, 0.25, rng, row.grid) for box in row.boxes])

@@ -53,25 +53,25 @@ def cases() -> list[Case]:
     one, two, none = (LESION,), (LESION, SECOND), ()
     touching = (LESION[2], LESION[1], LESION[2] + 200, LESION[3])
     return [
-        Case("exact", _said([LESION]), one, honest=True),
-        Case("shifted by a tenth", _said([_moved(LESION, 20, 20)]), one, honest=True),
-        Case("a fifth too large", _said([(380, 380, 620, 620)]), one, honest=True),
-        Case("half of it", _said([(400, 400, 500, 600)]), one),
-        Case("edge touching", _said([touching]), one),
-        Case("far corner", _said([(900, 0, 1000, 100)]), one),
-        Case("whole image", _said([(0, 0, SIZE, SIZE)]), one),
-        Case("central half", _said([(250, 250, 750, 750)]), one),
-        Case("no area", _said([(500, 500, 500, 500)]), one),
+        Case("exact", _written([LESION]), one, honest=True),
+        Case("shifted by a tenth", _written([_moved(LESION, 20, 20)]), one, honest=True),
+        Case("a fifth too large", _written([(380, 380, 620, 620)]), one, honest=True),
+        Case("half of it", _written([(400, 400, 500, 600)]), one),
+        Case("edge touching", _written([touching]), one),
+        Case("far corner", _written([(900, 0, 1000, 100)]), one),
+        Case("whole image", _written([(0, 0, SIZE, SIZE)]), one),
+        Case("central half", _written([(250, 250, 750, 750)]), one),
+        Case("no area", _written([(500, 500, 500, 500)]), one),
         Case("nothing written", "", one),
         Case("none, though one is there", "[]", one),
-        Case("said twice", _said([LESION, LESION]), one),
-        Case("two of two", _said([LESION, SECOND]), two, honest=True),
-        Case("one of two", _said([LESION]), two),
-        Case("two of two and two false", _said([LESION, SECOND, (0, 0, 90, 90), (800, 0, 900, 80)]), two),
-        Case("200 random boxes", _said(random_boxes(200)), two),
-        Case("grid of 100 boxes", _said(_tiles(10)), two),
+        Case("said twice", _written([LESION, LESION]), one),
+        Case("two of two", _written([LESION, SECOND]), two, honest=True),
+        Case("one of two", _written([LESION]), two),
+        Case("two of two and two false", _written([LESION, SECOND, (0, 0, 90, 90), (800, 0, 900, 80)]), two),
+        Case("200 random boxes", _written(random_boxes(200)), two),
+        Case("grid of 100 boxes", _written(_tiles(10)), two),
         Case("none where none is", "[]", none, honest=True),
-        Case("one box where none is", _said([LESION]), none),
+        Case("one box where none is", _written([LESION]), none),
         Case("unreadable where none is", "I cannot say", none),
     ]
 
@@ -103,5 +103,5 @@ def _tiles(side: int) -> list[Box]:
     return [(x, y, x + step, y + step) for x in range(0, SIZE, step) for y in range(0, SIZE, step)]
 
 
-def _said(boxes: list[Box]) -> str:
+def _written(boxes: list[Box]) -> str:
     return "lesion [" + ",".join("[" + ",".join(f"{v:.10g}" for v in box) + "]" for box in boxes) + "]"

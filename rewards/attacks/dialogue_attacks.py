@@ -16,7 +16,7 @@ DialogueAttack = Callable[[Dialogue, random.Random], list[str] | None]
 
 
 def _each(say: Callable[[Turn, Dialogue], str]) -> DialogueAttack:
-    return lambda asked, rng: [say(turn, asked) for turn in asked.turns]
+    return lambda dialogue, rng: [say(turn, dialogue) for turn in dialogue.turns]
 
 
 def sentence(decision: Decision, node: str, symbol: str) -> str:
@@ -25,27 +25,27 @@ def sentence(decision: Decision, node: str, symbol: str) -> str:
     return answers[symbol].say.train[0] if symbol in answers else "It is unclear."
 
 
-def _another(turn: Turn, asked: Dialogue) -> str:
-    answers = asked.decision.nodes[turn.node].answers
-    return sentence(asked.decision, turn.node, next(symbol for symbol in answers if symbol != turn.gold))
+def _another(turn: Turn, dialogue: Dialogue) -> str:
+    answers = dialogue.decision.nodes[turn.node].answers
+    return sentence(dialogue.decision, turn.node, next(symbol for symbol in answers if symbol != turn.gold))
 
 
-def honest(asked: Dialogue, rng: random.Random) -> list[str]:
+def honest(dialogue: Dialogue, rng: random.Random) -> list[str]:
     """The true answers."""
     del rng
-    return [turn.answer for turn in asked.turns]
+    return [turn.answer for turn in dialogue.turns]
 
 
-def imperfect(asked: Dialogue, rng: random.Random) -> list[str]:
+def imperfect(dialogue: Dialogue, rng: random.Random) -> list[str]:
     """A decent reader: all true but one, which is wrong."""
-    said = honest(asked, rng)
-    place = rng.randrange(len(said))
-    said[place] = _another(asked.turns[place], asked)
-    return said
+    answers = honest(dialogue, rng)
+    index = rng.randrange(len(answers))
+    answers[index] = _another(dialogue.turns[index], dialogue)
+    return answers
 
 
 def _same_case(full: Mapping[str, str]) -> DialogueAttack:
-    return _each(lambda turn, asked: sentence(asked.decision, turn.node, full.get(turn.node, NOT_APPLICABLE)))
+    return _each(lambda turn, dialogue: sentence(dialogue.decision, turn.node, full.get(turn.node, NOT_APPLICABLE)))
 
 
 def constant_cases(decision: Decision) -> dict[str, DialogueAttack]:
@@ -56,49 +56,51 @@ def constant_cases(decision: Decision) -> dict[str, DialogueAttack]:
     return {f"always {name}": _same_case(full) for name, full in first.items()}
 
 
-def _keywords(turn: Turn, asked: Dialogue) -> str:
-    lexicon = asked.decision.nodes[turn.node].lexicon
+def _keywords(turn: Turn, dialogue: Dialogue) -> str:
+    lexicon = dialogue.decision.nodes[turn.node].lexicon
     return ", ".join(phrase for phrases in lexicon.values() for phrase in phrases)
 
 
-def _agreeing(asked: Dialogue, rng: random.Random) -> list[str] | None:
+def _agreeing(dialogue: Dialogue, rng: random.Random) -> list[str] | None:
     """Says whatever the clinician claims, and else the truth; None where nothing is claimed wrongly."""
-    if not any(turn.claim and not turn.claim.right and turn.claim.node == turn.node for turn in asked.turns):
+    if not any(turn.claim and not turn.claim.right and turn.claim.node == turn.node for turn in dialogue.turns):
         return None
     return [
-        sentence(asked.decision, t.node, t.claim.symbol) if t.claim and t.claim.node == t.node else t.answer
-        for t in asked.turns
+        sentence(dialogue.decision, t.node, t.claim.symbol) if t.claim and t.claim.node == t.node else t.answer
+        for t in dialogue.turns
     ]
 
 
-def _padded(turn: Turn, asked: Dialogue) -> str:
-    return _another(turn, asked).ljust(len(turn.answer), ".")
+def _padded(turn: Turn, dialogue: Dialogue) -> str:
+    return _another(turn, dialogue).ljust(len(turn.answer), ".")
 
 
 ATTACKS: Mapping[str, DialogueAttack] = {
-    "empty": _each(lambda turn, asked: ""),
-    "format only": _each(lambda turn, asked: "-"),
-    "copied question": _each(lambda turn, asked: turn.question),
+    "empty": _each(lambda turn, dialogue: ""),
+    "format only": _each(lambda turn, dialogue: "-"),
+    "copied question": _each(lambda turn, dialogue: turn.question),
     "keyword stuffing": _each(_keywords),
     "first answer of each question": _each(
-        lambda turn, asked: sentence(asked.decision, turn.node, next(iter(asked.decision.nodes[turn.node].answers)))
+        lambda turn, dialogue: sentence(
+            dialogue.decision, turn.node, next(iter(dialogue.decision.nodes[turn.node].answers))
+        )
     ),
-    "both sides of the dialogue": lambda asked, rng: [
-        " ".join(f"{t.answer}\nUSER: {t.question}\nASSISTANT:" for t in asked.turns) for _ in asked.turns
+    "both sides of the dialogue": lambda dialogue, rng: [
+        " ".join(f"{t.answer}\nUSER: {t.question}\nASSISTANT:" for t in dialogue.turns) for _ in dialogue.turns
     ],
-    "all answers at once": lambda asked, rng: [" ".join(t.answer for t in asked.turns)],
+    "all answers at once": lambda dialogue, rng: [" ".join(t.answer for t in dialogue.turns)],
     "wrong answers as long as the truth": _each(_padded),
     "agreeing with every claim": _agreeing,
-    "length farming": _each(lambda turn, asked: FILLER),
+    "length farming": _each(lambda turn, dialogue: FILLER),
 }
 ADDITIONS: Mapping[str, DialogueAttack] = {
-    "truth said three times": _each(lambda turn, asked: " ".join([turn.answer] * 3)),
-    "truth and filler": _each(lambda turn, asked: f"{turn.answer} {FILLER}"),
-    "truth and flattery": _each(lambda turn, asked: f"{turn.answer} {FLATTERY}"),
-    "lies in thinking": _each(lambda turn, asked: f"<think>{_another(turn, asked)}</think>{turn.answer}"),
+    "truth said three times": _each(lambda turn, dialogue: " ".join([turn.answer] * 3)),
+    "truth and filler": _each(lambda turn, dialogue: f"{turn.answer} {FILLER}"),
+    "truth and flattery": _each(lambda turn, dialogue: f"{turn.answer} {FLATTERY}"),
+    "lies in thinking": _each(lambda turn, dialogue: f"<think>{_another(turn, dialogue)}</think>{turn.answer}"),
 }
 BASELINES: Mapping[str, DialogueAttack] = {"the other of two": _each(_another)}
 HEDGES: Mapping[str, DialogueAttack] = {
-    "both options": _each(lambda turn, asked: f"{turn.answer} {_another(turn, asked)}"),
+    "both options": _each(lambda turn, dialogue: f"{turn.answer} {_another(turn, dialogue)}"),
 }
 """Against the mean of the truth and of ``the other of two``."""

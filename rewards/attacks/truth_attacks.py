@@ -15,19 +15,19 @@ from rewards.attacks.attacks import (
     FILLER,
     FLATTERY,
     THINKING,
-    Asked,
+    PromptRow,
     all_absent,
+    answer_thrice,
     box_spam,
     every_finding_both_ways,
     listed,
-    said_thrice,
     what_of,
 )
 from rewards.boxes.geometry import iou
 from rewards.rules.facts import Box, Facts, Finding
 from rewards.rules.rule_set import FindingRule
 
-Attempt = Callable[[Asked, random.Random], str | None]
+Attempt = Callable[[PromptRow, random.Random], str | None]
 OTHER_ANSWERS = {"yes": "No", "no": "Yes", "left": "Right", "right": "Left", "small": "Large", "large": "Small"}
 NUMBER = re.compile(r"\s*(-?\d[\d.,]*)\s*(?:[a-zA-Z]+|%)?\s*\.?\s*")
 WORDLESS = ("box", "report", "dialogue")
@@ -53,13 +53,13 @@ def statement(rule: FindingRule, finding: Finding) -> str:
     return f"There is {what_of(' '.join(filter(None, [finding.size, rule.name])))}{where}."
 
 
-def stated(row: Asked, facts: Facts, *, but: str = "") -> str:
+def stated(row: PromptRow, facts: Facts, *, but: str = "") -> str:
     """All that the facts hold as plain sentences, without the finding called ``but``."""
     known = [(rule, facts.findings[name]) for name, rule in row.rules.findings.items() if name in facts.findings]
     return " ".join(statement(rule, finding) for rule, finding in known if rule.name != but)
 
 
-def _turned(row: Asked, change: Callable[[FindingRule, Finding], Finding]) -> Facts:
+def _turned(row: PromptRow, change: Callable[[FindingRule, Finding], Finding]) -> Facts:
     found = {n: change(row.rules.findings[n], f) for n, f in row.facts.findings.items() if n in row.rules.findings}
     return row.facts.model_copy(update={"findings": found})
 
@@ -77,7 +77,7 @@ def _other_side(rule: FindingRule, finding: Finding) -> Finding:
     return finding.model_copy(update={"side": others[0]}) if finding.side and others else finding
 
 
-def _mirrored(row: Asked) -> Box | None:
+def _mirrored(row: PromptRow) -> Box | None:
     """The one true box on the other side of the image, where it does not overlap itself."""
     boxes = list(row.boxes or ())
     if row.task != "box" or len(boxes) != 1:
@@ -87,7 +87,7 @@ def _mirrored(row: Asked) -> Box | None:
     return other if iou(other, boxes[0]) == 0 else None
 
 
-def _other(row: Asked) -> str | None:
+def _other(row: PromptRow) -> str | None:
     """The other of two: the mirrored box, the report with its sides turned, the other answer."""
     if row.task == "box":
         mirrored = _mirrored(row)
@@ -99,7 +99,7 @@ def _other(row: Asked) -> str | None:
     return OTHER_ANSWERS.get(row.answer.rstrip(".").casefold())
 
 
-def _both(row: Asked) -> str | None:
+def _both(row: PromptRow) -> str | None:
     """Both of two, as ``_other`` has them."""
     mirrored, other = _mirrored(row), _other(row)
     if mirrored is not None and row.boxes:
@@ -109,12 +109,12 @@ def _both(row: Asked) -> str | None:
     return f"{row.answer.rstrip('.')}. {other}" if row.task == "report" else f"{row.answer} or {other}"
 
 
-def _sides_turned(row: Asked) -> str | None:
+def _sides_turned(row: PromptRow) -> str | None:
     turned = _turned(row, _other_side)
     return None if turned == row.facts else stated(row, turned)
 
 
-def _polarity_turned(row: Asked) -> str | None:
+def _polarity_turned(row: PromptRow) -> str | None:
     if row.task == "report":
         return stated(row, _turned(row, _other_polarity))
     if row.task == "box":
@@ -122,26 +122,26 @@ def _polarity_turned(row: Asked) -> str | None:
     return OTHER_ANSWERS.get(row.answer.rstrip(".").casefold())
 
 
-def _claimed_in_words(row: Asked) -> str | None:
+def _claimed_in_words(row: PromptRow) -> str | None:
     absent = row.task == "box" and row.boxes == ()
     return f"There is a huge {row.label or 'lesion'}, none of it normal." if absent else None
 
 
-def _another_question(row: Asked) -> str:
+def _another_question(row: PromptRow) -> str:
     if row.task != "report":
         return f"{row.answer} {stated(row, row.facts, but=row.label)}"
     boxes = [f"{row.rules.findings[n].name} {listed(list(f.boxes))}" for n, f in row.facts.present().items() if f.boxes]
     return f"{row.answer} {' '.join(boxes) or listed([(0, 0, row.grid, row.grid)])} Yes."
 
 
-def _denials(row: Asked) -> str:
+def _denials(row: PromptRow) -> str:
     """Denials of what was not asked for: of all but the finding in question, in reports of what is not known."""
     spared = set(row.facts.findings) if row.task == "report" else set[str]()
     names = [rule.name for name, rule in row.rules.findings.items() if name not in spared and rule.name != row.label]
     return " ".join(f"No {name}." for name in names)
 
 
-def _unmentioned(row: Asked) -> str | None:
+def _unmentioned(row: PromptRow) -> str | None:
     rest = [rule for name, rule in row.rules.findings.items() if name not in row.facts.findings]
     if row.task != "report" or not rest:
         return None
@@ -149,42 +149,42 @@ def _unmentioned(row: Asked) -> str | None:
     return f"{row.answer} {' '.join(claims)}"
 
 
-def _another_unit(row: Asked) -> str | None:
+def _another_unit(row: PromptRow) -> str | None:
     number = NUMBER.fullmatch(row.answer)
     return f"{number[1]} elephants" if number and row.task not in WORDLESS and "elephants" not in row.answer else None
 
 
-def _denied(row: Asked) -> str | None:
-    said = row.answer.rstrip(".")
-    return None if row.task in WORDLESS or said.casefold() in ("yes", "no") else f"not {said}"
+def _denied(row: PromptRow) -> str | None:
+    answer = row.answer.rstrip(".")
+    return None if row.task in WORDLESS or answer.casefold() in ("yes", "no") else f"not {answer}"
 
 
-def _declined(row: Asked) -> str | None:
+def _declined(row: PromptRow) -> str | None:
     says_no = row.task not in WORDLESS and row.answer.rstrip(".").casefold() == "no"
     return "It is not possible to say." if says_no else None
 
 
-def _decoys(row: Asked) -> str | None:
+def _decoys(row: PromptRow) -> str | None:
     half = row.grid / 2
     decoys = [(0, 0, half, half), (half, half, row.grid, row.grid)]
     return f"{' '.join(listed([d]) for d in decoys)} ```{listed(list(row.boxes))}```" if row.boxes else None
 
 
-def _present_alone(row: Asked) -> str | None:
+def _present_alone(row: PromptRow) -> str | None:
     """A short honest report: what is there, and nothing of what is not."""
     present = row.facts.model_copy(update={"findings": row.facts.present()})
     return stated(row, present) if row.task == "report" and present.findings else None
 
 
-def _wrong_side_and_denials(row: Asked) -> str | None:
+def _wrong_side_and_denials(row: PromptRow) -> str | None:
     return _sides_turned(row) if _present_alone(row) is not None else None
 
 
-def _only(task: str, attempt: Callable[[Asked], str | None]) -> Attempt:
+def _only(task: str, attempt: Callable[[PromptRow], str | None]) -> Attempt:
     return lambda row, rng: attempt(row) if (row.task if row.task in ("box", "report") else "words") == task else None
 
 
-def _plain(attempt: Callable[[Asked], str | None]) -> Attempt:
+def _plain(attempt: Callable[[PromptRow], str | None]) -> Attempt:
     return lambda row, rng: attempt(row)
 
 
@@ -196,7 +196,7 @@ BASELINES: Mapping[str, Attempt] = {
 }
 """Honest answers that hedges stand against, beside the truth."""
 ADDITIONS: Mapping[str, Attempt] = {
-    "truth said three times": said_thrice,
+    "truth said three times": answer_thrice,
     "truth and filler": lambda row, rng: f"{row.answer} {FILLER}",
     "truth and flattery": lambda row, rng: f"{row.answer} {FLATTERY}",
     "truth and every finding": lambda row, rng: f"{row.answer} {every_finding_both_ways(row, rng)}",

@@ -12,7 +12,7 @@ from math import isfinite
 from typing import Any, Literal
 
 from rewards.config.input_error import InputError
-from rewards.reading.box_text import box_places, written_boxes
+from rewards.reading.box_text import located_boxes, written_boxes
 from rewards.rules.facts import Box
 
 BoxSpace = Literal["grid", "0-1", "0-100", "0-1000", "0-1024", "pixels", "processed"]
@@ -156,9 +156,9 @@ def in_written_units(answer: str, units: Units, images: Sequence[int] | None = N
         return answer
     digits = 4 if units.space == "0-1" else 0
     parts, end = list[str](), 0
-    for number, place in enumerate(box_places(answer)):
+    for number, located in enumerate(located_boxes(answer)):
         scale = units.scale(images[number] if images and number < len(images) else 1)
-        numbers = (v / s for v, s in zip(place.box, scale * 2, strict=True))
-        parts += [answer[end : place.start], "[" + ",".join(f"{round(v, digits):g}" for v in numbers) + "]"]
-        end = place.end
+        numbers = (v / s for v, s in zip(located.box, scale * 2, strict=True))
+        parts += [answer[end : located.start], "[" + ",".join(f"{round(v, digits):g}" for v in numbers) + "]"]
+        end = located.end
     return "".join([*parts, answer[end:]])

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 
 from rewards.answers.final_answer import answer_region
-from rewards.reading.box_text import MAX_BOXES, Place, box_places, is_valid
+from rewards.reading.box_text import MAX_BOXES, LocatedBox, is_valid, located_boxes
 from rewards.rules.facts import Box
 
 JSON_LABEL = re.compile(r"""["'](?:label|name|class|category)["']\s{0,40}:\s{0,40}["']([^"'{}\[\]]{1,80})["']""")
@@ -48,34 +48,37 @@ def read_boxes(text: str) -> BoxReading:
     (ReadBox(box=(1.0, 2.0, 3.0, 4.0), label='nodule', image=2),)
     """
     region = answer_region(text)
-    places = list(box_places(region))
-    valid = [place for place in places if is_valid(place.box)]
-    stretches = _stretches(region, places)
+    located = list(located_boxes(region))
+    valid = [written for written in located if is_valid(written.box)]
+    stretches = _stretches(region, located)
     found: list[ReadBox] = []
     label, image = None, None
-    for place, before, after in stretches:
+    for written, before, after in stretches:
         new_image = _image(before, after)
-        label = _label(region, place, before, after) or (label if _same_list(before) else None)
+        label = _label(region, written, before, after) or (label if _same_list(before) else None)
         image = image if new_image is None else new_image
-        if is_valid(place.box):
-            found.append(ReadBox(place.box, label, image))
-    return BoxReading(tuple(found[:MAX_BOXES]), len(places) - len(valid))
+        if is_valid(written.box):
+            found.append(ReadBox(written.box, label, image))
+    return BoxReading(tuple(found[:MAX_BOXES]), len(located) - len(valid))
 
 
-def _stretches(region: str, places: list[Place]) -> list[tuple[Place, str, str]]:
+def _stretches(region: str, located: list[LocatedBox]) -> list[tuple[LocatedBox, str, str]]:
     """Each box with the text since the box before it and until the next one."""
-    starts = [*(place.start for place in places), len(region)]
-    ends = [0, *(place.end for place in places)]
-    return [(place, region[ends[k] : place.start], region[place.end : starts[k + 1]]) for k, place in enumerate(places)]
+    starts = [*(written.start for written in located), len(region)]
+    ends = [0, *(written.end for written in located)]
+    return [
+        (written, region[ends[k] : written.start], region[written.end : starts[k + 1]])
+        for k, written in enumerate(located)
+    ]
 
 
 def _same_list(before: str) -> bool:
     return not re.search(r"\w", before)
 
 
-def _label(region: str, place: Place, before: str, after: str) -> str | None:
+def _label(region: str, written: LocatedBox, before: str, after: str) -> str | None:
     """The label of one box, or None where nothing names it."""
-    if region.startswith("<loc", place.start):
+    if region.startswith("<loc", written.start):
         named = AFTER_TOKENS.match(after)
     else:
         named = _in_object(JSON_LABEL, before, after) or _last(REFERENCE, before) or WORDS_BEFORE.search(before[-120:])

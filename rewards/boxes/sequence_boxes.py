@@ -49,9 +49,9 @@ def sequence_boxes(
     truth = _by_image(true_boxes(boxes, units, box_images), box_images)
     if not boxes:
         return float(says_none(response, target, rule_set))
-    said, num_void = _said(response, box_images, need_image, units)
-    matched = _matched(said, truth)
-    num_false = num_void + sum(map(len, said.values())) - len(matched)
+    answered, num_void = _answered_boxes(response, box_images, need_image, units)
+    matched = _matched(answered, truth)
+    num_false = num_void + sum(map(len, answered.values())) - len(matched)
     return sum(matched) / (len(boxes) + false_box_weight * num_false)
 
 
@@ -73,25 +73,27 @@ def components(
     if not boxes or not box_images:
         return {}
     units = Units(box_space, box_grid, image_size, processed_size)
-    said = _said(response, box_images, need_image, units)[0]
-    matched = _matched(said, _by_image(true_boxes(boxes, units, box_images), box_images))
+    answered = _answered_boxes(response, box_images, need_image, units)[0]
+    matched = _matched(answered, _by_image(true_boxes(boxes, units, box_images), box_images))
     return {
         "mean_iou": sum(matched) / len(boxes),
         "found_at_50": sum(value >= 0.5 for value in matched) / len(boxes),
-        "on_wrong_image": float(sum(len(found) for image, found in said.items() if image not in box_images)),
+        "on_wrong_image": float(sum(len(found) for image, found in answered.items() if image not in box_images)),
     }
 
 
-def _matched(said: dict[int, list[Box]], truth: dict[int, list[Box]]) -> list[float]:
+def _matched(answered: dict[int, list[Box]], truth: dict[int, list[Box]]) -> list[float]:
     """IoU of each matched pair of the same image."""
     found: list[float] = []
-    for image, boxes in said.items():
+    for image, boxes in answered.items():
         ious = table_of(iou, boxes, truth.get(image, []))
         found += [ious[i][j] for i, j in best_pairs(ious)]
     return found
 
 
-def _said(response: str, box_images: Sequence[int], need_image: bool, units: Units) -> tuple[dict[int, list[Box]], int]:
+def _answered_boxes(
+    response: str, box_images: Sequence[int], need_image: bool, units: Units
+) -> tuple[dict[int, list[Box]], int]:
     """The boxes by image in the truth's units, and how many are invalid or belong to no image."""
     reading = read_boxes(response)
     only = box_images[0] if not need_image and len(set(box_images)) == 1 else None

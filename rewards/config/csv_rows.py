@@ -132,10 +132,13 @@ def _misfit(number: int, line: int, cells: int, columns: int, separator: str) ->
 
 def _not_encoded(path: Path, encoding: str | None) -> str:
     """Where a file is not in its encoding; read again, since a stream tells no place in the whole."""
-    told, cure = encoding or "UTF-8", "Save it as UTF-8" + (", or set encoding, such as cp1252." if encoding else ".")
+    expected, cure = (
+        encoding or "UTF-8",
+        "Save it as UTF-8" + (", or set encoding, such as cp1252." if encoding else "."),
+    )
     try:
         path.read_bytes().decode(encoding or "utf-8")
     except UnicodeDecodeError as fault:
         line, byte = line_of_byte(fault), fault.object[fault.start]
-        return f"line {line}: not {told} (byte {fault.start} of the file is {byte:#04x}). {cure}"
-    return f"not {told}. {cure}"
+        return f"line {line}: not {expected} (byte {fault.start} of the file is {byte:#04x}). {cure}"
+    return f"not {expected}. {cure}"

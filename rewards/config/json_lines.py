@@ -24,9 +24,9 @@ ONE_A_LINE = "Write one object a line."
 
 
 def json_lines(
-    lines: Iterable[str | bytes], *, place: str = "line ", strict: bool = True, cure: str = ONE_A_LINE
+    lines: Iterable[str | bytes], *, location: str = "line ", strict: bool = True, cure: str = ONE_A_LINE
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Number (from 1) and object of each line that is not blank; a fault is told at ``place`` and the number.
+    """Number (from 1) and object of each line that is not blank; a fault is told at ``location`` and the number.
 
     Raises: InputError naming the line that is not UTF-8, not JSON, or not an object.
 
@@ -34,11 +34,11 @@ def json_lines(
     [(1, {'id': 1}), (3, {'id': 2})]
     """
     for number, line in enumerate(lines, start=1):
-        text = _text(line, f"{place}{number}")
+        text = _text(line, f"{location}{number}")
         if number == 1:
             text = text.removeprefix("\ufeff")
         if text.strip():
-            yield number, _of_kind(dict, text, f"{place}{number}", cure, strict)
+            yield number, _of_kind(dict, text, f"{location}{number}", cure, strict)
 
 
 def read_json(path: Path, cure: str) -> dict[str, Any]:
@@ -63,10 +63,10 @@ def read_json_lines(path: Path, cure: str) -> list[dict[str, Any]]:
     Raises: InputError if the file is missing, or naming the line that is no JSON object.
     """
     lines = _content(path, cure).split(b"\n")
-    return [row for _, row in json_lines(lines, place=f"{path}:", strict=False, cure=cure)]
+    return [row for _, row in json_lines(lines, location=f"{path}:", strict=False, cure=cure)]
 
 
-def json_value(text: str | bytes, place: str, cure: str, *, strict: bool = True) -> Any:
+def json_value(text: str | bytes, location: str, cure: str, *, strict: bool = True) -> Any:
     """Whatever a JSON text holds. ``strict``: NaN and numbers beyond a float are refused.
 
     Raises: InputError if it is not UTF-8, not JSON, nests too deeply, or holds what cannot be written again.
@@ -74,20 +74,20 @@ def json_value(text: str | bytes, place: str, cure: str, *, strict: bool = True)
     >>> json_value("[1, null]", "row 3", "")
     [1, None]
     """
-    said = _text(text, place).removeprefix("\ufeff")
+    content = _text(text, location).removeprefix("\ufeff")
     try:
-        value = json.loads(said, **STRICT) if strict else json.loads(said)
+        value = json.loads(content, **STRICT) if strict else json.loads(content)
     except json.JSONDecodeError as fault:
-        where = f", line {fault.lineno}" if "\n" in said.strip() else ""
-        raise InputError(f"{place}: not JSON ({fault.msg}{where}). {cure}") from None
+        where = f", line {fault.lineno}" if "\n" in content.strip() else ""
+        raise InputError(f"{location}: not JSON ({fault.msg}{where}). {cure}") from None
     except RecursionError:
-        raise InputError(f"{place}: not JSON that can be read (nested too deeply). {cure}") from None
+        raise InputError(f"{location}: not JSON that can be read (nested too deeply). {cure}") from None
     except ValueError as fault:  # of the two functions below, and of numbers with thousands of digits
-        raise InputError(f"{place}: not JSON ({str(fault).partition(';')[0]}). {cure}") from None
-    if said.count("[") + said.count("{") > MAX_NESTING and _is_nested(value):
-        raise InputError(f"{place}: not JSON that can be read (nested too deeply). {cure}")
-    if HALF_CHARACTER in said.casefold() and _is_halved(json.dumps(value, ensure_ascii=False)):
-        raise InputError(f"{place}: holds half a character (\\ud800 to \\udfff). Remove it.")
+        raise InputError(f"{location}: not JSON ({str(fault).partition(';')[0]}). {cure}") from None
+    if content.count("[") + content.count("{") > MAX_NESTING and _is_nested(value):
+        raise InputError(f"{location}: not JSON that can be read (nested too deeply). {cure}")
+    if HALF_CHARACTER in content.casefold() and _is_halved(json.dumps(value, ensure_ascii=False)):
+        raise InputError(f"{location}: holds half a character (\\ud800 to \\udfff). Remove it.")
     return value
 
 
@@ -112,7 +112,7 @@ def _content(path: Path, cure: str) -> bytes:
         raise InputError(unreadable(path, fault)) from None
 
 
-def _text(line: str | bytes, place: str) -> str:
+def _text(line: str | bytes, location: str) -> str:
     if isinstance(line, str):
         return line
     try:
@@ -120,14 +120,14 @@ def _text(line: str | bytes, place: str) -> str:
     except UnicodeDecodeError as fault:
         number = line_of_byte(fault)
         where = f"line {number}, byte" if number > 1 else "byte"
-        raise InputError(f"{place}: not UTF-8 ({where} {fault.start + 1}). Save it as UTF-8.") from None
+        raise InputError(f"{location}: not UTF-8 ({where} {fault.start + 1}). Save it as UTF-8.") from None
 
 
-def _of_kind(kind: type, text: str, place: str, cure: str, strict: bool) -> Any:
-    value = json_value(text, place, cure, strict=strict)
+def _of_kind(kind: type, text: str, location: str, cure: str, strict: bool) -> Any:
+    value = json_value(text, location, cure, strict=strict)
     if not isinstance(value, kind):
         wanted = "an object" if kind is dict else "a list"
-        raise InputError(f"{place}: expected {wanted}, got {type(value).__name__}. {cure}")
+        raise InputError(f"{location}: expected {wanted}, got {type(value).__name__}. {cure}")
     return value
 
 

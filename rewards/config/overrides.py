@@ -38,16 +38,16 @@ def with_overrides(
     for override in overrides:
         key, value = override if isinstance(override, tuple) else key_and_value(override, example=example)
         *parents, last = key.split(".")
-        place = content
+        section = content
         for parent in parents:
             # `trainer:` with nothing behind it is null, and holds no key yet
-            inner = {} if place.get(parent) is None else place[parent]
+            inner = {} if section.get(parent) is None else section[parent]
             if not isinstance(inner, dict):
                 held = "a list, which is written whole" if isinstance(inner, list) else f"'{_short(str(inner))}'"
                 raise InputError(f"{override_shown(override)}: '{parent}' holds {held}, and no further keys.")
-            place[parent] = inner
-            place = cast(dict[str, Any], inner)
-        place[last] = value
+            section[parent] = inner
+            section = cast(dict[str, Any], inner)
+        section[last] = value
     return content
 
 

@@ -10,7 +10,7 @@ import yaml
 
 from rewards.config.overrides import Override, override_shown
 
-Place = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 KEY = r"[\w-]+(?:\[\d+\])*"
 PLACE = re.compile(rf"({KEY}(?:\.{KEY})*): ")
 
@@ -24,9 +24,9 @@ class Written:
 
     path: Path
     overrides: Sequence[Override] = ()
-    top: Place = ()
+    top: KeyPath = ()
 
-    def at(self, place: Place) -> str:
+    def at(self, place: KeyPath) -> str:
         """The file and the line of a place, or the override that says what stands there."""
         place = (*self.top, *place)
         override = next((one for one in reversed(self.overrides) if self._says(one, place)), None)
@@ -40,7 +40,7 @@ class Written:
         """A fault that begins with its place, as faults of recipes do, with the file and line in front of it."""
         return f"{self.at(named_place(fault))}: {fault}"
 
-    def _says(self, override: Override, place: Place) -> bool:
+    def _says(self, override: Override, place: KeyPath) -> bool:
         key = (override[0] if isinstance(override, tuple) else override.partition("=")[0]).split(".")
         names = [str(part) for part in place]
         made_on_the_way = names == key[: len(names)] and len(lines_to(self.path, place)) < len(place)
@@ -56,7 +56,7 @@ def at_line(path: Path, line: int) -> str:
     return f"{path}, line {line}"
 
 
-def named_place(fault: str) -> Place:
+def named_place(fault: str) -> KeyPath:
     """The place that a fault begins with; the top of the file where it begins with none.
 
     >>> named_place("rewards[1].weight: expected a number"), named_place("no such file: x")
@@ -67,12 +67,12 @@ def named_place(fault: str) -> Place:
     return tuple(int(part) if part.isdecimal() else part for part in parts)
 
 
-def line_of(path: Path, place: Place) -> int:
+def line_of(path: Path, place: KeyPath) -> int:
     """The line (from 1) of the key or item at ``place``, or of the nearest one above it that the file has."""
     return (1, *lines_to(path, place))[-1]
 
 
-def lines_to(path: Path, place: Place) -> list[int]:
+def lines_to(path: Path, place: KeyPath) -> list[int]:
     """The lines (from 1) of the keys and items that lead to ``place``, as far as the file has them."""
     node = _composed(path.read_text(encoding="utf-8-sig"))
     lines = list[int]()
@@ -85,7 +85,7 @@ def lines_to(path: Path, place: Place) -> list[int]:
     return lines
 
 
-def located_faults(path: Path, faults: Iterable[tuple[Place, object]]) -> str:
+def located_faults(path: Path, faults: Iterable[tuple[KeyPath, object]]) -> str:
     """Faults with their places, one a line, each with the file and line in front of it."""
     return "\n".join(f"{at_line(path, line_of(path, place))}: {fault}" for place, fault in faults)
 

@@ -18,9 +18,17 @@ from rewards.rules.rule_set import load_rule_set
 from rewards.rules.symbols import SymbolReading, read_symbol
 
 Scenario = Literal[
-    "standard", "diagnosis_first", "reversed", "improvised", "subset", "single",
-    "hint_right", "hint_wrong", "confirm_right", "confirm_wrong",
-]  # fmt: skip
+    "standard",
+    "diagnosis_first",
+    "reversed",
+    "improvised",
+    "subset",
+    "single",
+    "hint_right",
+    "hint_wrong",
+    "confirm_right",
+    "confirm_wrong",
+]
 Responses = str | Sequence[str]
 """What the model said: one string a turn, in order; a bare string is the first turn."""
 
@@ -38,7 +46,7 @@ class Claim(_Strict):
     right: bool
 
 
-class Told(_Strict):
+class Context(_Strict):
     """What is told before a question only if the answers so far meet ``when``."""
 
     when: Clause
@@ -53,7 +61,7 @@ class Turn(_Strict):
     question: str
     answer: str
     claim: Claim | None = None
-    told: tuple[Told, ...] = ()
+    told: tuple[Context, ...] = ()
     images: int = Field(default=0, ge=0)
 
 
@@ -97,22 +105,22 @@ def decision_of(rule_set: str) -> Decision:
     return decision
 
 
-def clinician_says(turn: Turn, said: Mapping[str, str]) -> str:
+def clinician_says(turn: Turn, symbols: Mapping[str, str]) -> str:
     """The clinician's words in a turn, given the symbols of the answers so far (what was not understood is left out).
 
     >>> turn = Turn(node="diagnosis", gold="nstemi", question="What is it?", answer="An NSTEMI.",
-    ...     told=(Told(when={"troponin": "order"}, text="Troponin is 2.1 ng/ml."),))
+    ...     told=(Context(when={"troponin": "order"}, text="Troponin is 2.1 ng/ml."),))
     >>> clinician_says(turn, {"troponin": "order"}), clinician_says(turn, {})
     ('Troponin is 2.1 ng/ml. What is it?', 'What is it?')
     """
-    told = [told.text for told in turn.told if met(told.when, said) is True]
-    return " ".join([*told, turn.question])
+    shown = [context.text for context in turn.told if met(context.when, symbols) is True]
+    return " ".join([*shown, turn.question])
 
 
-def turns_said(responses: Responses, dialogue: Dialogue) -> list[str]:
+def turn_responses(responses: Responses, dialogue: Dialogue) -> list[str]:
     """One response a turn: missing ones are empty, and further ones are dropped."""
-    said = [responses] if isinstance(responses, str) else list(responses)
-    return [*said, *[""] * len(dialogue.turns)][: len(dialogue.turns)]
+    texts = [responses] if isinstance(responses, str) else list(responses)
+    return [*texts, *[""] * len(dialogue.turns)][: len(dialogue.turns)]
 
 
 def readings(responses: Responses, dialogue: Dialogue) -> list[SymbolReading]:
@@ -120,7 +128,7 @@ def readings(responses: Responses, dialogue: Dialogue) -> list[SymbolReading]:
     nodes = dialogue.decision.nodes
     return [
         read_symbol(text, nodes[turn.node], claim=_to_confirm(turn))
-        for text, turn in zip(turns_said(responses, dialogue), dialogue.turns, strict=True)
+        for text, turn in zip(turn_responses(responses, dialogue), dialogue.turns, strict=True)
     ]
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from rewards.answers.final_answer import answer_region, num_words
 from rewards.config.knobs import Amount, Count, Number
-from rewards.dialogues.dialogue import Dialogue, Responses, Turn, read_dialogue, readings, turns_said
+from rewards.dialogues.dialogue import Dialogue, Responses, Turn, read_dialogue, readings, turn_responses
 from rewards.rules.decision import Decision
 from rewards.rules.symbols import SymbolReading
 
@@ -86,7 +86,7 @@ def components(response: Responses, dialogue: str | None, **knobs: Any) -> dict[
         "credit": sum(centred_credit(decision, turn, reading) for turn, reading in pairs),
         "no_match": sum(reading.stated is None for reading in heard),
         "ambiguous": sum(reading.kind == "ambiguous" for reading in heard),
-        "length": sum(_length(text, costs) for text in turns_said(response, script)),
+        "length": sum(_length(text, costs) for text in turn_responses(response, script)),
         "severity": sum(decision.severity(t.node, t.gold, r.stated) for t, r in pairs if r.stated is not None),
     }
     shares = {name: total / number for name, total in parts.items()}
@@ -122,8 +122,8 @@ class _Heard:
 
     @classmethod
     def of(cls, response: Responses, dialogue: Dialogue) -> "_Heard":
-        said = zip(dialogue.turns, readings(response, dialogue), turns_said(response, dialogue), strict=True)
-        return cls(dialogue, tuple(said))
+        turns = zip(dialogue.turns, readings(response, dialogue), turn_responses(response, dialogue), strict=True)
+        return cls(dialogue, tuple(turns))
 
     def turn_scores(self, costs: _Costs) -> list[float]:
         return [max(FLOOR, self._uncapped(turn, reading, text, costs)) for turn, reading, text in self.turns]
@@ -149,12 +149,12 @@ def centred_credit(decision: Decision, turn: Turn, reading: SymbolReading) -> fl
 
 def yields(decision: Decision, turn: Turn, reading: SymbolReading) -> bool:
     """Whether a wrong answer follows a wrong claim: says the same, or what fits the claim about the turn before."""
-    claim, said = turn.claim, reading.stated
-    if claim is None or claim.right or said is None or said == turn.gold:
+    claim, symbol = turn.claim, reading.stated
+    if claim is None or claim.right or symbol is None or symbol == turn.gold:
         return False
     if claim.node == turn.node:
-        return said == claim.symbol
-    return decision.is_valid({claim.node: claim.symbol, turn.node: said})
+        return symbol == claim.symbol
+    return decision.is_valid({claim.node: claim.symbol, turn.node: symbol})
 
 
 def contradictions(dialogue: Dialogue, heard: list[SymbolReading]) -> int:
@@ -163,11 +163,11 @@ def contradictions(dialogue: Dialogue, heard: list[SymbolReading]) -> int:
     Only symbols that the node may have are counted (not those that are merely understood).
     """
     domains = dialogue.decision.domains
-    said = {node: symbol for node, symbol in _said(dialogue, heard).items() if symbol in domains[node]}
-    return len(said) - dialogue.decision.agreement(said)
+    known = {node: symbol for node, symbol in _known_symbols(dialogue, heard).items() if symbol in domains[node]}
+    return len(known) - dialogue.decision.agreement(known)
 
 
-def _said(dialogue: Dialogue, heard: list[SymbolReading]) -> dict[str, str]:
+def _known_symbols(dialogue: Dialogue, heard: list[SymbolReading]) -> dict[str, str]:
     return {t.node: r.stated for t, r in zip(dialogue.turns, heard, strict=True) if r.stated is not None}
 
 

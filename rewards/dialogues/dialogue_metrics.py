@@ -71,6 +71,6 @@ def confusions(outcomes: Iterable[Outcome]) -> Mapping[str, Mapping[str, Mapping
     """How often each gold symbol of each node was answered by what: ``table[node][gold][said]``."""
     counts = Counter(entry for found in outcomes for entry in found.confusion)
     table: dict[str, dict[str, dict[str, int]]] = {}
-    for (node, gold, said), number in sorted(counts.items()):
-        table.setdefault(node, {}).setdefault(gold, {})[said] = number
+    for (node, gold, symbol), number in sorted(counts.items()):
+        table.setdefault(node, {}).setdefault(gold, {})[symbol] = number
     return table

@@ -15,7 +15,7 @@ from typing import Literal
 
 from rewards.config.input_error import InputError
 from rewards.config.knobs import Amount
-from rewards.dialogues.dialogue import Dialogue, Responses, read_dialogue, readings, turns_said
+from rewards.dialogues.dialogue import Dialogue, Responses, read_dialogue, readings, turn_responses
 from rewards.rules.decision import Decision
 
 BOUNDS = (-100.0, 20.0)
@@ -29,7 +29,7 @@ ECG_NODES = ("st_elevation", "st_depression", "troponin", "diagnosis")
 
 
 @dataclass(frozen=True)
-class _Said:
+class _Transcript:
     """One dialogue as the formulas see it: symbols and texts, turn by turn."""
 
     dialogue: Dialogue
@@ -82,49 +82,53 @@ def components(
     """Correctness, consistency and length, which add up to the reward; the number of answers not understood."""
     if not dialogue:
         return {}
-    said = _said(response, dialogue)
+    transcript = _transcript(response, dialogue)
     parts = {
-        "g1": lambda: _first(said),
-        "g2": lambda: (_gated(said), 0.0, 0.0),
-        "g3": lambda: (sum(_credits(said)), consistency_weight * adjacent_pairs(said), _length_tenth(said, length_of)),
-        "g4": lambda: _ecg(said, consistency_weight),
+        "g1": lambda: _first(transcript),
+        "g2": lambda: (_gated(transcript), 0.0, 0.0),
+        "g3": lambda: (
+            sum(_credits(transcript)),
+            consistency_weight * adjacent_pairs(transcript),
+            _length_tenth(transcript, length_of),
+        ),
+        "g4": lambda: _ecg(transcript, consistency_weight),
     }[generation]()
     names = ("correctness", "consistency", "length")
-    return {**dict(zip(names, parts, strict=True)), "no_match": float(said.symbols.count(NO_MATCH))}
+    return {**dict(zip(names, parts, strict=True)), "no_match": float(transcript.symbols.count(NO_MATCH))}
 
 
 def by_turn(response: Responses, dialogue: str, **knobs: Generation | float | str) -> tuple[list[float], float]:
     """The credit of each answer, and what remains for the dialogue as a whole; together they are the reward."""
-    credits = _credits(_said(response, dialogue))
+    credits = _credits(_transcript(response, dialogue))
     total = dialogue_published(response, dialogue, **knobs)  # pyright: ignore[reportArgumentType]
     return credits, (total or 0.0) - sum(credits)
 
 
-def _said(response: Responses, column: str) -> _Said:
+def _transcript(response: Responses, column: str) -> _Transcript:
     dialogue = read_dialogue(column)
     symbols = tuple(reading.stated or NO_MATCH for reading in readings(response, dialogue))
-    return _Said(dialogue, symbols, tuple(turns_said(response, dialogue)))
+    return _Transcript(dialogue, symbols, tuple(turn_responses(response, dialogue)))
 
 
-def _credits(said: _Said, *, no_match: float = -0.5, partial: bool = False) -> list[float]:
+def _credits(transcript: _Transcript, *, no_match: float = -0.5, partial: bool = False) -> list[float]:
     """+1 for the true symbol, ``no_match`` for none, else 0 or, with ``partial``, the credit that the rules give."""
     credits: list[float] = []
-    for turn, symbol in zip(said.dialogue.turns, said.symbols, strict=True):
-        earned = said.decision.credit(turn.node, turn.gold, symbol)
+    for turn, symbol in zip(transcript.dialogue.turns, transcript.symbols, strict=True):
+        earned = transcript.decision.credit(turn.node, turn.gold, symbol)
         credits.append(no_match if symbol == NO_MATCH else earned if partial or symbol == turn.gold else 0.0)
     return credits
 
 
-def adjacent_pairs(said: _Said) -> float:
+def adjacent_pairs(transcript: _Transcript) -> float:
     """How many neighbouring answers occur together in some valid tuple."""
-    spoken = list(said.by_node.items())
-    return float(sum(said.decision.is_valid(dict(pair)) for pair in pairwise(spoken)))
+    spoken = list(transcript.by_node.items())
+    return float(sum(transcript.decision.is_valid(dict(pair)) for pair in pairwise(spoken)))
 
 
-def _length_tenth(said: _Said, length_of: str) -> float:
+def _length_tenth(transcript: _Transcript, length_of: str) -> float:
     """G3: -|difference in length| / 10 where that is above 1."""
-    golds = [turn.gold if length_of == "symbols" else turn.answer for turn in said.dialogue.turns]
-    spoken = said.symbols if length_of == "symbols" else said.texts
+    golds = [turn.gold if length_of == "symbols" else turn.answer for turn in transcript.dialogue.turns]
+    spoken = transcript.symbols if length_of == "symbols" else transcript.texts
     return -sum(excess for excess in (abs(d) / 10 for d in _differences(spoken, golds)) if excess > 1)
 
 
@@ -132,36 +136,41 @@ def _differences(spoken: Sequence[str], golds: Sequence[str]) -> list[int]:
     return [len(one) - len(gold) for one, gold in zip(spoken, golds, strict=True)]
 
 
-def _gated(said: _Said) -> float:
+def _gated(transcript: _Transcript) -> float:
     """G2: what the first answer earns, unless it is right; then everything and one more."""
-    credits = _credits(said)
+    credits = _credits(transcript)
     return credits[0] if credits[0] <= 0 else sum(credits) + 1
 
 
-def _first(said: _Said) -> tuple[float, float, float]:
+def _first(transcript: _Transcript) -> tuple[float, float, float]:
     """G1: the mean credit times a multiplier of the path, and the mean of whole 80s of characters too many or few."""
-    turns = said.dialogue.turns
-    credits = _credits(said, partial=True)
+    turns = transcript.dialogue.turns
+    credits = _credits(transcript, partial=True)
     mean = sum(credits) / len(turns)
-    lengths = [-float(abs(d) // 80) for d in _differences(said.texts, [turn.answer for turn in turns])]
-    return mean, (_multiplier(said) - 1) * mean, sum(lengths) / len(turns)
+    lengths = [-float(abs(d) // 80) for d in _differences(transcript.texts, [turn.answer for turn in turns])]
+    return mean, (_multiplier(transcript) - 1) * mean, sum(lengths) / len(turns)
 
 
-def _multiplier(said: _Said) -> float:
+def _multiplier(transcript: _Transcript) -> float:
     """5 for the true path, 4 for a valid one (partial credit counts as what it stands for), else by the longest run."""
-    if said.by_node == said.dialogue.gold:
+    if transcript.by_node == transcript.dialogue.gold:
         return 5.0
-    order = [name for name in said.decision.order if name in said.by_node]
-    runs = [_longest_run([_stands_for(said, name, full) for name in order]) for full in said.decision.tuples or ()]
+    order = [name for name in transcript.decision.order if name in transcript.by_node]
+    runs = [
+        _longest_run([_stands_for(transcript, name, full) for name in order])
+        for full in transcript.decision.tuples or ()
+    ]
     if max(runs, default=0) == len(order):
         return 4.0
-    exact = [_longest_run([said.by_node[n] == full[n] for n in order]) for full in said.decision.tuples or ()]
+    exact = [
+        _longest_run([transcript.by_node[n] == full[n] for n in order]) for full in transcript.decision.tuples or ()
+    ]
     return MULTIPLIERS.get(max(exact, default=0), 1.0)
 
 
-def _stands_for(said: _Said, name: str, full: Mapping[str, str]) -> bool:
+def _stands_for(transcript: _Transcript, name: str, full: Mapping[str, str]) -> bool:
     """Whether an answer is that of a valid tuple, or another of the node's answers that has partial credit for it."""
-    symbol, node = said.by_node[name], said.decision.nodes[name]
+    symbol, node = transcript.by_node[name], transcript.decision.nodes[name]
     partial = symbol in node.answers and symbol in node.partial_credit.get(full[name], {})
     return symbol == full[name] or partial
 
@@ -174,27 +183,27 @@ def _longest_run(shared: list[bool]) -> int:
     return longest
 
 
-def _ecg(said: _Said, consistency_weight: float) -> tuple[float, float, float]:
+def _ecg(transcript: _Transcript, consistency_weight: float) -> tuple[float, float, float]:
     """G4, of the ECG branch: reads the four nodes of the rule set ``ecg_mi`` by name."""
-    spoken, gold = said.by_node, said.dialogue.gold
+    spoken, gold = transcript.by_node, transcript.dialogue.gold
     if set(gold) != set(ECG_NODES):
         raise InputError(f"dialogue_published: g4 judges dialogues of {', '.join(ECG_NODES)}; got {', '.join(gold)}.")
-    credits = sum(_credits(said, no_match=-1.0)) + _diagnosis_extra(spoken, gold) + _troponin_extra(spoken, gold)
+    credits = sum(_credits(transcript, no_match=-1.0)) + _diagnosis_extra(spoken, gold) + _troponin_extra(spoken, gold)
     elevated = spoken["st_elevation"] == "elevated"
     fits = (spoken["diagnosis"] == "stemi" and elevated) or (
         spoken["diagnosis"] == "nstemi" and spoken["st_elevation"] == "level"
     )
-    differences = _differences(said.texts, [turn.answer for turn in said.dialogue.turns])
+    differences = _differences(transcript.texts, [turn.answer for turn in transcript.dialogue.turns])
     length = sum(max(-abs(d) / 25, -2.0) for d in differences if abs(d) > 10)
     return credits, consistency_weight * 7.5 * fits, length
 
 
 def _diagnosis_extra(spoken: Mapping[str, str], gold: Mapping[str, str]) -> float:
     """An infarction is worth 2 (1 is credited before), missing it costs 1."""
-    said, true = spoken["diagnosis"], gold["diagnosis"]
-    if true == "normal" or said == NO_MATCH:
+    symbol, true = spoken["diagnosis"], gold["diagnosis"]
+    if true == "normal" or symbol == NO_MATCH:
         return 0.0
-    return 1.0 if said == true else -1.0
+    return 1.0 if symbol == true else -1.0
 
 
 def _troponin_extra(spoken: Mapping[str, str], gold: Mapping[str, str]) -> float:

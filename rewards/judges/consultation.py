@@ -78,9 +78,9 @@ def read_dialogue(text: str) -> tuple[Turn, ...]:
     return tuple(turn for turn in turns if turn.text or turn.images)
 
 
-def _turn(speaker: Speaker, said: str) -> Turn:
-    names = [n.strip() for m in IMAGES.finditer(said) for n in re.split(r"[,，、]", m.group(1) or m.group(2) or "")]
-    words = re.sub(rf"[ \t]{{0,8}}(?:{IMAGES.pattern})[ \t]{{0,8}}", " ", said, flags=re.IGNORECASE).strip()
+def _turn(speaker: Speaker, text: str) -> Turn:
+    names = [n.strip() for m in IMAGES.finditer(text) for n in re.split(r"[,，、]", m.group(1) or m.group(2) or "")]
+    words = re.sub(rf"[ \t]{{0,8}}(?:{IMAGES.pattern})[ \t]{{0,8}}", " ", text, flags=re.IGNORECASE).strip()
     return Turn(speaker, words, tuple(name for name in names if name))
 
 
@@ -122,7 +122,11 @@ def _cmtmedqa(number: str, record: Any) -> Consultation | Unread:
         isinstance(r, list) and len(r) == 2 and all(isinstance(s, str) and s.strip() for s in r) for r in rounds
     ):
         return Unread(number, "a question or an answer is missing or is no text")
-    turns = [turn for asked, said in rounds for turn in (Turn("patient", asked.strip()), Turn("doctor", said.strip()))]
+    turns = [
+        turn
+        for question, answer in rounds
+        for turn in (Turn("patient", question.strip()), Turn("doctor", answer.strip()))
+    ]
     return Consultation(number, tuple(turns))
 
 
@@ -140,8 +144,10 @@ def image_files(consultation: Consultation, root: Path) -> dict[str, Path]:
 
 
 def _image_file(root: Path, case: str, name: str) -> Path | None:
-    places = [root / case / name, root / name]
-    files = [place.with_name(place.name + suffix) for place in places for suffix in ("", *IMAGE_SUFFIXES)]
+    candidates = [root / case / name, root / name]
+    files = [
+        candidate.with_name(candidate.name + suffix) for candidate in candidates for suffix in ("", *IMAGE_SUFFIXES)
+    ]
     inside = [f for f in files if f.is_file() and f.resolve().is_relative_to(root.resolve())]
     return inside[0] if inside else None
 
@@ -151,11 +157,11 @@ def replay(consultation: Consultation, respond: Callable[[Sequence[Turn]], str])
 
     The patient does not react to what the model asks (PulseMind's open-loop protocol).
     """
-    said: list[Turn] = []
+    spoken: list[Turn] = []
     answered = set(consultation.doctor_turns)
     for k, turn in enumerate(consultation.turns):
-        said.append(replace(turn, text=respond(said), images=()) if k in answered else turn)
-    return replace(consultation, turns=tuple(said))
+        spoken.append(replace(turn, text=respond(spoken), images=()) if k in answered else turn)
+    return replace(consultation, turns=tuple(spoken))
 
 
 def transcript(turns: Sequence[Turn]) -> str:

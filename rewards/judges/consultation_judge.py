@@ -32,8 +32,8 @@ def consultation_pairs(
         if replayed.id != real.id or len(replayed.turns) != len(real.turns):
             raise InputError(f"consultation {real.id}: a replay of '{replayed.id}' with {len(replayed.turns)} turns.")
     if unit == "whole":
-        asked = transcript([turn for turn in real.turns if turn.speaker == "patient"])
-        case = Case(asked, _bytes(real, len(real.turns), images), reference=transcript(real.turns))
+        complaint = transcript([turn for turn in real.turns if turn.speaker == "patient"])
+        case = Case(complaint, _bytes(real, len(real.turns), images), reference=transcript(real.turns))
         return [Pair(case, _answered(ours), _answered(theirs))]
     return [
         Pair(

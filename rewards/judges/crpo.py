@@ -104,14 +104,14 @@ class Crpo:
         Raises: InputError if a row's counterparts lack a named opponent, or a cap is reached.
         """
         pools = [self._pool(row) for row in columns["counterparts"]]
-        asked = cases(columns, reference=self.reference)
-        swap, size = self._affordable(responses, asked, pools)
-        matches = [(k, p) for k, r in enumerate(responses) for p in _pairs(asked[k], r, pools[k][:size])]
+        questions = cases(columns, reference=self.reference)
+        swap, size = self._affordable(responses, questions, pools)
+        matches = [(k, p) for k, r in enumerate(responses) for p in _pairs(questions[k], r, pools[k][:size])]
         verdicts = await compared(self.opened, [pair for _, pair in matches], swap=swap)
         scores: list[float | None] = []
         for k in range(len(responses)):
-            own = [v for (row, _), v in zip(matches, verdicts, strict=True) if row == k]
-            scores.append(self._score(own))
+            of_row = [v for (row, _), v in zip(matches, verdicts, strict=True) if row == k]
+            scores.append(self._score(of_row))
         return Judged(scores, self._metrics(scores, [pair for _, pair in matches], verdicts))
 
     def _pool(self, counterparts: Sequence[Answer] | None) -> list[str]:
@@ -123,7 +123,7 @@ class Crpo:
                 raise InputError(f"'crpo': a row has no answer of opponent '{name}'.{nearest(name, list(answers))}")
         return [answers[name] for name in self.opponents]
 
-    def _affordable(self, responses: Sequence[str], asked: list[Case], pools: list[list[str]]) -> tuple[bool, int]:
+    def _affordable(self, responses: Sequence[str], questions: list[Case], pools: list[list[str]]) -> tuple[bool, int]:
         """Whether to swap, and against how many opponents, within ``max_calls`` and what the judge's cap leaves."""
         wanted = self.swap if self.swap is not None else self.preset == "better"
         limits = [n for n in (self.max_calls, self.opened.calls_left) if n is not None]
@@ -131,7 +131,7 @@ class Crpo:
         if not limits:
             return wanted, most
         for swap, size in [(wanted, most), *((False, size) for size in range(most, 0, -1))]:
-            pairs = [p for k, r in enumerate(responses) for p in _pairs(asked[k], r, pools[k][:size])]
+            pairs = [p for k, r in enumerate(responses) for p in _pairs(questions[k], r, pools[k][:size])]
             calls = self.opened.num_calls([*pairs, *(p.swapped for p in pairs)] if swap else pairs)
             if calls <= min(limits):
                 return swap, size

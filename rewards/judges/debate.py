@@ -118,8 +118,8 @@ def read_score(text: str, *, scale: float = 1.0) -> float | None:
     """
     found: set[float] = set()
     for chunk in re.findall(r"\{[^{}]{0,200}\}", text):
-        said = json_reply(chunk)
-        value = said.get("score") if isinstance(said, dict) else None
+        reply = json_reply(chunk)
+        value = reply.get("score") if isinstance(reply, dict) else None
         if isinstance(value, int | float) and not isinstance(value, bool):
             found.add(float(value))
     if len(found) != 1:

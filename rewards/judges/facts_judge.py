@@ -55,9 +55,9 @@ class FactsJudge:
 @lru_cache(maxsize=10_000)  # a group's answers meet the same opponents again and again
 def marks(response: str, facts: str) -> Mapping[str, float]:
     """What the rules make of the answer in one response, by dimension; larger is better."""
-    truth, said = Facts.told(facts), answer_region(response)
-    reading = read(said, load_rule_set(truth.rule_set))
-    parts, plain = finding_components(said, facts), finding_components(said, facts, absent_weight=0.0)
+    truth, text = Facts.told(facts), answer_region(response)
+    reading = read(text, load_rule_set(truth.rule_set))
+    parts, plain = finding_components(text, facts), finding_components(text, facts, absent_weight=0.0)
     if any(finding.polarity != "absent" for finding in truth.findings.values()):
         useful, right = plain["recall"], plain["precision"] == plain["recall"] == 1.0
     else:
@@ -68,7 +68,7 @@ def marks(response: str, facts: str) -> Mapping[str, float]:
         "proactiveness": float((rightly if right else 0) - (len(denied) - rightly)),
         "accuracy": parts["precision"],
         "usefulness": useful,
-        "language": _read_share(said, set(reading.unread)),
+        "language": _read_share(text, set(reading.unread)),
     }
     return MappingProxyType(found)
 

@@ -99,14 +99,14 @@ def quoted(text: str) -> str:
 def verdict_prompt(pair: Pair, dimensions: Sequence[Dimension]) -> str:
     """The question to a judge: the case, both answers quoted, the dimensions, and the one line that counts."""
     mark, case, (first, second) = nonce(pair), pair.case, pair.answers
-    asked = "\n".join(f"- {name}: which answer {MEANING[name]}" for name in dimensions)
+    questions = "\n".join(f"- {name}: which answer {MEANING[name]}" for name in dimensions)
     form = json.dumps({name: "A, B or tie" for name in dimensions})
     parts = [
         f"CASE {mark}\n{quoted(case.question)}",
         f"REFERENCE {mark}\n{quoted(case.reference)}" if case.reference else "",
         f"ANSWER A {mark}\n{quoted(first)}",
         f"ANSWER B {mark}\n{quoted(second)}",
-        f"END {mark}\nJudge each of these by itself:\n{asked}",
+        f"END {mark}\nJudge each of these by itself:\n{questions}",
         f"Reason briefly. Then end with exactly one line, with your choice in each place:\nVERDICT {mark} {form}",
     ]
     return "\n\n".join(filter(None, parts))
@@ -130,10 +130,10 @@ def read_verdict(text: str, mark: str, dimensions: Sequence[Dimension]) -> dict[
 
 
 def _verdict(line: str, dimensions: Sequence[Dimension]) -> dict[str, float] | None:
-    said = json_reply(line)
-    if not isinstance(said, dict):
+    reply = json_reply(line)
+    if not isinstance(reply, dict):
         return None
-    choices = {name: said.get(name) for name in dimensions}
+    choices = {name: reply.get(name) for name in dimensions}
     if not all(isinstance(choice, str) and choice in OUTCOMES for choice in choices.values()):
         return None
     return {name: OUTCOMES[str(choice)] for name, choice in choices.items()}
@@ -198,20 +198,23 @@ class ChoiceJudge:
                 f"CASE {mark}\n{quoted(case.question)}\n\nANSWER A {mark}\n{quoted(first)}\n\n"
                 f"ANSWER B {mark}\n{quoted(second)}\n\nEND {mark}\nWhich answer {MEANING[name]}? "
                 "Reply with A, B or tie, and nothing else.",
-                system=SYSTEM, images=case.images, version=f"{PROMPT_VERSION}-choice", max_tokens=4,
+                system=SYSTEM,
+                images=case.images,
+                version=f"{PROMPT_VERSION}-choice",
+                max_tokens=4,
                 choices=tuple(OUTCOMES),
             )
             for name in self.dimensions
-        ]  # fmt: skip
+        ]
 
     async def compare(self, pairs: Sequence[Pair]) -> list[Verdict | None]:
         """A verdict for each pair; None where a reply is none of the choices."""
         replies = iter(await self.client.complete([r for pair in pairs for r in self.requests(pair)]))
         verdicts: list[Verdict | None] = []
         for _ in pairs:
-            own = [next(replies) for _ in self.dimensions]
-            said = [OUTCOMES.get(r.text.strip().strip(".")) if isinstance(r, Completion) else None for r in own]
-            verdict = {n: value for n, value in zip(self.dimensions, said, strict=True) if value is not None}
+            of_pair = [next(replies) for _ in self.dimensions]
+            outcomes = [OUTCOMES.get(r.text.strip().strip(".")) if isinstance(r, Completion) else None for r in of_pair]
+            verdict = {n: value for n, value in zip(self.dimensions, outcomes, strict=True) if value is not None}
             verdicts.append(verdict if len(verdict) == len(self.dimensions) else None)
         return verdicts
 
@@ -232,8 +235,8 @@ async def compared(judge: Judge, pairs: Sequence[Pair], *, swap: bool = True) ->
     """
     if not swap:
         return await judge.compare(pairs)
-    asked = await judge.compare([*pairs, *(pair.swapped for pair in pairs)])
-    return [_agreed(a, b) for a, b in zip(asked[: len(pairs)], asked[len(pairs) :], strict=True)]
+    verdicts = await judge.compare([*pairs, *(pair.swapped for pair in pairs)])
+    return [_agreed(a, b) for a, b in zip(verdicts[: len(pairs)], verdicts[len(pairs) :], strict=True)]
 
 
 def _agreed(there: Verdict | None, back: Verdict | None) -> Verdict | None:

@@ -45,14 +45,14 @@ class RewardModel:
         """One score for each response."""
         images: list[Any] = columns.get("images") or [[] for _ in responses]
         answers = [answer_region(response).strip() for response in responses]
-        places = same_prompt(columns["prompt"], images)
+        groups = same_prompt(columns["prompt"], images)
         rows = [
             {"images": images[p[0]] or [], "prompt": columns["prompt"][p[0]], "answers": [answers[k] for k in p]}
-            for p in places
+            for p in groups
         ]
         scores: list[float | None] = [None] * len(responses)
-        for place, own in zip(places, self.opened(rows), strict=True):
-            for k, score in zip(place, own, strict=True):
+        for group, group_scores in zip(groups, self.opened(rows), strict=True):
+            for k, score in zip(group, group_scores, strict=True):
                 scores[k] = min(BOUNDS[1], max(BOUNDS[0], score))
         return Judged(scores)
 
@@ -63,15 +63,15 @@ def same_prompt(prompts: Sequence[Any], images: Sequence[Sequence[Any] | None]) 
     >>> same_prompt(["a", "a", "b", "a"], [[], [], [], []])
     [[0, 1], [2], [3]]
     """
-    places: list[list[int]] = []
-    for k, (prompt, own) in enumerate(zip(prompts, images, strict=True)):
-        last = places[-1][-1] if places else None
-        same = last is not None and prompts[last] == prompt and _ids(images[last]) == _ids(own)
+    groups: list[list[int]] = []
+    for k, (prompt, pictures) in enumerate(zip(prompts, images, strict=True)):
+        last = groups[-1][-1] if groups else None
+        same = last is not None and prompts[last] == prompt and _ids(images[last]) == _ids(pictures)
         if same:
-            places[-1].append(k)
+            groups[-1].append(k)
         else:
-            places.append([k])
-    return places
+            groups.append([k])
+    return groups
 
 
 def _ids(images: Sequence[Any] | None) -> list[int]:

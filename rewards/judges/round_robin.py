@@ -53,12 +53,12 @@ class RoundRobin:
         matches = [(case, a, b) for case, rows in groups.items() for a, b in combinations(rows, 2)]
         pairs = [Pair(case, responses[a], responses[b]) for case, a, b in matches]
         verdicts = await compared(self.opened, pairs, swap=self.swap)
-        own: dict[int, list[Verdict | None]] = {k: [] for k in range(len(responses))}
+        verdicts_of: dict[int, list[Verdict | None]] = {k: [] for k in range(len(responses))}
         for (_, a, b), verdict in zip(matches, verdicts, strict=True):
-            own[a].append(verdict)
-            own[b].append(None if verdict is None else {name: 1.0 - value for name, value in verdict.items()})
+            verdicts_of[a].append(verdict)
+            verdicts_of[b].append(None if verdict is None else {name: 1.0 - value for name, value in verdict.items()})
         failures = sum(v is None for v in verdicts) / max(1, len(verdicts))
-        return Judged([self._score(own[k]) for k in range(len(responses))], {"failure_rate": failures})
+        return Judged([self._score(verdicts_of[k]) for k in range(len(responses))], {"failure_rate": failures})
 
     def _score(self, verdicts: list[Verdict | None]) -> float | None:
         valid = sum(verdict is not None for verdict in verdicts)

@@ -239,9 +239,9 @@ class LlmClient:
     def _pause(self, state: RetryCallState) -> float:
         """Exponential with full jitter, or what the server asked for and a little jitter on top."""
         fault = state.outcome.exception() if state.outcome else None
-        asked = fault.retry_after_s if isinstance(fault, Transient) else None
+        requested_s = fault.retry_after_s if isinstance(fault, Transient) else None
         jitter = wait_random_exponential(multiplier=0.5, max=self.max_wait_s)(state)
-        return jitter if asked is None else asked + min(jitter, 1.0)
+        return jitter if requested_s is None else requested_s + min(jitter, 1.0)
 
 
 def with_turns(request: Request, *turns: Message) -> Request:

@@ -107,9 +107,9 @@ class Endpoint:
             return response.status_code, response.headers, bytes(body)
 
     def _refusal(self, status: int, headers: httpx2.Headers, body: bytes) -> Exception:
-        said = printable(as_text(body))
-        reason = f"{self.url} answered {status}: {said or 'nothing'}"
-        if (status in TRANSIENT_STATUS or status >= 500) and "insufficient_quota" not in said:
+        message = printable(as_text(body))
+        reason = f"{self.url} answered {status}: {message or 'nothing'}"
+        if (status in TRANSIENT_STATUS or status >= 500) and "insufficient_quota" not in message:
             kind = "rate_limit" if status == 429 else "timeout" if status == 408 else "server"
             return Transient(kind, reason, retry_after_s(headers.get("retry-after")), brief=f"HTTP {status}")
         cure = f" Check the key in {self.key_env or 'key_env'}." if status in (401, 403) else ""

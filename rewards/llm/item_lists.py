@@ -109,12 +109,12 @@ def _from_json(text: str) -> Parsed | None:
 
 def _objects(text: str) -> Iterator[dict[str, Any] | str]:
     """The innermost JSON objects in order; the tail as a string where the last one is cut off."""
-    decoder, place, failed, last = json.JSONDecoder(strict=False), 0, 0, max(text.rfind("{"), text.rfind("}"))
-    while (start := text.find("{", place)) >= 0 and failed < MAX_BROKEN:
+    decoder, position, failed, last = json.JSONDecoder(strict=False), 0, 0, max(text.rfind("{"), text.rfind("}"))
+    while (start := text.find("{", position)) >= 0 and failed < MAX_BROKEN:
         try:
-            value, place = decoder.raw_decode(text, start)
+            value, position = decoder.raw_decode(text, start)
         except (ValueError, RecursionError):  # also an integer of 5,000 digits
-            value, place = _loose(text, start)
+            value, position = _loose(text, start)
             failed += value is None
             if value is None and start == last:
                 yield text[start:]
@@ -161,14 +161,14 @@ def _parts(text: str, marks: list[re.Match[str]]) -> Iterator[tuple[re.Match[str
 
 def _from_labels(text: str) -> Parsed:
     parsed, question = Parsed(), None
-    for mark, said in _parts(text, list(LABEL.finditer(text))):
+    for mark, part in _parts(text, list(LABEL.finditer(text))):
         is_question = (mark.group("word") or mark.group("inline")).casefold() in QUESTION_WORDS
         if is_question and question is not None:
             parsed.rejects.append(Reject("no answer", question))
         if is_question:
-            question = said
+            question = part
         else:
-            _keep(parsed, question, said)
+            _keep(parsed, question, part)
             question = None
     if question is not None:
         parsed.rejects.append(Reject("no answer", question.strip()))
@@ -182,20 +182,20 @@ def _from_numbers(text: str) -> Parsed:
         if int(mark.group("number")) == (int(marks[-1].group("number")) + 1 if marks else 1):
             marks.append(mark)
     parsed = Parsed()
-    for _, said in _parts(text, marks):
-        question, asked, answer = said.replace("？", "?").partition("?")
-        _keep(parsed, question + asked if asked else None, answer if asked else said)
+    for _, part in _parts(text, marks):
+        question, end, answer = part.replace("？", "?").partition("?")
+        _keep(parsed, question + end if end else None, answer if end else part)
     return parsed
 
 
 def _keep(parsed: Parsed, question: str | None, answer: str | None) -> None:
     """Adds a pair as an item, or as a reject that says which half is missing."""
-    asked, said = _clean(question or ""), _clean(answer or "")
-    if asked and said:
-        parsed.items.append(Item(asked, said))
+    question, answer = _clean(question or ""), _clean(answer or "")
+    if question and answer:
+        parsed.items.append(Item(question, answer))
     else:
-        reason = "no question" if said else "no answer" if asked else "empty item"
-        parsed.rejects.append(Reject(reason, asked or said))
+        reason = "no question" if answer else "no answer" if question else "empty item"
+        parsed.rejects.append(Reject(reason, question or answer))
 
 
 def _clean(text: str) -> str:

@@ -54,8 +54,8 @@ def _count(value: object) -> int | None:
 
 def tokens_at_least(completion: Completion, request: Request) -> tuple[int | None, int | None]:
     """The counts of a reply, never below the words that were sent and came back: no token spans two of them."""
-    asked = sum(len(message.text.split()) for message in request.messages)
-    counts = (completion.prompt_tokens, asked), (completion.completion_tokens, len(completion.text.split()))
+    prompt_words = sum(len(message.text.split()) for message in request.messages)
+    counts = (completion.prompt_tokens, prompt_words), (completion.completion_tokens, len(completion.text.split()))
     prompt, written = (None if count is None else max(count, words) for count, words in counts)
     return prompt, written
 

@@ -54,10 +54,10 @@ def cohen_kappa(
     """
     pairs = _both(a, b)
     names = list(labels) if labels is not None else sorted({x for pair in pairs for x in pair}, key=_order)
-    place = {name: k for k, name in enumerate(names)}
+    index = {name: k for k, name in enumerate(names)}
     table = np.zeros((len(names), len(names)))
     for x, y in pairs:
-        table[place[x], place[y]] += 1
+        table[index[x], index[y]] += 1
     distance = _distance(len(names), weighting)
     expected = np.outer(table.sum(1), table.sum(0)) / max(1, len(pairs))
     disagreement = float((distance * expected).sum())
@@ -95,10 +95,10 @@ def krippendorff_alpha(ratings: Sequence[Sequence[Label | None]], *, level: Leve
     rows = [[x for x in row if x is not None] for row in ratings]
     rows = [row for row in rows if len(row) > 1]
     values = sorted({x for row in rows for x in row}, key=_order)
-    place = {value: k for k, value in enumerate(values)}
+    index = {value: k for k, value in enumerate(values)}
     coincidence = np.zeros((len(values), len(values)))
     for row in rows:
-        counts = np.bincount([place[x] for x in row], minlength=len(values)).astype(float)
+        counts = np.bincount([index[x] for x in row], minlength=len(values)).astype(float)
         coincidence += (np.outer(counts, counts) - np.diag(counts)) / (len(row) - 1)
     marginal = coincidence.sum(0)
     distance = _level_distance(values, marginal, level)

@@ -20,7 +20,7 @@ ELO_SCALE = 400 / math.log(10)
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Game:
     """One comparison; ``score`` of ``first``: 1 won, 0.5 tied, 0 lost. ``case``: what was compared on."""
 
     first: str
@@ -38,20 +38,20 @@ class Rating:
     high: float = math.nan
 
 
-def wins_matrix(comparisons: Sequence[Comparison], players: Sequence[str]) -> np.ndarray:
+def wins_matrix(comparisons: Sequence[Game], players: Sequence[str]) -> np.ndarray:
     """``wins[i, j]``: how often player i beat player j, ties as halves.
 
     Raises: InputError if a score lies outside [0, 1] or a player is compared with itself.
     """
-    place = {name: k for k, name in enumerate(players)}
+    index = {name: k for k, name in enumerate(players)}
     wins = np.zeros((len(players), len(players)))
     for c in comparisons:
         if not 0 <= c.score <= 1 or c.first == c.second:
             raise InputError(
                 f"comparison of '{c.first}' and '{c.second}' with score {c.score}: expected two, in [0, 1]."
             )
-        wins[place[c.first], place[c.second]] += c.score
-        wins[place[c.second], place[c.first]] += 1 - c.score
+        wins[index[c.first], index[c.second]] += c.score
+        wins[index[c.second], index[c.first]] += 1 - c.score
     return wins
 
 
@@ -88,7 +88,7 @@ def groups(wins: ArrayLike) -> list[list[int]]:
 
 
 def bradley_terry_ratings(
-    comparisons: Sequence[Comparison], *, ridge: float = 1e-2, resamples: int = 1000, seed: int = 0
+    comparisons: Sequence[Game], *, ridge: float = 1e-2, resamples: int = 1000, seed: int = 0
 ) -> dict[str, Rating]:
     """Bradley-Terry log-strengths with 95 % intervals from a bootstrap over cases.
 
@@ -107,7 +107,7 @@ def bradley_terry_ratings(
 
 
 def elo_ratings(
-    comparisons: Sequence[Comparison],
+    comparisons: Sequence[Game],
     *,
     ridge: float = 1e-2,
     resamples: int = 1000,
@@ -120,7 +120,7 @@ def elo_ratings(
     return {name: Rating(*values) for name, values in scaled.items()}
 
 
-def _connected_players(comparisons: Sequence[Comparison]) -> list[str]:
+def _connected_players(comparisons: Sequence[Game]) -> list[str]:
     players = sorted({name for c in comparisons for name in (c.first, c.second)})
     parts = groups(wins_matrix(comparisons, players))
     if len(parts) > 1:
@@ -129,9 +129,9 @@ def _connected_players(comparisons: Sequence[Comparison]) -> list[str]:
     return players
 
 
-def _case_wins(comparisons: Sequence[Comparison], players: list[str]) -> np.ndarray:
+def _case_wins(comparisons: Sequence[Game], players: list[str]) -> np.ndarray:
     """Wins by case: (cases, n, n)."""
-    cases: dict[str, list[Comparison]] = {}
+    cases: dict[str, list[Game]] = {}
     for number, c in enumerate(comparisons):
         cases.setdefault(c.case or f"#{number}", []).append(c)
-    return np.array([wins_matrix(own, players) for own in cases.values()])
+    return np.array([wins_matrix(of_case, players) for of_case in cases.values()])

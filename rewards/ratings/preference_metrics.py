@@ -66,9 +66,9 @@ def calibration(chosen: ArrayLike, rejected: ArrayLike, *, bins: int = 10) -> Ca
     margins = _margins(chosen, rejected)
     if not len(margins):
         return Calibration(math.nan, math.nan, math.nan)
-    p, won, place = _binned(margins, bins)
-    sizes = np.bincount(place, minlength=bins)
-    gaps = np.abs(np.bincount(place, p, bins) - np.bincount(place, won, bins))
+    p, won, bin_of = _binned(margins, bins)
+    sizes = np.bincount(bin_of, minlength=bins)
+    gaps = np.abs(np.bincount(bin_of, p, bins) - np.bincount(bin_of, won, bins))
     return Calibration(
         ece=float(gaps.sum() / sizes.sum()),
         brier=float(np.mean((p - won) ** 2)),
@@ -91,10 +91,10 @@ def reliability(chosen: ArrayLike, rejected: ArrayLike, *, bins: int = 10) -> li
     >>> [(round(b.predicted, 3), b.observed, b.num_cases) for b in reliability([2.0, 0.0], [0.0, 2.0])]
     [(0.119, 0.5, 2), (0.881, 0.5, 2)]
     """
-    p, won, place = _binned(_margins(chosen, rejected), bins)
+    p, won, bin_of = _binned(_margins(chosen, rejected), bins)
     return [
-        Bin(float(p[place == k].mean()), float(won[place == k].mean()), int((place == k).sum()))
-        for k in np.unique(place)
+        Bin(float(p[bin_of == k].mean()), float(won[bin_of == k].mean()), int((bin_of == k).sum()))
+        for k in np.unique(bin_of)
     ]
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from rewards.config.input_error import InputError, nearest
 from rewards.judges.judging import Case, Judge, Pair, Verdict
 from rewards.ratings.agreement import intransitive_share, position_bias
-from rewards.ratings.bradley_terry import Comparison, Rating, elo_ratings
+from rewards.ratings.bradley_terry import Game, Rating, elo_ratings
 from rewards.ratings.tally import Tally, tally
 
 
@@ -50,7 +50,12 @@ async def tournament(
     """
     answers = [{str(a["model"]): str(a["text"]) for a in pool} for pool in pools]
     players = _players(answers, models, trained_against)
-    games = [(k, a, b) for a, b in combinations(players, 2) for k, own in enumerate(answers) if a in own and b in own]
+    games = [
+        (k, a, b)
+        for a, b in combinations(players, 2)
+        for k, entries in enumerate(answers)
+        if a in entries and b in entries
+    ]
     pairs = [Pair(cases[k], answers[k][a], answers[k][b]) for k, a, b in games]
     verdicts = await judge.compare([*pairs, *(pair.swapped for pair in pairs)])
     there, back = ([_mean(v) for v in side] for side in (verdicts[: len(pairs)], verdicts[len(pairs) :]))
@@ -58,13 +63,13 @@ async def tournament(
     by_pair: dict[tuple[str, str], list[float | None]] = {}
     for (_, a, b), score in zip(games, scores, strict=True):
         by_pair.setdefault((a, b), []).append(score)
-    played = [Comparison(a, b, s, str(k)) for (k, a, b), s in zip(games, scores, strict=True) if s is not None]
-    rated = {pair: [s for s in own if s is not None] for pair, own in by_pair.items()}
+    played = [Game(a, b, s, str(k)) for (k, a, b), s in zip(games, scores, strict=True) if s is not None]
+    rated = {pair: [s for s in entries if s is not None] for pair, entries in by_pair.items()}
     return Tournament(
         tallies={pair: tally(by_pair.get(pair, [])) for pair in combinations(players, 2)},
         elo=elo_ratings(played, resamples=resamples, seed=seed) if played else {},
         position_bias=position_bias(there, back),
-        intransitive=intransitive_share({pair: float(np.mean(own)) for pair, own in rated.items() if own}),
+        intransitive=intransitive_share({pair: float(np.mean(entries)) for pair, entries in rated.items() if entries}),
     )
 
 
@@ -75,7 +80,7 @@ def _mean(verdict: Verdict | None) -> float | None:
 def _players(
     answers: Sequence[Mapping[str, str]], models: Sequence[str] | None, trained_against: Sequence[str]
 ) -> list[str]:
-    known = list(dict.fromkeys(name for own in answers for name in own))
+    known = list(dict.fromkeys(name for entries in answers for name in entries))
     for name in (*(models or ()), *trained_against):
         if name not in known:
             raise InputError(f"no answer of '{name}' in the pool.{nearest(name, known)} There: {', '.join(known)}.")

@@ -78,7 +78,7 @@ def lowered_assertions(text: str, spans: Sequence[Span]) -> list[Assertion]:
     before, after = _before(text, spans, cues), _after(spans, cues)
     last_ends = [0, *(end for _, end in spans)]
     return [
-        _decided(text, span, _own(text, last_end, span[0]), *pair)
+        _decided(text, span, _clause_words(text, last_end, span[0]), *pair)
         for span, last_end, *pair in zip(spans, last_ends, before, after, strict=False)
     ]
 
@@ -134,12 +134,12 @@ def _after(spans: Sequence[Span], cues: list[_Cue]) -> list[_Cue | None]:
     return found[::-1]
 
 
-def _own(text: str, last_end: int, start: int) -> str:
+def _clause_words(text: str, last_end: int, start: int) -> str:
     """The words before a phrase that belong to it alone: since the phrase before and the last comma."""
     return text[max(last_end, start - NEAR) : start].rpartition(",")[2]
 
 
-def _decided(text: str, span: Span, own: str, before: _Cue | None, after: _Cue | None) -> Assertion:
+def _decided(text: str, span: Span, clause: str, before: _Cue | None, after: _Cue | None) -> Assertion:
     if before and before.kind == "not_asserted":
         return Assertion(None, _words(text, before))
     denied = before is not None and before.kind == "absent_before"
@@ -155,7 +155,7 @@ def _decided(text: str, span: Span, own: str, before: _Cue | None, after: _Cue |
         return Assertion()
     if not denied:
         return Assertion("uncertain", _words(text, before))
-    return Assertion("absent", _words(text, before), restricted=RESTRICTED.search(own) is not None)
+    return Assertion("absent", _words(text, before), restricted=RESTRICTED.search(clause) is not None)
 
 
 def _comma(text: str, start: int, end: int) -> bool:

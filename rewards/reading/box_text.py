@@ -48,7 +48,7 @@ PATCH = 32
 """Kosmos-2 has 32 x 32 patches; in PaliGemma's 1024 units a patch is 32 wide."""
 
 
-class Place(NamedTuple):
+class LocatedBox(NamedTuple):
     """A box as written, and from where to where in the text it stands."""
 
     box: Box
@@ -123,7 +123,7 @@ def sorted_corners(box: Box) -> Box:
 def _boxes(text: str) -> list[Box]:
     """Every box of a text. The commonest convention goes straight through the pattern: half of a reward's time."""
     if any(mark in text for mark in OTHER_MARKS):
-        return [place.box for place in box_places(text)]
+        return [located.box for located in located_boxes(text)]
     found = [(float(a), float(b), float(c or e), float(d or f)) for a, b, c, d, e, f in BOX.findall(text)]
     return [box for box in found if _is_near(box)]
 
@@ -132,14 +132,14 @@ def _is_near(box: Box) -> bool:
     return min(box) >= -MAX_COORDINATE and max(box) <= MAX_COORDINATE
 
 
-def box_places(text: str) -> Iterator[Place]:
+def located_boxes(text: str) -> Iterator[LocatedBox]:
     """Every box of a text with its place, in their order, whatever their convention; coordinates within 1e6."""
     found = [
-        Place(_box(pattern, match), match.start(), match.end())
+        LocatedBox(_box(pattern, match), match.start(), match.end())
         for pattern in (LOCATIONS, PATCHES, BOX, NAMED)
         for match in pattern.finditer(text)
     ]
-    yield from sorted((place for place in found if _is_near(place.box)), key=lambda place: place.start)
+    yield from sorted((located for located in found if _is_near(located.box)), key=lambda located: located.start)
 
 
 def _box(pattern: re.Pattern[str], match: re.Match[str]) -> Box:
@@ -160,10 +160,10 @@ def _between_patches(first: int, last: int) -> Box:
 def labelled_boxes(text: str, phrases: re.Pattern[str]) -> tuple[str, list[tuple[str, Box]]]:
     """The text without its boxes, and each valid box with the last phrase named before it."""
     labels = [(m.end(), m.group()) for m in phrases.finditer(text)]
-    places = [place for place in box_places(text) if is_valid(place.box)]
+    boxes = [located for located in located_boxes(text) if is_valid(located.box)]
     found: list[tuple[str, Box]] = []
     current = -1
-    for box, start, _ in places:
+    for box, start, _ in boxes:
         while current + 1 < len(labels) and labels[current + 1][0] <= start:
             current += 1
         if current >= 0:

@@ -54,11 +54,11 @@ def chosen(text: str, options: Node) -> Choice:
     >>> chosen("Early or intermediate.", stages)
     Choice(option=None, reason='ambiguous')
     """
-    told = answer_region(text)
-    bare = re.sub(r"[\s.!]+", " ", told).strip().casefold()
+    region = answer_region(text)
+    bare = re.sub(r"[\s.!]+", " ", region).strip().casefold()
     if bare in BARE_ANSWERS and BARE_ANSWERS[bare] in options.answers:
         return Choice(BARE_ANSWERS[bare])
-    plain = in_order(told, options)
+    plain = in_order(region, options)
     ends = [match.end() for match in CONCLUSION.finditer(plain.casefold())]
     if ends:
         last = _read(plain[ends[-1] :].lstrip(" ,:"), options)

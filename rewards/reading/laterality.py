@@ -23,21 +23,21 @@ class Near:
 
     before: str
     after: str
-    own_before: str
-    own_after: str
+    clause_before: str
+    clause_after: str
 
 
 def near_words(before: str, after: str, *, first: bool, last: bool) -> Near:
     """The words around a phrase, given all before it and behind it; ``first``, ``last``: of those in its sentence.
 
-    >>> near_words("small left ", " and right basal ", first=True, last=False).own_after
+    >>> near_words("small left ", " and right basal ", first=True, last=False).clause_after
     ' '
     """
     breaks = [m.start() for m in BREAK.finditer(after)]
-    own_after = after if last or not breaks else after[: breaks[-1]]
+    clause_after = after if last or not breaks else after[: breaks[-1]]
     pair = LEFT_AND_RIGHT.search(before) if first else None
-    own_before = before[pair.start() :] if pair else BREAK.split(before)[-1]
-    return Near(before, after, own_before, own_after)
+    clause_before = before[pair.start() :] if pair else BREAK.split(before)[-1]
+    return Near(before, after, clause_before, clause_after)
 
 
 def side_of(near: Near, sides: list[str]) -> str | None:
@@ -49,8 +49,8 @@ def side_of(near: Near, sides: list[str]) -> str | None:
     'left'
     """
     if not {"left", "right"} <= set(sides):
-        return nearest_word(sides, near.own_after, near.before)
-    for text in (near.own_before, near.own_after, near.before):
+        return nearest_word(sides, near.clause_after, near.before)
+    for text in (near.clause_before, near.clause_after, near.before):
         named = {match.lastgroup for match in SIDE.finditer(text)}
         if named:
             return next(iter(named)) if len(named) == 1 else BILATERAL

@@ -72,5 +72,5 @@ def _is_earlier(before: str) -> bool:
 @lru_cache(maxsize=4096)
 def _is_plain(behind: str) -> bool:
     """Whether nothing behind a phrase denies or doubts it."""
-    said = lowered_assertions(MASK + behind, [(0, len(MASK))])[0]
-    return said.polarity == "present"
+    assertion = lowered_assertions(MASK + behind, [(0, len(MASK))])[0]
+    return assertion.polarity == "present"

@@ -107,15 +107,15 @@ def _read(text: str, key: "RulesKey") -> Reading:
         if not (named or normal) and re.search(r"\w", sentence):
             unread.append(sentence)
     unread += [rest] if rest else []
-    by_name |= {name: said for name, said in denied.items() if name not in by_name}
-    merged = {name: _merged(said, rules.findings[name]) for name, said in by_name.items()}
+    by_name |= {name: of_finding for name, of_finding in denied.items() if name not in by_name}
+    merged = {name: _merged(of_finding, rules.findings[name]) for name, of_finding in by_name.items()}
     located = _with_boxes({n: f for n, (f, _) in merged.items()}, boxes, rules)
     return Reading(
         facts=Facts(rule_set=rules.id, findings=located),
-        evidence={name: [m.words for m in said] for name, said in by_name.items()},
+        evidence={name: [m.words for m in of_finding] for name, of_finding in by_name.items()},
         conflicts=frozenset(name for name, (_, clash) in merged.items() if clash),
         unread=tuple(unread),
-        cues={name: [m.cue for m in said] for name, said in by_name.items()},
+        cues={name: [m.cue for m in of_finding] for name, of_finding in by_name.items()},
     )
 
 
@@ -183,9 +183,9 @@ def _mentions(sentence: str, key: RulesKey) -> tuple[bool, tuple[_Mention, ...],
     """Whether a sentence names a finding at all, what it claims of those, and what its normal phrases deny."""
     lexicon, text = _lexicon(key), lowered(sentence)
     hits = list(lexicon.pattern.finditer(text))
-    said = lowered_assertions(text, [hit.span() for hit in hits]) if hits else []
+    claims = lowered_assertions(text, [hit.span() for hit in hits]) if hits else []
     found: list[_Mention] = []
-    for k, (hit, claim) in enumerate(zip(hits, said, strict=True)):
+    for k, (hit, claim) in enumerate(zip(hits, claims, strict=True)):
         if claim.polarity is None:
             continue
         before = text[hits[k - 1].end() if k else 0 : hit.start()]
@@ -216,7 +216,7 @@ def _finding(rule: FindingRule, polarity: Polarity, near: Near) -> tuple[Finding
     count = _count(near.before, near.after) if rule.counted else None
     if count == 0:
         return Finding(polarity="absent", count=0), side
-    size = nearest_word(rule.sizes, near.own_before, near.own_after) if polarity == "present" else None
+    size = nearest_word(rule.sizes, near.clause_before, near.clause_after) if polarity == "present" else None
     return Finding(polarity=polarity, side=side, size=size, count=count), side
 
 
@@ -229,18 +229,18 @@ def _count(before: str, after: str) -> int | None:
     return int(word) if word.isdigit() else NUMBER_WORDS.get(word)
 
 
-def _merged(said: list[_Mention], rule: FindingRule) -> tuple[Finding, bool]:
+def _merged(mentions: list[_Mention], rule: FindingRule) -> tuple[Finding, bool]:
     """One finding from all its mentions, and whether they contradict each other."""
-    if len(said) == 1:
-        return said[0].finding, False
-    present = [m for m in said if m.finding.polarity == "present"]
-    sides = {m.side for m in said if m.finding.polarity != "absent" and m.side}
+    if len(mentions) == 1:
+        return mentions[0].finding, False
+    present = [m for m in mentions if m.finding.polarity == "present"]
+    sides = {m.side for m in mentions if m.finding.polarity != "absent" and m.side}
     two_sided = BILATERAL in sides or BILATERAL in rule.sides
-    clash = _denied(said, {m.side for m in present}) or (len(sides) > 1 and not two_sided)
-    doubtful = not present and any(m.finding.polarity == "uncertain" for m in said)
+    clash = _denied(mentions, {m.side for m in present}) or (len(sides) > 1 and not two_sided)
+    doubtful = not present and any(m.finding.polarity == "uncertain" for m in mentions)
     polarity: Polarity = "uncertain" if clash or doubtful else "present" if present else "absent"
     first: dict[str, Any] = {
-        key: next((v for m in said if (v := getattr(m.finding, key)) is not None), None)
+        key: next((v for m in mentions if (v := getattr(m.finding, key)) is not None), None)
         for key in ("side", "size", "count")
     }
     if len(sides) > 1 and two_sided:
@@ -248,13 +248,13 @@ def _merged(said: list[_Mention], rule: FindingRule) -> tuple[Finding, bool]:
     return Finding(polarity=polarity, **first), clash
 
 
-def _denied(said: list[_Mention], sides: set[str | None]) -> bool:
+def _denied(mentions: list[_Mention], sides: set[str | None]) -> bool:
     """Whether what is said to be there is also denied, and neither only of another kind nor only on another side."""
     return bool(sides) and any(
         m.finding.polarity == "absent"
         and not m.restricted
         and (m.side is None or m.side == BILATERAL or bool(sides & {m.side, BILATERAL, None}))
-        for m in said
+        for m in mentions
     )
 
 

@@ -40,9 +40,9 @@ def document_frequency(references: Sequence[str]) -> Ngrams:
 
 def item_score(response: str, reference: str, frequency: Ngrams, num_documents: int) -> float:
     """CIDEr-D of one response under the document frequencies of a corpus, in [0, 10]."""
-    said, true = words(response), words(reference)
-    penalty = math.exp(-((len(said) - len(true)) ** 2) / (2 * SIGMA**2))
-    weights = [_weighted(ngrams(tokens), frequency, num_documents) for tokens in (said, true)]
+    candidate, true = words(response), words(reference)
+    penalty = math.exp(-((len(candidate) - len(true)) ** 2) / (2 * SIGMA**2))
+    weights = [_weighted(ngrams(tokens), frequency, num_documents) for tokens in (candidate, true)]
     similarities = [_cosine(weights[0], weights[1], order) for order in ORDERS]
     return SCALE * penalty * sum(similarities) / len(ORDERS)
 
@@ -61,10 +61,10 @@ def _weighted(counts: Ngrams, frequency: Ngrams, num_documents: int) -> dict[tup
     return {gram: count * math.log(num_documents / max(1, frequency[gram])) for gram, count in counts.items()}
 
 
-def _cosine(said: dict[tuple[str, ...], float], true: dict[tuple[str, ...], float], order: int) -> float:
+def _cosine(candidate: dict[tuple[str, ...], float], true: dict[tuple[str, ...], float], order: int) -> float:
     """Clipped dot product over the norms: repeating an n-gram beyond the reference's count earns nothing."""
-    norms = [math.sqrt(sum(v * v for gram, v in side.items() if len(gram) == order)) for side in (said, true)]
+    norms = [math.sqrt(sum(v * v for gram, v in side.items() if len(gram) == order)) for side in (candidate, true)]
     if not norms[0] or not norms[1]:
         return 0.0
-    dot = sum(min(v, true[gram]) * true[gram] for gram, v in said.items() if len(gram) == order and gram in true)
+    dot = sum(min(v, true[gram]) * true[gram] for gram, v in candidate.items() if len(gram) == order and gram in true)
     return dot / (norms[0] * norms[1])

@@ -144,21 +144,23 @@ def judgement(
     reading, reference = read(answer_region(response), rules), read(answer or "", rules)
     counted = (unsupported or rules.unsupported) == "wrong"
     earned = claimed = contradicted = 0.0
-    for name, said in reading.facts.findings.items():
-        if name not in truth.findings and said.polarity != "absent" and counted:
+    for name, claim in reading.facts.findings.items():
+        if name not in truth.findings and claim.polarity != "absent" and counted:
             claimed += 1.0
-            contradicted += float(said.polarity == "present" or name in reading.conflicts)
+            contradicted += float(claim.polarity == "present" or name in reading.conflicts)
         if name not in known:
             continue
         weight = _weight(known[name], absent_weight)
-        claimed += _weight(said, absent_weight)
-        if name in reading.conflicts or _contradicts(known[name], said):
-            contradicted += max(weight, _weight(said, absent_weight))
+        claimed += _weight(claim, absent_weight)
+        if name in reading.conflicts or _contradicts(known[name], claim):
+            contradicted += max(weight, _weight(claim, absent_weight))
             continue
-        wanted, told = _details(name, reference, rules), _details(name, reading, rules)
-        earned += weight * _credit(known[name], said) * detail_credit ** _num_faults(
-            known[name], said, wanted, told, tolerance
-        )  # fmt: skip
+        wanted, stated = _details(name, reference, rules), _details(name, reading, rules)
+        earned += (
+            weight
+            * _credit(known[name], claim)
+            * detail_credit ** _num_faults(known[name], claim, wanted, stated, tolerance)
+        )
     true = sum(_weight(f, absent_weight) for f in known.values())
     return Judgement(earned, claimed, true, contradicted, claims_nothing(truth, reading.facts))
 
@@ -167,26 +169,26 @@ def _weight(finding: Finding, absent_weight: float) -> float:
     return absent_weight if finding.polarity == "absent" else 1.0
 
 
-def _contradicts(true: Finding, said: Finding) -> bool:
-    if said.polarity == "uncertain":
+def _contradicts(true: Finding, claim: Finding) -> bool:
+    if claim.polarity == "uncertain":
         return False
-    return true.polarity != said.polarity or bool(true.side and said.side and true.side != said.side)
+    return true.polarity != claim.polarity or bool(true.side and claim.side and true.side != claim.side)
 
 
-def _credit(true: Finding, said: Finding) -> float:
-    if said.polarity == "uncertain":
+def _credit(true: Finding, claim: Finding) -> float:
+    if claim.polarity == "uncertain":
         return 0.5 if true.polarity == "present" else 0.0
     return 1.0
 
 
-def _num_faults(true: Finding, said: Finding, wanted: Details, told: Details, tolerance: float) -> int:
+def _num_faults(true: Finding, claim: Finding, wanted: Details, stated: Details, tolerance: float) -> int:
     """How many stated attributes are wrong or left out."""
     if true.polarity == "absent":
         return 0
-    pairs = ((true.side, said.side), (true.size, said.size), (true.count, said.count))
-    measured = all(any(m.agrees(s, tolerance=tolerance) for s in told.sizes) for m in wanted.sizes)
-    stuffed = len(told.sizes) > max(1, len(wanted.sizes)) or len(told.places) > max(1, len(wanted.places))
-    placed = wanted.places <= told.places
+    pairs = ((true.side, claim.side), (true.size, claim.size), (true.count, claim.count))
+    measured = all(any(m.agrees(s, tolerance=tolerance) for s in stated.sizes) for m in wanted.sizes)
+    stuffed = len(stated.sizes) > max(1, len(wanted.sizes)) or len(stated.places) > max(1, len(wanted.places))
+    placed = wanted.places <= stated.places
     return sum(a is not None and a != b for a, b in pairs) + (not placed) + (not measured) + stuffed
 
 
@@ -194,7 +196,7 @@ def _details(name: str, reading: Reading, rules: RuleSet) -> Details:
     """Places and measurements said of a finding: in its clause, between the findings named before and after it."""
     pattern = phrase_pattern(rules)
     words = " ".join(
-        _own_words(clause, name, pattern, rules) for clause in dict.fromkeys(reading.evidence.get(name, []))
+        _clause_words(clause, name, pattern, rules) for clause in dict.fromkeys(reading.evidence.get(name, []))
     )
     return Details(
         places=frozenset(place for place, pattern in PLACES.items() if pattern.search(words)),
@@ -202,13 +204,13 @@ def _details(name: str, reading: Reading, rules: RuleSet) -> Details:
     )
 
 
-def _own_words(clause: str, name: str, pattern: re.Pattern[str], rules: RuleSet) -> str:
+def _clause_words(clause: str, name: str, pattern: re.Pattern[str], rules: RuleSet) -> str:
     hits = list(pattern.finditer(clause))
     phrases = {p.casefold() for p in [*rules.findings[name].phrases, rules.findings[name].plural or ""]}
-    own: list[str] = []
+    parts: list[str] = []
     for k, hit in enumerate(hits):
         if hit.group().casefold() in phrases:
             start = hits[k - 1].end() if k else 0
             end = hits[k + 1].start() if k + 1 < len(hits) else len(clause)
-            own.append(clause[start:end])
-    return " ".join(own)
+            parts.append(clause[start:end])
+    return " ".join(parts)

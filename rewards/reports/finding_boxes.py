@@ -42,19 +42,19 @@ def finding_boxes(
     truth = Facts.model_validate_json(facts)
     units = Units(box_space, box_grid, image_size, processed_size)
     rules = load_rule_set(truth.rule_set)
-    asked = [target] if target in rules.findings else list(rules.findings)
+    wanted = [target] if target in rules.findings else list(rules.findings)
     known = {name: true_boxes(f.boxes, units) for name, f in truth.present().items() if f.boxes}
-    true = {name: boxes for name, boxes in known.items() if name in asked}
+    true = {name: boxes for name, boxes in known.items() if name in wanted}
     if not true:
         return float(says_none(response, target, truth.rule_set))
-    said, num_false = _by_finding(response, rules, units)
+    answered, num_false = _by_finding(response, rules, units)
     earned, num_paired = 0.0, 0
-    for name, boxes in said.items():
+    for name, boxes in answered.items():
         ious = table_of(iou, boxes, true.get(name, []))
         pairs = best_pairs(ious)
         earned += sum(ious[i][j] for i, j in pairs)
         num_paired += len(pairs)
-    num_false += sum(map(len, said.values())) - num_paired
+    num_false += sum(map(len, answered.values())) - num_paired
     return earned / (sum(map(len, true.values())) + false_box_weight * num_false)
 
 
@@ -66,12 +66,12 @@ def _by_finding(response: str, rules: RuleSet, units: Units) -> tuple[dict[str, 
         for name, rule in rules.findings.items()
         for phrase in [*rule.phrases, *([rule.plural] if rule.plural else [])]
     }
-    said: dict[str, list[Box]] = {}
+    by_finding: dict[str, list[Box]] = {}
     unknown = reading.num_invalid
     for found in reading.boxes:
         named = {owners[m.group().casefold()] for m in phrase_pattern(rules).finditer(found.label or "")}
         if len(named) == 1:
-            said.setdefault(named.pop(), []).append(units.read(found.box))
+            by_finding.setdefault(named.pop(), []).append(units.read(found.box))
         else:
             unknown += 1
-    return said, unknown
+    return by_finding, unknown

@@ -83,9 +83,9 @@ def _judged(
     rules = load_rule_set(truth.rule_set)
     reading, counted = read(answer_region(response), rules), unsupported or rules.unsupported
     found = compare(truth, reading.facts, unsupported=counted)
-    said = reading.facts.findings
-    credit = {name: _credit_of(name, truth, reading, credits) for name in said}
-    claimed = {n: _weight(f, absent_weight) for n, f in said.items() if n in truth.findings or _is_claim(f, counted)}
+    claims = reading.facts.findings
+    credit = {name: _credit_of(name, truth, reading, credits) for name in claims}
+    claimed = {n: _weight(f, absent_weight) for n, f in claims.items() if n in truth.findings or _is_claim(f, counted)}
     true = {n: _weight(f, absent_weight) for n, f in truth.findings.items()}
     nothing = float(claims_nothing(truth, reading.facts)) if not any(true.values()) else None
     return {
@@ -98,9 +98,9 @@ def _judged(
     }
 
 
-def _is_claim(said: Finding, unsupported: Unsupported) -> bool:
+def _is_claim(finding: Finding, unsupported: Unsupported) -> bool:
     """Whether what is said of a finding that the truth does not know is held against the report."""
-    return unsupported == "wrong" and said.polarity != "absent"
+    return unsupported == "wrong" and finding.polarity != "absent"
 
 
 def _weight(finding: Finding, absent_weight: float) -> float:
@@ -120,13 +120,13 @@ def _credit_of(name: str, truth: Facts, reading: Reading, credits: _Credits) -> 
     return _credit(known, reading.facts.findings[name], credits)
 
 
-def _credit(truth: Finding, said: Finding, credits: _Credits) -> float:
-    if truth.polarity != said.polarity:
-        return 0.5 if said.polarity == "uncertain" and truth.polarity == "present" else 0.0
+def _credit(truth: Finding, claim: Finding, credits: _Credits) -> float:
+    if truth.polarity != claim.polarity:
+        return 0.5 if claim.polarity == "uncertain" and truth.polarity == "present" else 0.0
     pairs = (
-        (truth.side, said.side, credits.side),
-        (truth.size, said.size, credits.size),
-        (truth.count, said.count, credits.count),
+        (truth.side, claim.side, credits.side),
+        (truth.size, claim.size, credits.size),
+        (truth.count, claim.count, credits.count),
     )
-    worth = [credit for true, told, credit in pairs if true is not None and true != told]
+    worth = [credit for true, claimed, credit in pairs if true is not None and true != claimed]
     return min(worth, default=1.0)

@@ -44,11 +44,11 @@ def rouge_l_f1(response: str, reference: str) -> float:
     from rouge_score.scoring import fmeasure
     from rouge_score.tokenize import tokenize
 
-    said, true = tokenize(response, None), tokenize(reference, None)
-    if not said or not true:
+    candidate, true = tokenize(response, None), tokenize(reference, None)
+    if not candidate or not true:
         return 0.0
-    common = num_common(said, true)
-    return float(fmeasure(common / len(said), common / len(true)))
+    common = num_common(candidate, true)
+    return float(fmeasure(common / len(candidate), common / len(true)))
 
 
 def num_common(one: Sequence[str], other: Sequence[str]) -> int:
@@ -61,12 +61,12 @@ def num_common(one: Sequence[str], other: Sequence[str]) -> int:
     4
     """
     one, other = sorted((one, other), key=len)  # a number for each word of the shorter
-    places: dict[str, int] = {}
+    positions: dict[str, int] = {}
     for k, word in enumerate(one):
-        places[word] = places.get(word, 0) | 1 << k
+        positions[word] = positions.get(word, 0) | 1 << k
     full = column = (1 << len(one)) - 1
     for word in other:
-        if matches := column & places.get(word, 0):
+        if matches := column & positions.get(word, 0):
             column = (column + matches | column - matches) & full
     return len(one) - column.bit_count()
 

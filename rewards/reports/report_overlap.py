@@ -39,13 +39,13 @@ def report_overlap(
     """
     if not answer:
         return None
-    said = answer_region(response)[:MAX_CHARACTERS]
-    score = rouge_l_f1(said, answer) if metric == "rouge_l" else sentence_bleu(said, answer) / 100
-    agreement = _agreement(said, answer, facts) if facts and held_to_facts else 1.0
+    text = answer_region(response)[:MAX_CHARACTERS]
+    score = rouge_l_f1(text, answer) if metric == "rouge_l" else sentence_bleu(text, answer) / 100
+    agreement = _agreement(text, answer, facts) if facts and held_to_facts else 1.0
     return min(1.0, max(0.0, score * agreement))
 
 
-def _agreement(said: str, answer: str, facts: str) -> float:
+def _agreement(text: str, answer: str, facts: str) -> float:
     """How well a text agrees with the facts beside the reference; 1 where the reference tells none of them."""
     best = finding_f1(answer, facts) if Facts.told(facts).findings else None
-    return min(1.0, (finding_f1(said, facts) or 0.0) / best) if best else 1.0
+    return min(1.0, (finding_f1(text, facts) or 0.0) / best) if best else 1.0

@@ -25,21 +25,21 @@ def errors_of(truth: Facts, claimed: Facts) -> list[ClaimError]:
     >>> errors_of(truth, Facts(rule_set="chest_xray@1", findings={"effusion": there}))
     [('effusion', 'invented'), ('nodule', 'missed')]
     """
-    judged, said = compare(truth, claimed), claimed.present()
+    judged, stated = compare(truth, claimed), claimed.present()
     present = truth.present()
-    there = [(name, known, said[name]) for name, known in present.items() if name in said]
+    there = [(name, known, stated[name]) for name, known in present.items() if name in stated]
     errors: dict[ErrorKind, list[str]] = {
         "invented": [name for name in judged.hallucinations if name not in present],
         "side": [name for name in judged.hallucinations if name in present],
         "missed": [*judged.omissions],
-        "size": [name for name, known, own in there if _misstated(known.size, own.size)],
-        "count": [name for name, known, own in there if _misstated(known.count, own.count)],
+        "size": [name for name, known, claim in there if _misstated(known.size, claim.size)],
+        "count": [name for name, known, claim in there if _misstated(known.count, claim.count)],
     }
     return [(name, kind) for kind, names in errors.items() for name in names]
 
 
-def _misstated(known: object, said: object) -> bool:
-    return None not in (known, said) and known != said
+def _misstated(known: object, claimed: object) -> bool:
+    return None not in (known, claimed) and known != claimed
 
 
 def severity_of(truth: Facts, response: str) -> float | None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from rewards.config.input_error import nearest
-from rewards.config.yaml_lines import Place
+from rewards.config.yaml_lines import KeyPath
 from rewards.rules.decision import Decision, met, named
 from rewards.rules.evidence import Asked, Evidence
 from rewards.rules.nodes import NOT, NOT_APPLICABLE, Clause, Node
@@ -23,7 +23,7 @@ NUM_IDS = 5
 class Fault:
     """One fault: where it stands (keys from the top of the file), what is wrong and how to mend it."""
 
-    place: Place
+    place: KeyPath
     text: str
 
     def __str__(self) -> str:
@@ -75,13 +75,13 @@ def _node_faults(decision: Decision) -> Iterator[Fault]:
         yield from _order_faults(decision, name)
 
 
-def _symbols_known(node: Node, named_at: Mapping[Place, str | None]) -> Iterator[Fault]:
+def _symbols_known(node: Node, named_at: Mapping[KeyPath, str | None]) -> Iterator[Fault]:
     for place, symbol in named_at.items():
         if symbol is not None and symbol not in node.answers:
             yield Fault(place, _unknown("symbol", symbol, node.answers))
 
 
-def _table_faults(node: Node, at: Place, table: Mapping[str, Mapping[str, float]]) -> Iterator[Fault]:
+def _table_faults(node: Node, at: KeyPath, table: Mapping[str, Mapping[str, float]]) -> Iterator[Fault]:
     for gold, row in table.items():
         if gold not in node.answers:
             yield Fault((*at, gold), _unknown("symbol", gold, node.answers))
@@ -116,7 +116,7 @@ def _rule_name_faults(decision: Decision) -> Iterator[Fault]:
     yield from _prior_faults(decision)
 
 
-def _clause_faults(decision: Decision, at: Place, clause: Clause) -> Iterator[Fault]:
+def _clause_faults(decision: Decision, at: KeyPath, clause: Clause) -> Iterator[Fault]:
     for name, wanted in clause.items():
         if name not in decision.nodes:
             yield Fault((*at, name), _unknown("node", name, decision.nodes))
@@ -142,7 +142,7 @@ def _derive_faults(decision: Decision) -> Iterator[Fault]:
                     yield from _asked_faults(asked, (*at, "when", column), decision.nodes[column].domain, "symbol")
 
 
-def _asked_faults(asked: Asked, at: Place, known: Iterable[str], what: str) -> Iterator[Fault]:
+def _asked_faults(asked: Asked, at: KeyPath, known: Iterable[str], what: str) -> Iterator[Fault]:
     for value in asked if isinstance(asked, list) else [asked]:
         if isinstance(value, str) and value not in known:
             yield Fault(at, _unknown(what, value, known))
@@ -237,7 +237,7 @@ def staging_faults(staging: Staging) -> Iterator[Fault]:
 
 
 def _scale_clause_faults(
-    clause: Mapping[str, Asked], at: Place, known: Mapping[str, list[str]], staging: Staging
+    clause: Mapping[str, Asked], at: KeyPath, known: Mapping[str, list[str]], staging: Staging
 ) -> Iterator[Fault]:
     for column, asked in clause.items():
         if column in known:

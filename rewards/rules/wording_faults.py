@@ -6,7 +6,7 @@ from itertools import product
 from string import Formatter
 
 from rewards.config.input_error import nearest
-from rewards.config.yaml_lines import Place
+from rewards.config.yaml_lines import KeyPath
 from rewards.rules.decision import Decision
 from rewards.rules.faults import Fault
 from rewards.rules.nodes import Node, Pool
@@ -55,7 +55,7 @@ def normal_faults(normal: Mapping[str, list[str]], findings: list[str]) -> Itera
                 yield Fault(place, f"no finding is named '{name}'.{nearest(name, findings)}")
 
 
-def _phrase_faults(node: Node, at: Place) -> Iterator[Fault]:
+def _phrase_faults(node: Node, at: KeyPath) -> Iterator[Fault]:
     """Phrases that two symbols share, or that stand inside a phrase of another symbol unannounced."""
     for (symbol, phrases), (other, others) in product(node.lexicon.items(), repeat=2):
         if symbol == other:
@@ -67,7 +67,7 @@ def _phrase_faults(node: Node, at: Place) -> Iterator[Fault]:
                 yield from _contained(node, at, (symbol, phrase), (other, longer))
 
 
-def _contained(node: Node, at: Place, inner: tuple[str, str], outer: tuple[str, str]) -> Iterator[Fault]:
+def _contained(node: Node, at: KeyPath, inner: tuple[str, str], outer: tuple[str, str]) -> Iterator[Fault]:
     (symbol, phrase), (other, longer) = inner, outer
     allowed = node.answers[other].may_contain if other in node.answers else []
     if symbol not in allowed:
@@ -78,11 +78,11 @@ def _contained(node: Node, at: Place, inner: tuple[str, str], outer: tuple[str, 
         )
 
 
-def _phrases_at(node: Node, at: Place, symbol: str) -> Place:
+def _phrases_at(node: Node, at: KeyPath, symbol: str) -> KeyPath:
     return (*at, "answers", symbol, "phrases") if symbol in node.answers else (*at, "also_read", symbol)
 
 
-def _reading_faults(node: Node, symbol: str, say: Pool, at: Place) -> Iterator[Fault]:
+def _reading_faults(node: Node, symbol: str, say: Pool, at: KeyPath) -> Iterator[Fault]:
     for split in ("train", "test"):
         for k, template in enumerate(say.of(split)):
             reading = read_symbol(template, node)
@@ -95,7 +95,7 @@ def _reading_faults(node: Node, symbol: str, say: Pool, at: Place) -> Iterator[F
                 )
 
 
-def _pool_faults(pool: Pool, at: Place) -> Iterator[Fault]:
+def _pool_faults(pool: Pool, at: KeyPath) -> Iterator[Fault]:
     train = {_words(template): template for template in pool.train}
     for k, template in enumerate(pool.test):
         if _words(template) in train:
@@ -106,7 +106,7 @@ def _words(template: str) -> str:
     return " ".join(re.findall(r"\w+", template.casefold()))
 
 
-def _claim_faults(pool: Pool, at: Place) -> Iterator[Fault]:
+def _claim_faults(pool: Pool, at: KeyPath) -> Iterator[Fault]:
     splits: Mapping[str, list[str]] = {"train": pool.train, "test": pool.test}
     for split, templates in splits.items():
         for k, template in enumerate(templates):

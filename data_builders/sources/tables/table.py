@@ -136,7 +136,7 @@ def _records(path: Path, separator: str, encoding: str, named: ColumnMap, rules:
         yield from csv_rows(path, check=check, separator=separator, encoding=encoding, cure=cure)
         return
     with opened(path, encoding=encoding, cure=cure) as file:
-        yield from (record for _, record in json_lines(file, place=f"{path}:"))
+        yield from (record for _, record in json_lines(file, location=f"{path}:"))
 
 
 def _check_header(path: Path, separator: str, named: ColumnMap, rules: RuleSet, header: list[str]) -> None:

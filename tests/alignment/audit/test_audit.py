@@ -14,7 +14,7 @@ from alignment.audit.table import print_audit
 from alignment.checks.read_recipe import read_recipe
 from alignment.config.data_entries import parquet
 from alignment.reward_functions.adapter import TrlReward
-from alignment.reward_functions.asked_rows import asked_of, sampled_rows
+from alignment.reward_functions.sampled_rows import prompt_row, sampled_rows
 from alignment.reward_functions.scorer import Scorer
 from rewards.config.input_error import InputError
 from rewards.loading import load_reward
@@ -111,7 +111,7 @@ def test_perturbed_answers_are_ever_worse(rows):
     import random
 
     for row in [r for r in rows if r["task"] in ("box", "report")]:
-        steps = list(perturbed(asked_of(row), random.Random(0)))
+        steps = list(perturbed(prompt_row(row), random.Random(0)))
         held = [held_out(row, p.answer) for p in steps]
         assert held[0] == 1.0
         assert held[-1] < 0.9
@@ -264,9 +264,9 @@ def test_dialogues_are_attacked_as_whole(write_recipe, marrow):
 
 def test_a_row_that_names_its_grid_is_asked_in_its_units(rows):
     row = next(row for row in rows if row["task"] == "box")
-    assert asked_of({**row, "box_grid": 1000, "image_size": [[640, 480]]}).grid == 1000
-    assert asked_of({**row, "box_grid": None, "image_size": [[640, 480]]}).grid == 480
-    assert asked_of({**row, "box_grid": None, "image_size": None}).grid == 100
+    assert prompt_row({**row, "box_grid": 1000, "image_size": [[640, 480]]}).grid == 1000
+    assert prompt_row({**row, "box_grid": None, "image_size": [[640, 480]]}).grid == 480
+    assert prompt_row({**row, "box_grid": None, "image_size": None}).grid == 100
 
 
 @pytest.mark.slow

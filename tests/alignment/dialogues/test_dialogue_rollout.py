@@ -7,7 +7,7 @@ from alignment.dialogues.turns import rendered
 from alignment.models.processors import load_processor
 from alignment.models.tiny import build_tiny
 from data_builders.schema import assistant_turn, user_turn
-from rewards.dialogues.dialogue import Dialogue, Told, Turn
+from rewards.dialogues.dialogue import Context, Dialogue, Turn
 
 ECG = [
     ("st_elevation", "level", "Is ST elevated?", "There is no ST elevation."),
@@ -15,7 +15,7 @@ ECG = [
     ("troponin", "order", "Order troponin?", "Yes, order troponin."),
     ("diagnosis", "nstemi", "What is it?", "This is an NSTEMI."),
 ]
-LAB = Told(when={"troponin": "order"}, text="Troponin is 2.1 ng/ml.")
+LAB = Context(when={"troponin": "order"}, text="Troponin is 2.1 ng/ml.")
 
 
 def script(num_turns=4):

@@ -269,4 +269,4 @@ def test_torchrun_adds_its_summary_to_crashes_alone(code, told, tmp_path):
 
 
 def test_the_codes_that_are_told_are_those_of_commands():
-    assert set(torchrun.TOLD) == {2, 130, 143, 138}
+    assert set(torchrun.REPORTED) == {2, 130, 143, 138}

@@ -9,7 +9,7 @@ import time
 import psutil
 import pytest
 
-from alignment.planning.launch import Place, Run, environment, line
+from alignment.planning.launch import Machines, Run, environment, line
 from alignment.resuming.checkpoints import MANIFEST
 from tests.alignment.resuming.test_resume_after_kill import (
     ROOT,
@@ -34,7 +34,7 @@ class Node:
     """An agent with its one rank; what both say goes to ``log``."""
 
     def __init__(self, recipe, port, number):
-        place = Place(nodes=2, gpus=1, cpu=True, head=f"127.0.0.1:{port}")
+        place = Machines(nodes=2, gpus=1, cpu=True, head=f"127.0.0.1:{port}")
         env = {**os.environ, **environment(place), "PYTHONPATH": str(ROOT), "COLUMNS": "1000"}
         self.log = recipe.with_suffix(f".node{number}.log")
         with self.log.open("w") as log:

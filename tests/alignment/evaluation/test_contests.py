@@ -6,7 +6,7 @@ import pytest
 
 from alignment.evaluation.contests import contests
 from alignment.loop.effects import effects_of
-from alignment.loop.loop_file import Comparison
+from alignment.loop.loop_file import StageComparison
 from alignment.metrics.intervals import summarise
 
 FACTS = {"rule_set": "chest_xray@1", "findings": {"nodule": {"polarity": "present", "side": "left"}}}
@@ -57,7 +57,7 @@ def test_a_comparison_with_opponents_reports_a_paired_win_rate(tmp_path):
         "after": stage(tmp_path / "b", [RIGHT] * 4),
         "held": stage(tmp_path / "c", [WRONG, RIGHT] * 2),
     }
-    comparison = Comparison(before="before", after="after", metrics=["win_rate"], opponents=["held"])
+    comparison = StageComparison(before="before", after="after", metrics=["win_rate"], opponents=["held"])
     [effect] = effects_of(comparison, folders)
     assert effect.metric == "win_rate"
     assert effect.change == pytest.approx(effect.after - effect.before)

@@ -9,7 +9,7 @@ import yaml
 from alignment.evaluation.evaluation_file import Evaluation
 from alignment.loop.effects import Effect, effects_of, over_seeds
 from alignment.loop.evaluation import is_of
-from alignment.loop.loop_file import Comparison, read_loop
+from alignment.loop.loop_file import StageComparison, read_loop
 from alignment.loop.table import _change
 from rewards.config.input_error import InputError
 
@@ -104,7 +104,7 @@ def folders(tmp_path):
 
 
 def effects(folders, *metrics, before="sft"):
-    return effects_of(Comparison(before=before, after="dpo", metrics=list(metrics)), folders)
+    return effects_of(StageComparison(before=before, after="dpo", metrics=list(metrics)), folders)
 
 
 def test_every_metric_that_is_asked_for_has_its_line(folders):

@@ -14,7 +14,7 @@ from alignment.cli.app import app
 from alignment.loop.jobs import jobs_of, submission
 from alignment.loop.loop_file import read_loop
 from alignment.loop.steps import steps_of
-from alignment.planning.launch import Asked, Place
+from alignment.planning.launch import JobRequest, Machines
 from tests.alignment.conftest import SPEC
 from tests.alignment.distributed.test_ranks import LIMIT_S, launcher, rank
 from tests.alignment.resuming.test_resume_after_kill import ROOT, SERVER
@@ -108,7 +108,7 @@ def test_a_stage_cannot_be_called_like_a_step(desk):
 
 
 def test_build_and_release_need_no_gpu(desk):
-    jobs = {job.step.name: job.script for job in jobs_of(Path("loop.yaml"), Place(2, 4), Asked(mem="9G"))}
+    jobs = {job.step.name: job.script for job in jobs_of(Path("loop.yaml"), Machines(2, 4), JobRequest(mem="9G"))}
     for name in ("build", "release"):
         assert "gpus" not in jobs[name]
         assert "torchrun" not in jobs[name]
@@ -120,7 +120,7 @@ def test_build_and_release_need_no_gpu(desk):
 def test_without_sbatch_a_script_that_submits_is_left_and_named(desk, monkeypatch):
     monkeypatch.setenv("PATH", str(desk))
     assert "bash runs/x/submit.sh" in told("launch", "loop.yaml", "--slurm")
-    assert (desk / "runs/x/submit.sh").read_text() == submission(jobs_of(Path("loop.yaml"), Place(), Asked()))
+    assert (desk / "runs/x/submit.sh").read_text() == submission(jobs_of(Path("loop.yaml"), Machines(), JobRequest()))
 
 
 def stand_in(folder, **commands):

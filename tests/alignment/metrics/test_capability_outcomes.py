@@ -67,7 +67,7 @@ def values(counts: list[dict[str, float]]) -> dict[str, float]:
 def test_the_true_stage_comes_from_the_facts_and_not_from_the_reference(stage):
     closed = judged(row_of(stage, answer="rubbish"), f"This is {stage}.")
     assert closed is not None
-    assert (closed.group, closed.truth, closed.said) == (STAGE, stage, stage)
+    assert (closed.group, closed.truth, closed.answer) == (STAGE, stage, stage)
 
 
 def test_referral_names_the_policy_that_it_is_judged_by():
@@ -83,7 +83,7 @@ def test_referral_names_the_policy_that_it_is_judged_by():
 def test_an_answer_that_chooses_nothing_is_invalid_with_its_reason():
     closed = judged(row_of(), "Early or intermediate.")
     assert closed is not None
-    assert (closed.said, closed.reason) == (None, "ambiguous")
+    assert (closed.answer, closed.reason) == (None, "ambiguous")
     assert closed.counts == {f"said[{STAGE} | early AMD | {INVALID}]": 1.0}
 
 
@@ -93,7 +93,7 @@ def test_an_answer_that_chooses_nothing_is_invalid_with_its_reason():
 def test_yes_and_no_are_read_from_where_they_decide(words, said):
     closed = judged(row_of(kind="presence", about="drusen", answer="Yes."), words)
     assert closed is not None
-    assert (closed.group, closed.truth, closed.said) == ("staging, yes or no", "yes", said)
+    assert (closed.group, closed.truth, closed.answer) == ("staging, yes or no", "yes", said)
 
 
 def test_a_level_that_the_facts_leave_open_is_not_judged():

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alignment.metrics.intervals import differences, summarise
-from alignment.metrics.outcomes import asked_finding, matched_ious, score_answers
+from alignment.metrics.outcomes import matched_ious, question_finding, score_answers
 from alignment.metrics.ratios import LOWER_IS_BETTER, RATIOS, ratios_in
 from alignment.metrics.unjudged import BY_EQUALITY, why_unjudged
 from data_builders.schema import user_turn
@@ -355,9 +355,9 @@ def test_a_difference_is_paired_by_patient():
 
 def test_the_longest_phrase_names_the_finding():
     rules = load_rule_set("chest_xray")
-    assert asked_finding(row("box", "Where is the pleural effusion?"), rules) == "effusion"
-    assert asked_finding(row("box", "Where is it?"), rules) is None
-    assert asked_finding(row("report", "Write the report."), rules) is None
+    assert question_finding(row("box", "Where is the pleural effusion?"), rules) == "effusion"
+    assert question_finding(row("box", "Where is it?"), rules) is None
+    assert question_finding(row("report", "Write the report."), rules) is None
 
 
 def test_broken_tags_say_nothing():

@@ -14,7 +14,17 @@ from typer.testing import CliRunner
 
 from alignment.cli.app import app
 from alignment.models.loading import load_model
-from alignment.planning.launch import Asked, Command, Place, Run, launch, line, sbatch_script, shell_line, submit
+from alignment.planning.launch import (
+    Command,
+    JobRequest,
+    Machines,
+    Run,
+    launch,
+    line,
+    sbatch_script,
+    shell_line,
+    submit,
+)
 from rewards.config.input_error import InputError
 from tests.alignment.distributed.test_deepspeed import ROOT
 
@@ -28,23 +38,23 @@ def options(command):
 
 
 def test_one_node_is_a_rendezvous_of_its_own():
-    command = line(RUN, Place(gpus=8))
+    command = line(RUN, Machines(gpus=8))
     assert command[1:] == ["-m", "alignment.distributed.torchrun", "--standalone", "--nproc_per_node", "8", *TRAIN]
 
 
 def test_several_nodes_meet_at_the_head():
-    asked = options(line(RUN, Place(nodes=4, gpus=8, head="node-a")))
+    asked = options(line(RUN, Machines(nodes=4, gpus=8, head="node-a")))
     assert (asked["--nnodes"], asked["--nproc_per_node"]) == ("4", "8")
     assert (asked["--rdzv_backend"], asked["--rdzv_endpoint"]) == ("c10d", "node-a:29500")
 
 
 def test_several_nodes_without_a_head_are_refused():
     with pytest.raises(InputError, match="--head HOST"):
-        line(RUN, Place(nodes=2))
+        line(RUN, Machines(nodes=2))
 
 
 def test_accelerate_counts_all_processes():
-    asked = options(line(RUN, Place(nodes=2, gpus=4, head="a:1234", node=1, by="accelerate")))
+    asked = options(line(RUN, Machines(nodes=2, gpus=4, head="a:1234", node=1, by="accelerate")))
     assert (asked["--num_processes"], asked["--num_machines"], asked["--machine_rank"]) == ("8", "2", "1")
     assert (asked["--main_process_ip"], asked["--main_process_port"]) == ("a", "1234")
 
@@ -52,7 +62,7 @@ def test_accelerate_counts_all_processes():
 def test_accelerate_knows_every_option_that_it_is_given():
     from accelerate.commands.launch import launch_command_parser
 
-    command = line(RUN, Place(nodes=2, gpus=4, head="a", node=0, by="accelerate"))
+    command = line(RUN, Machines(nodes=2, gpus=4, head="a", node=0, by="accelerate"))
     parsed = launch_command_parser().parse_args(command[3:])
     assert parsed.num_processes == 8
     assert (parsed.module, parsed.training_script) == (True, "alignment")
@@ -61,17 +71,17 @@ def test_accelerate_knows_every_option_that_it_is_given():
 def test_torchrun_knows_every_option_that_it_is_given():
     from torch.distributed.run import parse_args
 
-    parsed = parse_args(line(RUN, Place(nodes=2, gpus=4, head="a"))[3:])
+    parsed = parse_args(line(RUN, Machines(nodes=2, gpus=4, head="a"))[3:])
     assert (parsed.nnodes, parsed.nproc_per_node, parsed.training_script) == ("2", "4", "alignment")
 
 
 def test_accelerate_on_the_cpu_is_refused():
     with pytest.raises(InputError, match="does not say so"):
-        line(RUN, Place(cpu=True, by="accelerate"))
+        line(RUN, Machines(cpu=True, by="accelerate"))
 
 
 def test_the_printed_line_holds_its_environment():
-    words = shlex.split(shell_line(RUN, Place(gpus=2, cpu=True)))
+    words = shlex.split(shell_line(RUN, Machines(gpus=2, cpu=True)))
     assert "HF_HUB_OFFLINE=1" in words
     assert "DS_ACCELERATOR=cpu" in words
     assert words[-len(TRAIN) :] == TRAIN
@@ -80,28 +90,28 @@ def test_the_printed_line_holds_its_environment():
 def test_what_the_user_says_of_the_network_wins(monkeypatch):
     for said in ("0", ""):
         monkeypatch.setenv("HF_HUB_OFFLINE", said)
-        assert f"HF_HUB_OFFLINE={said}" in shlex.split(shell_line(RUN, Place()))
-        assert f"export HF_HUB_OFFLINE=${{HF_HUB_OFFLINE-{shlex.quote(said)}}}\n" in sbatch_script(RUN, Place())
+        assert f"HF_HUB_OFFLINE={said}" in shlex.split(shell_line(RUN, Machines()))
+        assert f"export HF_HUB_OFFLINE=${{HF_HUB_OFFLINE-{shlex.quote(said)}}}\n" in sbatch_script(RUN, Machines())
     monkeypatch.delenv("HF_HUB_OFFLINE")
-    assert "export HF_HUB_OFFLINE=${HF_HUB_OFFLINE-1}\n" in sbatch_script(RUN, Place())
+    assert "export HF_HUB_OFFLINE=${HF_HUB_OFFLINE-1}\n" in sbatch_script(RUN, Machines())
 
 
 def test_a_job_asks_for_time_memory_and_enough_cpus():
-    asked = sbatch_script(RUN, Place(gpus=8), Asked("1-12:00:00", "200G")).splitlines()
+    asked = sbatch_script(RUN, Machines(gpus=8), JobRequest("1-12:00:00", "200G")).splitlines()
     assert {"#SBATCH --time=1-12:00:00", "#SBATCH --mem=200G", "#SBATCH --cpus-per-task=64"} <= {*asked}
     assert 'export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-64}"' in asked
-    assert "#SBATCH --cpus-per-task=6" in sbatch_script(RUN, Place(gpus=8), Asked(cpus=6)).splitlines()
-    unasked = sbatch_script(RUN, Place(gpus=8))
+    assert "#SBATCH --cpus-per-task=6" in sbatch_script(RUN, Machines(gpus=8), JobRequest(cpus=6)).splitlines()
+    unasked = sbatch_script(RUN, Machines(gpus=8))
     assert "--time" not in unasked
     assert "--mem" not in unasked
     for fault in ({"time": "soon"}, {"time": "1:00\n#SBATCH --nice"}, {"mem": "200 G"}):
         with pytest.raises(InputError, match="expected"):
-            Asked(**fault)
+            JobRequest(**fault)
 
 
 @pytest.mark.parametrize("nodes", [1, 16])
 def test_the_batch_script_asks_for_what_torchrun_is_told(nodes, tmp_path):
-    script = sbatch_script(RUN, Place(nodes=nodes, gpus=8))
+    script = sbatch_script(RUN, Machines(nodes=nodes, gpus=8))
     assert f"#SBATCH --nodes={nodes}\n" in script
     assert "#SBATCH --gpus-per-node=8\n" in script
     assert f"--nnodes {nodes} " in script
@@ -113,10 +123,10 @@ def test_the_batch_script_asks_for_what_torchrun_is_told(nodes, tmp_path):
 
 def test_a_job_is_warned_before_its_end_and_goes_on_in_the_same_log():
     """``USR1@`` without ``B:`` goes to the steps, where our torchrun hands it on; ``B:`` would end the script alone."""
-    asked = [line for line in sbatch_script(RUN, Place(nodes=2, gpus=8)).splitlines() if line.startswith("#SBATCH")]
+    asked = [line for line in sbatch_script(RUN, Machines(nodes=2, gpus=8)).splitlines() if line.startswith("#SBATCH")]
     assert {"#SBATCH --signal=USR1@300", "#SBATCH --open-mode=append", "#SBATCH --requeue"} <= set(asked)
-    assert "srun" in sbatch_script(RUN, Place(nodes=2, gpus=8)).splitlines()[-1]
-    assert "-m alignment.distributed.torchrun" in sbatch_script(RUN, Place(nodes=2, gpus=8)).splitlines()[-1]
+    assert "srun" in sbatch_script(RUN, Machines(nodes=2, gpus=8)).splitlines()[-1]
+    assert "-m alignment.distributed.torchrun" in sbatch_script(RUN, Machines(nodes=2, gpus=8)).splitlines()[-1]
 
 
 def test_the_batch_script_runs_torchrun_at_the_first_host(tmp_path):
@@ -125,7 +135,7 @@ def test_the_batch_script_runs_torchrun_at_the_first_host(tmp_path):
         (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
         (tmp_path / name).chmod(0o755)
     file = tmp_path / "x.sbatch"
-    file.write_text(sbatch_script(RUN, Place(nodes=2, gpus=8)))
+    file.write_text(sbatch_script(RUN, Machines(nodes=2, gpus=8)))
     env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "77", "SLURM_JOB_NODELIST": "x"}
     said = subprocess.run(["bash", str(file)], env=env, capture_output=True, text=True, check=True).stdout.splitlines()
     assert said[said.index("--rdzv_endpoint") + 1] == "first:20077"
@@ -136,13 +146,13 @@ def test_the_batch_script_runs_torchrun_at_the_first_host(tmp_path):
 def test_without_sbatch_the_script_is_left_and_named(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(InputError, match=r"launch\.sbatch"):
-        submit(RUN, Place(nodes=2, gpus=8), tmp_path / "run" / "launch.sbatch")
-    assert (tmp_path / "run" / "launch.sbatch").read_text() == sbatch_script(RUN, Place(nodes=2, gpus=8))
+        submit(RUN, Machines(nodes=2, gpus=8), tmp_path / "run" / "launch.sbatch")
+    assert (tmp_path / "run" / "launch.sbatch").read_text() == sbatch_script(RUN, Machines(nodes=2, gpus=8))
 
 
 def test_more_gpus_than_there_are_is_refused():
     with pytest.raises(InputError, match="this node has"):
-        launch(RUN, Place(gpus=1000))
+        launch(RUN, Machines(gpus=1000))
 
 
 def clinalign(*arguments):
@@ -208,7 +218,7 @@ def test_fresh_goes_to_the_ranks(write_recipe):
 @pytest.mark.parametrize("run", [Run(Path("x.yaml"), fresh=True), Command("a b/c", ["demo", "x y.yaml"], fresh=True)])
 def test_a_job_that_is_started_again_does_not_begin_anew(run, tmp_path):
     file = tmp_path / "x.sbatch"
-    file.write_text(sbatch_script(run, Place(gpus=2)))
+    file.write_text(sbatch_script(run, Machines(gpus=2)))
     for name, body in {"scontrol": "echo first", "srun": 'printf "%s\\n" "$@"'}.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
         (tmp_path / name).chmod(0o755)

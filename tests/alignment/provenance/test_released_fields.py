@@ -185,8 +185,8 @@ def test_a_card_tells_all_that_led_to_the_model(tmp_path):
     pq.write_table(pa.table({"id": ["b"]}), pairs / "preference" / "pairs.parquet")
     dpo = run_of(tmp_path / "dpo", method="dpo", start=sft, data=pairs / "preference" / "pairs")
     steps = steps_of(dpo)
-    assert [step.told["method"] for step in steps] == ["sft", "pairs", "dpo"]
-    assert [step.told["data"][0].get("source") for step in steps] == ["bccd", "bccd", None]
+    assert [step.published["method"] for step in steps] == ["sft", "pairs", "dpo"]
+    assert [step.published["data"][0].get("source") for step in steps] == ["bccd", "bccd", None]
     assert base_name(steps) == "tiny (made by clinalign)"
     files = (data.with_suffix(".parquet"), pairs / "preference" / "pairs.parquet")
     assert trained_on(str(dpo)) == sorted(map(sha256, files))

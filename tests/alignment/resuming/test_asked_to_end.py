@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from alignment.resuming.checkpoints import MANIFEST
-from alignment.resuming.ending import IMPATIENT_S, AskedToEnd
+from alignment.resuming.ending import IMPATIENT_S, EndRequest
 from data_builders.interruptions import Stopped
 from tests.alignment.resuming.test_resume_after_kill import (
     ROOT,
@@ -22,7 +22,7 @@ __all__ = ["start"]
 pytestmark = pytest.mark.filterwarnings("default")
 
 
-def asked_to_end(recipe, name, at=6, **env):
+def end_request(recipe, name, at=6, **env):
     log = recipe.with_suffix(f".{env.get('RANK', 0)}.log")
     return started(recipe, at, log, KILL_WITH=name, **env), log
 
@@ -35,7 +35,7 @@ def test_a_run_that_is_asked_to_end_has_a_checkpoint_of_its_last_step_and_goes_o
     whole = recipe_of(write_recipe, tmp_path, "whole", "sft", start)
     broken = recipe_of(write_recipe, tmp_path, "broken", "sft", start)
     trained(whole)
-    process, log = asked_to_end(broken, name)
+    process, log = end_request(broken, name)
     assert ended(process) == 128 + signal.Signals[name], log.read_text()[-3000:]
     assert "checkpoint-7 (step 7) is whole. The same command goes on from checkpoint-7." in log.read_text()
     assert "Traceback" not in log.read_text()
@@ -55,7 +55,7 @@ def test_all_ranks_stop_behind_the_step_in_which_one_or_all_were_asked(name, who
         port = str(probe.getsockname()[1])
     shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     shared["KILL_RANK"] = whom
-    ranks = [asked_to_end(recipe, name, RANK=str(r), LOCAL_RANK=str(r), **shared) for r in range(2)]
+    ranks = [end_request(recipe, name, RANK=str(r), LOCAL_RANK=str(r), **shared) for r in range(2)]
     for process, log in ranks:
         assert ended(process) == 128 + signal.Signals[name], log.read_text()[-3000:]
         assert "checkpoint-7 (step 7) is whole" in log.read_text()
@@ -65,7 +65,7 @@ def test_all_ranks_stop_behind_the_step_in_which_one_or_all_were_asked(name, who
 def test_a_signal_that_a_launcher_repeats_at_once_still_leaves_time_and_a_later_one_does_not(monkeypatch):
     now = [100.0]
     monkeypatch.setattr("alignment.resuming.ending.time.monotonic", lambda: now[0])
-    asked = AskedToEnd()
+    asked = EndRequest()
     asked.note(15, None)
     now[0] += IMPATIENT_S / 2
     asked.note(15, None)

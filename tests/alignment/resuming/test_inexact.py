@@ -11,7 +11,7 @@ from alignment.resuming.finite import FiniteTraining
 from alignment.resuming.inexact import (
     ANSWERS,
     FOLDER,
-    PLACES,
+    INEXACT,
     SLICES,
     InexactResume,
     draw_anew,
@@ -68,11 +68,11 @@ def test_provenance_keeps_the_places_that_the_run_has_gone_through(tmp_path):
     first, second = (InexactResume(f"checkpoint-{s}", s, 2, 1, []) for s in (4, 8))
     note_resumes(tmp_path, [Stretch(4, 2)], first)
     note_resumes(tmp_path, [Stretch(4, 2), Stretch(8, 1)], second)
-    assert [place["step"] for place in json.loads(file.read_text())[PLACES]] == [4, 8]
+    assert [place["step"] for place in json.loads(file.read_text())[INEXACT]] == [4, 8]
     note_resumes(tmp_path, [Stretch(4, 2)], first)  # went on from 4 once more: 8 was undone
-    assert [place["step"] for place in json.loads(file.read_text())[PLACES]] == [4]
+    assert [place["step"] for place in json.loads(file.read_text())[INEXACT]] == [4]
     note_resumes(tmp_path, [], None)  # and from its start
-    assert json.loads(file.read_text())[PLACES] == []
+    assert json.loads(file.read_text())[INEXACT] == []
 
 
 class Trainer(Resumable):

@@ -93,7 +93,7 @@ def test_no_reply_leaves_the_template_and_is_counted(server, fault):
 def test_what_tests_say_is_refused_in_training_whatever_its_case(server):
     tested = MARROW.decision.nodes["region"].answers["clot"].say.test[0]
     writer = Writer(CLOT, MARROW, "train", random.Random(0), paraphrase=lambda _: tested.upper())
-    assert writer._said("region", "clot") in MARROW.decision.nodes["region"].answers["clot"].say.train
+    assert writer._answer_words("region", "clot") in MARROW.decision.nodes["region"].answers["clot"].say.train
     assert writer.counts == {"refused: a wording of tests": 1}
 
 

@@ -46,7 +46,7 @@ def answer(text):
 def test_the_sample_that_the_llm_names_is_taken():
     made = hallucinated([request(WRONG, WORSE)], Endpoint([number(2)]))
     assert made.answers == {"a": WORSE}
-    assert made.own == {"a"}
+    assert made.from_samples == {"a"}
     assert made.dropped == {}
 
 
@@ -54,7 +54,7 @@ def test_where_no_sample_is_clearly_false_one_is_written():
     endpoint = Endpoint([number(None)], [answer(WORSE)])
     made = hallucinated([request(WRONG)], endpoint)
     assert made.answers == {"a": WORSE}
-    assert made.own == frozenset()
+    assert made.from_samples == frozenset()
     assert TRUTH in endpoint.asked[1][0]
 
 
@@ -83,7 +83,7 @@ def test_without_samples_the_llm_is_asked_to_write_at_once():
 @pytest.mark.parametrize("n", ["3", 3, 0, -1, True and "x", 1.5])
 def test_a_number_of_no_candidate_is_no_choice(n):
     made = hallucinated([request(WRONG, WORSE)], Endpoint([number(n)], [answer(WORSE)]))
-    assert made.own == frozenset()
+    assert made.from_samples == frozenset()
 
 
 def test_a_refused_answer_is_asked_for_again_with_the_reason():

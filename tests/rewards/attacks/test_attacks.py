@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from rewards.attacks.attacks import ATTACKS, Asked, imperfect, shifted, tagged
+from rewards.attacks.attacks import ATTACKS, PromptRow, imperfect, shifted, tagged
 from rewards.attacks.truth_attacks import ADDITIONS
 from rewards.boxes.geometry import iou, parse_boxes
 from rewards.loading import load_reward
@@ -14,8 +14,8 @@ TRUTH = (
     '"effusion":{"polarity":"absent"},"pneumothorax":{"polarity":"present","side":"right"}}}'
 )
 COMMON = {"facts": Facts.model_validate_json(TRUTH), "rules": load_rule_set("chest_xray"), "grid": 100}
-BOX = Asked("Where is the nodule?", "box", "nodule [[20,20,40,50]]", ((20, 20, 40, 50),), **COMMON)
-REPORT = Asked(
+BOX = PromptRow("Where is the nodule?", "box", "nodule [[20,20,40,50]]", ((20, 20, 40, 50),), **COMMON)
+REPORT = PromptRow(
     "Write the report.", "report",
     "There is a nodule on the left. No effusion. There is a pneumothorax on the right.", None, **COMMON,
 )  # fmt: skip
@@ -43,7 +43,7 @@ def test_box_attacks_state_the_boxes_that_they_name():
 
 
 def test_blind_attacks_do_not_see_the_truth():
-    other = Asked("Where is the nodule?", "box", "nodule [[1,1,9,9]]", ((1, 1, 9, 9),), **COMMON)
+    other = PromptRow("Where is the nodule?", "box", "nodule [[1,1,9,9]]", ((1, 1, 9, 9),), **COMMON)
     blind = [n for n in ATTACKS if "knows the truth" not in n]
     assert all(attacked(n, BOX) == attacked(n, other) for n in blind)
 

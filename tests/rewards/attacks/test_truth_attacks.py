@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from rewards.answers.final_answer import answer_region
-from rewards.attacks.attacks import Asked
+from rewards.attacks.attacks import PromptRow
 from rewards.attacks.truth_attacks import ADDITIONS, BASELINES, FALSEHOODS, HEDGES, OTHER_ANSWERS, stated
 from rewards.boxes.geometry import iou, parse_boxes
 from rewards.loading import load_reward
@@ -20,15 +20,15 @@ TRUTH = (
 )
 RULES = load_rule_set("chest_xray")
 COMMON = {"facts": Facts.model_validate_json(TRUTH), "rules": RULES, "grid": 100}
-BOX = Asked("Where is the nodule?", "box", "nodule [[20,20,40,50]]", ((20, 20, 40, 50),), **COMMON)
-NO_BOX = Asked("Where is the effusion?", "box", "effusion []", (), **COMMON)
-REPORT = Asked(
+BOX = PromptRow("Where is the nodule?", "box", "nodule [[20,20,40,50]]", ((20, 20, 40, 50),), **COMMON)
+NO_BOX = PromptRow("Where is the effusion?", "box", "effusion []", (), **COMMON)
+REPORT = PromptRow(
     "Write the report.", "report",
     "There is a nodule on the left. No effusion. There is a pneumothorax on the right.", None, **COMMON,
 )  # fmt: skip
-YES, NO = (Asked("Is there?", "presence", answer, None, **COMMON) for answer in ("Yes", "No"))
-DOSE = Asked("How much?", "open", "5 mg", None, **COMMON)
-CHOICE = Asked("Which?", "choice", "MRI", None, options=("CT", "MRI"), **COMMON)
+YES, NO = (PromptRow("Is there?", "presence", answer, None, **COMMON) for answer in ("Yes", "No"))
+DOSE = PromptRow("How much?", "open", "5 mg", None, **COMMON)
+CHOICE = PromptRow("Which?", "choice", "MRI", None, options=("CT", "MRI"), **COMMON)
 ALL = {**BASELINES, **ADDITIONS, **FALSEHOODS, **{name: hedge.attempt for name, hedge in HEDGES.items()}}
 
 

@@ -32,7 +32,7 @@ def test_a_fault_is_told_with_its_line(line, told):
 
 def test_a_file_can_be_named_as_the_place():
     with pytest.raises(InputError, match=r"^t\.jsonl:1: not JSON"):
-        list(json_lines(["x"], place="t.jsonl:"))
+        list(json_lines(["x"], location="t.jsonl:"))
 
 
 def test_lines_before_a_fault_are_read_already():

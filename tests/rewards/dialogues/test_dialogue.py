@@ -4,14 +4,14 @@ from pydantic import ValidationError
 from rewards.config.input_error import InputError
 from rewards.dialogues.dialogue import (
     Claim,
+    Context,
     Dialogue,
-    Told,
     Turn,
     clinician_says,
     decision_of,
     read_dialogue,
     readings,
-    turns_said,
+    turn_responses,
 )
 from tests.rewards.dialogues.dialogue_rows import dialogue
 
@@ -41,9 +41,9 @@ def test_a_rule_set_without_a_decision_gives_no_dialogue():
 
 def test_missing_turns_are_empty_and_further_ones_are_dropped():
     asked = dialogue(MARROW, AML)
-    assert turns_said(["a"], asked) == ["a", "", ""]
-    assert turns_said("a", asked) == ["a", "", ""]
-    assert turns_said(["a", "b", "c", "d"], asked) == ["a", "b", "c"]
+    assert turn_responses(["a"], asked) == ["a", "", ""]
+    assert turn_responses("a", asked) == ["a", "", ""]
+    assert turn_responses(["a", "b", "c", "d"], asked) == ["a", "b", "c"]
 
 
 def test_each_turn_is_read_for_the_node_that_was_asked():
@@ -61,9 +61,9 @@ def test_a_bare_yes_answers_a_confirmation_but_not_a_hint():
 
 def test_everything_that_applies_is_told_in_order():
     told = (
-        Told(when={"a": "x"}, text="One."),
-        Told(when={"b": "not y"}, text="Two."),
-        Told(when={"c": "z"}, text="No."),
+        Context(when={"a": "x"}, text="One."),
+        Context(when={"b": "not y"}, text="Two."),
+        Context(when={"c": "z"}, text="No."),
     )
     turn = Turn(node="n", gold="g", question="What?", answer="g", told=told)
     assert clinician_says(turn, {"a": "x", "b": "x"}) == "One. Two. What?"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rewards.config.input_error import InputError
 from rewards.ratings.bradley_terry import (
     ELO_SCALE,
-    Comparison,
+    Game,
     bradley_terry,
     bradley_terry_ratings,
     elo_ratings,
@@ -27,7 +27,7 @@ def played(strengths, games, seed=0):
     random = np.random.default_rng(seed)
     pairs = list(itertools.combinations(strengths, 2))
     return [
-        Comparison(a, b, float(random.random() < 1 / (1 + math.exp(strengths[b] - strengths[a]))), f"case {k}")
+        Game(a, b, float(random.random() < 1 / (1 + math.exp(strengths[b] - strengths[a]))), f"case {k}")
         for k in range(games)
         for a, b in pairs
     ]
@@ -62,19 +62,19 @@ def test_one_who_always_wins_stays_finite_under_the_prior():
 
 
 def test_a_tie_is_half_a_win_for_each():
-    ties = [Comparison("a", "b", 0.5)] * 4
-    wins = [Comparison("a", "b", 1.0), Comparison("a", "b", 0.0)] * 2
+    ties = [Game("a", "b", 0.5)] * 4
+    wins = [Game("a", "b", 1.0), Game("a", "b", 0.0)] * 2
     assert (wins_matrix(ties, ["a", "b"]) == wins_matrix(wins, ["a", "b"])).all()
 
 
 def test_groups_that_never_met_are_named():
-    apart = [Comparison("a", "b", 1.0), Comparison("c", "d", 0.5)]
+    apart = [Game("a", "b", 1.0), Game("c", "d", 0.5)]
     assert groups(wins_matrix(apart, list("abcd"))) == [[0, 1], [2, 3]]
     with pytest.raises(InputError, match="never compared with each other: a, b; c, d"):
         bradley_terry_ratings(apart)
 
 
-@pytest.mark.parametrize("bad", [Comparison("a", "b", 1.5), Comparison("a", "a", 1.0), Comparison("a", "b", math.nan)])
+@pytest.mark.parametrize("bad", [Game("a", "b", 1.5), Game("a", "a", 1.0), Game("a", "b", math.nan)])
 def test_a_comparison_that_is_none_is_refused(bad):
     with pytest.raises(InputError, match="expected two"):
         wins_matrix([bad], ["a", "b"])
@@ -96,7 +96,7 @@ def test_intervals_follow_the_seed_and_not_the_process():
 
 def test_cases_are_resampled_whole():
     """Thirty comparisons of one case carry the evidence of one."""
-    one_case = [Comparison("a", "b", float(k % 3 > 0), "x") for k in range(30)]
+    one_case = [Game("a", "b", float(k % 3 > 0), "x") for k in range(30)]
     rating = bradley_terry_ratings(one_case, resamples=50)["a"]
     assert rating.low == pytest.approx(rating.high)
 
@@ -109,7 +109,7 @@ def test_elo_does_not_depend_on_the_order_of_play():
 
 
 def test_four_hundred_points_are_odds_of_ten():
-    games = [Comparison("a", "b", 1.0)] * 10 + [Comparison("a", "b", 0.0)]
+    games = [Game("a", "b", 1.0)] * 10 + [Game("a", "b", 0.0)]
     found = elo_ratings(games, ridge=1e-9, resamples=0)
     assert found["a"].value - found["b"].value == pytest.approx(400, abs=0.1)
     assert pytest.approx(173.718, abs=1e-3) == ELO_SCALE

@@ -9,7 +9,14 @@ from rewards.boxes.coordinate_space import Units, answered_boxes, in_written_uni
 from rewards.boxes.geometry import clipped, iou
 from rewards.boxes.reading import read_boxes
 from rewards.config.input_error import InputError
-from rewards.reading.box_text import as_corners, box_places, labelled_boxes, parse_boxes, sorted_corners, written_boxes
+from rewards.reading.box_text import (
+    as_corners,
+    labelled_boxes,
+    located_boxes,
+    parse_boxes,
+    sorted_corners,
+    written_boxes,
+)
 from rewards.reading.reading import phrase_pattern
 from rewards.rules.rule_set import load_rule_set
 
@@ -160,7 +167,7 @@ def test_the_boxes_and_the_list_leave_the_text():
 
 
 def test_a_place_tells_where_a_box_stands():
-    place = next(box_places("mass [1,2,3,4]!"))
+    place = next(located_boxes("mass [1,2,3,4]!"))
     assert (place.start, place.end) == (5, 14)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from alignment.config.box_units import with_units
 from alignment.config.data_entries import rows_at
 from data_builders.schema import message_text
-from rewards.attacks.attacks import Asked
+from rewards.attacks.attacks import PromptRow
 from rewards.boxes.coordinate_space import Units
 from rewards.config.input_error import InputError
 from rewards.dialogues.dialogue import Dialogue, read_dialogue
@@ -56,10 +56,10 @@ def sampled_rows(
     return [rows[one] | pictures for one, pictures in zip(drawn, shown, strict=True)]
 
 
-def asked_of(row: Row) -> Asked:
+def prompt_row(row: Row) -> PromptRow:
     """A prompt row as attacks see it, boxes in the truth's units."""
     boxes = None if row.get("boxes") is None else tuple((b[0], b[1], b[2], b[3]) for b in row["boxes"])
-    return Asked(
+    return PromptRow(
         question=message_text(row["prompt"]),
         task=row["task"],
         answer=row["answer"],
@@ -82,6 +82,6 @@ def _extent(row: Row) -> int:
     return int(max([DRAWN_IN, *(value for box in row.get("boxes") or [] for value in box)]))
 
 
-def asked_dialogue(row: Row) -> Dialogue:
+def row_dialogue(row: Row) -> Dialogue:
     """A row's dialogue as attacks see it."""
     return read_dialogue(row["dialogue"])

@@ -27,25 +27,25 @@ Row = dict[str, Any]
 
 
 @dataclass
-class OwnAnswers:
+class SampledAnswers:
     """The model of a ``pairs`` recipe, loaded once by each rank, on a card of its own where there are GPUs."""
 
     recipe: Recipe
 
-    def to(self, places: Sequence[int], shown: Callable[[Sequence[int]], list[Row]], *, name: str) -> list[list[str]]:
-        """Several answers to the row at each place, in this order. All ranks come by here, and are given all.
+    def to(self, indices: Sequence[int], shown: Callable[[Sequence[int]], list[Row]], *, name: str) -> list[list[str]]:
+        """Several answers to the row at each index, in this order. All ranks come by here, and are given all.
 
-        ``shown``: the rows at some places as the model is to see them; asked by each rank for its own batches only.
+        ``shown``: the rows at some indices as the model is to see them; asked by each rank for its own batches only.
         ``name``: of these questions; others draw other random numbers.
 
         Raises: InputError if the model is not there, or refuses a row.
         """
         agreed(self._check)
         size = self.recipe.sampling.batch_size
-        batches = [(k, places[start : start + size]) for k, start in enumerate(range(0, len(places), size))]
+        batches = [(k, indices[start : start + size]) for k, start in enumerate(range(0, len(indices), size))]
         done = over_ranks(batches, lambda batch: self._answers(shown(batch[1]), seed_of(self.recipe, name, batch[0])))
-        told = track(done, "sampling own answers", total=len(batches), disable=not is_main_process())
-        return [answers for _, some in told for answers in some]
+        tracked = track(done, "sampling own answers", total=len(batches), disable=not is_main_process())
+        return [answers for _, some in tracked for answers in some]
 
     @cached_property
     def _model(self) -> tuple[Any, Any]:
@@ -60,9 +60,13 @@ class OwnAnswers:
         options = self.recipe.sampling
         torch.manual_seed(seed)
         return generate(
-            *self._model, rows, max_new_tokens=options.max_new_tokens, batch_size=options.batch_size,
-            num_samples=options.num_samples, temperature=options.temperature,
-        )  # fmt: skip
+            *self._model,
+            rows,
+            max_new_tokens=options.max_new_tokens,
+            batch_size=options.batch_size,
+            num_samples=options.num_samples,
+            temperature=options.temperature,
+        )
 
 
 def seed_of(recipe: Recipe, name: str, batch: int) -> int:
