@@ -9,7 +9,7 @@ import pytest
 
 from alignment.checks.read_recipe import TRAINER_IS_NEXT, read_recipe
 from alignment.config.data_entries import rows_at, train_rows
-from alignment.reward_functions.asked_rows import sampled_rows
+from alignment.reward_functions.sampled_rows import sampled_rows
 from rewards.config.input_error import InputError
 
 
@@ -68,7 +68,7 @@ def test_an_audit_reads_the_pictures_of_the_rows_that_it_draws_and_no_others(dat
         asked.append((len(indices), columns))
         return rows_at(file, indices, columns)
 
-    monkeypatch.setattr("alignment.reward_functions.asked_rows.rows_at", noting)
+    monkeypatch.setattr("alignment.reward_functions.sampled_rows.rows_at", noting)
     plain = sampled_rows(file, limit=6, seed=1)
     assert asked == []
     shown = sampled_rows(file, limit=6, seed=1, images=True)
