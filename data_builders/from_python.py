@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_builders import cards
 from data_builders.build.build import build
 from data_builders.build.build_spec import BuildSpec, read_spec
+from data_builders.cards import read_card as card_of_folder
 from data_builders.row_checks import open_parquet
 from data_builders.sources.source import sources
 from rewards.config.input_error import InputError, nearest
@@ -40,7 +40,7 @@ def read_card(folder: Path | str) -> dict[str, Any]:
 
     Raises: InputError if there is none, it is damaged, or of a newer format.
     """
-    return cards.read_card(Path(folder))
+    return card_of_folder(Path(folder))
 
 
 def read_rows(entry: Path | str) -> "Dataset":

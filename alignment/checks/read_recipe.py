@@ -21,7 +21,7 @@ TRAINER_IS_NEXT = "the section 'trainer' is looked at next, once these are mende
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Reading:
     """A recipe's file as it is asked for: its content after overrides, and what is read of that.
 
     ``recipe``: None where its form is wrong, of which ``faults`` tell, each with its line.
@@ -39,11 +39,11 @@ def read_recipe(path: Path | str, overrides: Sequence[Override] = ()) -> Recipe:
     Raises: InputError that lists every fault of the file and the data at once, each with its line; once there are none,
     every fault of the trainer section and of what does not go with it.
     """
-    asked = _asked(Path(path), overrides)
-    beyond = [] if asked.recipe is None else _faults_beyond_form(asked.recipe)
-    _refuse([asked], beyond)
-    assert asked.recipe is not None  # its form has no faults
-    return asked.recipe
+    reading = _reading_of(Path(path), overrides)
+    beyond = [] if reading.recipe is None else _faults_beyond_form(reading.recipe)
+    _refuse([reading], beyond)
+    assert reading.recipe is not None  # its form has no faults
+    return reading.recipe
 
 
 def check_shapes(recipes: Iterable[tuple[Path, Sequence[Override]]]) -> None:
@@ -52,16 +52,16 @@ def check_shapes(recipes: Iterable[tuple[Path, Sequence[Override]]]) -> None:
     Raises: InputError with the faults of all: of the form; once there are none, of the trainer sections with their
     DeepSpeed files.
     """
-    _refuse([_asked(path, overrides) for path, overrides in recipes])
+    _refuse([_reading_of(path, overrides) for path, overrides in recipes])
 
 
-def _asked(path: Path, overrides: Sequence[Override]) -> _Asked:
+def _reading_of(path: Path, overrides: Sequence[Override]) -> _Reading:
     content = with_overrides(read_yaml(path), overrides)
     source = Written(path, overrides)
     try:
-        return _Asked(source, content, Recipe.model_validate(content), [])
+        return _Reading(source, content, Recipe.model_validate(content), [])
     except ValidationError as invalid:
-        return _Asked(source, content, None, located_lines(Recipe, invalid, source))
+        return _Reading(source, content, None, located_lines(Recipe, invalid, source))
 
 
 def _faults_beyond_form(recipe: Recipe) -> list[str]:
@@ -76,21 +76,21 @@ def _faults_beyond_form(recipe: Recipe) -> list[str]:
     return faults or honesty_faults(recipe)
 
 
-def _refuse(recipes: Sequence[_Asked], beyond: Sequence[str] = ()) -> None:
+def _refuse(recipes: Sequence[_Reading], beyond: Sequence[str] = ()) -> None:
     """Raises: InputError with all faults; those of trainer sections alone, where there are no others."""
     from alignment.checks.faults import trainer_faults
 
     outside = [fault for fault in beyond if named_place(fault)[:1] != ("trainer",)]
-    first = [line for asked in recipes for line in _lines(asked, outside)]
+    first = [line for reading in recipes for line in _lines(reading, outside)]
     faults = first or [
-        asked.source.located(fault) for asked in recipes for fault in [*trainer_faults(asked.content), *beyond]
+        reading.source.located(fault) for reading in recipes for fault in [*trainer_faults(reading.content), *beyond]
     ]
     if faults:
         raise InputError("\n".join(dict.fromkeys(faults)))  # several stages may share a file
 
 
-def _lines(asked: _Asked, beyond: Sequence[str]) -> list[str]:
+def _lines(reading: _Reading, beyond: Sequence[str]) -> list[str]:
     """Each fault with its place in the file, and whether there is more to be looked at."""
-    located = [*asked.faults, *map(asked.source.located, beyond)]
-    is_all = not located or not asked.content.get("trainer")
-    return located if is_all else [*located, f"{asked.source.path}: {TRAINER_IS_NEXT}"]
+    located = [*reading.faults, *map(reading.source.located, beyond)]
+    is_all = not located or not reading.content.get("trainer")
+    return located if is_all else [*located, f"{reading.source.path}: {TRAINER_IS_NEXT}"]

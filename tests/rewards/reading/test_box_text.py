@@ -250,7 +250,7 @@ def test_a_space_that_the_row_does_not_tell_is_an_error():
 def test_a_true_box_outside_its_image_is_an_error():
     assert outside((0, 0, 640.4, 480), Units(image_size=PIXELS)) is None  # half a pixel
     assert outside((0, 0, 640, 480), Units()) is None
-    with pytest.raises(InputError, match=r"\[0.0, 0.0, 101.0, 50.0\] is not inside 100 x 100"):
+    with pytest.raises(InputError, match=r"\[0, 0, 101, 50\] is not inside 100 x 100"):
         true_boxes([[0.0, 0.0, 101.0, 50.0]], Units(box_grid=100))
     with pytest.raises(InputError, match="640 x 480"):
         true_boxes([[0, 0, 10, 10], [0, 0, 10, 490]], Units(image_size=PIXELS))
