@@ -77,7 +77,7 @@ def _damaged(fault: BaseException) -> str:
 
 @lru_cache(maxsize=32)  # a recipe is read several times in one command
 def _file_faults(file: Path, name: str, _stamp: tuple[int, int], check: Check) -> tuple[str, ...]:
-    told: list[str] = []
+    lines: list[str] = []
     number = 0
     memory = _Memory()
     try:
@@ -85,12 +85,12 @@ def _file_faults(file: Path, name: str, _stamp: tuple[int, int], check: Check) -
             faults = list(_faults(row, memory, check, decode=decode))
             number += bool(faults)
             if faults and number <= SHOWN:
-                told.append(f"{name}: row {_row_name(row, place)}: {faults[0]}")
+                lines.append(f"{name}: row {_row_name(row, place)}: {faults[0]}")
     except (pa.ArrowException, OSError) as fault:
         return (f"{name}: {_damaged(fault)}",)
     if number > SHOWN:
-        told.append(f"{name}: {number} rows have such faults; the first {SHOWN} are named.")
-    return tuple(told)
+        lines.append(f"{name}: {number} rows have such faults; the first {SHOWN} are named.")
+    return tuple(lines)
 
 
 def _row_name(row: Mapping[str, Any], place: int) -> str:
@@ -138,8 +138,8 @@ def _faults(row: Row, memory: "_Memory", check: Check, *, decode: bool) -> Itera
             yield f"'{column}': got {shown(row[column])}; expected a list of pictures, [] for none."
             continue
         found = memory.sizes(row[column], decode=decode)
-        unreadable = [(k, told) for k, told in enumerate(found) if isinstance(told, str)]
-        yield from (f"{column}[{k}]: {told}" for k, told in unreadable)
+        unreadable = [(k, reason) for k, reason in enumerate(found) if isinstance(reason, str)]
+        yield from (f"{column}[{k}]: {reason}" for k, reason in unreadable)
         if column == "images" and not unreadable and not wrong:
             yield from _image_faults(row, said, len(found))
             yield from _size_faults(row.get("image_size"), found)
@@ -230,9 +230,9 @@ def _size_faults(stated: Any, found: list[Any]) -> Iterator[str]:
     """Declared sizes that are not the pictures': boxes would be read in the units of another picture."""
     if stated is None or not KINDS["image_size"].holds(stated) or len(stated) != len(found):
         return
-    for k, (told, size) in enumerate(zip(stated, found, strict=True)):
-        if tuple(told) != size:
+    for k, (recorded, size) in enumerate(zip(stated, found, strict=True)):
+        if tuple(recorded) != size:
             yield (
-                f"'image_size': [{told[0]}, {told[1]}] for images[{k}], which is {size[0]} wide and {size[1]} high "
-                "(upright, by its EXIF tag). Mend the size, and boxes in its pixels with it."
+                f"'image_size': [{recorded[0]}, {recorded[1]}] for images[{k}], which is {size[0]} wide and {size[1]} "
+                "high (upright, by its EXIF tag). Mend the size, and boxes in its pixels with it."
             )

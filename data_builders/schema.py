@@ -115,10 +115,10 @@ def provenance_of(row: Mapping[str, Any]) -> dict[str, Any]:
     {'flaw': 'side'}
     """
     place, cure = f"row {row['id']}: 'provenance'", "Write it as a JSON object, or leave it null."
-    told = json_value(row["provenance"], place, cure) if row.get("provenance") else {}
-    if not isinstance(told, dict):
-        raise InputError(f"{place}: expected an object, got {type(told).__name__}. {cure}")
-    return cast(dict[str, Any], told)
+    provenance = json_value(row["provenance"], place, cure) if row.get("provenance") else {}
+    if not isinstance(provenance, dict):
+        raise InputError(f"{place}: expected an object, got {type(provenance).__name__}. {cure}")
+    return cast(dict[str, Any], provenance)
 
 
 def on_grid(box: Box, *, width: int, height: int, grid: int) -> tuple[int, int, int, int]:

@@ -304,10 +304,10 @@ def _provenance_fault(row: Mapping[str, Any]) -> str | None:
     if not row.get("capability") or not row.get("provenance"):
         return None
     try:
-        told = json_value(row["provenance"], "'provenance'", "Build the set anew.")
+        provenance = json_value(row["provenance"], "'provenance'", "Build the set anew.")
     except InputError as fault:
         return str(fault)
-    return None if isinstance(told, dict) else f"'provenance': expected a JSON object, got {shown(told)}."
+    return None if isinstance(provenance, dict) else f"'provenance': expected a JSON object, got {shown(provenance)}."
 
 
 def _dialogue_fault(row: Mapping[str, Any]) -> str | None:

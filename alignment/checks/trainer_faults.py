@@ -114,7 +114,7 @@ def made_config(kind: Callable[..., Config], settings: Mapping[str, Any]) -> Con
 
 
 @contextlib.contextmanager
-def told_of_trl() -> Generator[None]:
+def faults_of_trl() -> Generator[None]:
     """One sentence where TRL's trainer, or PEFT, refuses settings that do not go together.
 
     Raises: InputError in place of a ValueError that their own code raises; others are ours, and pass.

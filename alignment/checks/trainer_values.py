@@ -53,15 +53,16 @@ WORDS = ("eos_token", "pad_token", "bos_token", "unk_token", "sep_token", "cls_t
 
 def refused_keys(section: dict[Any, Any]) -> dict[str, str]:
     """By key, why it is refused whatever TRL makes of it: uploads, secrets kept with the run, files of every node."""
-    told = dict.fromkeys(_secrets(section), "a recipe is kept with its run, and no place for a secret. Leave it out.")
+    why = "a recipe is kept with its run, and no place for a secret. Leave it out."
+    refused = dict.fromkeys(_secrets(section), why)
     upload = (
         "nothing is uploaded while it trains. Leave it out; release the run (clinalign release RUN OUT), then "
         "upload the released folder yourself."
     )
     if section.get("save_on_each_node"):
-        told["save_on_each_node"] = "a run's folder is one for all nodes, in which rank 0 alone saves. Leave it out."
+        refused["save_on_each_node"] = "a run's folder is one for all nodes, in which rank 0 alone saves. Leave it out."
     hub = [str(key) for key, value in section.items() if _is_of_hub(str(key)) and _is_given(value)]
-    return told | {key: upload for key in hub if key not in told}
+    return refused | {key: upload for key in hub if key not in refused}
 
 
 def _is_of_hub(key: str) -> bool:
@@ -91,8 +92,8 @@ def value_faults(config: type, section: dict[Any, Any]) -> list[str]:
     """A line for each known setting whose value is of a wrong type or means nothing."""
     kinds = trainer_keys(config)
     judged = {key: value for key, value in section.items() if key in kinds and not _is_of_hub(key)}
-    told = [(key, _fault(config.__name__, key, value, kinds[key])) for key, value in judged.items()]
-    return [f"trainer.{key}: {fault}" for key, fault in told if fault]
+    found = [(key, _fault(config.__name__, key, value, kinds[key])) for key, value in judged.items()]
+    return [f"trainer.{key}: {fault}" for key, fault in found if fault]
 
 
 def _fault(config: str, key: str, value: Any, kind: Any) -> str | None:

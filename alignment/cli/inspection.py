@@ -9,7 +9,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from alignment.config.data_entries import parquet
-from alignment.data.processor_checks import told_of_row
+from alignment.data.processor_checks import faults_of_row
 from alignment.data.row_cache import few_rows
 from data_builders.output_folders import check_file
 from data_builders.row_checks import Check, check_rows
@@ -70,7 +70,7 @@ def _as_processed(row: dict[str, Any], index: int, model: str, out: Path) -> dic
     processor: Any = load_processor(model)
     answer = row.get("completion") or row.get("chosen") or []
     images = {"images": [row["images"]]} if row["images"] else {}
-    with told_of_row(row, index, row["images"]):
+    with faults_of_row(row, index, row["images"]):
         prompt = processor.apply_chat_template(row["prompt"], add_generation_prompt=True, tokenize=False)
         whole = processor.apply_chat_template([*row["prompt"], *answer], tokenize=False) if answer else prompt
         given = processor(text=[prompt], **images, return_tensors="pt")

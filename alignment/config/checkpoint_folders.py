@@ -3,7 +3,7 @@
 import importlib.util
 from pathlib import Path
 
-from alignment.config.foreign_code import refuse_foreign_code, told_of_files
+from alignment.config.foreign_code import faults_of_files, refuse_foreign_code
 from alignment.config.model_files import CURE, check_model_files
 from rewards.config.input_error import InputError, nearest_file
 from rewards.config.json_lines import read_json
@@ -90,7 +90,7 @@ def base_of(folder: str) -> str:
     """Where a model's base lies: for an adapter's folder what it was trained on, else ``folder`` itself."""
     from peft import PeftConfig
 
-    with told_of_files(folder):
+    with faults_of_files(folder):
         base = str(PeftConfig.from_pretrained(folder).base_model_name_or_path) if is_adapter(folder) else folder
     refuse_foreign_code(base)
     return base

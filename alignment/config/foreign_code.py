@@ -41,12 +41,12 @@ def pretrained(kind: Any, path: str | Path, **options: Any) -> Any:
     """
     if "gguf_file" not in options:  # which a package carries, beside its own Python
         refuse_foreign_code(path)
-    with told_of_files(path):
+    with faults_of_files(path):
         return kind.from_pretrained(path, **options, trust_remote_code=False)
 
 
 @contextlib.contextmanager
-def told_of_files(path: str | Path) -> Generator[None]:
+def faults_of_files(path: str | Path) -> Generator[None]:
     """Whatever transformers says of a model whose files it does not find or cannot read is one sentence.
 
     Raises: InputError; the operating system's own errors pass.

@@ -1,6 +1,6 @@
 """The files of a model's folder, checked by their headers before any weight is read: missing, truncated, unreadable.
 
-Tensors of a wrong size are known only where they are loaded (``told_of_weights``). Left out: hashes of the weights.
+Tensors of a wrong size are known only where they are loaded (``faults_of_weights``). Left out: hashes of the weights.
 """
 
 import contextlib
@@ -65,7 +65,7 @@ def _faults(file: Path) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def told_of_weights(path: str) -> Generator[None]:
+def faults_of_weights(path: str) -> Generator[None]:
     """One sentence where the folder holds no weights, or they do not fit the model that its config describes.
 
     Raises: InputError, also instead of the ``RuntimeError`` of transformers or torch about tensors of a wrong size, and

@@ -22,7 +22,7 @@ SHORT_EDGE = 32
 
 
 @contextlib.contextmanager
-def told_of_row(row: Mapping[str, Any], place: int, images: Sequence[Image.Image]) -> Generator[None]:
+def faults_of_row(row: Mapping[str, Any], place: int, images: Sequence[Image.Image]) -> Generator[None]:
     """What a template or processor says against a row becomes one sentence that names the row.
 
     Raises: InputError instead of the ``TemplateError`` of a chat template or the ``ValueError`` of a processor.
@@ -56,7 +56,7 @@ def check_processing(processor: Any, rows: Iterable[Mapping[str, Any]]) -> None:
         sizes = tuple(image.size for image in images if _is_extreme(image))
         if {form, sizes} <= tried:
             continue
-        with told_of_row(row, place, images):
+        with faults_of_row(row, place, images):
             text = processor.apply_chat_template(row["prompt"], add_generation_prompt=True, tokenize=False)
             if sizes and sizes not in tried:
                 processor(text=[text], images=[[image.convert("RGB") for image in images]], return_tensors="pt")

@@ -17,7 +17,7 @@ import torch
 from PIL import Image as PilImage
 from safetensors.torch import load_file, save_file
 
-from alignment.data.processor_checks import told_of_row
+from alignment.data.processor_checks import faults_of_row
 from alignment.data.row_cache import read_once
 from alignment.distributed.ranks import of_rank_0
 from alignment.distributed.shared_folder import made_once
@@ -63,7 +63,7 @@ def counted(processor: Any, rows: Iterable[Any], answers: Sequence[str]) -> Leng
     found = Lengths([], [], [])
     for place, row in enumerate(rows):
         images = [_opened(image) for image in row["images"] or []]
-        with told_of_row(row, place, images):
+        with faults_of_row(row, place, images):
             made = group(processor, images, row["prompt"], [row[name] for name in answers] or [_nothing()])
             plain = _num_tokens(processor, made.prompt)
             sizes = tuple(image.size for image in images)

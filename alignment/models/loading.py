@@ -17,8 +17,8 @@ from transformers import (
 )
 
 from alignment.config.checkpoint_folders import base_of, check_model_name, is_adapter, model_folder
-from alignment.config.foreign_code import SAFE, pretrained, told_of_files
-from alignment.config.model_files import told_of_weights
+from alignment.config.foreign_code import SAFE, faults_of_files, pretrained
+from alignment.config.model_files import faults_of_weights
 from alignment.config.model_section import ModelSection
 from alignment.models import kernels
 from alignment.models.processors import load_processor
@@ -42,12 +42,12 @@ def load_model(
     folder = model_folder(path)
     options: dict[str, Any] = dict(dtype=dtype, attn_implementation=kernels.attention(attention))
     base = base_of(folder)
-    with told_of_weights(base):
+    with faults_of_weights(base):
         model = pretrained(AutoModelForImageTextToText, base, revision=revision, use_safetensors=True, **options)
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1 if model.num_parameters() < SMALL_MODEL else THREADS)
     if is_adapter(folder):
-        with told_of_weights(folder), told_of_files(folder):
+        with faults_of_weights(folder), faults_of_files(folder):
             return PeftModel.from_pretrained(model, folder, is_trainable=trainable)
     return model
 
@@ -64,7 +64,7 @@ def check_sees(config: Any, path: str) -> None:
 def check_generation(path: str) -> None:
     """Raises InputError if transformers refuses a folder's settings of generation, which trl would load."""
     if (Path(path) / "generation_config.json").is_file():
-        with told_of_files(path):
+        with faults_of_files(path):
             pretrained(GenerationConfig, path)
 
 

@@ -12,7 +12,7 @@ from transformers.integrations.deepspeed import HfDeepSpeedConfig, set_hf_deepsp
 from transformers.utils import logging as transformers_logging
 
 from alignment.config.checkpoint_folders import HEAD, reward_model_folder
-from alignment.config.foreign_code import told_of_files
+from alignment.config.foreign_code import faults_of_files
 from alignment.config.model_files import CURE
 from alignment.models.loading import load_model
 from alignment.models.processors import load_processor
@@ -43,7 +43,7 @@ def _with_adapter(folder: str) -> PeftModel:
     base = read_json(Path(folder) / "adapter_config.json", CURE).get("base_model_name_or_path")
     if not isinstance(base, str):
         raise InputError(f"{folder}/adapter_config.json: names no base model. {CURE}")
-    with told_of_files(folder):
+    with faults_of_files(folder):
         return PeftModel.from_pretrained(reward_model_on(load_model(base, dtype="auto")), folder)
 
 

@@ -172,10 +172,10 @@ def mean_tokens(recipe: Recipe, processor: Any, sample: int = 32) -> float:
 
 
 def _tokens(processor: Any, row: dict[str, Any], index: int) -> int:
-    from alignment.data.processor_checks import told_of_row
+    from alignment.data.processor_checks import faults_of_row
 
     answers = [m for key in ("completion", "chosen", "rejected") if row.get(key) for m in row[key]]
     images = {"images": [row["images"]]} if row["images"] else {}
-    with told_of_row(row, index, row["images"] or []):
+    with faults_of_row(row, index, row["images"] or []):
         text = processor.apply_chat_template([*row["prompt"], *answers], tokenize=False)
         return int(processor(text=[text], **images, return_tensors="pt")["input_ids"].shape[1])

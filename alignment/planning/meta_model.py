@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from alignment.checks.trainer_faults import told_of_trl
+from alignment.checks.trainer_faults import faults_of_trl
 from alignment.config.foreign_code import NotLoaded, pretrained
 from alignment.config.recipe import Recipe
 from alignment.planning.activations import Batch, Shape, Stack
@@ -60,7 +60,7 @@ def meta_model(recipe: Recipe) -> Any:
     with torch.device("meta"):
         model: Any = AutoModelForImageTextToText.from_config(config, trust_remote_code=False)
         lora = lora_config(recipe.model.lora)
-        with told_of_trl():
+        with faults_of_trl():
             model = get_peft_model(model, lora) if lora else model
     freeze(model, list(recipe.model.freeze))
     return model

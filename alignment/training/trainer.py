@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from alignment.checks.compatibility import refuse
-from alignment.checks.trainer_faults import told_of_trl
+from alignment.checks.trainer_faults import faults_of_trl
 from alignment.config.data_entries import train_rows
 from alignment.config.methods import METHODS
 from alignment.config.recipe import Recipe
@@ -23,7 +23,7 @@ def make_trainer(recipe: Recipe, folder: Path) -> Any:
 
     from alignment.config.checkpoint_folders import base_of
     from alignment.config.foreign_code import pretrained
-    from alignment.config.model_files import told_of_weights
+    from alignment.config.model_files import faults_of_weights
     from alignment.data.fitting_rows import rows_to_train_on, with_ids
     from alignment.data.row_cache import ROWS, stored_rows
     from alignment.models.loading import check_generation, check_sees, load_model, model_options
@@ -54,7 +54,7 @@ def make_trainer(recipe: Recipe, folder: Path) -> Any:
             **model_options(recipe.model),
             **arguments.get("model_init_kwargs", {}),
         }
-    with told_of_weights(path), told_of_trl():
+    with faults_of_weights(path), faults_of_trl():
         trainer = METHODS[recipe.method].maker(
             recipe, model, processor, data,
             arguments=arguments, peft_config=None if is_adapter else lora_config(recipe.model.lora),

@@ -150,9 +150,9 @@ def _from_llava(record: Json, place: int, *, scored: bool = False) -> Pair:
 
 def _from_mmedpo(record: Json, place: int) -> Pair:
     """A score beside no relevance is the relevance itself, unless it is on another scale."""
-    pair, told = _from_llava(record, place, scored=True), _relevance(record)
-    is_relevance = told is None and 0 <= pair.weight <= 1
-    return replace(pair, relevance=pair.weight if is_relevance else told)
+    pair, relevance = _from_llava(record, place, scored=True), _relevance(record)
+    is_relevance = relevance is None and 0 <= pair.weight <= 1
+    return replace(pair, relevance=pair.weight if is_relevance else relevance)
 
 
 def _from_ms_swift(record: Json, place: int) -> Pair:
@@ -240,8 +240,8 @@ def _to_ms_swift(pair: Pair) -> Json:
     question = "<image>" * len(pair.images) + pair.question
     messages = [{"role": "user", "content": question}, {"role": "assistant", "content": pair.chosen}]
     others = {"rejected_images": list(pair.rejected_images)} if pair.rejected_images else {}
-    told = {"rejected_response": pair.rejected, "weight": pair.weight, **_relevance_of(pair)}
-    return {"id": pair.id, "messages": messages, "images": list(pair.images), **told, **others}
+    paired = {"rejected_response": pair.rejected, "weight": pair.weight, **_relevance_of(pair)}
+    return {"id": pair.id, "messages": messages, "images": list(pair.images), **paired, **others}
 
 
 def _to_trl(pair: Pair) -> Json:

@@ -92,17 +92,17 @@ def validated(model: type[Model], content: dict[str, Any], *, where: str | Path 
         return model.model_validate(content)
     except ValidationError as invalid:
         if isinstance(where, str):
-            told = [f"{where}: {fault}" for fault in fault_lines(model, invalid)]
+            lines = [f"{where}: {fault}" for fault in fault_lines(model, invalid)]
         else:
-            told = located_lines(model, invalid, Written(where) if isinstance(where, Path) else where)
-        raise InputError("\n".join(told)) from None
+            lines = located_lines(model, invalid, Written(where) if isinstance(where, Path) else where)
+        raise InputError("\n".join(lines)) from None
 
 
 def located_lines(model: type[BaseModel], invalid: ValidationError, source: Written) -> list[str]:
     """One sentence for each fault, with the file and line in front of it."""
     groups = _by_value(invalid)
-    told = [(group[0]["loc"], _sentence(model, group)) for group in groups]
-    return [f"{source.at(loc or named_place(fault))}: {fault}" for loc, fault in told]
+    located = [(group[0]["loc"], _sentence(model, group)) for group in groups]
+    return [f"{source.at(loc or named_place(fault))}: {fault}" for loc, fault in located]
 
 
 def fault_lines(model: type[BaseModel], invalid: ValidationError) -> list[str]:
@@ -137,8 +137,8 @@ def _sentence(model: type[BaseModel], group: list[ErrorDetails]) -> str:
     if fault["type"] == "missing":
         return f"{place}: this key is required."
     if fault["type"] == "value_error":
-        told = fault["msg"].removeprefix("Value error, ")
-        return f"{place}: {told}" if place else told
+        message = fault["msg"].removeprefix("Value error, ")
+        return f"{place}: {message}" if place else message
     wanted = ", or ".join(f["msg"].removeprefix("Input should be ") for f in group)
     is_input = fault["msg"].startswith("Input should be ")
     wanted = f"input should be {wanted}" if is_input else f"{wanted[0].lower()}{wanted[1:]}"

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from alignment.checks.faults import trainer_faults
 from alignment.checks.read_recipe import TRAINER_IS_NEXT, read_recipe
-from alignment.checks.trainer_faults import check_config, told_of_trl
+from alignment.checks.trainer_faults import check_config, faults_of_trl
 from alignment.checks.trainer_values import OURS, refused_keys, value_faults
 from alignment.cli.app import app
 from alignment.config.checkpoint_folders import check_model_name
@@ -174,7 +174,7 @@ def test_a_policy_that_is_not_here_is_told_before_a_pair_is_scored(data, tmp_pat
 
 def test_half_a_model_in_the_cache_is_told(tmp_path):
     from alignment.config.foreign_code import NotLoaded, pretrained
-    from alignment.config.model_files import told_of_weights
+    from alignment.config.model_files import faults_of_weights
 
     class Hub:
         @staticmethod
@@ -183,9 +183,9 @@ def test_half_a_model_in_the_cache_is_told(tmp_path):
 
     with pytest.raises(NotLoaded, match=r"a/b: could not be loaded \(We couldn't connect.* hf download a/b"):
         pretrained(Hub, "a/b")
-    with pytest.raises(NotLoaded, match="a/b: could not be loaded"), told_of_weights("a/b"):
+    with pytest.raises(NotLoaded, match="a/b: could not be loaded"), faults_of_weights("a/b"):
         Hub.from_pretrained("a/b")
-    with pytest.raises(FileNotFoundError), told_of_weights("a/b"):
+    with pytest.raises(FileNotFoundError), faults_of_weights("a/b"):
         (tmp_path / "gone").read_text()
 
 
@@ -398,7 +398,7 @@ def test_an_error_of_our_own_within_trl_is_none_of_the_users(write_recipe):
     def broken():
         raise ValueError("ours")
 
-    with pytest.raises(ValueError, match="ours") as fault, told_of_trl():
+    with pytest.raises(ValueError, match="ours") as fault, faults_of_trl():
         broken()
     assert not isinstance(fault.value, InputError)
 
