@@ -39,6 +39,7 @@ def rows(write_recipe, data, start, tmp_path):
         )
         large = [dict(row) for row in source.select(range(6))]
         large[2]["images"] = [image.resize((256, 256)) for image in large[2]["images"]]
+        large[2]["image_size"] = [[256, 256] for _ in large[2]["images"]]
         Dataset.from_list(large, features=source.features).to_parquet(str(file))
         path = write_recipe(method, model={"path": str(start)}, data={"train": str(file), **section})
         recipe, processor = read_recipe(path), load_processor(str(start))
