@@ -424,7 +424,7 @@ def recipe_of(bench, cell, folder, file):
             **({"shared_prefix": "on"} if cell.kind != "sft" else {}),
         },
         "data": {"train": str(file), "largest_first": False},
-        "rewards": [{"name": "box_overlap"}] if cell.kind == "grpo" else [],
+        "rewards": [{"name": "think_format"}] if cell.kind == "grpo" else [],
         "trainer": trainer,
         **({"weighting": {"use": False}} if cell.kind == "dpo" else {}),
     }
