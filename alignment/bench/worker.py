@@ -123,7 +123,7 @@ def ours(settings: dict[str, Any]) -> Any:
             "output": settings["output"],
             "model": {"path": settings["model"], "shared_prefix": "on"},
             "data": {"train": settings["data"], "largest_first": False},  # in the order of stock trl
-            "rewards": [{"name": "box_overlap"}] if settings["kind"] == "grpo" else [],
+            "rewards": [{"name": "think_format"}] if settings["kind"] == "grpo" else [],  # variety takes its place
             "weighting": {"use": False},
             "trainer": trainer,
         }
