@@ -13,6 +13,7 @@ from alignment.config.model_section import ModelSection
 from alignment.config.recipe import Recipe
 from alignment.distributed.ranks import agreed, of_rank_0
 from alignment.distributed.shared_folder import check_same, wait_for
+from data_builders.cards import CARD
 
 
 def prepared_model(recipe: Recipe) -> str:
@@ -70,10 +71,25 @@ def _build(section: ModelSection, texts: list[str], folder: Path) -> None:
 
 
 def built_texts(train: str) -> Iterator[str]:
-    """Every text of the data set that ``train`` belongs to: what the tiny model's tokenizer is trained on."""
-    for file in sorted(parquet(train).parent.parent.glob("*/*.parquet")):
-        wanted = [c for c in ("prompt", "completion", "chosen", "rejected") if c in pq.read_schema(file).names]
-        for batch in pq.ParquetFile(file).iter_batches(columns=wanted):
+    """Every text of the data set that ``train`` belongs to, or of its own file where it is of none that was built.
+
+    The tiny model's tokenizer is trained on it.
+    """
+    file = parquet(train)
+    folder = file.parent.parent
+    for rows in sorted(folder.glob("*/*.parquet")) if (folder / CARD).is_file() else [file]:
+        wanted = [c for c in ("prompt", "completion", "chosen", "rejected") if c in pq.read_schema(rows).names]
+        for batch in pq.ParquetFile(rows).iter_batches(columns=wanted):
             for column in batch.columns:
-                for messages in column.to_pylist():
-                    yield from (b["text"] for m in messages for b in m["content"] if b["text"])
+                yield from _texts(column.to_pylist())
+
+
+def _texts(messages: object) -> Iterator[str]:
+    """The texts of messages, in blocks or plain."""
+    if isinstance(messages, str):
+        yield from [messages] if messages else []
+    elif isinstance(messages, dict):
+        yield from _texts(messages.get("content") or messages.get("text"))
+    elif isinstance(messages, list):
+        for one in messages:
+            yield from _texts(one)

@@ -152,7 +152,7 @@ def run_worker(part, asked, left):
         try:
             with reading(process, log):
                 while process.poll() is None and time.time() < _deadline(ready, start, left):
-                    time.sleep(0.2)
+                    time.sleep(min(0.2, left / 4))
             late = process.poll() is None
         finally:
             with contextlib.suppress(ProcessLookupError):
