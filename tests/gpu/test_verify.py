@@ -82,7 +82,7 @@ def test_the_whole_runs_on_a_cpu_and_nothing_fails(tmp_path):
 
 @pytest.mark.slow
 def test_a_part_that_runs_out_of_time_costs_no_other(tmp_path):
-    shown, figures = verify(tmp_path, "--parts", "b,e", "--limit-b", "0.1", "--limit-e", "300", "--commit", "abc")
+    shown, figures = verify(tmp_path, "--parts", "b,e", "--limit-b", "0.001", "--limit-e", "300", "--commit", "abc")
     assert value(figures, "commit") == "abc"
     assert "ran out of time" in next(f["note"] for f in figures if f["name"] == "part b")
     assert value(figures, "liger_kernel") == "not there"

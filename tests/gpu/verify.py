@@ -159,7 +159,7 @@ def run_worker(part, asked, left):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
     took = time.time() - (ready.stat().st_mtime if ready.exists() else start)
-    if late:
+    if late or took > left:  # or ended by itself, with what no time was left for undone
         return "ran out of time", took
     return {0: "done", FAILED: "failed"}.get(process.returncode, f"ended with {process.returncode}"), took
 
