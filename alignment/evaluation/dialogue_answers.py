@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from alignment.dialogues.rollout import Conversation, Sampled, inputs_so_far, num_sampled, opened, roll_out
-from alignment.models.generation import unsampled_tokens
+from alignment.models.generation import decoding, unsampled_tokens
 
 
 def dialogue_responses(
@@ -19,9 +19,8 @@ def dialogue_responses(
     @torch.inference_mode()
     def answer(talks: list[Conversation]) -> list[Sampled]:
         inputs = inputs_so_far(processor, talks).to(model.device)
-        out = model.generate(
-            **inputs, max_new_tokens=max_answer_tokens, suppress_tokens=unsampled_tokens(processor), do_sample=False
-        )
+        settings = decoding() | {"max_new_tokens": max_answer_tokens, "suppress_tokens": unsampled_tokens(processor)}
+        out = model.generate(**inputs, **settings)
         generated = out[:, inputs["input_ids"].shape[1] :].tolist()
         kept = [ids[: num_sampled(ids, ends)] for ids in generated]
         return [(ids, [0.0] * len(ids)) for ids in kept]

@@ -13,6 +13,27 @@ from alignment.shared_prefix.prefill import can_share_prefill, shared_prefill
 from alignment.shared_prefix.support import base_model
 
 
+NEUTRAL: dict[str, Any] = {
+    **{"do_sample": False, "num_beams": 1, "temperature": 1.0, "top_k": 50, "top_p": 1.0, "typical_p": 1.0},
+    **{"repetition_penalty": 1.0, "length_penalty": 1.0, "no_repeat_ngram_size": 0, "min_length": 0},
+    **{"epsilon_cutoff": 0.0, "eta_cutoff": 0.0},
+    **dict.fromkeys(("min_p", "min_new_tokens", "guidance_scale", "exponential_decay_length_penalty", "stop_strings")),
+    **dict.fromkeys(("bad_words_ids", "sequence_bias", "suppress_tokens", "begin_suppress_tokens")),
+    **dict.fromkeys(("forced_bos_token_id", "forced_eos_token_id", "penalty_alpha", "dola_layers")),
+    **dict.fromkeys(("prompt_lookup_num_tokens",)),
+}
+"""What decides which token comes next, set to have no effect (transformers' own defaults)."""
+
+
+def decoding(temperature: float | None = None) -> dict[str, Any]:
+    """Settings of ``generate`` for greedy answers (None), or for samples of the whole distribution.
+
+    What a checkpoint's own ``generation_config`` asks for (Qwen2.5-VL ships a repetition penalty of 1.05) changes no
+    answer, since ``generate`` would take it wherever nothing is said. Its special tokens stay.
+    """
+    return NEUTRAL if temperature is None else NEUTRAL | {"do_sample": True, "temperature": temperature, "top_k": 0}
+
+
 def unsampled_tokens(processor: Any) -> list[int]:
     """Special tokens that a model must never write: every one but the end of its turn.
 
@@ -78,12 +99,7 @@ def _generate_batch(
     token_bias: dict[int, float] | None,
 ) -> list[str]:
     inputs = model_inputs(processor, rows).to(model.device)
-    sampling: dict[str, Any] = (
-        {"do_sample": False}
-        if temperature is None
-        else {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
-    )
-    settings = sampling | {"max_new_tokens": limit, "suppress_tokens": unsampled_tokens(processor)}
+    settings = decoding(temperature) | {"max_new_tokens": limit, "suppress_tokens": unsampled_tokens(processor)}
     if any((token_bias or {}).values()):
         settings["sequence_bias"] = {(token,): bias for token, bias in (token_bias or {}).items()}
     images = {name: inputs[name] for name in IMAGE_FIELDS if name in inputs}

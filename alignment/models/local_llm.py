@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alignment.config.checkpoint_folders import model_folder
 from alignment.config.foreign_code import pretrained
+from alignment.models.generation import decoding
 from rewards.config.input_error import InputError
 from rewards.llm.client import Completion, LlmStop, Reply, Request
 
@@ -102,9 +103,7 @@ class LocalModel:
         inputs = tokenizer(self._prompts(requests), return_tensors="pt", padding=True, add_special_tokens=False)
         inputs = inputs.to(model.device)
         torch.manual_seed(first.sample)
-        how: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-        if first.temperature > 0:
-            how = {"do_sample": True, "temperature": first.temperature, "top_p": 1.0, "top_k": 0}
+        how = decoding(first.temperature or None)
         out = model.generate(**inputs, max_new_tokens=first.max_tokens, pad_token_id=tokenizer.pad_token_id, **how)
         written = out[:, inputs["input_ids"].shape[1] :]
         ends = [tokenizer.eos_token_id in row for row in written.tolist()]
