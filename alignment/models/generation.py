@@ -12,7 +12,6 @@ from alignment.shared_prefix.image_rows import IMAGE_FIELDS, OF_IMAGES, by_row, 
 from alignment.shared_prefix.prefill import can_share_prefill, shared_prefill
 from alignment.shared_prefix.support import base_model
 
-
 NEUTRAL: dict[str, Any] = {
     **{"do_sample": False, "num_beams": 1, "temperature": 1.0, "top_k": 50, "top_p": 1.0, "typical_p": 1.0},
     **{"repetition_penalty": 1.0, "length_penalty": 1.0, "no_repeat_ngram_size": 0, "min_length": 0},
