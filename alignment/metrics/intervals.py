@@ -3,7 +3,6 @@
 A ratio of sums (all hallucinated claims / all claims) lets a report with five claims weigh five times one
 with a single claim. The interval is a percentile bootstrap over patients (``rewards.ratings.bootstrap``).
 A metric whose denominator is zero is left out rather than called 0 or 1; one patient gives no interval.
-Left out: text overlap (BLEU, ROUGE), which rewards wording and is blind to negation.
 """
 
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ import numpy as np
 from alignment.metrics.confusion import Confused
 from alignment.metrics.outcomes import Outcome
 from alignment.metrics.ratios import Macro, Made, Ratio, ratios_in
+from alignment.metrics.text_overlap import Bleu
 from rewards.ratings.bootstrap import drawn_counts, interval
 
 
@@ -77,6 +77,8 @@ class _PatientSums:
         if isinstance(ratios, Confused):
             cells = [[self._sum((cell,), drawn) for cell in row] for row in ratios.cells]
             return ratios.value(np.moveaxis(np.array(cells), 2, 0))
+        if isinstance(ratios, Bleu):
+            return ratios.value(np.stack([self._sum((count,), drawn) for count in ratios.counts], axis=1))
         if isinstance(ratios, Macro):
             values = np.array([self._mean(part, drawn) for part in ratios.parts])
             with np.errstate(invalid="ignore"):
@@ -108,5 +110,7 @@ def _under(made: Made) -> set[str]:
     """The counts below the line: the rows that hold one of them are those that the metric rests on."""
     if isinstance(made, Confused):
         return {cell for row in made.cells for cell in row}
+    if isinstance(made, Bleu):
+        return {f"texts[{made.group}]"}
     parts = made.parts if isinstance(made, Macro) else (made,)
     return {key for ratios in parts for ratio in ratios for key in ratio.under}

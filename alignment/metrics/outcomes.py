@@ -7,8 +7,10 @@ from functools import lru_cache
 from typing import Any, TypedDict
 
 from alignment.metrics.capability import counts_by_finding, judged
+from alignment.metrics.closed_readers import read_counts
 from alignment.metrics.dialogue_outcomes import dialogue_counts
-from alignment.metrics.unjudged import why_unjudged
+from alignment.metrics.text_overlap import text_counts
+from alignment.metrics.unjudged import has_facts, why_unjudged
 from data_builders.schema import message_text
 from rewards.answers.final_answer import final_words
 from rewards.boxes.coordinate_space import Units, answered_boxes, true_boxes
@@ -60,7 +62,9 @@ def score_answers(
 
     ``rules``: where the rows' rule set is not shipped.
     """
-    return [_outcome(row, answer, rules=rules) for row, answer in zip(rows, answers, strict=True)]
+    outcomes = [_outcome(row, answer, rules=rules) for row, answer in zip(rows, answers, strict=True)]
+    texts = text_counts(rows, answers)
+    return [replace(o, counts=o.counts | counts) if counts else o for o, counts in zip(outcomes, texts, strict=True)]
 
 
 def question_finding(row: Mapping[str, Any], rules: RuleSet) -> str | None:
@@ -106,26 +110,34 @@ def _words_outcome(row: Mapping[str, Any], words: str, rules: RuleSet | None, ab
     if rules is not None and row.get("capability"):
         return _capability_outcome(row, words, rules, about)
     if rules is not None and row["task"] == "report":
-        return _report_outcome(row, words, rules, about)
+        return _report_outcome(row, words, rules, about) if has_facts(row, rules) else Outcome(**about, counts={})
+    if row["task"] == "report":
+        return Outcome(**about, counts={})  # nothing but its wording is known
     if row["task"] == "open":
-        return Outcome(**about, counts=_open_counts(row["answer"], words))
-    return Outcome(**about, counts=_closed_counts(row["task"], row["answer"], words, about["finding"]))
+        return Outcome(**about, counts=_open_counts(_accepted(row), words))
+    return Outcome(**about, counts=_closed_counts(row, words, about["finding"]))
 
 
-def _closed_counts(task: str, truth: str, words: str, finding: str | None) -> dict[str, float]:
-    """A closed answer by equality; a yes or no also under the finding that was asked for."""
-    correct = float(_folded(words) == _folded(truth))
-    key = _folded(truth) if task == "presence" else task
-    counts = {"closed": 1.0, "closed_correct": correct, key: 1.0, f"{key}_correct": correct}
+def _accepted(row: Mapping[str, Any]) -> list[str]:
+    """Every answer that counts as right, the reference first."""
+    return row.get("answers") or [row["answer"]]
+
+
+def _closed_counts(row: Mapping[str, Any], words: str, finding: str | None) -> dict[str, float]:
+    """A closed answer by equality, and as its reader takes it; a yes or no also under the finding asked for."""
+    task, correct = row["task"], float(_folded(words) in map(_folded, _accepted(row)))
+    key = _folded(row["answer"]) if task == "presence" else task
+    counts = {"closed": 1.0, "closed_correct": correct, key: 1.0, f"{key}_correct": correct, **read_counts(row, words)}
     if task == "presence" and finding:
         counts |= {f"{key}[{finding}]": 1.0, f"{key}_correct[{finding}]": correct}
     return counts
 
 
-def _open_counts(truth: str, words: str) -> dict[str, float]:
-    """An open answer by the share of the truth's words that it recalls."""
-    wanted, answered = (re.findall(r"\w+", text.casefold()) for text in (truth, words))
-    return {"open": 1.0, "open_recalled": sum(word in set(answered) for word in wanted) / len(wanted)}
+def _open_counts(accepted: Sequence[str], words: str) -> dict[str, float]:
+    """An open answer by the share of the truth's words that it recalls; of several accepted ones the best."""
+    answered = set(re.findall(r"\w+", words.casefold()))
+    wanted = [found for text in accepted if (found := re.findall(r"\w+", text.casefold()))]
+    return {"open": 1.0, "open_recalled": max(sum(word in answered for word in one) / len(one) for one in wanted)}
 
 
 def _folded(words: str) -> str:

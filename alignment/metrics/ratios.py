@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from alignment.metrics import confusion, dialogue_outcomes
+from alignment.metrics import closed_readers, confusion, dialogue_outcomes, text_overlap
 from alignment.metrics.capability import findings_counted
 from alignment.metrics.confusion import Confused, capability_metrics
 from alignment.metrics.dialogue_outcomes import DIALOGUE_RATIOS, ratios_by_scenario
 from alignment.metrics.outcomes import Outcome
+from alignment.metrics.text_overlap import BLEUS, Bleu, names_in
 
 
 class Ratio(NamedTuple):
@@ -29,6 +30,7 @@ class Macro(NamedTuple):
 
 RATIOS: dict[str, tuple[Ratio, ...]] = {
     "closed_accuracy": (Ratio(("closed_correct",), ("closed",)),),
+    **{name: (Ratio((over,), (under,)),) for name, (over, under) in closed_readers.METRICS.items()},
     "balanced_accuracy": (Ratio(("yes_correct",), ("yes",)), Ratio(("no_correct",), ("no",))),
     "sensitivity": (Ratio(("yes_correct",), ("yes",)),),
     "specificity": (Ratio(("no_correct",), ("no",)),),
@@ -68,8 +70,8 @@ MACROS = {"macro_balanced_accuracy": "balanced_accuracy", "macro_finding_f1": "f
 """Means over findings, by the metric that they are the mean of."""
 
 
-FAMILIES = (*BY_FINDING, *DIALOGUE_RATIOS, *confusion.METRICS)
-"""Metrics that have a bracket: a finding, a scenario, or a group of closed questions."""
+FAMILIES = (*BY_FINDING, *DIALOGUE_RATIOS, *confusion.METRICS, *text_overlap.METRICS)
+"""Metrics that have a bracket: a finding, a scenario, a group of closed questions, or a task of written texts."""
 
 
 LOWER_IS_BETTER = frozenset(
@@ -83,6 +85,7 @@ LOWER_IS_BETTER = frozenset(
         "severity_omission_rate",
         "report_parse_failure",
         "box_parse_failure",
+        "closed_unread",
         "false_boxes_on_empty",
         *dialogue_outcomes.LOWER_IS_BETTER,
         *confusion.LOWER_IS_BETTER,
@@ -90,8 +93,8 @@ LOWER_IS_BETTER = frozenset(
 )
 
 
-Made = tuple[Ratio, ...] | Macro | Confused
-"""How a metric is made: the mean of ratios of counts, a mean of such, or from a confusion of counts."""
+Made = tuple[Ratio, ...] | Macro | Confused | Bleu
+"""How a metric is made: the mean of ratios of counts, a mean of such, from a confusion of counts, or as BLEU."""
 
 
 def ratios_in(outcomes: Sequence[Outcome]) -> dict[str, Made]:
@@ -104,7 +107,19 @@ def ratios_in(outcomes: Sequence[Outcome]) -> dict[str, Made]:
     }
     by_finding = {f"{name}[{f}]": ratios for name, of_finding in each.items() for f, ratios in of_finding.items()}
     macros = {macro: Macro(tuple(each[name].values())) for macro, name in MACROS.items() if each[name]}
-    return {**found, **by_finding, **macros, **capability_metrics(o.counts for o in outcomes)}
+    texts = {
+        f"{name}[{task}]": _of_texts(name, task)
+        for task, names in names_in(o.counts for o in outcomes).items()
+        for name in names
+    }
+    return {**found, **by_finding, **macros, **texts, **capability_metrics(o.counts for o in outcomes)}
+
+
+def _of_texts(name: str, task: str) -> Made:
+    """A metric of texts for the rows of a task."""
+    if name in BLEUS:
+        return Bleu(BLEUS.index(name) + 1, task)
+    return (Ratio((f"{name}[{task}]",), (f"texts[{task}]",)),)
 
 
 def _findings_of(outcomes: Sequence[Outcome]) -> dict[str, list[str]]:

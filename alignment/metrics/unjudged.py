@@ -32,18 +32,21 @@ def why_unjudged(row: Mapping[str, Any], rules: RuleSet | None = None) -> str | 
         return "box without true boxes" if row["boxes"] is None else None
     if row.get("capability") and ruled:
         return _why_capability(row, rules or load_rule_set(row["rule_set"]))
+    written = bool(re.search(r"\w", row["answer"] or ""))
     if task == "report":
-        return None if ruled and _has_facts(row["facts"], rules) else "report without facts"
+        return None if written or has_facts(row, rules) else "report without facts"
     if task not in (*BY_EQUALITY, "open"):
         return f"no metric for task '{task}'"
-    return None if re.search(r"\w", row["answer"] or "") else f"{task} without an answer"
+    return None if written else f"{task} without an answer"
 
 
-def _has_facts(stated: str | None, rules: RuleSet | None) -> bool:
+def has_facts(row: Mapping[str, Any], rules: RuleSet | None = None) -> bool:
     """Whether a report's truth is known: some finding, or under a rule set that charges what is unsupported, none."""
-    facts = Facts.told(stated) if stated else None
-    if facts is None or facts.findings:
-        return facts is not None
+    if not row["facts"] or (rules is None and not row["rule_set"]):
+        return False
+    facts = Facts.told(row["facts"])
+    if facts.findings:
+        return True
     return bool(facts.rule_set) and (rules or load_rule_set(facts.rule_set)).unsupported == "wrong"
 
 

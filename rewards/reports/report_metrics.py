@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 from rewards.reports.cider import cider_d
 
+BLEU_ORDER = 4
+
 
 def report_metrics(responses: Sequence[str], references: Sequence[str]) -> dict[str, float]:
     """Corpus BLEU (0-100), mean ROUGE-L F1 (0-1), CIDEr-D (0-10), and mean METEOR (0-1) where WordNet is installed.
@@ -37,6 +39,37 @@ def sentence_bleu(response: str, reference: str) -> float:
     import sacrebleu
 
     return float(sacrebleu.sentence_bleu(response, [reference], lowercase=True, use_effective_order=True).score)
+
+
+def bleu_counts(response: str, reference: str) -> dict[str, float]:
+    """Counts of one text that add up over texts to those of corpus BLEU: matched and all n-grams, words of both sides.
+
+    >>> {name: n for name, n in bleu_counts("No effusion.", "No large effusion.").items() if n and "_1" in name}
+    {'bleu_matches_1': 3.0, 'bleu_ngrams_1': 3.0}
+    """
+    import sacrebleu
+
+    found = sacrebleu.corpus_bleu([response], [[reference]], lowercase=True)
+    matched = {f"bleu_matches_{n}": float(count) for n, count in enumerate(found.counts, start=1)}
+    ngrams = {f"bleu_ngrams_{n}": float(count) for n, count in enumerate(found.totals, start=1)}
+    return {**matched, **ngrams, "bleu_words": float(found.sys_len), "bleu_reference_words": float(found.ref_len)}
+
+
+def bleu_of(sums: Sequence[float], order: int) -> float:
+    """BLEU up to n-grams of an order, 0-1, of counts added up over texts.
+
+    ``sums``: matched n-grams by order, then all of them, then the words of the responses and of the references.
+    """
+    from sacrebleu.metrics.bleu import BLEU
+
+    matched, ngrams = ([int(n) for n in sums[k : k + order]] for k in (0, order))
+    words, reference_words = (int(n) for n in sums[2 * order :])
+    if not words:
+        return 0.0
+    score = BLEU.compute_bleu(
+        matched, ngrams, sys_len=words, ref_len=reference_words, smooth_method="exp", max_ngram_order=order
+    )
+    return float(score.score) / 100
 
 
 def rouge_l_f1(response: str, reference: str) -> float:

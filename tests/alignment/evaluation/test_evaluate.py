@@ -223,7 +223,8 @@ def unruled(row, **changes):
 
 def test_rows_that_no_metric_judges_are_counted_by_reason_in_figures_answers_and_page(tiny, tmp_path):
     presence, box, report = rows_of("p0", 1)
-    rows = [presence, unruled(box), unruled(report), unruled(box, id="b", boxes=None), unruled(report, id="r")]
+    report = unruled(report, answer=None)
+    rows = [presence, unruled(box), report, unruled(box, id="b", boxes=None), report | {"id": "r"}]
     evaluation = evaluate(*tiny, save(rows, tmp_path / "data"), out=tmp_path / "out", num_resamples=9)
     assert evaluation.unjudged == {"report without facts": 2, "box without true boxes": 1}
     assert Evaluation.read(tmp_path / "out").unjudged == evaluation.unjudged
@@ -238,7 +239,7 @@ def test_rows_that_no_metric_judges_are_counted_by_reason_in_figures_answers_and
 
 
 def test_rows_of_which_none_can_be_judged_are_refused_before_a_model_answers(tmp_path):
-    rows = [unruled(rows_of(f"p{n}", n)[2]) for n in range(3)]
+    rows = [unruled(rows_of(f"p{n}", n)[2], answer=None) for n in range(3)]
     data = save(rows, tmp_path / "data")
     with pytest.raises(InputError, match=r"no metric judges any of its 3 rows \(3 x report without facts\). Give"):
         evaluate(None, None, data, out=tmp_path / "out")
