@@ -9,7 +9,8 @@ from rewards.config.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from data_builders.build.build_spec import BuildSpec, read_spec
-    from data_builders.from_python import build_data, read_card, read_rows, source_names
+    from data_builders.cards import read_card
+    from data_builders.from_python import build_data, read_rows, source_names
     from data_builders.schema import Quarantined, Sample, Written
     from rewards.config.input_error import InputError
 
@@ -29,8 +30,9 @@ __getattr__ = lazy_names(
     "data_builders",
     {
         **dict.fromkeys(("BuildSpec", "read_spec"), "data_builders.build.build_spec"),
-        **dict.fromkeys(("build_data", "read_card", "read_rows", "source_names"), "data_builders.from_python"),
+        **dict.fromkeys(("build_data", "read_rows", "source_names"), "data_builders.from_python"),
         **dict.fromkeys(("Quarantined", "Sample", "Written"), "data_builders.schema"),
         "InputError": "rewards.config.input_error",
+        "read_card": "data_builders.cards",
     },
 )

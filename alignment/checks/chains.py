@@ -11,6 +11,11 @@ from rewards.config.strict_yaml import read_yaml, validated
 from rewards.config.yaml_lines import Written
 
 
+def is_chain(path: Path) -> bool:
+    """Whether a file holds a chain of recipes, not a recipe."""
+    return "stages" in read_yaml(path)
+
+
 def read_chain(path: Path, overrides: list[str]) -> Chain:
     """The chain in a ``stages:`` file, after overrides.
 
