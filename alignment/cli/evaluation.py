@@ -1,7 +1,7 @@
 """Commands on a trained model: evaluate it, set it against others, release it, verify the release."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -11,10 +11,20 @@ from alignment.distributed.processes import is_main_process
 from rewards.config.input_error import InputError
 from rewards.config.json_lines import read_json
 
+if TYPE_CHECKING:
+    from alignment.evaluation.evaluation_file import Evaluation
+
 
 def evaluate_command(
-    run: Annotated[str, typer.Argument(help="a run's folder, a model folder or a Hugging Face name")],
+    run: Annotated[
+        str,
+        typer.Argument(help="a run's folder, a model folder, a Hugging Face name, or a file of answers"),
+    ],
     data: Annotated[str, typer.Argument(help="prompt rows, such as data/phantom_chest/prompt/test")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[GENERATION]...", help="such as generation.max_new_tokens.report=400"),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="by default RUN/evaluation, or evaluations/NAME")] = None,
     limit: Annotated[int | None, typer.Option(help="only so many rows, drawn at random")] = None,
     probe: Annotated[bool, typer.Option(help="also: does the model look? Writes blindness.json")] = False,
@@ -28,13 +38,16 @@ def evaluate_command(
 ) -> None:
     """Evaluate on held-out prompt rows: metrics with intervals, blind controls, an HTML report with pictures.
 
+    Answers of another program, {"id": ..., "response": ...} a line, are judged by the same metrics.
     On many GPUs: clinalign launch eval RUN DATA --gpus N
     """
     from alignment.config.box_units import known_space, written_space
     from alignment.config.data_entries import parquet
+    from alignment.config.generation_section import generation_of
     from alignment.data.prompt_rows import checked_file
     from alignment.distributed.ranks import agreed, alone_at, of_rank_0
     from alignment.evaluation.evaluate import evaluate
+    from alignment.evaluation.judgement import is_answers, judge_answers
     from alignment.evaluation.kept_answers import check_out, evaluation_folder
     from alignment.models.loading import load_for_inference
     from alignment.provenance.weights_digest import model_sha256
@@ -42,11 +55,21 @@ def evaluate_command(
     if out is not None and is_main_process():
         check_out(out)
     agreed(lambda: checked_file(Path(data)))  # before a model is loaded
+    if is_answers(run):
+        for option, value in (("--probe", probe), (" ".join(overrides or []), overrides)):
+            if value:
+                raise InputError(f"{option}: has no effect on answers that were given already. Leave it out.")
+        target = out or Path("evaluations") / Path(run).stem
+        space = known_space(box_space) if box_space else "grid"
+        evaluation = judge_answers(Path(run), Path(data), out=target, limit=limit, box_space=space)
+        _say_figures(evaluation, target, against, {}, as_json)
+        return
+    how = agreed(lambda: generation_of(run, overrides or []))
     rows, target = parquet(data), out or agreed(lambda: evaluation_folder(run))
     with alone_at(target):
         of_rank_0(lambda: check_out(target))
         weights = model_sha256(run) if is_main_process() else None
-        model, processor = agreed(lambda: load_for_inference(run))
+        model, processor = agreed(lambda: load_for_inference(run, dtype=how.dtype))
         evaluation = evaluate(
             model,
             processor,
@@ -58,16 +81,22 @@ def evaluate_command(
             probe=probe,
             weights_sha256=weights,
             box_space=known_space(box_space) if box_space else written_space(run),
+            generation=how,
         )
-    if not is_main_process():
-        return
+    if is_main_process():
+        _say_figures(evaluation, target, against, _looked(target / "blindness.json") if probe else {}, as_json)
+
+
+def _say_figures(
+    evaluation: "Evaluation", folder: Path, against: Path | None, looked: dict[str, object], as_json: bool
+) -> None:
+    """The figures of an evaluation in a folder, set against another where one is named."""
     figures = {c: {n: m.value for n, m in found.items()} for c, found in evaluation.metrics.items()}
-    looked = _looked(target / "blindness.json") if probe else {}
     if against is not None:
         from alignment.evaluation.run_comparison import compared
 
-        looked["against"] = compared(against, target)
-    page = {"report": str(target / "report.html"), "rows": evaluation.num_rows, "unjudged": evaluation.unjudged}
+        looked = looked | {"against": compared(against, folder)}
+    page = {"report": str(folder / "report.html"), "rows": evaluation.num_rows, "unjudged": evaluation.unjudged}
     say({**page, "metrics": figures, **looked}, as_json)
 
 

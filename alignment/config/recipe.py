@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from alignment.config.curriculum_section import CurriculumSection
+from alignment.config.generation_section import GenerationSection
 from alignment.config.methods import METHODS, known_method, readers_of
 from alignment.config.model_section import ModelSection
 from alignment.config.reward_entry import RewardEntry
@@ -142,6 +143,7 @@ class Recipe(StrictModel):
     canaries: CanarySection | None = None
     weighting: Weighting = Weighting()
     sampling: Sampling = Sampling()
+    generation: GenerationSection = GenerationSection()
     trainer: Annotated[dict[str, Any], BeforeValidator(_strategies)] = Field(default={})
 
     @model_validator(mode="after")

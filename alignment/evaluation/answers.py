@@ -1,10 +1,15 @@
-"""The greedy answer of a model to each row; ranks share out the batches."""
+"""The answer of a model to each row, greedy unless it is to be sampled; ranks share out the batches."""
 
+import hashlib
+import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from alignment.config.generation_section import GenerationSection, Kind, kind_of
 from alignment.data.prompt_rows import Row, decoded_row
+from alignment.data.row_tokens import counted
 from alignment.distributed.processes import is_main_process
 from alignment.distributed.ranks import over_ranks
 from alignment.evaluation.controls import Blind, Response, blinded
@@ -16,8 +21,7 @@ from data_builders.interruptions import stands
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
 
-MAX_NEW_TOKENS = {"closed": 8, "box": 32, "report": 96, "dialogue": 32}
-"""By kind of task; of a dialogue, for each answer."""
+GREEDY = GenerationSection()
 
 
 def generate_answers(
@@ -25,14 +29,13 @@ def generate_answers(
     processor: "ProcessorMixin",
     rows: Sequence[Row],
     *,
-    batch_size: int = 32,
-    max_new_tokens: Mapping[str, int] = MAX_NEW_TOKENS,
+    generation: GenerationSection = GREEDY,
     blind: Blind | None = None,
     seed: int = 0,
     progress: bool = False,
     kept: KeptAnswers | None = None,
 ) -> list[Response]:
-    """The greedy answer to each row (in a dialogue, the model's turns), in the order of the rows.
+    """The answer to each row (in a dialogue, the model's turns), in the order of the rows.
 
     One batch holds rows of one kind of task. Ranks share them out, and each is given all answers.
 
@@ -47,13 +50,14 @@ def generate_answers(
     model.eval()
     condition = blind or "clean"
 
-    def answered(batch: tuple[str, list[int]]) -> list[Response]:
+    def answered(batch: tuple[Kind, list[int]]) -> list[Response]:
         kind, indices = batch
-        return _responses(model, processor, [decoded_row(questions[n]) for n in indices], kind, max_new_tokens[kind])
+        with sampled_by(generation, condition, indices):
+            return _responses(model, processor, [decoded_row(questions[n]) for n in indices], kind, generation)
 
     with stands(lambda: f"{kept or 'No answer is kept'}; the same command goes on."):
-        missing: list[tuple[str, list[int]]] = []
-        for kind, indices in _batches(questions, batch_size):
+        missing: list[tuple[Kind, list[int]]] = []
+        for kind, indices in _batches(processor, questions, generation):
             responses = kept.of(condition, indices) if kept else None
             if responses is None:
                 missing.append((kind, indices))
@@ -68,31 +72,74 @@ def generate_answers(
     return answers
 
 
+@contextmanager
+def sampled_by(how: GenerationSection, condition: str, indices: Sequence[int]) -> Generator[None]:
+    """Draws by the section's seed and the batch's rows alone, so that a resumed or shared evaluation is the same."""
+    if how.temperature is None:
+        yield
+        return
+    import torch
+
+    digest = hashlib.sha256(json.dumps([how.seed, condition, *indices]).encode()).digest()
+    with torch.random.fork_rng():
+        torch.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+        yield
+
+
 def _enter(answers: list[Response], indices: Sequence[int], responses: Sequence[Response]) -> None:
     for index, response in zip(indices, responses, strict=True):
         answers[index] = response
 
 
 def _responses(
-    model: "PreTrainedModel", processor: "ProcessorMixin", batch: list[Row], kind: str, max_new_tokens: int
+    model: "PreTrainedModel", processor: "ProcessorMixin", batch: list[Row], kind: Kind, how: GenerationSection
 ) -> list[Response]:
     if kind == "dialogue":
-        return [*dialogue_responses(model, processor, batch, max_answer_tokens=max_new_tokens)]
-    generated = generate(model, processor, batch, max_new_tokens=max_new_tokens, batch_size=len(batch))
+        return [*dialogue_responses(model, processor, batch, max_answer_tokens=how.bound(kind))]
+    generated = generate(
+        model,
+        processor,
+        batch,
+        max_new_tokens=how.bound(kind),
+        batch_size=len(batch),
+        temperature=how.temperature,
+    )
     return [response.strip() for (response,) in generated]
 
 
-def _batches(rows: Sequence[Row], batch_size: int) -> Iterator[tuple[str, list[int]]]:
-    alike: defaultdict[tuple[str, bool], list[int]] = defaultdict(list)
+def _batches(
+    processor: "ProcessorMixin", rows: Sequence[Row], how: GenerationSection
+) -> Iterator[tuple[Kind, list[int]]]:
+    """Indices of rows in batches of one kind of task, with images or without, within the bounds of a batch."""
+    alike: defaultdict[tuple[Kind, bool], list[int]] = defaultdict(list)
     for index, row in enumerate(rows):
-        kind = (
-            "report" if row.get("box_images") or row.get("capability") else _kind(row["task"])
-        )  # boxes of several images, reasons
-        alike[kind, bool(row["images"])].append(index)
+        alike[kind_of(row), bool(row["images"])].append(index)
     for (kind, _), indices in alike.items():
-        for start in range(0, len(indices), batch_size):
-            yield kind, indices[start : start + batch_size]
+        lengths = _lengths(processor, [rows[n] for n in indices], kind, how)
+        for part in within(lengths, most_rows=how.batch_size, most_tokens=how.batch_tokens):
+            yield kind, [indices[k] for k in part]
 
 
-def _kind(task: str) -> str:
-    return task if task in ("box", "report", "dialogue") else "closed"
+def _lengths(processor: "ProcessorMixin", rows: Sequence[Row], kind: Kind, how: GenerationSection) -> list[int]:
+    """Tokens of each row, its answer's bound included; 0 where batches are not made by tokens."""
+    if how.batch_tokens is None:
+        return [0] * len(rows)
+    return [length + how.bound(kind) for length in counted(processor, rows, ()).longest()]
+
+
+def within(lengths: Sequence[int], *, most_rows: int, most_tokens: int | None) -> Iterator[list[int]]:
+    """Indices in batches, in their order: a batch is as wide as its longest row. A row too long stands alone.
+
+    >>> list(within([5, 5, 9, 3], most_rows=3, most_tokens=20))
+    [[0, 1], [2, 3]]
+    """
+    batch: list[int] = []
+    for index in range(len(lengths)):
+        longer = [*batch, index]
+        tokens = len(longer) * max(lengths[k] for k in longer)
+        if batch and (len(longer) > most_rows or (most_tokens is not None and tokens > most_tokens)):
+            yield batch
+            longer = [index]
+        batch = longer
+    if batch:
+        yield batch

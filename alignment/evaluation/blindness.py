@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from PIL import Image
 
+from alignment.config.generation_section import GenerationSection
 from alignment.data.prompt_rows import Row
 from alignment.distributed.ranks import over_ranks
-from alignment.evaluation.answers import generate_answers
+from alignment.evaluation.answers import GREEDY, generate_answers
 from alignment.evaluation.controls import blinded
 from alignment.evaluation.kept_answers import KeptAnswers
 from alignment.metrics.intervals import Metric, differences, summarise
@@ -72,7 +73,7 @@ def blindness(
     rows: Sequence[Row],
     *,
     noise: NoiseSettings = USUAL_NOISE,
-    batch_size: int = 32,
+    generation: GenerationSection = GREEDY,
     num_resamples: int = 1000,
     seed: int = 0,
     kept: KeptAnswers | None = None,
@@ -90,7 +91,7 @@ def blindness(
     conditions = {name: shown(seen, name, noise=noise, seed=seed) for name in CONDITIONS}
     outcomes = {
         name: _outcomes(
-            model, processor, questions, batch_size=batch_size, kept=kept.under(f"probe: {name}") if kept else None
+            model, processor, questions, generation=generation, kept=kept.under(f"probe: {name}") if kept else None
         )
         for name, questions in conditions.items()
     }
@@ -169,12 +170,12 @@ def _image(
 
 
 def _outcomes(
-    model: Any, processor: Any, rows: list[Row], *, batch_size: int, kept: KeptAnswers | None
+    model: Any, processor: Any, rows: list[Row], *, generation: GenerationSection, kept: KeptAnswers | None
 ) -> list[Outcome]:
     """The judged answers, with the log-probability of the truth among their counts."""
-    answers = generate_answers(model, processor, rows, batch_size=batch_size, kept=kept)
+    answers = generate_answers(model, processor, rows, generation=generation, kept=kept)
     judged = score_answers(rows, answers)
-    logps = truth_logps(model, processor, rows, batch_size=batch_size, kept=kept)
+    logps = truth_logps(model, processor, rows, batch_size=generation.batch_size, kept=kept)
     return [
         replace(outcome, counts={**outcome.counts, "truth_logp": logp, "truth_tokens": float(num_tokens)})
         for outcome, (logp, num_tokens) in zip(judged, logps, strict=True)

@@ -6,38 +6,28 @@ split is given, beside answers that need no image at all. Ranks share out the ba
 writes. Left out: sampled answers (pass@k) and judges.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from alignment.config.data_entries import parquet
+from alignment.config.generation_section import GenerationSection
 from alignment.data.processor_checks import check_processing
-from alignment.data.prompt_rows import Row, limited, read_reference, read_rows, written_rows
+from alignment.data.prompt_rows import Row, limited, read_reference, written_rows
 from alignment.distributed.processes import is_main_process
 from alignment.distributed.ranks import of_rank_0
-from alignment.evaluation.answer_files import write_answers
-from alignment.evaluation.answers import MAX_NEW_TOKENS, generate_answers
+from alignment.evaluation.answers import GREEDY, generate_answers
 from alignment.evaluation.controls import Answered, Blind, baselines, controls_for
 from alignment.evaluation.evaluation_file import Evaluation
+from alignment.evaluation.judgement import LIBRARIES, AnsweredBy, judge, judged_rows
 from alignment.evaluation.kept_answers import KeptAnswers, check_out, rows_digest, weights_stamp
-from alignment.evaluation.report import write_report
-from alignment.metrics.intervals import Metric, summarise
-from alignment.metrics.outcomes import Outcome, score_answers
-from alignment.metrics.unjudged import unjudged_rows
-from alignment.provenance.data_summary import data_summary
-from alignment.provenance.lineage import trained_on
-from data_builders.digest import sha256
 from data_builders.interruptions import stands
 from rewards.boxes.coordinate_space import BoxSpace
 from rewards.rules.rule_set import RuleSet
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
-
-LIBRARIES = ("clinalign", "torch", "transformers", "numpy", "pillow")
 
 
 def evaluate(
@@ -52,8 +42,7 @@ def evaluate(
     blind_controls: bool = True,
     reference: Path | None = None,
     rules: RuleSet | None = None,
-    batch_size: int = 32,
-    max_new_tokens: Mapping[str, int] | None = None,
+    generation: GenerationSection = GREEDY,
     box_space: BoxSpace = "grid",
     num_resamples: int = 1000,
     seed: int = 0,
@@ -66,70 +55,35 @@ def evaluate(
     ``data``: an entry such as ``data/x/prompt/test``. ``weights_sha256``: by which the model is known
     (``weights_digest.model_sha256``); without it the evaluation cannot go into a release. ``limit``: that many
     rows, drawn at random.
+    ``generation``: how answers are generated.
     ``reference``: prompt or instruction rows of another split, whose habits the baselines take.
     ``box_space``: the units in which the model states boxes; the truth's are in the rows.
     ``probe``: also does the model look (``blindness.json``)? ``probe_limit``: on that many of the rows.
     Raises: InputError if the data are missing, empty, or not prompt rows, or no metric judges any of them.
     """
     out = Path(out)
-    rows = _checked_rows(processor, Path(data), limit=limit, seed=seed, rules=rules, box_space=box_space)
-    probed = _probed_rows(rows.written, limit=probe_limit, seed=seed) if probe else None
+    rows = judged_rows(Path(data), limit=limit, seed=seed, rules=rules)
+    check_processing(processor, rows.stored)
+    written = written_rows(rows.stored, box_space, processor)
+    probed = _probed_rows(written, limit=probe_limit, seed=seed) if probe else None
     name = model_name or str(getattr(model.config, "name_or_path", "")) or "model"
     of_rank_0(lambda: check_out(out))
-    budget = {**MAX_NEW_TOKENS, **(max_new_tokens or {})}
-    how = {"batch_size": batch_size, "max_new_tokens": budget, "seed": seed}
-    settings = {**how, "box_space": box_space, "probe_limit": probe_limit}
-    kept = KeptAnswers(out, _depends_on(model, name, rows, settings))
-    answer = partial(generate_answers, model, processor, rows.written, **how, progress=progress, kept=kept)
-    blinds: Sequence[Blind] = controls_for(rows.written) if blind_controls else ()
-    answered: dict[str, Answered] = {"clean": (rows.written, answer())}
-    answered |= {blind: (rows.written, answer(blind=blind)) for blind in blinds}
+    own = {"box_space": box_space, "probe_limit": probe_limit, "seed": seed}
+    settings = {**own, "generation": generation.model_dump() | {"max_new_tokens": generation.bounds()}}
+    kept = KeptAnswers(out, _depends_on(model, name, rows.sha256, written, settings))
+    how = {"generation": generation, "seed": seed, "progress": progress, "kept": kept}
+    answer = partial(generate_answers, model, processor, written, **how)
+    blinds: Sequence[Blind] = controls_for(written) if blind_controls else ()
+    answered: dict[str, Answered] = {"clean": (written, answer())}
+    answered |= {blind: (written, answer(blind=blind)) for blind in blinds}
     if reference is not None:
         answered |= baselines(rows.stored, read_reference(reference), rules=rules)
-    outcomes = {condition: score_answers(*pair, rules=rules) for condition, pair in answered.items()}
-    metrics = {c: summarise(o, num_resamples=num_resamples, seed=seed) for c, o in outcomes.items()}
-    by = _By(name, weights_sha256, box_space, seed, budget)
-    evaluation = _evaluation(rows, metrics, by)
-    if is_main_process():
-        _write(evaluation, answered, outcomes["clean"], out, rules=rules)
+    by = AnsweredBy(name, box_space, seed, weights_sha256, generation)
+    evaluation = judge(rows, answered, by, out=out, num_resamples=num_resamples, rules=rules)
     if probed is not None:
-        _write_probe(model, processor, probed, out, batch_size=batch_size, seed=seed, kept=kept)
+        _write_probe(model, processor, probed, out, generation=generation, seed=seed, kept=kept)
     kept.remove()  # last: from here on the evaluation counts as finished
     return evaluation
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """The rows that are judged. ``written``: with the units in which the model states boxes; ``sha256``: of the file.
-
-    ``unjudged``: how many no metric judges, by reason.
-    """
-
-    data: Path
-    sha256: str
-    stored: list[Row]
-    written: list[Row]
-    unjudged: dict[str, int]
-
-
-def _checked_rows(
-    processor: "ProcessorMixin",
-    data: Path,
-    *,
-    limit: int | None,
-    seed: int,
-    rules: RuleSet | None,
-    box_space: BoxSpace,
-) -> _Rows:
-    """The rows of a data entry that are judged.
-
-    Raises: InputError as ``evaluate``, and if the processor cannot take one of them.
-    """
-    digest = sha256(parquet(str(data)))
-    stored = limited(read_rows(data), limit=limit, seed=seed)
-    unjudged = unjudged_rows(stored, rules=rules, where=data)
-    check_processing(processor, stored)
-    return _Rows(data, digest, stored, written_rows(stored, box_space, processor), unjudged)
 
 
 def _probed_rows(rows: list[Row], *, limit: int | None, seed: int) -> list[Row]:
@@ -141,48 +95,19 @@ def _probed_rows(rows: list[Row], *, limit: int | None, seed: int) -> list[Row]:
     return probed
 
 
-def _depends_on(model: "PreTrainedModel", name: str, rows: _Rows, settings: dict[str, object]) -> dict[str, object]:
+def _depends_on(
+    model: "PreTrainedModel", name: str, data_sha256: str, rows: Sequence[Row], settings: dict[str, object]
+) -> dict[str, object]:
     """All that answers follow from, as JSON."""
     origin = str(getattr(model.config, "name_or_path", ""))
     return {
         **settings,
         "model": [name, origin, getattr(model.config, "_commit_hash", None), str(model.dtype)],
         "weights": weights_stamp(name, origin),
-        "data_sha256": rows.sha256,
-        "rows": rows_digest(rows.written),
+        "data_sha256": data_sha256,
+        "rows": rows_digest(rows),
         "versions": {library: version(library) for library in LIBRARIES},
     }
-
-
-@dataclass(frozen=True)
-class _By:
-    """By whom and how the rows were answered."""
-
-    model: str
-    model_sha256: str | None
-    box_space: BoxSpace
-    seed: int
-    max_new_tokens: dict[str, int]
-
-
-def _evaluation(rows: _Rows, metrics: dict[str, dict[str, Metric]], by: _By) -> Evaluation:
-    return Evaluation(
-        model=by.model,
-        model_sha256=by.model_sha256,
-        data=str(rows.data),
-        data_sha256=rows.sha256,
-        data_card=data_summary(parquet(str(rows.data)), rows.sha256),
-        num_rows=len(rows.written),
-        num_patients=len({row["patient"] for row in rows.written}),
-        box_space=by.box_space,
-        seed=by.seed,
-        max_new_tokens=by.max_new_tokens,
-        versions={library: version(library) for library in LIBRARIES},
-        metrics=metrics,
-        unjudged=rows.unjudged,
-        rule_sets=sorted({row["rule_set"] for row in rows.written} - {""}),
-        trained_on=trained_on(by.model),
-    )
 
 
 def _write_probe(
@@ -191,7 +116,7 @@ def _write_probe(
     probed: list[Row],
     out: Path,
     *,
-    batch_size: int,
+    generation: GenerationSection,
     seed: int,
     kept: KeptAnswers,
 ) -> None:
@@ -199,20 +124,6 @@ def _write_probe(
     from alignment.evaluation.blindness import blindness
 
     with stands(lambda: f"{kept}; the same command goes on."):
-        seen = blindness(model, processor, probed, batch_size=batch_size, seed=seed, kept=kept)
+        seen = blindness(model, processor, probed, generation=generation, seed=seed, kept=kept)
         if is_main_process():
             seen.write(out)
-
-
-def _write(
-    evaluation: Evaluation,
-    answered: Mapping[str, Answered],
-    outcomes: Sequence[Outcome],
-    out: Path,
-    *,
-    rules: RuleSet | None,
-) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    evaluation.write(out)
-    write_answers(answered, outcomes, out, rules=rules)
-    write_report({evaluation.model: out}, out / "report.html")

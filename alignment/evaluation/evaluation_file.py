@@ -21,7 +21,8 @@ class Evaluation:
     ``unjudged``: how many rows no metric judges, by reason. ``model_sha256``: of the weights that answered (None: not
     known). ``data_card``: the counts, licence and hashes of the data set's card. ``rule_sets``: those of the rows.
     ``protocol``: by whose rules answers are read and judged. ``trained_on``: SHA-256 of the data that led to the model
-    (None: not known).
+    (None: not known). ``max_new_tokens`` by kind of task, and of ``generation`` the ``dtype``, ``temperature`` (None:
+    greedy) and ``seed``; empty where answers were given in a file.
     """
 
     model: str
@@ -40,6 +41,7 @@ class Evaluation:
     rule_sets: list[str] = field(default_factory=list[str])
     protocol: str = PROTOCOL
     trained_on: list[str] | None = None
+    generation: dict[str, str | float | None] = field(default_factory=dict[str, str | float | None])
 
     @classmethod
     def read(cls, folder: Path) -> "Evaluation":

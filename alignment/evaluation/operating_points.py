@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from alignment.config.generation_section import MAX_NEW_TOKENS
 from alignment.data.prompt_rows import Row
 from alignment.distributed.ranks import over_ranks
 from alignment.metrics.intervals import summarise
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
 
 FILE = "operating_points.json"
-MAX_NEW_TOKENS = 96
+LONGEST = MAX_NEW_TOKENS["report"]
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,8 @@ def _point(
     bias: float,
     batch_size: int,
 ) -> OperatingPoint:
-    how: dict[str, Any] = {"max_new_tokens": MAX_NEW_TOKENS, "token_bias": dict.fromkeys(tokens, bias)}
-    batches = [indices for indices, _ in like_batches(rows, MAX_NEW_TOKENS, batch_size)]
+    how: dict[str, Any] = {"max_new_tokens": LONGEST, "token_bias": dict.fromkeys(tokens, bias)}
+    batches = [indices for indices, _ in like_batches(rows, LONGEST, batch_size)]
 
     def reports(batch: list[int]) -> list[list[str]]:
         return generate(model, processor, [rows[k] for k in batch], batch_size=len(batch), **how)

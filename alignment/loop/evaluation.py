@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from alignment.config.box_units import written_space
+from alignment.config.generation_section import generation_of
 from alignment.data.prompt_rows import limited, read_rows
 from alignment.distributed.processes import is_main_process
 from alignment.distributed.ranks import alone_at, of_rank_0
@@ -33,7 +34,8 @@ def evaluated(loop: Loop, data: Path, run_folder: Path, out: Path, *, controls: 
 def _evaluate(loop: Loop, data: Path, run_folder: Path, out: Path, *, controls: bool) -> None:
     weights, anew, points = of_rank_0(lambda: _lacking(loop, run_folder, out))
     if anew:
-        model, processor = load_for_inference(str(run_folder))
+        how = loop.generation or generation_of(str(run_folder))
+        model, processor = load_for_inference(str(run_folder), dtype=how.dtype)
         done = evaluate(
             model,
             processor,
@@ -43,7 +45,7 @@ def _evaluate(loop: Loop, data: Path, run_folder: Path, out: Path, *, controls: 
             limit=loop.limit,
             reference=data / loop.reference if loop.reference and controls else None,
             blind_controls=controls,
-            batch_size=128,
+            generation=how,
             progress=True,
             probe=loop.probe,
             probe_limit=loop.probe_limit,

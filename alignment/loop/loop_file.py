@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from alignment.config.chain import Chain
+from alignment.config.generation_section import GenerationSection
 from alignment.config.methods import trains
 from alignment.loop.figures import EQUAL_RECALL, fault_of_name, is_figure
 from alignment.metrics.metric_names import CONDITIONS
@@ -57,7 +58,8 @@ class Loop(StrictModel):
     """A loop file: the data spec, a chain of stages, what is compared, which stage is released.
 
     ``probe``: does each stage look? On ``probe_limit`` of the rows. ``operating_points``: biases on denials under
-    which each stage writes the reports again (``operating_points.py``); 0 must be among them.
+    which each stage writes the reports again (``operating_points.py``); 0 must be among them. ``generation``: how every
+    stage's answers are generated (None: as the stage's own recipe says).
     """
 
     spec: str
@@ -67,6 +69,7 @@ class Loop(StrictModel):
     probe: bool = False
     probe_limit: int | None = None
     operating_points: list[float] = []
+    generation: GenerationSection | None = None
     chain: Chain
     compare: list[StageComparison] = Field(min_length=1)
     release: str

@@ -68,11 +68,14 @@ def check_generation(path: str) -> None:
             pretrained(GenerationConfig, path)
 
 
-def load_for_inference(path: str | Path, *, max_pixels: int | None = None) -> tuple[Any, Any]:
-    """Model in eval mode, on this rank's accelerator if there is one, and its processor (within the pixel budget)."""
+def load_for_inference(path: str | Path, *, max_pixels: int | None = None, dtype: str = "float32") -> tuple[Any, Any]:
+    """Model in eval mode, on this rank's accelerator if there is one, and its processor (within the pixel budget).
+
+    ``dtype`` of its weights: the name of one of torch's, or ``auto`` (the checkpoint's own).
+    """
     path = str(path)
     check_model_name(path)
-    model: Any = load_model(path).eval()
+    model: Any = load_model(path, dtype=dtype).eval()
     use_one_call(model)
     return model.to(_rank_device()), load_processor(path, max_pixels=max_pixels)
 

@@ -10,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import get_args
 
+from alignment.config.generation_section import MAX_NEW_TOKENS
 from alignment.config.methods import METHODS
 from alignment.config.model_section import Module
 from alignment.config.recipe import PairKind, Weighting
@@ -141,6 +142,7 @@ REASON = one_of(
     *(f"no metric for task '{task}'" for task in TASKS),
     *(f"{task} without an answer" for task in TASKS),
 )
+DTYPE = one_of("float32", "bfloat16", "float16", "auto")
 LIBRARY = one_of(
     "clinalign", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "deepspeed", "numpy", "pillow"
 )
@@ -161,12 +163,13 @@ def evaluation_form(words: Collection[str]) -> Form:
         num_rows=number,
         num_patients=number,
         seed=number,
-        max_new_tokens=counts(one_of("closed", "box", "report", "dialogue")),
+        max_new_tokens=counts(one_of(*MAX_NEW_TOKENS)),
         versions=table(LIBRARY, VERSION),
         metrics=table(one_of(*CONDITIONS), table(metric(words), METRIC)),
         box_space=one_of(*get_args(BoxSpace)),
         unjudged=counts(REASON),
         protocol=one_of("clinalign"),
+        generation=record(dtype=DTYPE, temperature=number, seed=number),
         trained_on=each(DIGEST),
     )
 
@@ -198,7 +201,7 @@ RECIPE = record(
     method=one_of(*METHODS),
     model=record(
         path=one_of("tiny", "smollm2"),
-        dtype=one_of("float32", "bfloat16", "float16", "auto"),
+        dtype=DTYPE,
         attention=one_of("auto", "sdpa", "eager", "flash_attention_2", "flex_attention"),
         liger=number,
         quantization=either(number, one_of("4bit")),

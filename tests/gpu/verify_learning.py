@@ -203,8 +203,9 @@ class Run:
 
     def judge(self, name, rows=None):
         """Greedy answers to held-out rows, and every metric with its interval."""
+        from alignment.config.generation_section import GenerationSection
         from alignment.data.prompt_rows import limited, read_rows, written_rows
-        from alignment.evaluation.answers import MAX_NEW_TOKENS, generate_answers
+        from alignment.evaluation.answers import generate_answers
         from alignment.metrics.intervals import summarise
         from alignment.metrics.outcomes import score_answers
         from alignment.models.loading import load_for_inference
@@ -215,8 +216,8 @@ class Run:
             self.figures.add("parameters", model.num_parameters() / 1e6, "10^6", type(model).__name__)
         truth = limited(read_rows(self.data / "prompt/test"), limit=rows or self.rows, seed=0)
         asked = written_rows(truth, "grid", processor)
-        budget = dict.fromkeys(MAX_NEW_TOKENS, 8) if self.size.tiny else MAX_NEW_TOKENS
-        answers = generate_answers(model, processor, asked, batch_size=256, max_new_tokens=budget)
+        how = GenerationSection(batch_size=256, max_new_tokens=8 if self.size.tiny else {})
+        answers = generate_answers(model, processor, asked, generation=how)
         found = summarise(score_answers(asked, answers), num_resamples=200)
         took = time.time() - begun
         for metric in METRICS:

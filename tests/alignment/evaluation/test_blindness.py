@@ -8,10 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
+from alignment.config.generation_section import GenerationSection
 from alignment.data.prompt_rows import read_rows
 from alignment.evaluation import answers as answers_module
 from alignment.evaluation import blindness as module
 from alignment.evaluation import evaluate as evaluate_module
+from alignment.evaluation import judgement
 from alignment.evaluation.blindness import blindness, check_probed, shown, truth_logps
 from alignment.evaluation.evaluate import evaluate
 from alignment.evaluation.kept_answers import FILE
@@ -39,7 +41,7 @@ def rows(data):
 
 @pytest.fixture(scope="module")
 def probe(tiny, rows):
-    return blindness(*tiny, rows, batch_size=8)
+    return blindness(*tiny, rows, generation=GenerationSection(batch_size=8))
 
 
 def pixels_of(row):
@@ -79,7 +81,7 @@ def test_a_model_that_looks_is_moved_and_one_with_closed_eyes_is_not(tiny, rows,
         def generate(self, pixel_values, **inputs):
             return model.generate(pixel_values=torch.full_like(pixel_values, 0.5), **inputs)
 
-    blind = blindness(Blind(), processor, rows, batch_size=8)
+    blind = blindness(Blind(), processor, rows, generation=GenerationSection(batch_size=8))
     for drop in blind.drops.values():
         assert drop["truth_logp"].value == pytest.approx(0.0, abs=1e-6)
         assert all(metric.value == pytest.approx(0.0, abs=1e-6) for metric in drop.values())
@@ -161,7 +163,7 @@ def test_what_no_row_has_is_named(rows, changed, lacking):
 
 
 def test_a_set_that_cannot_be_probed_is_told_before_the_first_answer(tiny, rows, data, tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluate_module, "read_rows", lambda place: [without_boxes(row) for row in rows])
+    monkeypatch.setattr(judgement, "read_rows", lambda entry: [without_boxes(row) for row in rows])
     monkeypatch.setattr(evaluate_module, "generate_answers", lambda *given, **named: pytest.fail("asked"))
     with pytest.raises(InputError, match="they lack boxes of their findings"):
         evaluate(*tiny, data / "prompt/test", out=tmp_path / "out", probe=True)
@@ -170,7 +172,15 @@ def test_a_set_that_cannot_be_probed_is_told_before_the_first_answer(tiny, rows,
 
 @pytest.mark.slow
 def test_an_evaluation_writes_the_probe_where_it_is_asked_for(tiny, data, tmp_path):
-    evaluate(*tiny, data / "prompt/test", out=tmp_path, limit=20, blind_controls=False, probe=True, batch_size=8)
+    evaluate(
+        *tiny,
+        data / "prompt/test",
+        out=tmp_path,
+        limit=20,
+        blind_controls=False,
+        probe=True,
+        generation=GenerationSection(batch_size=8),
+    )
     content = json.loads((tmp_path / "blindness.json").read_text())
     assert set(content["metrics"]) == {"clean", "background_noised", "lesion_noised", "shuffled", "blank"}
     assert content["metrics"]["clean"]["truth_logp"]["value"] < 0
@@ -178,7 +188,7 @@ def test_an_evaluation_writes_the_probe_where_it_is_asked_for(tiny, data, tmp_pa
 
 @pytest.mark.parametrize("until", [1, 4], ids=["in the first condition", "in a later one"])
 def test_a_probe_that_was_interrupted_goes_on_and_equals_a_whole_one(tiny, data, tmp_path, monkeypatch, until):
-    options = {"limit": 20, "blind_controls": False, "probe": True, "batch_size": 2}
+    options = {"limit": 20, "blind_controls": False, "probe": True, "generation": GenerationSection(batch_size=2)}
     asked = {"answers": [], "truths": []}
 
     def watched(name, inner, stop_at):

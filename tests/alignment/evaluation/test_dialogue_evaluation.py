@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from alignment.config.generation_section import GenerationSection
 from alignment.evaluation.dialogue_pages import confusion_tables, dialogues_to_read
 from alignment.metrics.dialogue_outcomes import dialogue_counts
 from alignment.metrics.intervals import summarise
@@ -130,7 +131,7 @@ def evaluated(marrow, tmp_path_factory):
     folder = tmp_path_factory.mktemp("evaluated")
     path = build_tiny(built_texts(str(marrow / "instruction/sft")), folder / "tiny", image_size=64)
     model, out = load_model(str(path)).eval(), folder / "out"
-    settings = {"limit": 4, "max_new_tokens": {"dialogue": 6}, "num_resamples": 50}
+    settings = {"limit": 4, "generation": GenerationSection(max_new_tokens=6), "num_resamples": 50}
     return evaluate(model, load_processor(str(path)), marrow / "prompt/test", out=out, **settings), out
 
 

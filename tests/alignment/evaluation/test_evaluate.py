@@ -9,14 +9,17 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText
 
 from alignment.config.data_entries import parquet
+from alignment.config.generation_section import GenerationSection
 from alignment.data.prompt_rows import COLUMNS, limited, read_reference, read_rows
 from alignment.evaluation.answer_files import outcomes_of
 from alignment.evaluation.answers import generate_answers
 from alignment.evaluation.controls import baselines, blinded, controls_for
 from alignment.evaluation.evaluate import evaluate
 from alignment.evaluation.evaluation_file import Evaluation
+from alignment.evaluation.kept_answers import KeptAnswers
 from alignment.evaluation.pictures import pictured
 from alignment.metrics.unjudged import unjudged_rows
+from alignment.models.generation import model_inputs
 from alignment.models.processors import load_processor
 from alignment.models.tiny import build_tiny
 from alignment.provenance.data_summary import data_summary
@@ -97,8 +100,8 @@ def test_an_evaluation_leaves_figures_answers_pictures_and_a_page(tiny, tmp_path
 
 def test_the_answer_to_a_row_does_not_depend_on_its_batch(tiny):
     rows = some_rows()
-    together = generate_answers(*tiny, rows, batch_size=8)
-    alone = [generate_answers(*tiny, [row], batch_size=1)[0] for row in rows]
+    together = generate_answers(*tiny, rows, generation=GenerationSection(batch_size=8))
+    alone = [generate_answers(*tiny, [row], generation=GenerationSection(batch_size=1))[0] for row in rows]
     assert together == alone
 
 
@@ -275,3 +278,36 @@ def test_the_image_of_each_box_is_kept_so_that_answers_can_be_judged_again(tiny,
 def test_stored_and_decoded_images_are_the_same_picture():
     stored = png(7)
     assert image_key(pixels(stored)) == image_key(pixels(pixels(stored)))
+
+
+def test_sampled_answers_are_those_of_their_seed_and_resume_as_they_were(tiny, tmp_path):
+    rows = [row for n in range(3) for row in rows_of(f"p{n}", n)]
+    how = GenerationSection(batch_size=2, max_new_tokens=4, temperature=1.0)
+    first, again = (generate_answers(*tiny, rows, generation=how) for _ in range(2))
+    assert first == again
+    assert first != generate_answers(*tiny, rows, generation=how.model_copy(update={"seed": 1}))
+    assert first != generate_answers(*tiny, rows, generation=how.model_copy(update={"temperature": None}))
+    kept = KeptAnswers(tmp_path, {})
+    assert generate_answers(*tiny, rows, generation=how, kept=kept) == first
+    file = tmp_path / "answers.unfinished.jsonl"
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:2]))  # one batch was answered
+    assert generate_answers(*tiny, rows, generation=how, kept=KeptAnswers(tmp_path, {})) == first
+
+
+def test_batches_of_tokens_hold_no_more_than_they_may(tiny, monkeypatch):
+    from alignment.evaluation import answers as module
+
+    rows = [row for n in range(3) for row in rows_of(f"p{n}", n)]
+    whole, sizes = module.generate, []
+
+    def watched(model, processor, batch, **how):
+        inputs = model_inputs(processor, batch)
+        sizes.append(inputs["input_ids"].numel() + len(batch) * how["max_new_tokens"])
+        return whole(model, processor, batch, **how)
+
+    monkeypatch.setattr(module, "generate", watched)
+    generate_answers(*tiny, rows, generation=GenerationSection(max_new_tokens=4, batch_tokens=60))
+    few, most = len(sizes), max(sizes)
+    generate_answers(*tiny, rows, generation=GenerationSection(max_new_tokens=4))
+    assert most <= 60 < max(sizes)
+    assert few > len(sizes) - few

@@ -10,6 +10,7 @@ from transformers import AutoModelForImageTextToText
 from typer.testing import CliRunner
 
 from alignment.cli.app import app
+from alignment.config.generation_section import GenerationSection
 from alignment.evaluation import answers as module
 from alignment.evaluation.evaluate import evaluate
 from alignment.evaluation.kept_answers import FILE, check_out, evaluation_folder, is_finished
@@ -20,7 +21,8 @@ from data_builders.locks import only_one
 from rewards.config.input_error import InputError
 from tests.alignment.evaluation.test_evaluate import TEXTS, save, some_rows
 
-OPTIONS = {"batch_size": 2, "num_resamples": 20, "max_new_tokens": {"report": 6, "box": 6}}
+SHORT = GenerationSection(batch_size=2, max_new_tokens=6)
+OPTIONS = {"generation": SHORT, "num_resamples": 20}
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +97,7 @@ def test_answers_of_another_model_data_or_settings_are_not_taken(tiny, tmp_path,
         rows[0]["prompt"][0]["content"][-1]["text"] = "Is there an effusion?"
         save(rows, tmp_path / "data" / "prompt")
     elif change == "settings":
-        options["max_new_tokens"] = {"report": 5, "box": 6}
+        options["generation"] = GenerationSection(batch_size=2, max_new_tokens=5)
     else:
         config = next(iter((tmp_path / "data").parent.glob("config.json")), None) or tmp_path / "config.json"
         config.write_text("{}")

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from alignment.config.generation_section import GenerationSection
 from alignment.data.prompt_rows import read_rows
 from alignment.evaluation.answers import generate_answers
 from alignment.evaluation.operating_points import (
@@ -67,7 +68,9 @@ def test_a_rule_set_whose_denials_begin_like_its_claims_is_refused(tiny):
 def test_without_a_bias_the_point_is_the_evaluation(tiny, rows):
     reports = [row for row in rows if row["task"] == "report"]
     (found,) = operating_points(*tiny, rows, [0.0], batch_size=4)
-    want = summarise(score_answers(reports, generate_answers(*tiny, reports, batch_size=4)))
+    want = summarise(
+        score_answers(reports, generate_answers(*tiny, reports, generation=GenerationSection(batch_size=4)))
+    )
     assert found.omission_rate == want["omission_rate"].value
     assert found.report_parse_failure == want["report_parse_failure"].value
 

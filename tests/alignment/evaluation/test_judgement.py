@@ -1,0 +1,74 @@
+"""Another program's answers are judged as a model's are, by the ids of their rows."""
+
+import json
+
+import pytest
+
+from alignment.config.generation_section import GenerationSection
+from alignment.evaluation.evaluate import evaluate
+from alignment.evaluation.evaluation_file import Evaluation
+from alignment.evaluation.judgement import judge_answers
+from alignment.models.loading import load_for_inference
+from alignment.models.prepared import built_texts
+from alignment.models.tiny import build_tiny
+from rewards.config.input_error import InputError
+
+LIMIT = 12
+
+
+@pytest.fixture(scope="module")
+def answered(data, tmp_path_factory):
+    """A folder with the evaluation of a tiny model, and its answers as another program would write them."""
+    out = tmp_path_factory.mktemp("judged")
+    texts = list(built_texts(str(data / "prompt/test")))
+    model, processor = load_for_inference(str(build_tiny(texts, out / "tiny", image_size=64)))
+    how = GenerationSection(max_new_tokens=6)
+    evaluate(model, processor, data / "prompt/test", out=out / "whole", limit=LIMIT, generation=how, num_resamples=1000)
+    lines = [json.loads(line) for line in (out / "whole" / "answers.jsonl").read_text().splitlines()]
+    write(out / "answers.jsonl", [{"id": line["id"], "response": line["responses"]["clean"]} for line in lines])
+    return out
+
+
+def write(path, lines):
+    """JSON Lines."""
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def lines_of(folder):
+    """The answers as they were written."""
+    return [json.loads(line) for line in (folder / "answers.jsonl").read_text().splitlines()]
+
+
+def test_a_models_answers_in_a_file_have_the_models_figures(answered, data, tmp_path):
+    """In any order: answers go to rows by their ids."""
+    file = write(tmp_path / "theirs.jsonl", lines_of(answered)[::-1])
+    found = judge_answers(file, data / "prompt/test", out=tmp_path / "out", limit=LIMIT)
+    assert found.metrics == {"clean": Evaluation.read(answered / "whole").metrics["clean"]}
+    assert (found.model_sha256, found.generation, found.max_new_tokens) == (None, {}, {})
+    assert Evaluation.read(tmp_path / "out").metrics == found.metrics
+    assert (tmp_path / "out" / "report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("changed", "fault"),
+    [
+        (lambda lines: lines[1:], r"no answer to 1 of 12 rows of .*, such as "),
+        (lambda lines: [*lines, lines[0]], r"theirs.jsonl:13: '.*' has an answer already"),
+        (lambda lines: [*lines, {"id": "nobody", "response": "x"}], r"1 answers to no row of .*, such as 'nobody'"),
+        (lambda lines: [lines[0] | {"response": None}, *lines[1:]], "theirs.jsonl:1: no 'response'"),
+        (lambda lines: [{"response": "x"}, *lines], "theirs.jsonl:1: no 'id'"),
+        (lambda lines: [lines[0] | {"response": 3}, *lines[1:]], "theirs.jsonl:1: 'response': got int 3"),
+        (lambda lines: [lines[0] | {"response": ["Yes"]}, *lines[1:]], "expected one text"),
+    ],
+)
+def test_answers_that_do_not_fit_the_rows_are_named(answered, data, tmp_path, changed, fault):
+    file = write(tmp_path / "theirs.jsonl", changed(lines_of(answered)))
+    with pytest.raises(InputError, match=fault):
+        judge_answers(file, data / "prompt/test", out=tmp_path / "out", limit=LIMIT)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_that_is_not_there_is_named(data, tmp_path):
+    with pytest.raises(InputError, match="no such file"):
+        judge_answers(tmp_path / "none.jsonl", data / "prompt/test", out=tmp_path / "out")
