@@ -130,7 +130,7 @@ def longest_row(recipe: Recipe, lengths: Any) -> Row:
     return Row(lengths.text[longest] + images, sum(lengths.answers[longest]) + completion, images)
 
 
-def weight_figures(recipe: Recipe, rows: TrainRows) -> dict[str, Any]:
+def weight_figures(recipe: Recipe, rows: TrainRows) -> dict[str, float]:
     """Effective sample size (Kish) of the pairs' weights, and the pairs that teach nothing for a weight of 0."""
     from data_builders.pairs.relevance import effective_sample_size
 

@@ -63,12 +63,10 @@ def grpo_trainer(recipe: Recipe, model: Any, processor: ProcessorMixin, data: Da
         callbacks=combined.callbacks,
     )
     if recipe.dialogue:
-        own: dict[str, Any] = dict(dialogue=recipe.dialogue, max_context=max_context(model), train_dataset=rows)
-        trainer = DialogueTrainer(**own, **settings)
-    else:
-        settings |= {"shared_prefix": recipe.model.shared_prefix}
-        trainer = SharedPrefixGRPOTrainer(train_dataset=rows, **settings)
-    for each in (trainer.model, trainer.ref_model):
-        if each is not None:
+        more: dict[str, Any] = dict(dialogue=recipe.dialogue, max_context=max_context(model), train_dataset=rows)
+        trainer = DialogueTrainer(**more, **settings)
+        for each in filter(None, (trainer.model, trainer.ref_model)):
             run_vision_always(each, dummy_image(processor))
-    return trainer
+        return trainer
+    settings |= {"shared_prefix": recipe.model.shared_prefix}
+    return SharedPrefixGRPOTrainer(train_dataset=rows, **settings)
