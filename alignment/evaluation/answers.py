@@ -4,12 +4,13 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from alignment.data.prompt_rows import Row, decoded_row
+from alignment.data.prompt_rows import decoded_row
 from alignment.distributed.processes import is_main_process
 from alignment.distributed.ranks import over_ranks
 from alignment.evaluation.controls import Blind, Response, blinded
 from alignment.evaluation.dialogue_answers import dialogue_responses
 from alignment.evaluation.kept_answers import KeptAnswers
+from alignment.metrics.evaluated_row import EvaluatedRow
 from alignment.models.generation import generate
 from data_builders.interruptions import stands
 
@@ -23,7 +24,7 @@ MAX_NEW_TOKENS = {"closed": 8, "box": 32, "report": 96, "dialogue": 32}
 def generate_answers(
     model: "PreTrainedModel",
     processor: "ProcessorMixin",
-    rows: Sequence[Row],
+    rows: Sequence[EvaluatedRow],
     *,
     batch_size: int = 32,
     max_new_tokens: Mapping[str, int] = MAX_NEW_TOKENS,
@@ -74,7 +75,7 @@ def _enter(answers: list[Response], indices: Sequence[int], responses: Sequence[
 
 
 def _responses(
-    model: "PreTrainedModel", processor: "ProcessorMixin", batch: list[Row], kind: str, max_new_tokens: int
+    model: "PreTrainedModel", processor: "ProcessorMixin", batch: list[EvaluatedRow], kind: str, max_new_tokens: int
 ) -> list[Response]:
     if kind == "dialogue":
         return [*dialogue_responses(model, processor, batch, max_answer_tokens=max_new_tokens)]
@@ -82,7 +83,7 @@ def _responses(
     return [response.strip() for (response,) in generated]
 
 
-def _batches(rows: Sequence[Row], batch_size: int) -> Iterator[tuple[str, list[int]]]:
+def _batches(rows: Sequence[EvaluatedRow], batch_size: int) -> Iterator[tuple[str, list[int]]]:
     alike: defaultdict[tuple[str, bool], list[int]] = defaultdict(list)
     for index, row in enumerate(rows):
         kind = (

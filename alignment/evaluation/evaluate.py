@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from alignment.config.data_entries import parquet
 from alignment.data.processor_checks import check_processing
-from alignment.data.prompt_rows import Row, limited, read_reference, read_rows, written_rows
+from alignment.data.prompt_rows import limited, read_reference, read_rows, written_rows
 from alignment.distributed.processes import is_main_process
 from alignment.distributed.ranks import of_rank_0
 from alignment.evaluation.answer_files import write_answers
@@ -23,6 +23,7 @@ from alignment.evaluation.controls import Answered, Blind, baselines, controls_f
 from alignment.evaluation.evaluation_file import Evaluation
 from alignment.evaluation.kept_answers import KeptAnswers, check_out, rows_digest, weights_stamp
 from alignment.evaluation.report import write_report
+from alignment.metrics.evaluated_row import EvaluatedRow
 from alignment.metrics.intervals import summarise
 from alignment.metrics.outcomes import Outcome, score_answers
 from alignment.metrics.unjudged import unjudged_rows
@@ -124,7 +125,7 @@ def evaluate(
 
 
 def _depends_on(
-    model: "PreTrainedModel", name: str, data: Path, rows: list[Row], settings: dict[str, object]
+    model: "PreTrainedModel", name: str, data: Path, rows: list[EvaluatedRow], settings: dict[str, object]
 ) -> dict[str, object]:
     """All that answers follow from, as JSON."""
     origin = str(getattr(model.config, "name_or_path", ""))

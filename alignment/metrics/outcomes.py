@@ -1,13 +1,14 @@
 """What an answer counts for, held against the facts of its row."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from alignment.metrics.capability import counts_by_finding, judged
 from alignment.metrics.dialogue_outcomes import dialogue_counts
+from alignment.metrics.evaluated_row import EvaluatedRow
 from alignment.metrics.unjudged import why_unjudged
 from data_builders.schema import message_text
 from rewards.answers.final_answer import final_words
@@ -54,7 +55,7 @@ class _About(TypedDict):
 
 
 def score_answers(
-    rows: Sequence[Mapping[str, Any]], answers: Sequence[str | list[str]], *, rules: RuleSet | None = None
+    rows: Sequence[EvaluatedRow], answers: Sequence[str | list[str]], *, rules: RuleSet | None = None
 ) -> list[Outcome]:
     """The outcome of each prompt row under its answer (in a dialogue, the model's turns).
 
@@ -63,12 +64,12 @@ def score_answers(
     return [_outcome(row, answer, rules=rules) for row, answer in zip(rows, answers, strict=True)]
 
 
-def question_finding(row: Mapping[str, Any], rules: RuleSet) -> str | None:
+def question_finding(row: EvaluatedRow, rules: RuleSet) -> str | None:
     """The finding that the row asks about: its ``target``, else by the longest phrase in it; None for a report."""
     if row["task"] == "report":
         return None
-    if row.get("target") in rules.findings:
-        return row["target"]
+    if (target := row.get("target")) in rules.findings:
+        return target
     return _named(message_text(row["prompt"]).casefold(), RulesKey(rules))
 
 
@@ -83,9 +84,9 @@ def _named(question: str, key: RulesKey) -> str | None:
     return max(named)[1] if named else None
 
 
-def _outcome(row: Mapping[str, Any], answer: str | list[str], *, rules: RuleSet | None) -> Outcome:
+def _outcome(row: EvaluatedRow, answer: str | list[str], *, rules: RuleSet | None) -> Outcome:
     if not isinstance(answer, str):
-        counts = dialogue_counts(answer, row["dialogue"])
+        counts = dialogue_counts(answer, row.get("dialogue") or "")
         return Outcome(row["id"], row["patient"], row["task"], None, counts=counts)
     task, words = row["task"], final_words(answer)
     about: _About = {"id": row["id"], "patient": row["patient"], "task": task, "finding": None}
@@ -101,15 +102,16 @@ def _outcome(row: Mapping[str, Any], answer: str | list[str], *, rules: RuleSet 
     return _words_outcome(row, words, rules, about)
 
 
-def _words_outcome(row: Mapping[str, Any], words: str, rules: RuleSet | None, about: _About) -> Outcome:
+def _words_outcome(row: EvaluatedRow, words: str, rules: RuleSet | None, about: _About) -> Outcome:
     """Of an answer in words: by the findings it states where a rule set reads them, else by the words themselves."""
     if rules is not None and row.get("capability"):
         return _capability_outcome(row, words, rules, about)
     if rules is not None and row["task"] == "report":
         return _report_outcome(row, words, rules, about)
+    truth = row["answer"] or ""
     if row["task"] == "open":
-        return Outcome(**about, counts=_open_counts(row["answer"], words))
-    return Outcome(**about, counts=_closed_counts(row["task"], row["answer"], words, about["finding"]))
+        return Outcome(**about, counts=_open_counts(truth, words))
+    return Outcome(**about, counts=_closed_counts(row["task"], truth, words, about["finding"]))
 
 
 def _closed_counts(task: str, truth: str, words: str, finding: str | None) -> dict[str, float]:
@@ -132,7 +134,7 @@ def _folded(words: str) -> str:
     return words.strip().removesuffix(".").casefold()
 
 
-def _capability_outcome(row: Mapping[str, Any], words: str, rules: RuleSet, about: _About) -> Outcome:
+def _capability_outcome(row: EvaluatedRow, words: str, rules: RuleSet, about: _About) -> Outcome:
     """A closed question by its options, an open one by the findings that its reference states."""
     closed = judged(row, words)
     if closed is not None:
@@ -154,7 +156,7 @@ def _with_unasked(stated: Facts, known: str | None) -> Facts:
     return stated.model_copy(update={"findings": {**stated.findings, **unasked}})
 
 
-def _report_outcome(row: Mapping[str, Any], words: str, rules: RuleSet, about: _About) -> Outcome:
+def _report_outcome(row: EvaluatedRow, words: str, rules: RuleSet, about: _About) -> Outcome:
     """A report fails to parse when no finding is read from it, or any of its sentences is not understood."""
     truth = Facts.told(row["facts"]).without_boxes()
     outcome = _findings_outcome(truth, words, rules, about)
@@ -200,7 +202,7 @@ def _severities(judged: Comparison, rules: RuleSet) -> dict[str, float]:
     }
 
 
-def _box_outcome(row: Mapping[str, Any], words: str, about: _About) -> Outcome:
+def _box_outcome(row: EvaluatedRow, words: str, about: _About) -> Outcome:
     """IoU summed over the true boxes under the best matching; a miss and an unread answer add 0.
 
     All in the truth's units, into which the answer is brought (``rewards.boxes.coordinate_space``).
@@ -225,14 +227,14 @@ def _box_outcome(row: Mapping[str, Any], words: str, about: _About) -> Outcome:
     return Outcome(**about, counts=counts, boxes=tuple(boxes))
 
 
-def _sequence_outcome(row: Mapping[str, Any], words: str, rules: RuleSet | None, about: _About) -> Outcome:
+def _sequence_outcome(row: EvaluatedRow, words: str, rules: RuleSet | None, about: _About) -> Outcome:
     """Boxes over several images: as in one image, but a box on the wrong image is a miss; by grounding task."""
-    units, num_true = Units.of(row), len(row["boxes"])
+    units, boxes = Units.of(row), row["boxes"] or []
     answered = written_boxes(words)
     parts = sequence_components(
         words,
-        row["boxes"],
-        row["box_images"],
+        boxes,
+        row.get("box_images"),
         box_grid=units.box_grid,
         image_size=units.image_size,
         processed_size=units.processed_size,
@@ -242,9 +244,9 @@ def _sequence_outcome(row: Mapping[str, Any], words: str, rules: RuleSet | None,
         "box_answers": 1.0,
         "unparsed_boxes": float(answered is None),
         "boxes": float(sum(map(is_valid, answered or []))),
-        "true_boxes": float(num_true),
-        "iou": parts["mean_iou"] * num_true,
-        "hits": parts["found_at_50"] * num_true,
+        "true_boxes": float(len(boxes)),
+        "iou": parts["mean_iou"] * len(boxes),
+        "hits": parts["found_at_50"] * len(boxes),
     }
     counts |= {f"{key}[{row['task']}]": counts[key] for key in ("iou", "true_boxes")}
     return Outcome(**{**about, "task": "box", "finding": row["task"]}, counts=counts)
