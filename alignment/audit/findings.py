@@ -12,12 +12,14 @@ import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alignment.audit.perturbations import perturbed
 from alignment.audit.trials import Trial, dialogue_trials, question_trials
+from alignment.metrics.evaluated_row import EvaluatedRow
 from alignment.metrics.outcomes import matched_ious, score_answers
 from alignment.reward_functions.sampled_rows import Row, prompt_row, row_dialogue
 from alignment.reward_functions.scorer import Array, Scorer
@@ -175,7 +177,7 @@ def _correlations(
 
 def held_out(row: Row, response: str) -> float:
     """The evaluation's own measure of one answer, in [0, 1]: IoU, F1 of findings, or right and wrong."""
-    [outcome] = score_answers([row], [response])
+    [outcome] = score_answers([cast(EvaluatedRow, row)], [response])
     counts = outcome.counts
     if row["task"] == "box":
         truth = row["boxes"] or []

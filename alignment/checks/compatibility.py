@@ -65,7 +65,7 @@ def _has_adapter(recipe: Recipe) -> bool:
     return recipe.model.lora is not None or starts_from_adapter(recipe)
 
 
-def _losses(recipe: Recipe) -> list[Any]:
+def _losses(recipe: Recipe) -> list[object]:
     asked = recipe.trainer.get("loss_type", "sigmoid")
     return list(asked) if isinstance(asked, list) else [asked]
 

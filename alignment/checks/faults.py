@@ -4,9 +4,9 @@ What does not go together stands in ``compatibility.py``. Left out: whatever nee
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from alignment.checks.compatibility import starts_from_adapter
 from alignment.checks.trainer_faults import package_faults
@@ -31,14 +31,14 @@ MAY_BE_NULL = ("images", "task", "weight", "mirror_images")
 """Of the needed columns, those that a row may leave open, and that are judged elsewhere (``weight_faults``)."""
 
 
-def trainer_faults(content: dict[str, Any]) -> list[str]:
+def trainer_faults(content: Mapping[str, object]) -> list[str]:
     """Unknown keys and wrong types of the ``trainer`` section, by TRL's own config class."""
     section, method = content.get("trainer", {}), content.get("method")
     if not isinstance(section, dict):
         return []
     refused = refused_keys(section)
     faults = [f"trainer.{key}: {why}" for key, why in refused.items()]
-    if method not in METHODS or not METHODS[method].trains or not section:
+    if not isinstance(method, str) or method not in METHODS or not METHODS[method].trains or not section:
         return faults
     kinds = trainer_keys(config_class(method))
     section = {key: value for key, value in section.items() if str(key) not in refused}
@@ -52,7 +52,7 @@ def trainer_faults(content: dict[str, Any]) -> list[str]:
     return [*faults, *package_faults(section), *values, *nested, *_foreign_code(section)]
 
 
-def _foreign_code(section: dict[str, Any]) -> list[str]:
+def _foreign_code(section: Mapping[str, object]) -> list[str]:
     """Settings that would run code, or open pickles, that come with a model."""
     inner = section.get("model_init_kwargs")
     given = {f"model_init_kwargs.{k}": v for k, v in inner.items()} if isinstance(inner, dict) else {}
@@ -63,7 +63,7 @@ def _foreign_code(section: dict[str, Any]) -> list[str]:
     ]
 
 
-def _is_void(value: Any) -> bool:
+def _is_void(value: object) -> bool:
     """Whether a setting is or holds a float that is not finite, which would train every weight to nonsense."""
     if isinstance(value, dict):
         return any(map(_is_void, value.values()))

@@ -5,7 +5,7 @@ epochs below 0 trains nothing. Left out: texts and lists, which TRL's config jud
 (``config/trainer_faults.py``).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, get_args, get_origin
 
 from alignment.config.library_names import trainer_keys
@@ -51,7 +51,7 @@ WORDS = ("eos_token", "pad_token", "bos_token", "unk_token", "sep_token", "cls_t
 """Settings that end like a secret, and name a word of the vocabulary."""
 
 
-def refused_keys(section: dict[Any, Any]) -> dict[str, str]:
+def refused_keys(section: Mapping[object, object]) -> dict[str, str]:
     """By key, why it is refused whatever TRL makes of it: uploads, secrets kept with the run, files of every node."""
     why = "a recipe is kept with its run, and no place for a secret. Leave it out."
     refused = dict.fromkeys(_secrets(section), why)
@@ -69,11 +69,11 @@ def _is_of_hub(key: str) -> bool:
     return key.startswith(HUB) or key.endswith(HUB_REPO)
 
 
-def _is_given(value: Any) -> bool:
+def _is_given(value: object) -> bool:
     return value is not None and value is not False
 
 
-def _secrets(value: Any, place: str = "") -> list[str]:
+def _secrets(value: object, place: str = "") -> list[str]:
     """Keys, however deep, that hold something and are called like a secret."""
     if isinstance(value, list):
         return [found for number, one in enumerate(value) for found in _secrets(one, f"{place}[{number}]")]
@@ -88,15 +88,15 @@ def _is_secret(key: str) -> bool:
     return key.lower().endswith(SECRETS) and key not in WORDS
 
 
-def value_faults(config: type, section: dict[Any, Any]) -> list[str]:
+def value_faults(config: type, section: Mapping[object, object]) -> list[str]:
     """A line for each known setting whose value is of a wrong type or means nothing."""
     kinds = trainer_keys(config)
-    judged = {key: value for key, value in section.items() if key in kinds and not _is_of_hub(key)}
+    judged = {str(k): value for k, value in section.items() if k in kinds and not _is_of_hub(str(k))}
     found = [(key, _fault(config.__name__, key, value, kinds[key])) for key, value in judged.items()]
     return [f"trainer.{key}: {fault}" for key, fault in found if fault]
 
 
-def _fault(config: str, key: str, value: Any, kind: Any) -> str | None:
+def _fault(config: str, key: str, value: object, kind: object) -> str | None:
     own = set(get_args(kind) or (kind,))
     plain = own - {type(None)}
     if key in OURS:
@@ -108,7 +108,7 @@ def _fault(config: str, key: str, value: Any, kind: Any) -> str | None:
     return _other_fault(plain, value) or _useless(config, key, value)
 
 
-def _other_fault(plain: set[Any], value: Any) -> str | None:
+def _other_fault(plain: set[object], value: object) -> str | None:
     if not isinstance(value, str | int | float | dict | list):
         return f"got {_shown(value)}, which YAML reads as a {type(value).__name__}. Put it in quotes if it is a text."
     if any((get_origin(one) or one) is dict for one in plain) and not isinstance(value, dict | str):
@@ -118,7 +118,7 @@ def _other_fault(plain: set[Any], value: Any) -> str | None:
     return None
 
 
-def _useless(config: str, key: str, value: Any) -> str | None:
+def _useless(config: str, key: str, value: object) -> str | None:
     """A value of the right type that TRL fails on in the middle of a run, or by which nothing is learnt."""
     choices = CHOICES.get((config, key))
     if choices and value not in choices:
@@ -131,11 +131,11 @@ def _useless(config: str, key: str, value: Any) -> str | None:
     return None
 
 
-def _listed(choices: tuple[Any, ...]) -> str:
+def _listed(choices: tuple[object, ...]) -> str:
     return ", ".join(str(choice).lower() for choice in choices)
 
 
-def _number_fault(key: str, value: Any, *, whole: bool) -> str | None:
+def _number_fault(key: str, value: object, *, whole: bool) -> str | None:
     if isinstance(value, str):
         return f"got the string '{value[:80]}', expected a number{number_trap(value)}."
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -153,5 +153,5 @@ def _range_fault(key: str, value: float) -> str | None:
     return None if sound(value) else f"got {value}, expected {wanted}."
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     return f"the string '{value[:80]}'" if isinstance(value, str) else str(value)[:80]

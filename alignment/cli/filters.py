@@ -4,12 +4,13 @@ import asyncio
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from rewards.config.input_error import InputError, nearest
 from rewards.config.json_lines import json_lines
 from rewards.config.overrides import knob_values
 from rewards.config.strict_yaml import read_text
+from rewards.dialogues.dialogue import Responses
 from rewards.loading import BatchReward, Reward, load_reward
 from rewards.reading.reading import read
 from rewards.row_types import as_columns, column_fault, response_fault, row_faults
@@ -17,6 +18,8 @@ from rewards.rules.faults import label_faults
 from rewards.rules.rule_set import RuleSet, load_rule_set
 from rewards.rules.symbols import read_symbol
 from rewards.rules.valid_sets import space_size
+
+Row = dict[str, object]
 
 
 def score_lines(name: str, knobs: list[str], lines: Iterable[str | bytes]) -> Iterator[str]:
@@ -33,7 +36,7 @@ def score_lines(name: str, knobs: list[str], lines: Iterable[str | bytes]) -> It
         yield from _score_batch(reward, [row for _, row in rows])
         return
     for number, row in rows:
-        response, columns = row["response"], reward.read_of(as_columns(row))
+        response, columns = cast(Responses, row["response"]), reward.read_of(as_columns(row))
         try:
             score, parts = reward(response, **columns), reward.components(response, **columns)
         except InputError as fault:
@@ -41,7 +44,7 @@ def score_lines(name: str, knobs: list[str], lines: Iterable[str | bytes]) -> It
         yield json.dumps({**row, "score": score, "components": parts})
 
 
-def _some(lines: Iterable[str | bytes], column: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def _some(lines: Iterable[str | bytes], column: str) -> Iterator[tuple[int, Row]]:
     """The rows of standard input and their numbers.
 
     Raises: InputError if there is none.
@@ -53,7 +56,7 @@ def _some(lines: Iterable[str | bytes], column: str) -> Iterator[tuple[int, dict
         raise InputError(f"standard input holds no row. Write JSON to it, one object a line, each with a '{column}'.")
 
 
-def _complete(row: dict[str, Any], number: int, reward: Reward | BatchReward) -> dict[str, Any]:
+def _complete(row: Row, number: int, reward: Reward | BatchReward) -> Row:
     lacking = [c for c in ("response", *reward.columns) if c not in row]
     if lacking:
         raise InputError(f"line {number}: '{reward.name}' reads {', '.join(lacking)}, which this row lacks.")
@@ -65,11 +68,11 @@ def _complete(row: dict[str, Any], number: int, reward: Reward | BatchReward) ->
     return row
 
 
-def _score_batch(reward: BatchReward, rows: list[dict[str, Any]]) -> Iterator[str]:
+def _score_batch(reward: BatchReward, rows: list[Row]) -> Iterator[str]:
     """All rows judged together, as groups and concurrent calls need."""
     read = [*reward.columns, *(c for c in reward.optional if any(c in row for row in rows))]
     columns = {c: [as_columns(row).get(c) for row in rows] for c in read}
-    judged = asyncio.run(reward([row["response"] for row in rows], **columns))
+    judged = asyncio.run(reward([cast(str, row["response"]) for row in rows], **columns))
     for row, value in zip(rows, judged.scores, strict=True):
         yield json.dumps({**row, "score": value, "components": {}})
 
@@ -84,12 +87,12 @@ def read_lines(rule_set: str, lines: Iterable[str | bytes]) -> Iterator[str]:
         if "text" not in row:
             raise InputError(f"line {number}: a row needs a 'text'.")
         fault = column_fault("text", row["text"]) or column_fault("node", row.get("node"))
-        if fault or row["text"] is None:
+        if fault or not isinstance(text := row["text"], str):
             raise InputError(f"line {number}: {fault or 'its text is null; expected a text.'}")
         if "node" in row or not rules.findings:
-            yield json.dumps({**row, **_symbol(row["text"], row.get("node") or "", rules, number)})
+            yield json.dumps({**row, **_symbol(text, str(row.get("node") or ""), rules, number)})
             continue
-        reading = read(row["text"], rules)
+        reading = read(text, rules)
         facts = reading.facts.model_dump(exclude_defaults=True)
         evidence = {
             name: [{"words": words, "cue": cue} for words, cue in zip(mentions, reading.cues[name], strict=True)]

@@ -48,11 +48,11 @@ def written_space(run: str) -> BoxSpace:
 def trained_space(run: str) -> BoxSpace | None:
     """The ``data.box_space`` of the recipe in a run's folder; None for any other model."""
     recipe = run_recipe(run)
-    return recipe.get("data", {}).get("box_space") or "grid" if recipe else None
+    return known_space(str(recipe.get("data", {}).get("box_space") or "grid")) if recipe else None
 
 
-def run_recipe(run: str) -> dict[str, Any]:
-    """The recipe in a run's folder, as it was resolved; empty for any other model."""
+def run_recipe(run: str) -> dict[str, dict[str, object]]:
+    """The sections of the recipe in a run's folder, as it was resolved; empty for any other model."""
     files = (folder / "recipe.resolved.yaml" for folder in (Path(run), Path(run).parent))
     return next((read_yaml(file) for file in files if file.is_file()), {})
 

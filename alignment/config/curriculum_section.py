@@ -1,7 +1,6 @@
 """The recipe's ``data.curriculum``: which rows are trained on when. How they are drawn: ``curriculum_sampler.py``."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from pydantic import Field
 
@@ -52,7 +51,7 @@ class CurriculumSection(StrictModel):
 
 def curriculum_faults(
     section: CurriculumSection | None,
-    trainer: Mapping[str, Any],
+    trainer: Mapping[str, object],
     names: Sequence[str],
 ) -> list[str]:
     """Columns that a curriculum lacks, and steps that are not its own."""

@@ -105,7 +105,7 @@ def _code(folder: Path) -> Iterator[str]:
         yield from (f"holds custom code ({file.relative_to(folder)})" for file in found)
 
 
-def _has_auto_map(content: Any) -> bool:
+def _has_auto_map(content: object) -> bool:
     if isinstance(content, dict):
         return bool(content.get("auto_map")) or any(map(_has_auto_map, content.values()))
     return isinstance(content, list) and any(map(_has_auto_map, content))

@@ -15,9 +15,7 @@ from rewards.config.strict_yaml import validated
 
 Kind = Literal["closed", "choice", "open", "box", "report", "dialogue"]
 Bound = Annotated[int, Field(ge=1)]
-MAX_NEW_TOKENS: dict[Kind, int] = {
-    "closed": 32, "choice": 32, "open": 64, "box": 128, "report": 256, "dialogue": 32,
-}  # fmt: skip
+MAX_NEW_TOKENS: dict[Kind, int] = {"closed": 32, "choice": 32, "open": 64, "box": 128, "report": 256, "dialogue": 32}
 """By kind of task; of a dialogue, for each answer. A chatty answer to a closed question is read to its end."""
 
 

@@ -1,6 +1,6 @@
 """The section ``model`` of a recipe."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -18,7 +18,7 @@ class Lora(StrictModel):
     targets: list[str] | str = "all-linear"
 
 
-def _switch(value: Any) -> Any:
+def _switch(value: object) -> object:
     """``on`` and ``off``, which YAML 1.1 reads as true and false."""
     return ("on" if value else "off") if isinstance(value, bool) else value
 

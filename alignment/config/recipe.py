@@ -23,7 +23,7 @@ from rewards.llm.spec import LlmSpec
 PairKind = Literal["own_error", "degraded", "lesion_noise", "look_alike", "llm"]
 
 
-def _strategies(trainer: Any) -> Any:
+def _strategies(trainer: object) -> object:
     """``save_strategy: no`` as TRL wants it; YAML 1.1 reads that as false.
 
     >>> _strategies({"save_strategy": False, "bf16": False})

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alignment.config.curriculum_section import CurriculumSection
+from alignment.config.recipe import Recipe
 from alignment.data.row_order import Order
 from rewards.config.input_error import InputError, nearest
 
@@ -164,12 +165,12 @@ def _cycle(after: Mapping[str, list[str]]) -> list[str]:
     return next((found for task in after for found in walk([task])), [])
 
 
-def recipe_order(recipe: Any, data: Any, arguments: Any) -> Order | None:
+def recipe_order(recipe: Recipe, data: Any, arguments: Any) -> Order | None:
     """The order of an SFT recipe's rows, all in one epoch, or None without a curriculum.
 
     Sets the number of steps in ``arguments``.
     """
-    section: CurriculumSection | None = recipe.data.curriculum
+    section = recipe.data.curriculum
     if section is None:
         return None
     arguments.max_steps = section.steps

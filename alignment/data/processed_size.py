@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from alignment.metrics.evaluated_row import StoredImage
 from data_builders.imaging.images import pixels
 from rewards.config.input_error import InputError
 
@@ -25,7 +26,7 @@ class ProcessedSizes:
         self.known = dict[tuple[int, int], list[int]]()
         self._fixed = self._fixed_size()
 
-    def of(self, images: Sequence[Any]) -> list[list[int]]:
+    def of(self, images: Sequence[StoredImage | Image.Image]) -> list[list[int]]:
         """[width, height] of each entry of a row's ``images``, decoded or as Parquet stores it."""
         return [self.of_size(pixels(image).size) for image in images]
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from alignment.config.box_units import UNIT_COLUMNS, with_units
 from alignment.config.data_entries import parquet
 from alignment.data.processed_size import ProcessedSizes
+from alignment.metrics.evaluated_row import EvaluatedRow
 from data_builders.build.written_rows import UNKNOWN
 from data_builders.imaging.images import pixels
 from data_builders.row_checks import Check, check_rows
@@ -19,7 +20,6 @@ from rewards.boxes.coordinate_space import BoxSpace
 from rewards.boxes.geometry import parse_boxes
 from rewards.config.input_error import InputError
 
-Row = dict[str, Any]
 Drawn = TypeVar("Drawn")
 
 COLUMNS = ("images", "prompt", "answer", "boxes", "facts", "rule_set", "task", "patient", "id")
@@ -54,7 +54,7 @@ def checked_file(data: Path) -> Path:
     return file
 
 
-def read_rows(data: Path) -> list[Row]:
+def read_rows(data: Path) -> list[EvaluatedRow]:
     """The prompt rows of a data entry (``data/x/prompt/test``), images still encoded (see ``pixels``).
 
     Raises: InputError as ``checked_file`` does.
@@ -63,24 +63,24 @@ def read_rows(data: Path) -> list[Row]:
     names = pq.read_schema(file).names
     more = [name for name in (*CURRICULUM_COLUMNS, *UNIT_COLUMNS, *SHARED_COLUMNS) if name in names]
     rows = pq.read_table(file, columns=[*COLUMNS, *more]).to_pylist()
-    return with_units([_with_known_facts(row) for row in rows], file)
+    return cast(list[EvaluatedRow], with_units([{**_with_known_facts(row)} for row in rows], file))
 
 
-def written_rows(rows: list[Row], box_space: BoxSpace, processor: Any) -> list[Row]:
+def written_rows(rows: list[EvaluatedRow], box_space: BoxSpace, processor: Any) -> list[EvaluatedRow]:
     """The rows with the units in which a model states boxes (columns ``box_space`` and ``processed_size``)."""
     if box_space == "grid":
         return rows
     sizes = ProcessedSizes(processor) if box_space == "processed" else None
-    own = {"box_space": box_space}
-    return [row | own | ({"processed_size": sizes.of(row["images"])} if sizes else {}) for row in rows]
+    stated: list[EvaluatedRow] = [{**row, "box_space": box_space} for row in rows]
+    return [{**row, "processed_size": sizes.of(row["images"])} for row in stated] if sizes else stated
 
 
-def _with_known_facts(row: Row) -> Row:
+def _with_known_facts(row: EvaluatedRow) -> EvaluatedRow:
     """The row; where it has no facts or no rule set, what stands for "not known"."""
-    return row | {"facts": row["facts"] or UNKNOWN.to_json(), "rule_set": row["rule_set"] or ""}
+    return {**row, "facts": row["facts"] or UNKNOWN.to_json(), "rule_set": row["rule_set"] or ""}
 
 
-def read_reference(data: Path) -> list[Row]:
+def read_reference(data: Path) -> list[EvaluatedRow]:
     """Prompt rows as they are, or instruction rows with what their completions say: habits of the annotators too.
 
     Raises: InputError if the entry holds neither.
@@ -94,12 +94,13 @@ def read_reference(data: Path) -> list[Row]:
     check_rows(file, Check(("prompt", "completion", "task"), blocks=True))
     wanted = [c for c in (*COLUMNS, "completion") if c in names and c != "images"]  # habits need no image
     rows = pq.read_table(file, columns=wanted).to_pylist()
-    return [_with_known_facts(row) | _as_taught(row) for row in rows]
+    return [_as_taught(_with_known_facts(row)) for row in rows]
 
 
-def _as_taught(row: Row) -> Row:
-    words = final_words(message_text(row["completion"]))
-    return {"answer": words, "boxes": parse_boxes(words) if row["task"] == "box" else None}
+def _as_taught(row: EvaluatedRow) -> EvaluatedRow:
+    words = final_words(message_text(row.get("completion", [])))
+    boxes = parse_boxes(words) if row["task"] == "box" else None
+    return {**row, "answer": words, "boxes": None if boxes is None else [[*box] for box in boxes]}
 
 
 def limited(rows: list[Drawn], *, limit: int | None, seed: int) -> list[Drawn]:
@@ -112,6 +113,6 @@ def limited(rows: list[Drawn], *, limit: int | None, seed: int) -> list[Drawn]:
     return [rows[n] for n in sorted(kept)]
 
 
-def decoded_row(row: Row) -> Row:
+def decoded_row(row: EvaluatedRow) -> EvaluatedRow:
     """The row with its images as pixels."""
-    return row | {"images": [pixels(image).convert("RGB") for image in row["images"]]}
+    return {**row, "images": [pixels(image).convert("RGB") for image in row["images"]]}

@@ -29,7 +29,7 @@ def weight_of(row: Mapping[str, Any]) -> float:
     )
 
 
-def check_columns(data: Any, needed: Sequence[str], why: str) -> None:
+def check_columns(data: object, needed: Sequence[str], why: str) -> None:
     """Raises InputError that names the first of these columns that is not there. ``why``: who needs it."""
     names = getattr(data, "column_names", None)
     if not isinstance(names, list):  # a stream may not know them, and what is no data set TRL refuses by itself

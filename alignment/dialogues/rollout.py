@@ -4,7 +4,7 @@ The token ids of an answer are kept as they were sampled; only the clinician's w
 clinician tells may depend on what the model has said so far. Left out: images in later turns (refused before training).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -119,7 +119,7 @@ def _open(conversations: Sequence[Conversation]) -> list[Conversation]:
     return [talk for talk in conversations if not talk.is_over]
 
 
-def opened(processor: Any, rows: Sequence[dict[str, Any]]) -> list[Conversation]:
+def opened(processor: Any, rows: Sequence[Mapping[str, Any]]) -> list[Conversation]:
     """The conversations of rows (``prompt``, ``images``, ``dialogue``), none of them answered yet."""
     inputs = model_inputs(processor, list(rows))
     return [

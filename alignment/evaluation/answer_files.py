@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import cast
 
 from alignment.config.box_units import UNIT_COLUMNS
-from alignment.data.prompt_rows import CURRICULUM_COLUMNS, Row
+from alignment.data.prompt_rows import CURRICULUM_COLUMNS
 from alignment.evaluation.controls import BASELINES, Answered, Response
 from alignment.evaluation.pictures import write_pictures
 from alignment.metrics.answer_lines import AnswerLine
+from alignment.metrics.evaluated_row import EvaluatedRow
 from alignment.metrics.outcomes import Outcome, score_answers
 from alignment.metrics.unjudged import why_unjudged
 from data_builders.imaging.images import image_key, pixels
@@ -33,9 +34,9 @@ def outcomes_of(folder: Path, condition: str) -> list[Outcome]:
             f"{folder}: no row was answered under '{condition}'. If the rows allow it, remove the folder and evaluate "
             "again; else do not compare with it."
         )
-    rows = [_as_row(line) for line in answered]
+    rows: list[EvaluatedRow] = [_as_row(line) for line in answered]
     if condition in BASELINES:  # which state boxes as the truth does
-        rows = [row | {"box_space": "grid"} for row in rows]
+        rows = [{**row, "box_space": "grid"} for row in rows]
     return score_answers(rows, [line["responses"][condition] for line in answered])
 
 
@@ -44,10 +45,10 @@ def answer_lines(folder: Path) -> list[AnswerLine]:
     return cast(list[AnswerLine], read_json_lines(folder / "answers.jsonl", "Remove the folder and evaluate again."))
 
 
-def _as_row(line: AnswerLine) -> Row:
+def _as_row(line: AnswerLine) -> EvaluatedRow:
     facts = line["facts"]
     known = {"prompt": user_turn(line["question"]), "boxes": line["true_boxes"], "rule_set": facts["rule_set"]}
-    return {**line, **known, "facts": json.dumps(facts)}
+    return cast(EvaluatedRow, {**line, **known, "facts": json.dumps(facts)})
 
 
 LINE_COLUMNS = (*UNIT_COLUMNS, "box_images", "box_space", "processed_size")
@@ -66,13 +67,13 @@ def write_answers(
 
 
 def _answer_line(
-    row: Row, outcome: Outcome, responses: dict[str, dict[str, Response]], rules: RuleSet | None
+    row: EvaluatedRow, outcome: Outcome, responses: dict[str, dict[str, Response]], rules: RuleSet | None
 ) -> AnswerLine:
     clean, has_facts = responses["clean"][row["id"]], rules or row["rule_set"]
     line = {
-        **({"dialogue": row["dialogue"]} if row["task"] == "dialogue" else {}),
-        **({name: row[name] for name in CURRICULUM_COLUMNS} if row.get("capability") else {}),
-        **{name: row[name] for name in LINE_COLUMNS if row.get(name) is not None},
+        **({"dialogue": row.get("dialogue")} if row["task"] == "dialogue" else {}),
+        **({name: row.get(name) for name in CURRICULUM_COLUMNS} if row.get("capability") else {}),
+        **{name: value for name in LINE_COLUMNS if (value := row.get(name)) is not None},
         "id": row["id"],
         "patient": row["patient"],
         "task": row["task"],

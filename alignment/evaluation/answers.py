@@ -8,13 +8,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from alignment.config.generation_section import GenerationSection, Kind, kind_of
-from alignment.data.prompt_rows import Row, decoded_row
+from alignment.data.prompt_rows import decoded_row
 from alignment.data.row_tokens import counted
 from alignment.distributed.processes import is_main_process
 from alignment.distributed.ranks import over_ranks
 from alignment.evaluation.controls import Blind, Response, blinded
 from alignment.evaluation.dialogue_answers import dialogue_responses
 from alignment.evaluation.kept_answers import KeptAnswers
+from alignment.metrics.evaluated_row import EvaluatedRow
 from alignment.models.generation import generate
 from data_builders.interruptions import stands
 
@@ -27,7 +28,7 @@ GREEDY = GenerationSection()
 def generate_answers(
     model: "PreTrainedModel",
     processor: "ProcessorMixin",
-    rows: Sequence[Row],
+    rows: Sequence[EvaluatedRow],
     *,
     generation: GenerationSection = GREEDY,
     blind: Blind | None = None,
@@ -92,7 +93,7 @@ def _enter(answers: list[Response], indices: Sequence[int], responses: Sequence[
 
 
 def _responses(
-    model: "PreTrainedModel", processor: "ProcessorMixin", batch: list[Row], kind: Kind, how: GenerationSection
+    model: "PreTrainedModel", processor: "ProcessorMixin", batch: list[EvaluatedRow], kind: Kind, how: GenerationSection
 ) -> list[Response]:
     if kind == "dialogue":
         return [*dialogue_responses(model, processor, batch, max_answer_tokens=how.bound(kind))]
@@ -108,7 +109,7 @@ def _responses(
 
 
 def _batches(
-    processor: "ProcessorMixin", rows: Sequence[Row], how: GenerationSection
+    processor: "ProcessorMixin", rows: Sequence[EvaluatedRow], how: GenerationSection
 ) -> Iterator[tuple[Kind, list[int]]]:
     """Indices of rows in batches of one kind of task, with images or without, within the bounds of a batch."""
     alike: defaultdict[tuple[Kind, bool], list[int]] = defaultdict(list)
@@ -120,7 +121,9 @@ def _batches(
             yield kind, [indices[k] for k in part]
 
 
-def _lengths(processor: "ProcessorMixin", rows: Sequence[Row], kind: Kind, how: GenerationSection) -> list[int]:
+def _lengths(
+    processor: "ProcessorMixin", rows: Sequence[EvaluatedRow], kind: Kind, how: GenerationSection
+) -> list[int]:
     """Tokens of each row, its answer's bound included; 0 where batches are not made by tokens."""
     if how.batch_tokens is None:
         return [0] * len(rows)

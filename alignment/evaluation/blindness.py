@@ -17,11 +17,11 @@ import torch
 from PIL import Image
 
 from alignment.config.generation_section import GenerationSection
-from alignment.data.prompt_rows import Row
 from alignment.distributed.ranks import over_ranks
 from alignment.evaluation.answers import GREEDY, generate_answers
 from alignment.evaluation.controls import blinded
 from alignment.evaluation.kept_answers import KeptAnswers
+from alignment.metrics.evaluated_row import EvaluatedRow
 from alignment.metrics.intervals import Metric, differences, summarise
 from alignment.metrics.outcomes import Outcome, question_finding, score_answers
 from alignment.models.generation import model_inputs
@@ -37,7 +37,7 @@ from rewards.rules.rule_set import load_rule_set
 Condition = Literal["clean", "background_noised", "lesion_noised", "shuffled", "blank"]
 CONDITIONS: tuple[Condition, ...] = get_args(Condition)
 USUAL_NOISE = NoiseSettings(step=999)
-NEEDED: tuple[tuple[str, Callable[[Row], bool]], ...] = (
+NEEDED: tuple[tuple[str, Callable[[EvaluatedRow], bool]], ...] = (
     ("an image", lambda row: bool(row["images"])),
     ("an answer to compare with", lambda row: bool(row["answer"])),
     ("facts of a known rule set", lambda row: bool(row["rule_set"])),
@@ -70,7 +70,7 @@ class Blindness:
 def blindness(
     model: Any,
     processor: Any,
-    rows: Sequence[Row],
+    rows: Sequence[EvaluatedRow],
     *,
     noise: NoiseSettings = USUAL_NOISE,
     generation: GenerationSection = GREEDY,
@@ -109,13 +109,13 @@ def blindness(
     )
 
 
-def check_probed(rows: Sequence[Row], *, noise: NoiseSettings = USUAL_NOISE) -> None:
+def check_probed(rows: Sequence[EvaluatedRow], *, noise: NoiseSettings = USUAL_NOISE) -> None:
     """Raises InputError, before anything is asked, if no row can be probed."""
     if all(_mask(row, noise=noise) is None for row in rows):
         raise InputError(_why_none(rows))
 
 
-def _why_none(rows: Sequence[Row]) -> str:
+def _why_none(rows: Sequence[EvaluatedRow]) -> str:
     """The first thing that none of the rows has."""
     left, lacking = list(rows), "a question about a finding that is there and has a box"
     for words, has in NEEDED:
@@ -129,24 +129,24 @@ def _why_none(rows: Sequence[Row]) -> str:
     )
 
 
-def _facts(row: Row) -> Facts:
+def _facts(row: EvaluatedRow) -> Facts:
     return Facts.model_validate_json(row["facts"])
 
 
-def _mask(row: Row, *, noise: NoiseSettings) -> np.ndarray | None:
+def _mask(row: EvaluatedRow, *, noise: NoiseSettings) -> np.ndarray | None:
     """The pixels of the finding that the row asks for (of every finding for a report); None if none is boxed."""
     if not row["images"] or not row["answer"] or not row["rule_set"] or Units.of(row).extent() is None:
         return None
     facts = _facts(row)
     finding = question_finding(row, load_rule_set(row["rule_set"]))
-    heat, score = GivenBoxes(facts, grid=row["box_grid"])(pixels(row["images"][0]), finding)
+    heat, score = GivenBoxes(facts, grid=row.get("box_grid"))(pixels(row["images"][0]), finding)
     mask = mask_of(heat, noise) if score else None
     return mask if mask is not None and mask.any() else None
 
 
 def shown(
-    seen: Sequence[tuple[Row, np.ndarray]], condition: Condition, *, noise: NoiseSettings, seed: int
-) -> list[Row]:
+    seen: Sequence[tuple[EvaluatedRow, np.ndarray]], condition: Condition, *, noise: NoiseSettings, seed: int
+) -> list[EvaluatedRow]:
     """The rows under one condition; seeded, so that every model is shown the same images."""
     if condition == "clean":
         return [row for row, _ in seen]
@@ -170,7 +170,7 @@ def _image(
 
 
 def _outcomes(
-    model: Any, processor: Any, rows: list[Row], *, generation: GenerationSection, kept: KeptAnswers | None
+    model: Any, processor: Any, rows: list[EvaluatedRow], *, generation: GenerationSection, kept: KeptAnswers | None
 ) -> list[Outcome]:
     """The judged answers, with the log-probability of the truth among their counts."""
     answers = generate_answers(model, processor, rows, generation=generation, kept=kept)
@@ -184,7 +184,7 @@ def _outcomes(
 
 @torch.inference_mode()
 def truth_logps(
-    model: Any, processor: Any, rows: Sequence[Row], *, batch_size: int = 32, kept: KeptAnswers | None = None
+    model: Any, processor: Any, rows: Sequence[EvaluatedRow], *, batch_size: int = 32, kept: KeptAnswers | None = None
 ) -> list[tuple[float, int]]:
     """For each row the summed log-probability of its ``answer`` and of the end of the turn, and how many tokens.
 
@@ -207,7 +207,7 @@ def truth_logps(
     return [(logp, num_tokens) for batch_logps in known.values() for logp, num_tokens in batch_logps or ()]
 
 
-def _batch_logps(model: Any, processor: Any, rows: Sequence[Row]) -> list[tuple[float, int]]:
+def _batch_logps(model: Any, processor: Any, rows: Sequence[EvaluatedRow]) -> list[tuple[float, int]]:
     end = processor.tokenizer.eos_token
     answers = [f"{row['answer']}{end}" for row in rows]
     images = [[pixels(image).convert("RGB") for image in row["images"]] for row in rows]

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from alignment.data.prompt_rows import Row
+from alignment.metrics.evaluated_row import EvaluatedRow
 from alignment.metrics.outcomes import question_finding
 from data_builders.imaging.images import image_key, pixels
 from rewards.config.input_error import InputError
@@ -24,16 +24,16 @@ Response = str | list[str]
 """What was said to a row; in a dialogue, the model's turns."""
 BASELINES = ("habit", "mean_box_true_side")
 """Conditions that no model answers; boxes are in the truth's units there."""
-Answered = tuple[Sequence[Row], Sequence[Response]]
+Answered = tuple[Sequence[EvaluatedRow], Sequence[Response]]
 
 
-def controls_for(rows: Sequence[Row]) -> list[Blind]:
+def controls_for(rows: Sequence[EvaluatedRow]) -> list[Blind]:
     """The blind controls that these rows allow: none without images, no swapping of like with like."""
     with_image = {row["facts"] for row in rows if row["images"]}
     return [] if not with_image else ["noise"] if len(with_image) < 2 else ["noise", "shuffled"]
 
 
-def blinded(rows: Sequence[Row], blind: Blind | None, *, seed: int) -> Sequence[Row]:
+def blinded(rows: Sequence[EvaluatedRow], blind: Blind | None, *, seed: int) -> Sequence[EvaluatedRow]:
     """The same questions with their images replaced; seeded, so every stage is shown the same replacements.
 
     Raises: InputError if a row has no other image to be swapped with.
@@ -42,7 +42,7 @@ def blinded(rows: Sequence[Row], blind: Blind | None, *, seed: int) -> Sequence[
         return rows
     if blind == "shuffled":
         return _shuffled(rows, np.random.default_rng(seed))
-    return [row | {"images": [_noise(pixels(image), seed) for image in row["images"]]} for row in rows]
+    return [{**row, "images": [_noise(pixels(image), seed) for image in row["images"]]} for row in rows]
 
 
 def _noise(image: Image.Image, seed: int) -> Image.Image:
@@ -53,7 +53,7 @@ def _noise(image: Image.Image, seed: int) -> Image.Image:
     return Image.fromarray(values)
 
 
-def _shuffled(rows: Sequence[Row], rng: np.random.Generator) -> list[Row]:
+def _shuffled(rows: Sequence[EvaluatedRow], rng: np.random.Generator) -> list[EvaluatedRow]:
     facts = [Facts.model_validate_json(row["facts"]).without_boxes().to_json() for row in rows]
 
     def differs(n: int, m: int, *, strictly: bool) -> bool:
@@ -62,14 +62,14 @@ def _shuffled(rows: Sequence[Row], rng: np.random.Generator) -> list[Row]:
             return same_count and facts[n] != facts[m] and rows[n]["patient"] != rows[m]["patient"]
         return same_count and rows[n]["facts"] != rows[m]["facts"]
 
-    def swapped(n: int) -> Row:
+    def swapped(n: int) -> EvaluatedRow:
         order = rng.permutation(len(rows))
-        return rows[n] | {"images": rows[_partner(n, differs, order, rows[n])]["images"]}
+        return {**rows[n], "images": rows[_partner(n, differs, order, rows[n])]["images"]}
 
     return [swapped(n) if row["images"] else row for n, row in enumerate(rows)]
 
 
-def _partner(index: int, differs: Callable[..., bool], order: np.ndarray, row: Row) -> int:
+def _partner(index: int, differs: Callable[..., bool], order: np.ndarray, row: EvaluatedRow) -> int:
     """Another patient's row with other findings; failing that, one whose facts differ at least in a box."""
     for strictly in (True, False):
         for other in order:
@@ -78,7 +78,9 @@ def _partner(index: int, differs: Callable[..., bool], order: np.ndarray, row: R
     raise InputError(f"row {row['id']}: no other image with other facts to swap in. Evaluate on more images.")
 
 
-def baselines(rows: Sequence[Row], reference: Sequence[Row], *, rules: RuleSet | None = None) -> dict[str, Answered]:
+def baselines(
+    rows: Sequence[EvaluatedRow], reference: Sequence[EvaluatedRow], *, rules: RuleSet | None = None
+) -> dict[str, Answered]:
     """Answers that need no image, from the habits of another split; rows without a habit and dialogues are left out.
 
     ``habit``: the commonest answer to the same question, the mean box of the finding, the commonest report.
@@ -93,8 +95,10 @@ def baselines(rows: Sequence[Row], reference: Sequence[Row], *, rules: RuleSet |
     return dict(zip(BASELINES, found, strict=True))
 
 
-def _by_habit(rows: Sequence[Row], reference: Sequence[Row], key: Callable[[Row], Hashable]) -> Answered:
-    alike: defaultdict[Hashable, list[Row]] = defaultdict(list)
+def _by_habit(
+    rows: Sequence[EvaluatedRow], reference: Sequence[EvaluatedRow], key: Callable[[EvaluatedRow], Hashable]
+) -> Answered:
+    alike: defaultdict[Hashable, list[EvaluatedRow]] = defaultdict(list)
     for row in reference:
         alike[key(row)].append(row)
     habits = {question: _habit(known) for question, known in alike.items()}
@@ -102,7 +106,7 @@ def _by_habit(rows: Sequence[Row], reference: Sequence[Row], key: Callable[[Row]
     return [row for row, _ in pairs], [answer for _, answer in pairs]
 
 
-def _habit(rows: list[Row]) -> str | None:
+def _habit(rows: list[EvaluatedRow]) -> str | None:
     if rows[0]["task"] == "box":
         boxes = [box for row in rows for box in row["boxes"] or []]
         return json.dumps([np.rint(np.mean(boxes, axis=0)).astype(int).tolist()]) if boxes else None
@@ -110,14 +114,14 @@ def _habit(rows: list[Row]) -> str | None:
     return answers.most_common(1)[0][0] if answers else None
 
 
-def _finding_of(row: Row, rules: RuleSet | None) -> str | None:
+def _finding_of(row: EvaluatedRow, rules: RuleSet | None) -> str | None:
     """The finding asked for; None for a report, and where no rule set names findings."""
     if rules is None and not row["rule_set"]:
         return None
     return question_finding(row, rules or load_rule_set(row["rule_set"]))
 
 
-def _finding_and_side(row: Row, rules: RuleSet | None) -> tuple[str | None, str | None]:
+def _finding_and_side(row: EvaluatedRow, rules: RuleSet | None) -> tuple[str | None, str | None]:
     finding = _finding_of(row, rules)
     known = Facts.model_validate_json(row["facts"]).findings.get(finding or "")
     return finding, known.side if known else None

@@ -6,11 +6,12 @@ from typing import Any
 import torch
 
 from alignment.dialogues.rollout import Conversation, Sampled, inputs_so_far, num_sampled, opened, roll_out
+from alignment.metrics.evaluated_row import EvaluatedRow
 from alignment.models.generation import decoding, unsampled_tokens
 
 
 def dialogue_responses(
-    model: Any, processor: Any, rows: Sequence[dict[str, Any]], *, max_answer_tokens: int
+    model: Any, processor: Any, rows: Sequence[EvaluatedRow], *, max_answer_tokens: int
 ) -> list[list[str]]:
     """The model's turns in each row's dialogue. There are fewer than were scripted where its context was full."""
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from alignment.config.generation_section import GenerationSection
 from alignment.data.processor_checks import check_processing
-from alignment.data.prompt_rows import Row, limited, read_reference, written_rows
+from alignment.data.prompt_rows import limited, read_reference, written_rows
 from alignment.distributed.processes import is_main_process
 from alignment.distributed.ranks import of_rank_0
 from alignment.evaluation.answers import GREEDY, generate_answers
@@ -22,6 +22,7 @@ from alignment.evaluation.controls import Answered, Blind, baselines, controls_f
 from alignment.evaluation.evaluation_file import Evaluation
 from alignment.evaluation.judgement import LIBRARIES, AnsweredBy, judge, judged_rows
 from alignment.evaluation.kept_answers import KeptAnswers, check_out, rows_digest, weights_stamp
+from alignment.metrics.evaluated_row import EvaluatedRow
 from data_builders.interruptions import stands
 from rewards.boxes.coordinate_space import BoxSpace
 from rewards.rules.rule_set import RuleSet
@@ -68,8 +69,12 @@ def evaluate(
     probed = _probed_rows(written, limit=probe_limit, seed=seed) if probe else None
     name = model_name or str(getattr(model.config, "name_or_path", "")) or "model"
     of_rank_0(lambda: check_out(out))
-    own = {"box_space": box_space, "probe_limit": probe_limit, "seed": seed}
-    settings = {**own, "generation": generation.model_dump() | {"max_new_tokens": generation.bounds()}}
+    settings = {
+        "box_space": box_space,
+        "probe_limit": probe_limit,
+        "seed": seed,
+        "generation": generation.model_dump() | {"max_new_tokens": generation.bounds()},
+    }
     kept = KeptAnswers(out, _depends_on(model, name, rows.sha256, written, settings))
     how = {"generation": generation, "seed": seed, "progress": progress, "kept": kept}
     answer = partial(generate_answers, model, processor, written, **how)
@@ -86,7 +91,7 @@ def evaluate(
     return evaluation
 
 
-def _probed_rows(rows: list[Row], *, limit: int | None, seed: int) -> list[Row]:
+def _probed_rows(rows: list[EvaluatedRow], *, limit: int | None, seed: int) -> list[EvaluatedRow]:
     """The rows of the probe. Raises: InputError if none of them can be probed."""
     from alignment.evaluation.blindness import check_probed
 
@@ -96,7 +101,7 @@ def _probed_rows(rows: list[Row], *, limit: int | None, seed: int) -> list[Row]:
 
 
 def _depends_on(
-    model: "PreTrainedModel", name: str, data_sha256: str, rows: Sequence[Row], settings: dict[str, object]
+    model: "PreTrainedModel", name: str, data_sha256: str, rows: Sequence[EvaluatedRow], settings: dict[str, object]
 ) -> dict[str, object]:
     """All that answers follow from, as JSON."""
     origin = str(getattr(model.config, "name_or_path", ""))
@@ -113,7 +118,7 @@ def _depends_on(
 def _write_probe(
     model: "PreTrainedModel",
     processor: "ProcessorMixin",
-    probed: list[Row],
+    probed: list[EvaluatedRow],
     out: Path,
     *,
     generation: GenerationSection,

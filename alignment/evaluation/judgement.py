@@ -11,13 +11,14 @@ from pathlib import Path
 
 from alignment.config.data_entries import parquet
 from alignment.config.generation_section import GenerationSection
-from alignment.data.prompt_rows import Row, limited, read_rows
+from alignment.data.prompt_rows import limited, read_rows
 from alignment.distributed.processes import is_main_process
 from alignment.evaluation.answer_files import write_answers
 from alignment.evaluation.controls import Answered, Response
 from alignment.evaluation.evaluation_file import Evaluation
 from alignment.evaluation.kept_answers import check_out
 from alignment.evaluation.report import write_report
+from alignment.metrics.evaluated_row import EvaluatedRow
 from alignment.metrics.intervals import summarise
 from alignment.metrics.outcomes import score_answers
 from alignment.metrics.unjudged import unjudged_rows
@@ -41,7 +42,7 @@ class JudgedRows:
 
     data: Path
     sha256: str
-    stored: list[Row]
+    stored: list[EvaluatedRow]
     unjudged: dict[str, int]
 
 
@@ -123,7 +124,7 @@ def judge_answers(
     given, known = _read_answers(file), [str(row["id"]) for row in (read_rows(data) if limit else rows.stored)]
     _check_ids(file, data, list(given), known)
     _check_ids_of_rows(file, data, [str(row["id"]) for row in rows.stored], given)
-    written = [row | {"box_space": box_space} for row in rows.stored]
+    written: list[EvaluatedRow] = [{**row, "box_space": box_space} for row in rows.stored]
     answers = [_fitting(file, row, given[str(row["id"])]) for row in rows.stored]
     return judge(rows, {"clean": (written, answers)}, AnsweredBy(str(file), box_space, seed), out=out)
 
@@ -165,7 +166,7 @@ def _check_ids_of_rows(file: Path, data: Path, wanted: list[str], given: Mapping
         )
 
 
-def _fitting(file: Path, row: Row, response: Response) -> Response:
+def _fitting(file: Path, row: EvaluatedRow, response: Response) -> Response:
     """The response, if it is of the kind that its row asks for."""
     if isinstance(response, str) == (row["task"] != "dialogue"):
         return response

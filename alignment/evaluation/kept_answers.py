@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
-from alignment.data.prompt_rows import Row
 from alignment.distributed.processes import is_main_process
 from alignment.distributed.ranks import agreed, from_all
 from alignment.evaluation.controls import Response
+from alignment.metrics.evaluated_row import EvaluatedRow
 from data_builders.output_folders import check_writable
 from rewards.config.input_error import InputError
 from rewards.llm.reply_cache import AppendLog
@@ -131,6 +131,6 @@ def weights_stamp(*paths: str) -> list[list[str | int]]:
     return [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
 
 
-def rows_digest(rows: Sequence[Row]) -> str:
+def rows_digest(rows: Sequence[EvaluatedRow]) -> str:
     """SHA-256 of the rows' ids in their order."""
     return hashlib.sha256(json.dumps([row["id"] for row in rows]).encode()).hexdigest()

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from alignment.config.generation_section import MAX_NEW_TOKENS
-from alignment.data.prompt_rows import Row
+from alignment.data.prompt_rows import decoded_row
 from alignment.distributed.ranks import over_ranks
+from alignment.metrics.evaluated_row import EvaluatedRow
 from alignment.metrics.intervals import summarise
 from alignment.metrics.outcomes import score_answers
 from alignment.models.generation import generate, like_batches
-from data_builders.imaging.images import pixels
 from data_builders.rendering.render import report
 from rewards.config.input_error import InputError
 from rewards.config.json_lines import read_json_list
@@ -48,7 +48,7 @@ class OperatingPoint:
 def operating_points(
     model: "PreTrainedModel",
     processor: "ProcessorMixin",
-    rows: Sequence[Row],
+    rows: Sequence[EvaluatedRow],
     biases: Sequence[float],
     *,
     batch_size: int = 32,
@@ -57,25 +57,21 @@ def operating_points(
 
     Raises: InputError if there are no reports, or no token of the model begins denials alone.
     """
-    report_rows: list[Row] = [_decoded(row) for row in rows if _is_read(row)]
+    report_rows = [decoded_row(row) for row in rows if _is_read(row)]
     if not report_rows:
         raise InputError(f"operating points: none of {len(rows)} rows asks for a report with known facts.")
     tokens = denial_tokens(processor.tokenizer, load_rule_set(report_rows[0]["rule_set"]))
     return [_point(model, processor, report_rows, tokens, bias, batch_size) for bias in biases]
 
 
-def _decoded(row: Row) -> Row:
-    return row | {"images": [pixels(image).convert("RGB") for image in row["images"]]}
-
-
-def _is_read(row: Row) -> bool:
+def _is_read(row: EvaluatedRow) -> bool:
     return row["task"] == "report" and bool(row["rule_set"])
 
 
 def _point(
     model: "PreTrainedModel",
     processor: "ProcessorMixin",
-    rows: list[Row],
+    rows: list[EvaluatedRow],
     tokens: list[int],
     bias: float,
     batch_size: int,

@@ -5,14 +5,14 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from alignment.data.prompt_rows import Row
 from alignment.metrics.answer_lines import AnswerLine
+from alignment.metrics.evaluated_row import EvaluatedRow
 from data_builders.imaging.images import pixels
 
 PICTURE_PIXELS = 320
 
 
-def write_pictures(rows: Sequence[Row], lines: Sequence[AnswerLine], folder: Path) -> None:
+def write_pictures(rows: Sequence[EvaluatedRow], lines: Sequence[AnswerLine], folder: Path) -> None:
     """Small copies of the images that the report shows: the same ones for every model on the same rows."""
     folder.mkdir(exist_ok=True)
     for old in folder.glob("*.png"):

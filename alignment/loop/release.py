@@ -5,7 +5,6 @@ Which one is its own stands in the loop's ``released.json``. Left out: releases 
 
 import json
 from pathlib import Path
-from typing import Any
 
 from alignment.release.manifest import MANIFEST, faults_of
 from data_builders.digest import sha256
@@ -75,7 +74,7 @@ def _is_of(out: Path, run: Path) -> bool:
     return has_weights and released is not None and released == model_sha256(str(run))
 
 
-def _content(file: Path) -> dict[str, Any]:
+def _content(file: Path) -> dict[str, object]:
     """What stands in a JSON file; nothing where there is none, or none that is readable."""
     try:
         return read_json(file, "")

@@ -7,7 +7,6 @@ data set's, ``release`` compares and releases. Left out: running them (``loop/ru
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from alignment.checks.chains import stage_wiring
 from alignment.config.methods import trains
@@ -73,7 +72,7 @@ def _of_seed(loop: Loop, path: Path, seed: int, *, single: bool) -> Iterator[Ste
             yield Step(f"{name}/{OF_MODEL}", (name,), seed, index, stage.name)
 
 
-def _recipe(loop: Loop, index: int, path: Path) -> dict[str, Any]:
+def _recipe(loop: Loop, index: int, path: Path) -> dict[str, object]:
     return read_yaml(path.parent / loop.chain.stages[index].recipe)
 
 

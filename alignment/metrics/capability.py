@@ -10,9 +10,9 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 from alignment.metrics.confusion import INVALID, YES_NO
+from alignment.metrics.evaluated_row import EvaluatedRow
 from data_builders.curriculum.checks import opinion
 from data_builders.schema import provenance_of
 from rewards.reading.closed_options import chosen, level_options
@@ -36,7 +36,7 @@ class Closed:
         return {f"said[{self.group} | {self.truth} | {self.answer or INVALID}]": 1.0}
 
 
-def judged(row: Mapping[str, Any], words: str) -> Closed | None:
+def judged(row: EvaluatedRow, words: str) -> Closed | None:
     """The closed question of a curriculum's row under an answer; None for an open one, or without a definite truth.
 
     The truth of a level is derived from the row's facts by its guidelines, not read from the reference.
@@ -44,15 +44,16 @@ def judged(row: Mapping[str, Any], words: str) -> Closed | None:
     question = provenance_of(row)
     kind, about = question.get("kind"), question.get("about", "")
     if kind in ("presence", "check"):
-        truth, answer = (None if (yes := opinion(text)[0]) is None else YES_NO[yes] for text in (row["answer"], words))
+        texts = (row["answer"] or "", words)
+        truth, answer = (None if (yes := opinion(text)[0]) is None else YES_NO[yes] for text in texts)
         return (
             None
             if truth is None
-            else Closed(f"{row['capability']}, yes or no", truth, answer, "" if answer else "unparsed")
+            else Closed(f"{row.get('capability')}, yes or no", truth, answer, "" if answer else "unparsed")
         )
     if kind != "level":
         return None
-    guidelines = tuple(row["guidelines"])
+    guidelines = tuple(row.get("guidelines") or ())
     truth = true_level(row["facts"], about, guidelines)
     choice = chosen(words, level_options(together(guidelines)[0].scales[about]))
     group = f"{about}, {together(guidelines)[1][about]}"

@@ -4,9 +4,9 @@ Equality calls a wordy right answer wrong; a reader says what it took for an ans
 Left out: closed questions whose answer is neither yes or no nor one of the row's options; equality alone judges them.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
+from alignment.metrics.evaluated_row import EvaluatedRow
 from data_builders.curriculum.checks import opinion
 from rewards.answers.choice_answer import option_named
 
@@ -14,7 +14,7 @@ METRICS = {"closed_accuracy_read": ("read_correct", "read"), "closed_unread": ("
 """Each with the counts that it is a ratio of: of the rows with a reader, how many are right, and how many not read."""
 
 
-def read_counts(row: Mapping[str, Any], words: str) -> dict[str, float]:
+def read_counts(row: EvaluatedRow, words: str) -> dict[str, float]:
     """Whether the reader of a closed row takes an answer for the right one, or for none; empty without a reader.
 
     >>> read_counts({"answer": "MRI", "options": ["CT", "MRI"]}, "Answer: B")
@@ -25,14 +25,14 @@ def read_counts(row: Mapping[str, Any], words: str) -> dict[str, float]:
     {}
     """
     read = _reader(row)
-    truth = read(row["answer"])
+    truth = read(row["answer"] or "")
     if truth is None:
         return {}
     answer = read(words)
     return {"read": 1.0, "read_correct": float(answer == truth), "unread": float(answer is None)}
 
 
-def _reader(row: Mapping[str, Any]) -> Callable[[str], int | bool | None]:
+def _reader(row: EvaluatedRow) -> Callable[[str], int | bool | None]:
     """What reads the answers to a row: by its options, else as yes or no."""
     options = row.get("options")
     return (lambda text: option_named(text, options)) if options else (lambda text: opinion(text)[0])

@@ -1,14 +1,15 @@
 """What an answer counts for, held against the facts of its row."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from alignment.metrics.capability import counts_by_finding, judged
 from alignment.metrics.closed_readers import read_counts
 from alignment.metrics.dialogue_outcomes import dialogue_counts
+from alignment.metrics.evaluated_row import EvaluatedRow
 from alignment.metrics.text_overlap import text_counts
 from alignment.metrics.unjudged import has_facts, why_unjudged
 from data_builders.schema import message_text
@@ -56,7 +57,7 @@ class _About(TypedDict):
 
 
 def score_answers(
-    rows: Sequence[Mapping[str, Any]], answers: Sequence[str | list[str]], *, rules: RuleSet | None = None
+    rows: Sequence[EvaluatedRow], answers: Sequence[str | list[str]], *, rules: RuleSet | None = None
 ) -> list[Outcome]:
     """The outcome of each prompt row under its answer (in a dialogue, the model's turns).
 
@@ -67,12 +68,12 @@ def score_answers(
     return [replace(o, counts=o.counts | counts) if counts else o for o, counts in zip(outcomes, texts, strict=True)]
 
 
-def question_finding(row: Mapping[str, Any], rules: RuleSet) -> str | None:
+def question_finding(row: EvaluatedRow, rules: RuleSet) -> str | None:
     """The finding that the row asks about: its ``target``, else by the longest phrase in it; None for a report."""
     if row["task"] == "report":
         return None
-    if row.get("target") in rules.findings:
-        return row["target"]
+    if (target := row.get("target")) in rules.findings:
+        return target
     return _named(message_text(row["prompt"]).casefold(), RulesKey(rules))
 
 
@@ -87,9 +88,9 @@ def _named(question: str, key: RulesKey) -> str | None:
     return max(named)[1] if named else None
 
 
-def _outcome(row: Mapping[str, Any], answer: str | list[str], *, rules: RuleSet | None) -> Outcome:
+def _outcome(row: EvaluatedRow, answer: str | list[str], *, rules: RuleSet | None) -> Outcome:
     if not isinstance(answer, str):
-        counts = dialogue_counts(answer, row["dialogue"])
+        counts = dialogue_counts(answer, row.get("dialogue") or "")
         return Outcome(row["id"], row["patient"], row["task"], None, counts=counts)
     task, words = row["task"], final_words(answer)
     about: _About = {"id": row["id"], "patient": row["patient"], "task": task, "finding": None}
@@ -105,7 +106,7 @@ def _outcome(row: Mapping[str, Any], answer: str | list[str], *, rules: RuleSet 
     return _words_outcome(row, words, rules, about)
 
 
-def _words_outcome(row: Mapping[str, Any], words: str, rules: RuleSet | None, about: _About) -> Outcome:
+def _words_outcome(row: EvaluatedRow, words: str, rules: RuleSet | None, about: _About) -> Outcome:
     """Of an answer in words: by the findings it states where a rule set reads them, else by the words themselves."""
     if rules is not None and row.get("capability"):
         return _capability_outcome(row, words, rules, about)
@@ -118,15 +119,15 @@ def _words_outcome(row: Mapping[str, Any], words: str, rules: RuleSet | None, ab
     return Outcome(**about, counts=_closed_counts(row, words, about["finding"]))
 
 
-def _accepted(row: Mapping[str, Any]) -> list[str]:
+def _accepted(row: EvaluatedRow) -> list[str]:
     """Every answer that counts as right, the reference first."""
-    return row.get("answers") or [row["answer"]]
+    return row.get("answers") or [row["answer"] or ""]
 
 
-def _closed_counts(row: Mapping[str, Any], words: str, finding: str | None) -> dict[str, float]:
+def _closed_counts(row: EvaluatedRow, words: str, finding: str | None) -> dict[str, float]:
     """A closed answer by equality, and as its reader takes it; a yes or no also under the finding asked for."""
     task, correct = row["task"], float(_folded(words) in map(_folded, _accepted(row)))
-    key = _folded(row["answer"]) if task == "presence" else task
+    key = _folded(row["answer"] or "") if task == "presence" else task
     counts = {"closed": 1.0, "closed_correct": correct, key: 1.0, f"{key}_correct": correct, **read_counts(row, words)}
     if task == "presence" and finding:
         counts |= {f"{key}[{finding}]": 1.0, f"{key}_correct[{finding}]": correct}
@@ -144,7 +145,7 @@ def _folded(words: str) -> str:
     return words.strip().removesuffix(".").casefold()
 
 
-def _capability_outcome(row: Mapping[str, Any], words: str, rules: RuleSet, about: _About) -> Outcome:
+def _capability_outcome(row: EvaluatedRow, words: str, rules: RuleSet, about: _About) -> Outcome:
     """A closed question by its options, an open one by the findings that its reference states."""
     closed = judged(row, words)
     if closed is not None:
@@ -166,7 +167,7 @@ def _with_unasked(stated: Facts, known: str | None) -> Facts:
     return stated.model_copy(update={"findings": {**stated.findings, **unasked}})
 
 
-def _report_outcome(row: Mapping[str, Any], words: str, rules: RuleSet, about: _About) -> Outcome:
+def _report_outcome(row: EvaluatedRow, words: str, rules: RuleSet, about: _About) -> Outcome:
     """A report fails to parse when no finding is read from it, or any of its sentences is not understood."""
     truth = Facts.told(row["facts"]).without_boxes()
     outcome = _findings_outcome(truth, words, rules, about)
@@ -212,7 +213,7 @@ def _severities(judged: Comparison, rules: RuleSet) -> dict[str, float]:
     }
 
 
-def _box_outcome(row: Mapping[str, Any], words: str, about: _About) -> Outcome:
+def _box_outcome(row: EvaluatedRow, words: str, about: _About) -> Outcome:
     """IoU summed over the true boxes under the best matching; a miss and an unread answer add 0.
 
     All in the truth's units, into which the answer is brought (``rewards.boxes.coordinate_space``).
@@ -237,14 +238,14 @@ def _box_outcome(row: Mapping[str, Any], words: str, about: _About) -> Outcome:
     return Outcome(**about, counts=counts, boxes=tuple(boxes))
 
 
-def _sequence_outcome(row: Mapping[str, Any], words: str, rules: RuleSet | None, about: _About) -> Outcome:
+def _sequence_outcome(row: EvaluatedRow, words: str, rules: RuleSet | None, about: _About) -> Outcome:
     """Boxes over several images: as in one image, but a box on the wrong image is a miss; by grounding task."""
-    units, num_true = Units.of(row), len(row["boxes"])
+    units, boxes = Units.of(row), row["boxes"] or []
     answered = written_boxes(words)
     parts = sequence_components(
         words,
-        row["boxes"],
-        row["box_images"],
+        boxes,
+        row.get("box_images"),
         box_grid=units.box_grid,
         image_size=units.image_size,
         processed_size=units.processed_size,
@@ -254,9 +255,9 @@ def _sequence_outcome(row: Mapping[str, Any], words: str, rules: RuleSet | None,
         "box_answers": 1.0,
         "unparsed_boxes": float(answered is None),
         "boxes": float(sum(map(is_valid, answered or []))),
-        "true_boxes": float(num_true),
-        "iou": parts["mean_iou"] * num_true,
-        "hits": parts["found_at_50"] * num_true,
+        "true_boxes": float(len(boxes)),
+        "iou": parts["mean_iou"] * len(boxes),
+        "hits": parts["found_at_50"] * len(boxes),
     }
     counts |= {f"{key}[{row['task']}]": counts[key] for key in ("iou", "true_boxes")}
     return Outcome(**{**about, "task": "box", "finding": row["task"]}, counts=counts)

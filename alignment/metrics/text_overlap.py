@@ -9,10 +9,10 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from alignment.metrics.evaluated_row import EvaluatedRow
 from rewards.answers.final_answer import final_words
 from rewards.reports.cider import document_frequency, item_score
 from rewards.reports.report_metrics import BLEU_ORDER, bleu_counts, bleu_of, has_wordnet, meteor, rouge_l_f1
@@ -46,7 +46,7 @@ class Bleu:
         return np.array([bleu_of(row, self.order) if row[-1] else np.nan for row in sums])
 
 
-def text_counts(rows: Sequence[Mapping[str, Any]], answers: Sequence[str | list[str]]) -> list[dict[str, float]]:
+def text_counts(rows: Sequence[EvaluatedRow], answers: Sequence[str | list[str]]) -> list[dict[str, float]]:
     """For each row the counts of its overlap with its reference; none where it has no text to be held against.
 
     CIDEr-D weighs n-grams by their rarity in the references of a task, so it is told of two or more rows.
@@ -58,7 +58,7 @@ def text_counts(rows: Sequence[Mapping[str, Any]], answers: Sequence[str | list[
             of_task[row["task"]].append(index)
     with_meteor = has_wordnet() if of_task else False
     for task, indices in of_task.items():
-        references = [rows[index]["answer"] for index in indices]
+        references = [rows[index]["answer"] or "" for index in indices]
         frequency = document_frequency(references)
         for index, reference in zip(indices, references, strict=True):
             words = final_words(str(answers[index]))

@@ -5,11 +5,11 @@ Left out: rows whose answer cannot be read; those are judged, as wrong.
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from alignment.metrics.capability import judged
+from alignment.metrics.evaluated_row import EvaluatedRow
 from rewards.config.input_error import InputError
 from rewards.reading.reading import read
 from rewards.rules.facts import Facts
@@ -20,7 +20,7 @@ BY_EQUALITY = (*CLOSED_TASKS, "closed", "choice")
 """Tasks whose answer is right where its words are those of the truth."""
 
 
-def why_unjudged(row: Mapping[str, Any], rules: RuleSet | None = None) -> str | None:
+def why_unjudged(row: EvaluatedRow, rules: RuleSet | None = None) -> str | None:
     """Why no metric judges a row whatever is answered to it; None where one does.
 
     ``rules``: where the rows' rule set is not shipped.
@@ -40,7 +40,7 @@ def why_unjudged(row: Mapping[str, Any], rules: RuleSet | None = None) -> str | 
     return None if written else f"{task} without an answer"
 
 
-def has_facts(row: Mapping[str, Any], rules: RuleSet | None = None) -> bool:
+def has_facts(row: EvaluatedRow, rules: RuleSet | None = None) -> bool:
     """Whether a report's truth is known: some finding, or under a rule set that charges what is unsupported, none."""
     if not row["facts"] or (rules is None and not row["rule_set"]):
         return False
@@ -50,14 +50,14 @@ def has_facts(row: Mapping[str, Any], rules: RuleSet | None = None) -> bool:
     return bool(facts.rule_set) and (rules or load_rule_set(facts.rule_set)).unsupported == "wrong"
 
 
-def _why_capability(row: Mapping[str, Any], rules: RuleSet) -> str | None:
+def _why_capability(row: EvaluatedRow, rules: RuleSet) -> str | None:
     if judged(row, "") is not None or read(row["answer"] or "", rules).facts.findings:
         return None
     return "answer of a curriculum that states no finding"
 
 
 def unjudged_rows(
-    rows: Sequence[Mapping[str, Any]], *, rules: RuleSet | None = None, where: str | Path = "rows"
+    rows: Sequence[EvaluatedRow], *, rules: RuleSet | None = None, where: str | Path = "rows"
 ) -> dict[str, int]:
     """How many rows no metric judges, by reason; the commonest first.
 

@@ -3,6 +3,7 @@
 Several samples of a prompt start from one prefill of it (``shared_prefix/prefill.py``). Left out: vLLM.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -45,7 +46,7 @@ def unsampled_tokens(processor: Any) -> list[int]:
 def generate(
     model: Any,
     processor: Any,
-    rows: list[dict[str, Any]],
+    rows: Sequence[Mapping[str, Any]],
     *,
     max_new_tokens: int | dict[str, int],
     batch_size: int = 64,
@@ -69,7 +70,7 @@ def generate(
     return [answers[i] for i in range(len(rows))]
 
 
-def _in_blocks(row: dict[str, Any]) -> dict[str, Any]:
+def _in_blocks(row: Mapping[str, Any]) -> dict[str, Any]:
     """The row with a list of images; of messages that are plain text, as TRL's rows have them, blocks are made."""
     row = with_images(row)
     if all(not isinstance(message["content"], str) for message in row["prompt"]):
@@ -77,7 +78,9 @@ def _in_blocks(row: dict[str, Any]) -> dict[str, Any]:
     return row | {"prompt": prepare_multimodal_messages(row["prompt"], images=list(row["images"]))}
 
 
-def like_batches(rows: list[dict[str, Any]], limits: int | dict[str, int], size: int) -> list[tuple[list[int], int]]:
+def like_batches(
+    rows: Sequence[Mapping[str, Any]], limits: int | dict[str, int], size: int
+) -> list[tuple[list[int], int]]:
     """Row indices in batches of one limit and one kind (with or without images)."""
     groups: dict[tuple[int, bool], list[int]] = {}
     for index, row in enumerate(rows):
@@ -115,7 +118,7 @@ def _generate_batch(
     return processor.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 
 
-def model_inputs(processor: Any, rows: list[dict[str, Any]], *, answers: list[str] | None = None) -> Any:
+def model_inputs(processor: Any, rows: Sequence[Mapping[str, Any]], *, answers: list[str] | None = None) -> Any:
     """What the model is given for these prompts: tokens padded on the left, pixels where there are images.
 
     ``answers``: what stands behind each prompt, such as the truth to be scored.

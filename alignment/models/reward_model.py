@@ -5,7 +5,7 @@ language head and with ``score.weight``, beside the processor. Left out: heads t
 steps.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -78,7 +78,7 @@ def reward_model_on(vlm: Any, *, seed: int = 0) -> RewardModel:
 def scores_of(
     model: Any,
     processor: Any,
-    rows: Sequence[dict[str, Any]],
+    rows: Sequence[Mapping[str, Any]],
     *,
     batch_size: int = 64,
     shared_prefix: Setting = "auto",
@@ -97,7 +97,7 @@ def scores_of(
     return found
 
 
-def _prompt_group(processor: Any, row: dict[str, Any]) -> Group:
+def _prompt_group(processor: Any, row: Mapping[str, Any]) -> Group:
     answers = [[{"role": "assistant", "content": text}] for text in row["answers"]]
     return group(
         processor, [pixels(i) for i in row["images"]], [_unfilled(message) for message in row["prompt"]], answers

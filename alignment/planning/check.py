@@ -6,10 +6,10 @@ Nothing is trained, except where a few steps are asked for to measure the rate (
 import contextlib
 import math
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from alignment.checks.read_recipe import read_recipe
 from alignment.checks.trainer_faults import check_config
@@ -20,6 +20,9 @@ from alignment.planning.estimate import Row, batch_of, measured_rate, memory_tab
 from alignment.planning.meta_model import counts_of, meta_model
 from data_builders.row_checks import Check, check_rows
 from rewards.config.input_error import InputError
+
+if TYPE_CHECKING:
+    from alignment.data.row_tokens import Lengths
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Scale:
 
 def check_recipe(
     path: Path, overrides: list[str], scale: Scale = Scale(), *, every_pixel: bool = False
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """The figures of one recipe. ``every_pixel``: the pictures of all rows are read to their last byte.
 
     Raises: InputError with every fault of the recipe, and the first rows that cannot be used.
@@ -56,7 +59,7 @@ def _with_whole_pictures(recipe: Recipe, every_pixel: bool) -> Recipe:
 
 def check_chain(
     path: Path, overrides: list[str], scale: Scale = Scale(), *, every_pixel: bool = False
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """The figures of each stage that can be read before the chain has run (later ones start from what it makes)."""
     from alignment.checks.chains import read_chain, stage_recipe
 
@@ -67,7 +70,7 @@ def check_chain(
     }
 
 
-def plan(recipe: Recipe, scale: Scale = Scale()) -> dict[str, Any]:
+def plan(recipe: Recipe, scale: Scale = Scale()) -> dict[str, object]:
     """Rows, steps, tokens, parameters, memory of a rank (formula: ``memory.py``) and, with a rate, hours."""
     check_config(recipe, here=False, ranks=scale.ranks)
     with made_once(recipe) as made:
@@ -84,7 +87,7 @@ def made_once(recipe: Recipe) -> Generator[Recipe]:
         yield recipe.model_copy(update={"model": recipe.model.model_copy(update={"path": path})})
 
 
-def _figures(recipe: Recipe, rows: TrainRows, scale: Scale) -> dict[str, Any]:
+def _figures(recipe: Recipe, rows: TrainRows, scale: Scale) -> dict[str, object]:
     from alignment.checks.faults import unpaid_warning
     from alignment.data.fitting_rows import length_figures, lengths_of
     from alignment.data.processed_size import ProcessedSizes
@@ -121,7 +124,7 @@ def _figures(recipe: Recipe, rows: TrainRows, scale: Scale) -> dict[str, Any]:
     }
 
 
-def longest_row(recipe: Recipe, lengths: Any) -> Row:
+def longest_row(recipe: Recipe, lengths: "Lengths") -> Row:
     """The row of most tokens, all its answers behind one prompt: it decides the memory of the largest batch."""
     tokens = lengths.packed()
     longest = tokens.index(max(tokens))
@@ -130,7 +133,7 @@ def longest_row(recipe: Recipe, lengths: Any) -> Row:
     return Row(lengths.text[longest] + images, sum(lengths.answers[longest]) + completion, images)
 
 
-def weight_figures(recipe: Recipe, rows: TrainRows) -> dict[str, Any]:
+def weight_figures(recipe: Recipe, rows: TrainRows) -> dict[str, float]:
     """Effective sample size (Kish) of the pairs' weights, and the pairs that teach nothing for a weight of 0."""
     from data_builders.pairs.relevance import effective_sample_size
 
@@ -171,7 +174,7 @@ def mean_tokens(recipe: Recipe, processor: Any, sample: int = 32) -> float:
     return round(sum(_tokens(processor, row, index) for index, row in enumerate(rows)) / len(rows), 1)
 
 
-def _tokens(processor: Any, row: dict[str, Any], index: int) -> int:
+def _tokens(processor: Any, row: Mapping[str, Any], index: int) -> int:
     from alignment.data.processor_checks import faults_of_row
 
     answers = [m for key in ("completion", "chosen", "rejected") if row.get(key) for m in row[key]]

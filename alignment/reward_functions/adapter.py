@@ -21,6 +21,8 @@ from rewards.tasks import Tasks, pays_for
 
 Completion = str | list[Message]
 """A prompt or a completion, as TRL hands it over."""
+Columns = dict[str, Any]
+"""What TRL hands over beside the completions, by name: of each column a list, and its own objects."""
 Log = Callable[[str, float], None]
 """Takes a figure under its name."""
 ROUNDING = 1e-6
@@ -42,7 +44,7 @@ def _content_text(content: str | Sequence[Mapping[str, str | None]]) -> str:
     return content if isinstance(content, str) else "".join(block.get("text") or "" for block in content)
 
 
-def responses_to(completions: Sequence[Completion], columns: dict[str, Any], *, by_turn: bool) -> list[Responses]:
+def responses_to(completions: Sequence[Completion], columns: Columns, *, by_turn: bool) -> list[Responses]:
     """What is judged: the text of each completion; of a dialogue, the model's turns without the clinician's words.
 
     ``by_turn``: as a list of turns, for a reward that reads the dialogue; else as one text.
@@ -67,18 +69,18 @@ def within_bounds(reward: Reward | BatchReward, score: float | None, row: str) -
     )
 
 
-def _row_name(columns: dict[str, Any], index: int) -> str:
+def _row_name(columns: Columns, index: int) -> str:
     ids = columns.get("id")
     return f"'{ids[index]}'" if ids else f"{index} of its batch"
 
 
-def _paid_rows(tasks: Tasks, columns: dict[str, Any], number: int) -> list[bool]:
+def _paid_rows(tasks: Tasks, columns: Columns, number: int) -> list[bool]:
     """Of each row of a batch, whether it is of one of the tasks."""
     known = columns.get("task") or [None] * number
     return [pays_for(tasks, task) for task in known]
 
 
-def _check_read(reward: Reward | BatchReward, columns: dict[str, Any]) -> None:
+def _check_read(reward: Reward | BatchReward, columns: Columns) -> None:
     """Raises InputError where the rows lack a column that the reward reads."""
     if missing := [c for c in reward.columns if c not in columns]:
         there = ", ".join(name for name, values in columns.items() if isinstance(values, list))
@@ -120,7 +122,7 @@ class TrlReward:
         return scores
 
     def _log_components(
-        self, texts: Sequence[Responses], rows: list[dict[str, Any]], scores: list[float | None], log: Log
+        self, texts: Sequence[Responses], rows: list[dict[str, object]], scores: list[float | None], log: Log
     ) -> None:
         judged = [(t, r) for t, r, s in zip(texts, rows, scores, strict=True) if s is not None]
         parts = [self.reward.components(text, **row) for text, row in judged]

@@ -24,7 +24,7 @@ def trl_reward(
     reward: str | Reward | BatchReward | Callable[..., float | None],
     *,
     tasks: Sequence[str] | None = None,
-    **knobs: Any,
+    **knobs: object,
 ) -> TrlReward | TrlBatchReward:
     """A reward as ``trl.GRPOTrainer(reward_funcs=[...])`` takes it: it reads the columns of the rows by their names.
 
@@ -41,7 +41,7 @@ def trl_reward(
 
 
 def _loaded(
-    reward: str | Reward | BatchReward | Callable[..., float | None], knobs: dict[str, Any]
+    reward: str | Reward | BatchReward | Callable[..., float | None], knobs: dict[str, object]
 ) -> Reward | BatchReward:
     if isinstance(reward, str):
         return load_reward(reward, **knobs)
@@ -62,7 +62,7 @@ def _loaded(
     return reward_of(name, reward, knobs, bounds=(-math.inf, math.inf))
 
 
-def as_trl_rewards(given: RewardFunction | list[RewardFunction] | None, data: Any) -> list[Any] | None:
+def as_trl_rewards(given: RewardFunction | list[RewardFunction] | None, data: object) -> list[RewardFunction] | None:
     """The reward functions of a script in TRL's form; a function of one response counts as one of ours.
 
     Raises: InputError for a name that is nearly one of ours, or a column that a reward of ours reads and ``data`` lack.
@@ -77,7 +77,7 @@ def as_trl_rewards(given: RewardFunction | list[RewardFunction] | None, data: An
     return functions
 
 
-def _as_trl(reward: Any) -> Any:
+def _as_trl(reward: RewardFunction) -> RewardFunction:
     if isinstance(reward, Reward | BatchReward) or (inspect.isfunction(reward) and not _is_of_trl(reward)):
         return trl_reward(reward)
     if not callable(reward) and not isinstance(reward, str):
@@ -90,7 +90,7 @@ def _as_trl(reward: Any) -> Any:
     return trl_reward(reward)
 
 
-def _is_of_trl(function: Callable[..., Any]) -> bool:
+def _is_of_trl(function: Callable[..., object]) -> bool:
     """Whether it takes a batch, as TRL hands it over: TRL gives every function its ``completions`` by that name."""
     parameters = inspect.signature(function).parameters.values()
     return any(p.kind is p.VAR_KEYWORD or p.name == "completions" for p in parameters)

@@ -7,12 +7,11 @@ import base64
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from alignment.reward_models.best_of_n import Curve
-from alignment.reward_models.pair_figures import Figure, Pairs, ScoredPairs
+from alignment.reward_models.pair_figures import Figure, Pairs, Row, ScoredPairs
 from data_builders.imaging.images import pixels
 from data_builders.schema import message_text
 from rewards.config.templates import template
@@ -25,7 +24,7 @@ COLOURS = {"reward model": "#1f5f99", "oracle": "#1d8f4c", "random": "#8a94a0"}
 def write_page(
     table: Mapping[str, Pairs],
     curve: Curve | None,
-    rows: Sequence[dict[str, Any]],
+    rows: Sequence[Row],
     scored: ScoredPairs,
     *,
     model: str,
@@ -69,7 +68,7 @@ def _lines(curve: Curve) -> dict[str, str]:
     }
 
 
-def _worst(rows: Sequence[dict[str, Any]], scored: ScoredPairs) -> list[dict[str, Any]]:
+def _worst(rows: Sequence[Row], scored: ScoredPairs) -> list[dict[str, object]]:
     margins = scored.chosen - scored.rejected
     indices = [int(k) for k in np.argsort(margins) if margins[k] < 0][:NUM_PICTURES]
     return [

@@ -1,8 +1,8 @@
 """How often a reward or a reward model ranks preference rows as they were ranked."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from alignment.config.data_entries import rows_at
 from alignment.data.prompt_rows import file_with, limited
 from alignment.evaluation.controls import blinded
+from alignment.metrics.evaluated_row import EvaluatedRow
 from alignment.models.reward_model import scores_of
 from data_builders.imaging.images import pixels
 from data_builders.row_checks import Check
@@ -78,7 +79,7 @@ def pair_rows(data: str, *, limit: int | None = None, seed: int = 0) -> list[Row
     return rows_at(file, limited([*range(number)], limit=limit, seed=seed))
 
 
-def scored_pairs(model: Any, processor: Any, rows: Sequence[Row], *, batch_size: int = 64) -> ScoredPairs:
+def scored_pairs(model: Any, processor: Any, rows: Sequence[Mapping[str, Any]], *, batch_size: int = 64) -> ScoredPairs:
     """Both sides of each pair; a rejected answer under its own images, where the row has them."""
     both: list[tuple[float, float]] = []
     for start in range(0, len(rows), CHUNK):
@@ -94,7 +95,7 @@ def scored_pairs(model: Any, processor: Any, rows: Sequence[Row], *, batch_size:
     return ScoredPairs(chosen, rejected, lengths[0], lengths[1], patients, kinds)
 
 
-def _parts(row: Row) -> list[Row]:
+def _parts(row: Mapping[str, Any]) -> list[Row]:
     """The row as ``scores_of`` takes it: two answers, or one under each of its images."""
     answers = [message_text(row["chosen"]), message_text(row["rejected"])]
     if not row.get("rejected_images"):
@@ -158,6 +159,7 @@ def pair_table(
         )
     text_side = [row for row in rows if row["images"] and not row.get("rejected_images") and row.get("facts")]
     if len({row["facts"] for row in text_side}) > 1:
-        swapped = scored_pairs(model, processor, blinded(text_side, "shuffled", seed=seed), batch_size=batch_size)
+        shown = blinded(cast(list[EvaluatedRow], text_side), "shuffled", seed=seed)  # which reads no other columns
+        swapped = scored_pairs(model, processor, shown, batch_size=batch_size)
         table[SWAPPED] = pair_figures(swapped, **options)
     return table, scored

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 from datasets import Dataset
-from peft import PeftConfig, PeftModel
+from peft import LoraConfig, PeftConfig, PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin, TrainerCallback
 from trl import DPOConfig, DPOTrainer
 from trl.models.utils import disable_gradient_checkpointing
@@ -338,7 +338,13 @@ def _answer_logits(model: Any, batch: Batch) -> torch.Tensor:
 
 
 def dpo_trainer(
-    recipe: Recipe, model: Any, processor: ProcessorMixin, data: Dataset, **common: Any
+    recipe: Recipe,
+    model: Any,
+    processor: ProcessorMixin,
+    data: Dataset,
+    *,
+    arguments: dict[str, Any],
+    peft_config: LoraConfig | None,
 ) -> WeightedDPOTrainer:
     """The trainer for this recipe.
 
@@ -349,20 +355,20 @@ def dpo_trainer(
     """
     mirror = recipe.weighting.mirrors
     kept = [c for c in COLUMNS if c in data.column_names and (mirror or c != "mirror_images")]
-    settings = {"max_length": None, **common["arguments"]}
+    settings = {"max_length": None, **arguments}
     precompute = settings.pop("precompute_ref_log_probs", None)
-    arguments: Any = made_config(DPOConfig, settings)
+    config: Any = made_config(DPOConfig, settings)
     trainer = WeightedDPOTrainer(
         model,
-        args=arguments,
+        args=config,
         train_dataset=data.select_columns(kept),
         processing_class=processor,
-        peft_config=common["peft_config"],
+        peft_config=peft_config,
         weighting=recipe.weighting,
         shared_prefix=recipe.model.shared_prefix,
     )
     if _precomputes(trainer, precompute):
-        trainer.cache_references(Path(arguments.output_dir).parent)  # checkpoints lie in the run's folder
+        trainer.cache_references(Path(config.output_dir).parent)  # checkpoints lie in the run's folder
     return trainer
 
 

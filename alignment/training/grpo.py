@@ -8,6 +8,7 @@ import logging
 from typing import Any
 
 from datasets import Dataset
+from peft import LoraConfig
 from transformers import ProcessorMixin
 from trl import GRPOConfig, GRPOTrainer
 
@@ -40,35 +41,40 @@ def with_unit_columns(data: Dataset, recipe: Recipe, processor: ProcessorMixin) 
     return data.add_column("processed_size", [sizes.of(images) for images in undecoded(data)["images"]])
 
 
-def grpo_trainer(recipe: Recipe, model: Any, processor: ProcessorMixin, data: Dataset, **common: Any) -> GRPOTrainer:
+def grpo_trainer(
+    recipe: Recipe,
+    model: Any,
+    processor: ProcessorMixin,
+    data: Dataset,
+    *,
+    arguments: dict[str, Any],
+    peft_config: LoraConfig | None,
+) -> GRPOTrainer:
     """TRL's GRPOTrainer for this recipe."""
     data = with_unit_columns(data, recipe, processor)
     if unpaid := unpaid_warning(recipe):
         logger.warning("%s: %s", recipe.output, unpaid)
-    combined = combined_rewards(recipe, group_size=common["arguments"].get("num_generations", 8))
-    arguments = {**DEFAULTS, **common["arguments"], **combined.arguments}
-    if not arguments.get("use_vllm"):
+    combined = combined_rewards(recipe, group_size=arguments.get("num_generations", 8))
+    settings = {**DEFAULTS, **arguments, **combined.arguments}
+    if not settings.get("use_vllm"):
         suppressed = {"suppress_tokens": unsampled_tokens(processor)}
-        arguments["generation_kwargs"] = {**suppressed, **(arguments.get("generation_kwargs") or {})}
+        settings["generation_kwargs"] = {**suppressed, **(settings.get("generation_kwargs") or {})}
     read = {"id", "images", "prompt"} | combined.columns
     if recipe.dialogue:
         data, read = dialogues_that_fit(recipe, model, processor, data), read | {"dialogue"}
     rows = data.select_columns([c for c in data.column_names if c in read])
-    settings: dict[str, Any] = dict(
+    given: dict[str, Any] = dict(
         model=model,
         reward_funcs=combined.functions,
-        args=made_config(GRPOConfig, arguments),
+        args=made_config(GRPOConfig, settings),
         processing_class=processor,
-        peft_config=common["peft_config"],
+        peft_config=peft_config,
         callbacks=combined.callbacks,
     )
     if recipe.dialogue:
-        own: dict[str, Any] = dict(dialogue=recipe.dialogue, max_context=max_context(model), train_dataset=rows)
-        trainer = DialogueTrainer(**own, **settings)
-    else:
-        settings |= {"shared_prefix": recipe.model.shared_prefix}
-        trainer = SharedPrefixGRPOTrainer(train_dataset=rows, **settings)
-    for each in (trainer.model, trainer.ref_model):
-        if each is not None:
+        more: dict[str, Any] = dict(dialogue=recipe.dialogue, max_context=max_context(model), train_dataset=rows)
+        trainer = DialogueTrainer(**more, **given)
+        for each in filter(None, (trainer.model, trainer.ref_model)):
             run_vision_always(each, dummy_image(processor))
-    return trainer
+        return trainer
+    return SharedPrefixGRPOTrainer(train_dataset=rows, **given, shared_prefix=recipe.model.shared_prefix)

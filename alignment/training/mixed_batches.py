@@ -8,9 +8,11 @@ It is done on one process too, so that a run's numbers do not depend on how many
 gives every forward a cache (GRPO gathers a sharded model before it generates).
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from PIL import Image
 
 from alignment.config.library_names import cache_in
@@ -61,6 +63,23 @@ def dummy_image(processor: Any) -> Fields:
     image = Image.new("RGB", (DUMMY_EDGE, DUMMY_EDGE), "white")
     made = processor.image_processor(images=[image], return_tensors="pt")
     return {name: made[name] for name in IMAGE_FIELDS if name in made}
+
+
+def images_everywhere(rows: Sequence[Mapping[str, Any]]) -> list[list[Any] | None]:
+    """The images of each row of all processes, None for a row without; empty where no row has one.
+
+    TRL 1.16 gathers them, to log them, on those processes only whose rows have images: the others never come by.
+    """
+    shown = gather_object([_images(row) for row in rows])
+    return shown if any(shown) else []
+
+
+def _images(row: Mapping[str, Any]) -> list[Any] | None:
+    """Of the columns that TRL knows, else of the prompt's messages."""
+    contents = [message["content"] for message in row["prompt"] if isinstance(message, dict)]
+    parts = [part for content in contents if isinstance(content, list) for part in content]
+    shown = [row.get("image"), *(part.get("image") for part in parts)]
+    return row.get("images") or [image for image in shown if image is not None] or None
 
 
 def _empty_sum(encoded: Any) -> torch.Tensor:

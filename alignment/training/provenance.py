@@ -5,7 +5,6 @@ import os
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -95,7 +94,7 @@ def write_provenance(recipe: Recipe, folder: Path) -> None:
     write_whole(folder / "provenance.json", json.dumps(facts, indent=2))
 
 
-def _inexact_resumes(provenance: Path) -> list[Any]:
+def _inexact_resumes(provenance: Path) -> list[object]:
     """Where the run so far went on under another number of ranks (``inexact.py``)."""
     return read_json(provenance, "").get("inexact_resumes", []) if provenance.is_file() else []
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from datasets import Dataset
+from peft import LoraConfig
 from transformers import ProcessorMixin
 from trl import RewardConfig, RewardTrainer
 
@@ -101,23 +102,28 @@ class VisionRewardTrainer(Resumable, RewardTrainer):
 
 
 def reward_trainer(
-    recipe: Recipe, model: Any, processor: ProcessorMixin, data: Dataset, **common: Any
+    recipe: Recipe,
+    model: Any,
+    processor: ProcessorMixin,
+    data: Dataset,
+    *,
+    arguments: dict[str, Any],
+    peft_config: LoraConfig | None,
 ) -> VisionRewardTrainer:
     """The trainer for this recipe. ``model``: the VLM's path, or a loaded adapter, which is merged."""
-    settings = {"max_length": None, **common["arguments"]}
+    settings = {"max_length": None, **arguments}
     options = settings.pop("model_init_kwargs", {})
-    arguments = made_config(RewardConfig, settings)  # before the model is loaded: it may say that weights are sharded
+    config = made_config(RewardConfig, settings)  # before the model is loaded: it may say that weights are sharded
     vlm = load_model(model, **_load_options(options)) if isinstance(model, str) else model
-    peft_config = common["peft_config"]
     if peft_config is not None:
         peft_config = dataclasses.replace(peft_config, task_type=None, modules_to_save=[HEAD])
     kept = [c for c in COLUMNS if c in data.column_names]
-    collator = RewardCollator(processor, max_length=arguments.max_length)
+    collator = RewardCollator(processor, max_length=config.max_length)
     trainer = VisionRewardTrainer(
         weighting=recipe.weighting,
         processor=processor,
-        model=reward_model_on(vlm, seed=arguments.seed),
-        args=arguments,
+        model=reward_model_on(vlm, seed=config.seed),
+        args=config,
         data_collator=collator,
         train_dataset=data.select_columns(kept),
         peft_config=peft_config,

@@ -8,6 +8,7 @@
 from typing import Any
 
 from datasets import Dataset
+from peft import LoraConfig
 from transformers import ProcessorMixin
 from trl import SFTConfig, SFTTrainer
 
@@ -30,21 +31,29 @@ class CountingSFTTrainer(Resumable, SFTTrainer):
         return super().compute_loss(model, inputs, *args, **kwargs)
 
 
-def sft_trainer(recipe: Recipe, model: Any, processor: ProcessorMixin, data: Dataset, **common: Any) -> SFTTrainer:
-    """TRL's SFTTrainer for this recipe. ``common``: ``arguments`` and ``peft_config``."""
-    arguments = made_config(SFTConfig, {"max_length": None, **common["arguments"]})
-    order = recipe_order(recipe, data, arguments)
+def sft_trainer(
+    recipe: Recipe,
+    model: Any,
+    processor: ProcessorMixin,
+    data: Dataset,
+    *,
+    arguments: dict[str, Any],
+    peft_config: LoraConfig | None,
+) -> SFTTrainer:
+    """TRL's SFTTrainer for this recipe."""
+    config = made_config(SFTConfig, {"max_length": None, **arguments})
+    order = recipe_order(recipe, data, config)
     data = data.select_columns(["id", "images", "prompt", "completion"])
     collator = None
     if any(len(completion) > 1 for completion in data["completion"]):
-        collator = DialogueCollator(processor, max_length=arguments.max_length, completion_only_loss=True)
+        collator = DialogueCollator(processor, max_length=config.max_length, completion_only_loss=True)
     trainer = CountingSFTTrainer(
         model=model,
-        args=arguments,
+        args=config,
         train_dataset=data,
         data_collator=collator,
         processing_class=processor,
-        peft_config=common["peft_config"],
+        peft_config=peft_config,
     )
     run_vision_always(trainer.model, dummy_image(processor))
     trainer.order = order

@@ -35,6 +35,7 @@ from alignment.shared_prefix.image_rows import (
 from alignment.shared_prefix.layout import TOKEN_FIELDS, Batch, by_answer, packed, tokens_computed
 from alignment.shared_prefix.prefill import shared_prefill
 from alignment.shared_prefix.support import Setting, base_model, resolved
+from alignment.training.mixed_batches import dummy_image, images_everywhere, run_vision_always
 from alignment.training.sampler_check import FirstToken, check_sampler, one_pixel_budget, vllm_pixels
 
 CHECKED_ROWS = 8
@@ -115,10 +116,16 @@ class SharedPrefixGRPOTrainer(ResumableGenerations, GRPOTrainer):  # pyright: ig
         self._unchecked = bool(self.use_vllm)
         form = resolved(shared_prefix, self.model, checkpointing=bool(self._arguments.gradient_checkpointing))
         self.shared = form != "repeated"
+        by_trl = bool(self.tools) or self.environment_factories is not None  # what tools show is in no row
+        self._logs_images = self.log_completions and self.log_multimodal and not by_trl
+        self.log_multimodal = self.log_multimodal and by_trl
+        image = dummy_image(self.processing_class) if self._is_vlm else {}
         if self._is_vlm:
             self.processing_class: Any = ProcessedOnce(self.processing_class)
         for scored in filter(None, (self.model, self.ref_model)):
             score_answers_only(scored, form)
+            if self._is_vlm:
+                run_vision_always(scored, image)
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         """TRL's, without its shuffle where that changes nothing but which rows share a forward."""
@@ -165,11 +172,15 @@ class SharedPrefixGRPOTrainer(ResumableGenerations, GRPOTrainer):  # pyright: ig
         return loss
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> Any:
+        rows = decoded_once(inputs)
         try:
-            return super()._generate_and_score_completions(decoded_once(inputs))
+            output = super()._generate_and_score_completions(rows)
         finally:
             if isinstance(self.processing_class, ProcessedOnce):
                 self.processing_class.made = None
+        if self._logs_images:
+            self._logs["images"].extend(images_everywhere(rows))
+        return output
 
     def _tokenize_prompts(self, prompts: list[Any]) -> Any:
         """TRL's on each different prompt once, given back to every row."""

@@ -9,8 +9,10 @@ import pytest
 from alignment.checks.read_recipe import read_recipe
 from alignment.cli.filters import score_lines
 from alignment.cli.inspection import inspect_row
-from alignment.data.prompt_rows import SHARED_COLUMNS, read_rows
+from alignment.config.box_units import UNIT_COLUMNS
+from alignment.data.prompt_rows import COLUMNS, CURRICULUM_COLUMNS, SHARED_COLUMNS, read_rows
 from alignment.evaluation.answer_files import write_answers
+from alignment.metrics.evaluated_row import EvaluatedRow
 from alignment.metrics.outcomes import score_answers
 from data_builders.row_schema import schema_of
 from rewards.boxes.coordinate_space import Units, outside
@@ -91,3 +93,10 @@ def test_score_takes_attributes_and_regions_as_objects_and_as_text():
     told = line | {"attributes": {"sex": "F"}, "regions": {"heart": [[0, 0, 5, 5]]}, "may_leave": False}
     with_all, without = (json.loads(next(score_lines("box_overlap", [], [json.dumps(row)]))) for row in (told, line))
     assert with_all["score"] == without["score"] == 1.0
+
+
+def test_the_type_of_an_evaluated_row_names_every_column_that_is_read():
+    assert EvaluatedRow.__required_keys__ == {*COLUMNS}
+    more = {*CURRICULUM_COLUMNS, *UNIT_COLUMNS, *SHARED_COLUMNS}
+    assert EvaluatedRow.__optional_keys__ - more == {"completion", "box_space", "processed_size"}
+    assert more <= EvaluatedRow.__optional_keys__

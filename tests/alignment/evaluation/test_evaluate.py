@@ -121,7 +121,7 @@ def test_baselines_take_the_habits_of_instruction_rows_from_what_their_completio
     row = {k: v for k, v in rows_of("p0", 1)[1].items() if k not in ("answer", "boxes")}
     taught = row | {"completion": assistant_turn("nodule [[0,0,50,50]]")}
     (learnt,) = read_reference(save([taught], tmp_path / "instruction"))
-    assert learnt["boxes"] == [(0, 0, 50, 50)]
+    assert learnt["boxes"] == [[0, 0, 50, 50]]
     asked, said = baselines(rows_of("p1", 3), [learnt])["mean_box_true_side"]
     assert [r["task"] for r in asked] == ["box"]
     assert json.loads(said[0]) == [[0, 0, 50, 50]]
