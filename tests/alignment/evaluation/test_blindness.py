@@ -20,7 +20,7 @@ from alignment.models.loading import load_for_inference
 from alignment.models.prepared import built_texts
 from alignment.models.tiny import build_tiny
 from data_builders.interruptions import Stopped
-from data_builders.pairs.lesion_noise import NoiseSettings
+from data_builders.pairs.settings import NoiseSettings
 from rewards.config.input_error import InputError
 
 pytestmark = pytest.mark.filterwarnings("default")  # third-party deprecations
