@@ -27,7 +27,7 @@ def check_stages(chain: Chain, path: Path) -> None:
     Raises: InputError with all of it, such as a DeepSpeed file that is not there.
     """
     check_shapes(
-        (path.parent / stage.recipe, [*stage_wiring(chain, index, path), *stage.overrides])
+        (stage.file(path), [*stage_wiring(chain, index, path), *stage.overrides])
         for index, stage in enumerate(chain.stages)
     )
 
@@ -38,7 +38,7 @@ def stage_recipe(chain: Chain, index: int, path: Path, *, seed: int | None = Non
     ``pool``: the data entry with the answers of its ``counterparts``, where it names any.
     """
     stage = chain.stages[index]
-    file, wiring = path.parent / stage.recipe, stage_wiring(chain, index, path)
+    file, wiring = stage.file(path), stage_wiring(chain, index, path)
     if pool is not None:
         wiring.append(("data.train", pool))
     return read_recipe(file, [*wiring, *stage.overrides, *_seeds(file, seed)])
@@ -47,7 +47,7 @@ def stage_recipe(chain: Chain, index: int, path: Path, *, seed: int | None = Non
 def stage_wiring(chain: Chain, index: int, path: Path) -> list[Override]:
     """What a stage is given by the stages before it, but for the answers of its ``counterparts``."""
     stage = chain.stages[index]
-    file = path.parent / stage.recipe
+    file = stage.file(path)
     wiring: list[Override] = [("output", f"{chain.output}/{stage.name}")]
     start = stage.model or _last_trained(chain, index, path)
     if start:
@@ -79,4 +79,4 @@ def _last_trained(chain: Chain, index: int, path: Path) -> str | None:
 
 
 def _method_of(stage: Stage, path: Path) -> str:
-    return str(read_yaml(path.parent / stage.recipe).get("method"))
+    return str(read_yaml(stage.file(path)).get("method"))

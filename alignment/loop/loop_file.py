@@ -83,7 +83,7 @@ def read_loop(path: Path) -> Loop:
     Raises: InputError with one line for each fault, the nearest name where there is one.
     """
     loop = validated(Loop, read_yaml(path), where=path)
-    recipes = {stage.name: path.parent / stage.recipe for stage in loop.chain.stages}
+    recipes = {stage.name: stage.file(path) for stage in loop.chain.stages}
     evaluated = [name for name, recipe in recipes.items() if trains(read_yaml(recipe).get("method"))]
     faults = [
         f"compare.{n}: {fault}"

@@ -113,7 +113,7 @@ class _Running:
         assert step.stage is not None
         chain = self.loop.chain.model_copy(update={"output": str(self.home(step.seed))})
         recipe = agreed(partial(stage_to_train, chain, step.stage, self.path, seed=step.seed))
-        file = self.path.parent / chain.stages[step.stage].recipe
+        file = chain.stages[step.stage].file(self.path)
         return run(recipe, fresh=self.fresh, inputs=[self.path, file, self.data])
 
     @property

@@ -45,7 +45,7 @@ class Step:
 
 def base_seed(loop: Loop, path: Path) -> int:
     """The seed of the first stage's recipe; further seeds count from it."""
-    first = read_yaml(path.parent / loop.chain.stages[0].recipe)
+    first = read_yaml(loop.chain.stages[0].file(path))
     return int(first.get("trainer", {}).get("seed", 42))
 
 
@@ -74,7 +74,7 @@ def _of_seed(loop: Loop, path: Path, seed: int, *, single: bool) -> Iterator[Ste
 
 
 def _recipe(loop: Loop, index: int, path: Path) -> dict[str, Any]:
-    return read_yaml(path.parent / loop.chain.stages[index].recipe)
+    return read_yaml(loop.chain.stages[index].file(path))
 
 
 def _reads(loop: Loop, index: int, path: Path) -> list[str]:
