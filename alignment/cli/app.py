@@ -16,7 +16,7 @@ from alignment.cli.evaluation import counterparts, evaluate_command, release, ve
 from alignment.cli.faults import Commands, console
 from alignment.cli.reward_models import eval_reward_model
 from alignment.cli.rewards import audit, check_rules, eval_reader_command, list_rewards, read, score
-from alignment.cli.runs import bench, cache, check, demo, train
+from alignment.cli.runs import bench, cache, check, demo, run, train
 from alignment.cli.soak import ledger, soak
 from alignment.distributed.engine import end_with_the_launcher, share_cores
 from alignment.distributed.processes import is_first_of_node, is_main_process, leave_process_group
@@ -39,6 +39,7 @@ app.command()(train)
 app.command("eval")(evaluate_command)
 app.command()(release)
 app.command()(verify)
+app.command()(run)
 app.command()(demo)
 app.command()(counterparts)
 app.command()(winrate)

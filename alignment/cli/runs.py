@@ -13,6 +13,10 @@ from alignment.cli.output import JsonFlag, Overrides, say
 from alignment.distributed.processes import leave_process_group
 from rewards.config.input_error import InputError
 
+Seeds = Annotated[int, typer.Option(min=1, help="how many seeds; intervals over seeds need at least three")]
+Fresh = Annotated[bool, typer.Option(help="Start anew instead of going on.")]
+Step = Annotated[str | None, typer.Option(help="only this: build, a stage, STAGE/evaluation, release")]
+
 
 def check(
     recipe: Annotated[Path | None, typer.Argument()] = None,
@@ -65,13 +69,13 @@ def train(
     from alignment.checks.read_recipe import read_recipe
     from alignment.distributed.ranks import agreed, end_with_the_others
     from alignment.training.chains import run_chain
-    from alignment.training.run import run
+    from alignment.training.run import run as run_recipe
 
     if agreed(lambda: _is_chain(recipe)):
         folders = run_chain(recipe, overrides or [], fresh=fresh, inexact=inexact)
     else:
         read = agreed(lambda: read_recipe(recipe, overrides or []))
-        folders = [run(read, fresh=fresh, inexact=inexact, inputs=[recipe])]
+        folders = [run_recipe(read, fresh=fresh, inexact=inexact, inputs=[recipe])]
     say({"trained": [str(folder) for folder in folders]}, as_json)
     end_with_the_others(0)  # rank 0 may hold what they meet at
     leave_process_group()
@@ -83,25 +87,40 @@ def _is_chain(recipe: Path) -> bool:
     return "stages" in read_yaml(recipe)
 
 
-def demo(
-    loop: Annotated[Path, typer.Argument(help="the loop to run")] = Path("recipes/loops/phantom_chest.yaml"),
-    seeds: Annotated[int, typer.Option(min=1, help="how many seeds; intervals over seeds need at least three")] = 1,
-    fresh: Annotated[bool, typer.Option(help="Start anew instead of going on.")] = False,
-    step: Annotated[
-        str | None,
-        typer.Option(help="only this: build, a stage, STAGE/evaluation, release"),
-    ] = None,
+def run(
+    loop: Annotated[Path, typer.Argument(help="a loop's file, such as recipes/loops/mmedpo.yaml")],
+    overrides: Overrides = None,
+    seeds: Seeds = 1,
+    fresh: Fresh = False,
+    step: Step = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """The whole loop: build, SFT, own errors, DPO, GRPO, evaluate every stage, release; one table at the end.
+    """Run a loop: build, train every stage, evaluate each, compare, release; one table at the end.
 
+    What is done is not done again. `key=value` is of the loop's file; a key of a recipe is an override of its stage.
     On many GPUs, or as a job for each step: clinalign launch LOOP --gpus N [--slurm]
+
+    Example: clinalign run recipes/loops/phantom_chest.yaml limit=200 chain.output=runs/short
     """
     from alignment.loop.run_loop import run_loop
 
-    result = run_loop(loop, seeds=seeds, fresh=fresh, quiet=as_json, step=step)
+    result = run_loop(loop, overrides or [], seeds=seeds, fresh=fresh, quiet=as_json, step=step)
     if as_json or "made" in result:
         say(result, as_json)
+
+
+def demo(
+    loop: Annotated[Path, typer.Argument(hidden=True)] = Path("recipes/loops/phantom_chest.yaml"),
+    seeds: Seeds = 1,
+    fresh: Fresh = False,
+    step: Step = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Run the loop that needs nothing but clinalign: phantom radiographs, SFT, own errors, DPO, GRPO, release.
+
+    It is recipes/loops/phantom_chest.yaml. Any other: clinalign run LOOP
+    """
+    run(loop, None, seeds, fresh, step, as_json)
 
 
 def bench(

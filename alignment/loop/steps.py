@@ -4,7 +4,7 @@ A step is named by the folder that it fills, below the loop's output (``sft``, `
 data set's, ``release`` compares and releases. Left out: running them (``loop/run_loop.py``).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,11 @@ class Step:
     def is_on_gpus(self) -> bool:
         """Whether it is shared out over ranks; the build and the release are the work of one process."""
         return self.stage is not None
+
+
+def words_of(path: Path, overrides: Sequence[str], seeds: int) -> list[str]:
+    """The command that runs a loop, but for its steps."""
+    return ["run", str(path), *overrides, *(["--seeds", str(seeds)] if seeds > 1 else [])]
 
 
 def base_seed(loop: Loop, path: Path) -> int:
