@@ -30,9 +30,11 @@ trainer.per_device_train_batch_size=2
 eval runs/phantom_chest/sft data/phantom_chest_small/prompt/test --limit 2
 audit --boxes
 rewards
+recipes
+recipes loops/mmedpo --to mine.yaml
 check-rules chest_xray
 launch recipes/chains/phantom_chest.yaml data=data/phantom_chest_small --gpus 2 --cpu --dry-run
-launch recipes/loops/mmedpo.yaml --gpus 2 --slurm --dry-run
+launch mine.yaml --gpus 2 --slurm --dry-run
 demo --help
 bench --help
 """

@@ -14,6 +14,7 @@ from alignment.cli.cluster import launch
 from alignment.cli.data import audit_splits_command, build, export, inspect
 from alignment.cli.evaluation import counterparts, evaluate_command, release, verify, winrate
 from alignment.cli.faults import Commands, console
+from alignment.cli.recipes import recipes
 from alignment.cli.reward_models import eval_reward_model
 from alignment.cli.rewards import audit, check_rules, eval_reader_command, list_rewards, read, score
 from alignment.cli.runs import bench, cache, check, demo, run, train
@@ -30,6 +31,7 @@ app = typer.Typer(
     add_completion=False,
 )
 
+app.command()(recipes)
 app.command()(cache)
 app.command()(build)
 app.command()(export)

@@ -107,9 +107,9 @@ def sound(data, tmp_path_factory):
     (folder / "run").mkdir()
     return {
         "recipe": folder / "recipe.yaml", "spec": "recipes/data/phantom_chest.yaml", "loop": LOOP,
-        "reward": "closed_answer", "rule_set": "chest_xray", "rules": "bone_marrow", "data": data / "prompt/test", "pool": data / "prompt/test",
-        "shape": "trl", "kind": "dpo", "run": folder / "run", "model": f"sft={folder / 'run'}", "patients": 2,
-        "size": 64,
+        "reward": "closed_answer", "rule_set": "chest_xray", "rules": "bone_marrow", "data": data / "prompt/test",
+        "pool": data / "prompt/test", "shape": "trl", "kind": "dpo", "run": folder / "run",
+        "model": f"sft={folder / 'run'}", "patients": 2, "size": 64,
     }  # fmt: skip
 
 
