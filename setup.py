@@ -10,4 +10,5 @@ RECIPES = "alignment.shipped_recipes"
 setup(
     packages=[*find_packages(include=["alignment*", "data_builders*", "rewards*"]), RECIPES],
     package_dir={RECIPES: "recipes"},
+    py_modules=["clinalign"],
 )
