@@ -20,7 +20,7 @@ BESIDE = re.compile(r"(?<=recipe: )\.\./")
 """How a stage names a recipe in a folder beside its own."""
 CONFIG = "config.json"
 """The one file of an architecture, which is named by its folder."""
-SENTENCE_END = re.compile(r"(?<=[.?])\s+(?=[A-Z])")
+SENTENCE_END = re.compile(r"(?<=\.)\s+(?=[A-Z])")
 NAMED = re.compile(rf"{RECIPES}/[\w./-]+\.(?:yaml|json)")
 
 

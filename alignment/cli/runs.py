@@ -84,7 +84,10 @@ def train(
 def _is_chain(recipe: Path) -> bool:
     from rewards.config.strict_yaml import read_yaml
 
-    return "stages" in read_yaml(recipe)
+    content = read_yaml(recipe)
+    if {"spec", "chain"} <= set(content):
+        raise InputError(f"{recipe}: a loop, and no recipe or chain. Run it: clinalign run {recipe}")
+    return "stages" in content
 
 
 def run(

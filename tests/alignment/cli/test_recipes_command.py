@@ -35,6 +35,7 @@ def test_every_folder_of_recipes_is_a_kind_and_every_file_is_listed_with_a_sente
     assert found["recipes/deepspeed/zero3_offload.json"] == "ZeRO-3, optimizer and param on the CPU"
     assert found["recipes/dpo/phantom_chest.yaml"] == "Weighted DPO (MMedPO eq. 3) on the model's own errors."
     assert found["recipes/data/phantom_chest.yaml"].endswith("boxes are 1.35 times too wide and too high.")
+    assert found["recipes/loops/rewards.yaml"].startswith("Which reward? From one SFT model, seven arms of GRPO")
     assert set(listed("loops")) == {path for path in found if path.startswith("recipes/loops/")}
 
 

@@ -113,6 +113,9 @@ def test_what_is_overridden_of_a_loop_is_so_in_every_step(desk):
 def test_a_chain_that_is_run_as_a_loop_is_told_from_one(desk):
     (desk / "chain.yaml").write_text(yaml.safe_dump(yaml.safe_load((desk / "loop.yaml").read_text())["chain"]))
     assert "no loop. Train it: clinalign train chain.yaml" in told("run", "chain.yaml")
+    assert all(
+        "a loop, and no recipe or chain. Run it: clinalign run" in told(c, "loop.yaml") for c in ("train", "check")
+    )
 
 
 def test_the_demo_is_the_loop_that_comes_with_clinalign(tmp_path, monkeypatch):
