@@ -3,10 +3,8 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from alignment.checks.read_recipe import read_recipe
 from alignment.config.recipe import Recipe
 from rewards.config.input_error import InputError
-from rewards.config.strict_yaml import read_yaml
 
 
 def train(recipe: Recipe | Path | str, overrides: Iterable[str] = (), *, fresh: bool = False) -> Path:
@@ -19,15 +17,12 @@ def train(recipe: Recipe | Path | str, overrides: Iterable[str] = (), *, fresh: 
 
     Raises: InputError with every fault of the recipe, and for a folder that holds something else.
     """
-    from alignment.training.chains import run_chain
+    from alignment.training.chains import run_file
     from alignment.training.run import run
 
     changes = list(overrides)
-    if isinstance(recipe, Recipe):
-        if changes:
-            raise InputError(f"train: overrides are for a recipe in a file, got {changes[0]!r}; read it with them.")
-        return run(recipe, fresh=fresh)
-    file = Path(recipe)
-    if "stages" in read_yaml(file):
-        return run_chain(file, changes, fresh=fresh)[-1]
-    return run(read_recipe(file, changes), fresh=fresh, inputs=[file])
+    if not isinstance(recipe, Recipe):
+        return run_file(Path(recipe), changes, fresh=fresh)[-1]
+    if changes:
+        raise InputError(f"train: overrides are for a recipe in a file, got {changes[0]!r}; read it with them.")
+    return run(recipe, fresh=fresh)

@@ -14,7 +14,8 @@ except ImportError as missing:  # such as a file rewards.py in one's own folder
 
 if TYPE_CHECKING:
     from data_builders.build.build_spec import BuildSpec, read_spec
-    from data_builders.from_python import build_data, read_card, read_rows, source_names
+    from data_builders.cards import read_card
+    from data_builders.from_python import build_data, read_rows, source_names
     from data_builders.schema import Quarantined, Sample, Written
     from rewards.config.input_error import InputError
 
@@ -34,8 +35,9 @@ __getattr__ = lazy_names(
     "data_builders",
     {
         **dict.fromkeys(("BuildSpec", "read_spec"), "data_builders.build.build_spec"),
-        **dict.fromkeys(("build_data", "read_card", "read_rows", "source_names"), "data_builders.from_python"),
+        **dict.fromkeys(("build_data", "read_rows", "source_names"), "data_builders.from_python"),
         **dict.fromkeys(("Quarantined", "Sample", "Written"), "data_builders.schema"),
         "InputError": "rewards.config.input_error",
+        "read_card": "data_builders.cards",
     },
 )

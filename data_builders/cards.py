@@ -27,13 +27,14 @@ def write_card(folder: Path, card: Json) -> None:
     (folder / CARD).write_text(content, encoding="utf-8")
 
 
-def read_card(folder: Path) -> Json:
-    """The card of a built data set.
+def read_card(folder: Path | str) -> Json:
+    """What the card of a built set says: counts, what was left out and why, licence, spec, SHA-256 of each file.
 
     Raises: InputError if there is none, it is no JSON object, or of a format that this version does not know.
     """
-    content = read_json(folder / CARD, CURE)
-    if fault := format_fault(content, folder / CARD):
+    card = Path(folder) / CARD
+    content = read_json(card, CURE)
+    if fault := format_fault(content, card):
         raise InputError(fault)
     return content
 

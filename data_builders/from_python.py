@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from data_builders.build.build import build
 from data_builders.build.build_spec import BuildSpec, read_spec
-from data_builders.cards import read_card as card_of_folder
+from data_builders.entries import existing_file
 from data_builders.row_checks import open_parquet
 from data_builders.sources.source import sources
-from rewards.config.input_error import InputError, nearest
+from rewards.config.input_error import InputError
 from rewards.config.strict_yaml import validated
 
 if TYPE_CHECKING:
@@ -35,14 +35,6 @@ def build_data(spec: SpecLike, overrides: Iterable[str] = ()) -> Path:
     return build(spec if isinstance(spec, BuildSpec) else validated(BuildSpec, dict(spec), where="spec"))
 
 
-def read_card(folder: Path | str) -> dict[str, Any]:
-    """What the card of a built set says: counts, what was left out and why, licence, spec, SHA-256 of each file.
-
-    Raises: InputError if there is none, it is damaged, or of a newer format.
-    """
-    return card_of_folder(Path(folder))
-
-
 def read_rows(entry: Path | str) -> "Dataset":
     """The rows of an entry such as ``data/x/prompt/test`` in memory, ready for a trainer; images are decoded when read.
 
@@ -51,11 +43,7 @@ def read_rows(entry: Path | str) -> "Dataset":
     import pyarrow.parquet as pq
     from datasets import Dataset
 
-    file = Path(entry) if str(entry).endswith(".parquet") else Path(f"{entry}.parquet")
-    if not file.is_file():
-        there = sorted(str(path.with_suffix("")) for path in file.parent.parent.glob("*/*.parquet"))
-        have = f" There: {', '.join(there)}." if there else " Build the set first (build_data)."
-        raise InputError(f"no rows at {file}.{nearest(str(file.with_suffix('')), there)}{have}")
+    file = existing_file(entry)
     open_parquet(file).close()
     return Dataset(pq.read_table(file))
 

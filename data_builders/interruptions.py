@@ -75,7 +75,7 @@ def stands(say: Callable[[], str]) -> Generator[None]:
     except Stopped as stopped:
         stopped.stands = stopped.stands or say()
         raise
-    except Exception as fault:
+    except Exception as fault:  # safetensors' error is an Exception and no more; what is not of a full disk goes on
         if isinstance(fault, InputError) or not is_of_a_full_disk(fault):
             raise
         name = getattr(fault, "filename", None)

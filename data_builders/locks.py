@@ -11,10 +11,12 @@ import os
 import socket
 from collections.abc import Generator
 from pathlib import Path
-
-from filelock import FileLock, Timeout
+from typing import TYPE_CHECKING
 
 from rewards.config.input_error import InputError
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 NO_LOCKS_HERE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 logger = logging.getLogger(__name__)
@@ -33,6 +35,8 @@ def only_one(output: Path) -> Generator[None]:
 
     Raises: InputError if another process is in such a block, or nothing can be written there.
     """
+    from filelock import FileLock  # only where something is locked: a command starts the sooner
+
     file = lock_file(output)
     lock = FileLock(file)
     held = _taken(lock, file, output)
@@ -44,8 +48,10 @@ def only_one(output: Path) -> Generator[None]:
             lock.release()
 
 
-def _taken(lock: FileLock, file: Path, output: Path) -> bool:
+def _taken(lock: "FileLock", file: Path, output: Path) -> bool:
     """True once the lock is ours, False where the file system has none."""
+    from filelock import Timeout
+
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         os.close(os.open(file, os.O_RDWR | os.O_CREAT))  # filelock takes one that cannot be made for one that is held

@@ -5,13 +5,10 @@ One that needs a group or a service defines a frozen dataclass instead, named in
 """
 
 import inspect
-import pkgutil
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
-from importlib import import_module
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -19,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from rewards.config.input_error import InputError, nearest
 from rewards.config.knobs import range_of
+from rewards.config.named_modules import modules_with
 
 
 @dataclass(frozen=True)
@@ -140,14 +138,7 @@ class BatchReward:
 @cache
 def _modules() -> dict[str, ModuleType]:
     """The files that define ``BOUNDS``, by name, in order of names."""
-    rooms = [room.name for room in pkgutil.iter_modules([str(Path(__file__).parent)]) if room.ispkg]
-    found: dict[str, ModuleType] = {}
-    for room in (import_module(f"rewards.{name}") for name in rooms):
-        for file in pkgutil.iter_modules(room.__path__):
-            module = import_module(f"{room.__name__}.{file.name}")
-            if hasattr(module, "BOUNDS"):
-                found[file.name] = module
-    return dict(sorted(found.items()))
+    return dict(sorted(modules_with("BOUNDS", "rewards").items()))
 
 
 @cache

@@ -6,9 +6,18 @@ from alignment.checks.read_recipe import check_shapes, read_recipe
 from alignment.config.chain import Chain, Stage
 from alignment.config.methods import METHODS, trains
 from alignment.config.recipe import Recipe
+from rewards.config.input_error import InputError
 from rewards.config.overrides import Override, with_overrides
 from rewards.config.strict_yaml import read_yaml, validated
 from rewards.config.yaml_lines import Written
+
+
+def is_chain(path: Path) -> bool:
+    """Whether a file holds a chain of recipes, not a recipe. Raises: InputError for a loop."""
+    content = read_yaml(path)
+    if {"spec", "chain"} <= set(content):
+        raise InputError(f"{path}: a loop, and no recipe or chain. Run it: clinalign run {path}")
+    return "stages" in content
 
 
 def read_chain(path: Path, overrides: list[str]) -> Chain:

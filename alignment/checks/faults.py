@@ -20,7 +20,6 @@ from alignment.config.model_section import Module
 from alignment.config.recipe import Recipe
 from alignment.config.reward_entry import RewardEntry
 from alignment.distributed.processes import is_main_process
-from data_builders.row_checks import Check, file_faults
 from rewards.config.input_error import InputError, nearest
 from rewards.loading import load_reward
 from rewards.tasks import KNOWN, pays_for
@@ -126,6 +125,8 @@ def row_faults(recipe: Recipe, needed: Sequence[str]) -> list[str]:
     if not is_main_process():
         return []
     never_null = tuple(name for name in needed if name not in MAY_BE_NULL)
+    from data_builders.row_checks import Check, file_faults
+
     return [f"data.train: {fault}" for fault in file_faults(train_rows(recipe).file, Check(never_null))]
 
 

@@ -180,12 +180,12 @@ def _output_of(recipe: Path, overrides: list[str], *, ranks: int, starts: bool) 
 
     ``starts``: it will run on this machine, where its first model must be.
     """
-    from alignment.checks.chains import read_chain, stage_recipe
+    from alignment.checks.chains import is_chain, read_chain, stage_recipe
     from alignment.checks.read_recipe import read_recipe
     from alignment.checks.trainer_faults import check_config
     from alignment.config.checkpoint_folders import check_model_name
 
-    chain = read_chain(recipe, overrides) if "stages" in read_yaml(recipe) else None
+    chain = read_chain(recipe, overrides) if is_chain(recipe) else None
     first = stage_recipe(chain, 0, recipe) if chain else read_recipe(recipe, overrides)
     check_config(first, here=False, ranks=ranks, launched=True)
     if starts:

@@ -34,6 +34,7 @@ def check(
 
     Example: clinalign check recipes/sft/phantom_chest.yaml --gpus 2 --measure
     """
+    from alignment.checks.chains import is_chain
     from alignment.checks.compatibility import table
     from alignment.planning.check import Scale, check_chain, check_recipe
 
@@ -45,7 +46,7 @@ def check(
             raise InputError(f"--{name} {value}: expected a number above 0.")
     if recipe is None:
         raise InputError("check: name a recipe, or give --compatibility.")
-    checked = check_chain if _is_chain(recipe) else check_recipe
+    checked = check_chain if is_chain(recipe) else check_recipe
     result = checked(recipe, overrides or [], Scale(nodes, gpus, rate, tokens, measure), every_pixel=pixels)
     plain = result if as_json else {k: v for k, v in result.items() if k != "memory_gb_per_rank"}
     say(plain, as_json)
@@ -66,28 +67,13 @@ def train(
 
     Example: clinalign train recipes/sft/phantom_chest.yaml trainer.max_steps=100 output=runs/short
     """
-    from alignment.checks.read_recipe import read_recipe
-    from alignment.distributed.ranks import agreed, end_with_the_others
-    from alignment.training.chains import run_chain
-    from alignment.training.run import run as run_recipe
+    from alignment.distributed.ranks import end_with_the_others
+    from alignment.training.chains import run_file
 
-    if agreed(lambda: _is_chain(recipe)):
-        folders = run_chain(recipe, overrides or [], fresh=fresh, inexact=inexact)
-    else:
-        read = agreed(lambda: read_recipe(recipe, overrides or []))
-        folders = [run_recipe(read, fresh=fresh, inexact=inexact, inputs=[recipe])]
+    folders = run_file(recipe, overrides or [], fresh=fresh, inexact=inexact)
     say({"trained": [str(folder) for folder in folders]}, as_json)
     end_with_the_others(0)  # rank 0 may hold what they meet at
     leave_process_group()
-
-
-def _is_chain(recipe: Path) -> bool:
-    from rewards.config.strict_yaml import read_yaml
-
-    content = read_yaml(recipe)
-    if {"spec", "chain"} <= set(content):
-        raise InputError(f"{recipe}: a loop, and no recipe or chain. Run it: clinalign run {recipe}")
-    return "stages" in content
 
 
 def run(

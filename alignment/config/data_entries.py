@@ -8,16 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from alignment.config.recipe import Recipe
-from rewards.config.input_error import InputError
-from rewards.config.strict_yaml import regular
+from data_builders.entries import existing_file
 
 AT_ONCE = 64
 """So many rows are held at once of a file that is read through."""
-
-
-def file_of_entry(path: str) -> Path:
-    """Where the rows of a ``data`` entry lie, or would: named by the file, or by it without its ending."""
-    return Path(path) if path.endswith(".parquet") else Path(f"{path}.parquet")
 
 
 def parquet(path: str) -> Path:
@@ -27,11 +21,7 @@ def parquet(path: str) -> Path:
     """
     from data_builders.row_checks import open_parquet
 
-    file = file_of_entry(path)
-    if not regular(file).is_file():
-        near = sorted(str(p.with_suffix("")) for p in file.parent.parent.glob("*/*.parquet"))
-        have = f" There: {', '.join(near)}." if near else " Build it first: clinalign build SPEC.yaml."
-        raise InputError(f"data: no file {file}.{have}")
+    file = existing_file(path)
     open_parquet(file).close()
     return file
 

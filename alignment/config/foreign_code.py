@@ -9,16 +9,11 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub.errors import StrictDataclassError
-
 from rewards.config.input_error import InputError
 from rewards.config.json_lines import read_json
 
 PICKLES = ("pytorch_model*.bin", "adapter_model*.bin")
 CODE = ("*.py", "custom_generate/*.py")
-NOT_AS_EXPECTED = (KeyError, AttributeError, TypeError, IndexError, ArithmeticError, StrictDataclassError)
-UNREADABLE = (OSError, ValueError, ImportError, *NOT_AS_EXPECTED)
-"""What transformers raises for files that are damaged, or of a model that it does not know."""
 OF_ENGINES = ("zero_to_fp32.py", "zero_to_torch.py")
 """What DeepSpeed puts beside its checkpoints for people to run; nothing here loads it."""
 SAFE = {"trust_remote_code": False, "use_safetensors": True}
@@ -55,12 +50,24 @@ def faults_of_files(path: str | Path) -> Generator[None]:
         yield
     except InputError:
         raise
-    except UNREADABLE as fault:
+    except _unreadable() as fault:
         if isinstance(fault, OSError) and fault.errno is not None:
             raise
         if isinstance(fault, ValueError) and "trust_remote_code" in str(fault):
             raise InputError(f"{path}: it is made of custom code. {CURE}") from None
         raise not_loaded(path, fault) from fault
+
+
+def _unreadable() -> tuple[type[Exception], ...]:
+    """What transformers raises for files that are damaged, or of a model that it does not know."""
+    return OSError, ValueError, ImportError, *_not_as_expected()
+
+
+def _not_as_expected() -> tuple[type[Exception], ...]:
+    """What transformers raises for a file that holds something else."""
+    from huggingface_hub.errors import StrictDataclassError  # with a network client, which no reading needs
+
+    return KeyError, AttributeError, TypeError, IndexError, ArithmeticError, StrictDataclassError
 
 
 def not_loaded(path: str | Path, fault: Exception) -> NotLoaded:
@@ -70,7 +77,7 @@ def not_loaded(path: str | Path, fault: Exception) -> NotLoaded:
     "a/b: could not be loaded (no such model). Name a model's folder, or download it first: hf download a/b."
     """
     said = " ".join(str(fault).split())
-    if isinstance(fault, NOT_AS_EXPECTED):  # of a file that holds something else
+    if isinstance(fault, _not_as_expected()):  # of a file that holds something else
         said = f"a file of it is not as expected, {type(fault).__name__} {said}"
     elsewhere = f"Name a model's folder, or download it first: hf download {path}."
     cure = "Copy or train the model anew." if Path(path).is_dir() else elsewhere

@@ -12,8 +12,7 @@ from alignment.config.methods import METHODS, known_method, readers_of
 from alignment.config.model_section import ModelSection
 from alignment.config.reward_entry import RewardEntry
 from alignment.config.reward_sections import CanarySection, CombinationSection
-from data_builders.pairs.lesion_noise import NoiseSettings
-from data_builders.pairs.relevance import Relevance
+from data_builders.pairs.settings import NoiseSettings, Relevance
 from rewards.boxes.coordinate_space import BoxSpace
 from rewards.config.input_error import nearest
 from rewards.config.strict_model import StrictModel

@@ -26,7 +26,8 @@ from alignment.metrics.outcomes import Outcome, question_finding, score_answers
 from alignment.models.generation import model_inputs
 from data_builders.imaging.images import pixels
 from data_builders.pairs.lesion_heat import GivenBoxes
-from data_builders.pairs.lesion_noise import NoiseSettings, elsewhere, mask_of, noised_under
+from data_builders.pairs.lesion_noise import elsewhere, mask_of, noised_under
+from data_builders.pairs.settings import NoiseSettings
 from data_builders.seeds import seeded
 from rewards.boxes.coordinate_space import Units
 from rewards.config.input_error import InputError

@@ -7,6 +7,7 @@ writes. Left out: sampled answers (pass@k) and judges.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -23,7 +24,7 @@ from alignment.evaluation.controls import Answered, Blind, baselines, controls_f
 from alignment.evaluation.evaluation_file import Evaluation
 from alignment.evaluation.kept_answers import KeptAnswers, check_out, rows_digest, weights_stamp
 from alignment.evaluation.report import write_report
-from alignment.metrics.intervals import summarise
+from alignment.metrics.intervals import Metric, summarise
 from alignment.metrics.outcomes import Outcome, score_answers
 from alignment.metrics.unjudged import unjudged_rows
 from alignment.provenance.data_summary import data_summary
@@ -70,72 +71,137 @@ def evaluate(
     ``probe``: also does the model look (``blindness.json``)? ``probe_limit``: on that many of the rows.
     Raises: InputError if the data are missing, empty, or not prompt rows, or no metric judges any of them.
     """
-    data, out = Path(data), Path(out)
-    digest = sha256(parquet(str(data)))
-    truth = limited(read_rows(data), limit=limit, seed=seed)
-    unjudged = unjudged_rows(truth, rules=rules, where=data)
-    check_processing(processor, truth)
-    rows = written_rows(truth, box_space, processor)
-    probed = limited(rows, limit=probe_limit, seed=seed) if probe else []
-    if probe:
-        from alignment.evaluation.blindness import check_probed
-
-        check_probed(probed)
-    budget = {**MAX_NEW_TOKENS, **(max_new_tokens or {})}
+    out = Path(out)
+    rows = _checked_rows(processor, Path(data), limit=limit, seed=seed, rules=rules, box_space=box_space)
+    probed = _probed_rows(rows.written, limit=probe_limit, seed=seed) if probe else None
     name = model_name or str(getattr(model.config, "name_or_path", "")) or "model"
     of_rank_0(lambda: check_out(out))
+    budget = {**MAX_NEW_TOKENS, **(max_new_tokens or {})}
     how = {"batch_size": batch_size, "max_new_tokens": budget, "seed": seed}
     settings = {**how, "box_space": box_space, "probe_limit": probe_limit}
-    kept = KeptAnswers(out, _depends_on(model, name, data, rows, settings))
-    answer = partial(generate_answers, model, processor, rows, **how, progress=progress, kept=kept)
-    blinds: Sequence[Blind] = controls_for(rows) if blind_controls else ()
-    answered: dict[str, Answered] = {"clean": (rows, answer()), **{b: (rows, answer(blind=b)) for b in blinds}}
+    kept = KeptAnswers(out, _depends_on(model, name, rows, settings))
+    answer = partial(generate_answers, model, processor, rows.written, **how, progress=progress, kept=kept)
+    blinds: Sequence[Blind] = controls_for(rows.written) if blind_controls else ()
+    answered: dict[str, Answered] = {"clean": (rows.written, answer())}
+    answered |= {blind: (rows.written, answer(blind=blind)) for blind in blinds}
     if reference is not None:
-        answered |= baselines(truth, read_reference(reference), rules=rules)
+        answered |= baselines(rows.stored, read_reference(reference), rules=rules)
     outcomes = {condition: score_answers(*pair, rules=rules) for condition, pair in answered.items()}
-    evaluation = Evaluation(
-        model=name,
-        model_sha256=weights_sha256,
-        data=str(data),
-        data_sha256=digest,
-        data_card=data_summary(parquet(str(data)), digest),
-        num_rows=len(rows),
-        num_patients=len({row["patient"] for row in rows}),
-        box_space=box_space,
-        seed=seed,
-        max_new_tokens=budget,
-        versions={library: version(library) for library in LIBRARIES},
-        metrics={c: summarise(o, num_resamples=num_resamples, seed=seed) for c, o in outcomes.items()},
-        unjudged=unjudged,
-        rule_sets=sorted({row["rule_set"] for row in rows} - {""}),
-        trained_on=trained_on(name),
-    )
+    metrics = {c: summarise(o, num_resamples=num_resamples, seed=seed) for c, o in outcomes.items()}
+    by = _By(name, weights_sha256, box_space, seed, budget)
+    evaluation = _evaluation(rows, metrics, by)
     if is_main_process():
         _write(evaluation, answered, outcomes["clean"], out, rules=rules)
-    if probe:
-        from alignment.evaluation.blindness import blindness
-
-        with stands(lambda: f"{kept}; the same command goes on."):
-            seen = blindness(model, processor, probed, batch_size=batch_size, seed=seed, kept=kept)
-            if is_main_process():
-                seen.write(out)
+    if probed is not None:
+        _write_probe(model, processor, probed, out, batch_size=batch_size, seed=seed, kept=kept)
     kept.remove()  # last: from here on the evaluation counts as finished
     return evaluation
 
 
-def _depends_on(
-    model: "PreTrainedModel", name: str, data: Path, rows: list[Row], settings: dict[str, object]
-) -> dict[str, object]:
+@dataclass(frozen=True)
+class _Rows:
+    """The rows that are judged. ``written``: with the units in which the model states boxes; ``sha256``: of the file.
+
+    ``unjudged``: how many no metric judges, by reason.
+    """
+
+    data: Path
+    sha256: str
+    stored: list[Row]
+    written: list[Row]
+    unjudged: dict[str, int]
+
+
+def _checked_rows(
+    processor: "ProcessorMixin",
+    data: Path,
+    *,
+    limit: int | None,
+    seed: int,
+    rules: RuleSet | None,
+    box_space: BoxSpace,
+) -> _Rows:
+    """The rows of a data entry that are judged.
+
+    Raises: InputError as ``evaluate``, and if the processor cannot take one of them.
+    """
+    digest = sha256(parquet(str(data)))
+    stored = limited(read_rows(data), limit=limit, seed=seed)
+    unjudged = unjudged_rows(stored, rules=rules, where=data)
+    check_processing(processor, stored)
+    return _Rows(data, digest, stored, written_rows(stored, box_space, processor), unjudged)
+
+
+def _probed_rows(rows: list[Row], *, limit: int | None, seed: int) -> list[Row]:
+    """The rows of the probe. Raises: InputError if none of them can be probed."""
+    from alignment.evaluation.blindness import check_probed
+
+    probed = limited(rows, limit=limit, seed=seed)
+    check_probed(probed)
+    return probed
+
+
+def _depends_on(model: "PreTrainedModel", name: str, rows: _Rows, settings: dict[str, object]) -> dict[str, object]:
     """All that answers follow from, as JSON."""
     origin = str(getattr(model.config, "name_or_path", ""))
     return {
         **settings,
         "model": [name, origin, getattr(model.config, "_commit_hash", None), str(model.dtype)],
         "weights": weights_stamp(name, origin),
-        "data_sha256": sha256(parquet(str(data))),
-        "rows": rows_digest(rows),
+        "data_sha256": rows.sha256,
+        "rows": rows_digest(rows.written),
         "versions": {library: version(library) for library in LIBRARIES},
     }
+
+
+@dataclass(frozen=True)
+class _By:
+    """By whom and how the rows were answered."""
+
+    model: str
+    model_sha256: str | None
+    box_space: BoxSpace
+    seed: int
+    max_new_tokens: dict[str, int]
+
+
+def _evaluation(rows: _Rows, metrics: dict[str, dict[str, Metric]], by: _By) -> Evaluation:
+    return Evaluation(
+        model=by.model,
+        model_sha256=by.model_sha256,
+        data=str(rows.data),
+        data_sha256=rows.sha256,
+        data_card=data_summary(parquet(str(rows.data)), rows.sha256),
+        num_rows=len(rows.written),
+        num_patients=len({row["patient"] for row in rows.written}),
+        box_space=by.box_space,
+        seed=by.seed,
+        max_new_tokens=by.max_new_tokens,
+        versions={library: version(library) for library in LIBRARIES},
+        metrics=metrics,
+        unjudged=rows.unjudged,
+        rule_sets=sorted({row["rule_set"] for row in rows.written} - {""}),
+        trained_on=trained_on(by.model),
+    )
+
+
+def _write_probe(
+    model: "PreTrainedModel",
+    processor: "ProcessorMixin",
+    probed: list[Row],
+    out: Path,
+    *,
+    batch_size: int,
+    seed: int,
+    kept: KeptAnswers,
+) -> None:
+    """``blindness.json``: does the model look?"""
+    from alignment.evaluation.blindness import blindness
+
+    with stands(lambda: f"{kept}; the same command goes on."):
+        seen = blindness(model, processor, probed, batch_size=batch_size, seed=seed, kept=kept)
+        if is_main_process():
+            seen.write(out)
 
 
 def _write(

@@ -18,7 +18,6 @@ from alignment.config.methods import METHODS
 from alignment.config.recipe import Recipe
 from alignment.planning.estimate import Row, batch_of, measured_rate, memory_table, time_table, trained_tokens_per_row
 from alignment.planning.meta_model import counts_of, meta_model
-from data_builders.row_checks import Check, check_rows
 from rewards.config.input_error import InputError
 
 
@@ -49,6 +48,8 @@ def check_recipe(
 
 
 def _with_whole_pictures(recipe: Recipe, every_pixel: bool) -> Recipe:
+    from data_builders.row_checks import Check, check_rows
+
     if every_pixel:
         check_rows(parquet(recipe.data.train), Check(pixels=None))
     return recipe

@@ -27,7 +27,7 @@ from alignment.provenance.released_forms import (
     record,
     table,
 )
-from data_builders.pairs.relevance import Missing, Normalisation
+from data_builders.pairs.settings import Missing, Normalisation
 from data_builders.schema import RowKind
 from data_builders.sources.source import sources
 from rewards.boxes.coordinate_space import BoxSpace

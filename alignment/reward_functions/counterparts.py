@@ -20,7 +20,7 @@ from rich.progress import track
 
 from alignment.config.chain import Chain, Stage
 from alignment.config.checkpoint_folders import model_folder
-from alignment.config.data_entries import columns_of, file_of_entry, parquet
+from alignment.config.data_entries import columns_of, parquet
 from alignment.data.row_cache import borrowed_rows
 from alignment.distributed.processes import is_main_process
 from alignment.distributed.ranks import agreed, alone_at, from_all, over_ranks
@@ -29,6 +29,7 @@ from alignment.models.generation import generate, like_batches
 from alignment.models.loading import load_for_inference
 from alignment.reward_functions.adapter import local_backend
 from data_builders.digest import sha256
+from data_builders.entries import file_of_entry
 from data_builders.output_folders import check_file, unfinished
 from data_builders.row_checks import Check, check_rows
 from rewards.config.input_error import InputError, nearest

@@ -1,10 +1,11 @@
-"""A chain trained, stage by stage."""
+"""A recipe or a chain trained from its file; a chain stage by stage."""
 
 import contextlib
 from functools import partial
 from pathlib import Path
 
-from alignment.checks.chains import read_chain, stage_recipe, stage_wiring
+from alignment.checks.chains import is_chain, read_chain, stage_recipe, stage_wiring
+from alignment.checks.read_recipe import read_recipe
 from alignment.config.chain import Chain
 from alignment.config.own_files import is_of_run
 from alignment.config.recipe import Recipe
@@ -14,6 +15,17 @@ from alignment.training.run import run
 from data_builders.output_folders import (
     refuse_others,
 )
+
+
+def run_file(file: Path, overrides: list[str], *, fresh: bool = False, inexact: bool = False) -> list[Path]:
+    """The folder of a recipe's run, or of every stage of a chain, as their file asks for.
+
+    Raises: InputError with every fault of the file, and as ``run`` does.
+    """
+    if agreed(lambda: is_chain(file)):
+        return run_chain(file, overrides, fresh=fresh, inexact=inexact)
+    recipe = agreed(lambda: read_recipe(file, overrides))
+    return [run(recipe, fresh=fresh, inexact=inexact, inputs=[file])]
 
 
 def run_chain(

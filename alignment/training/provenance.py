@@ -9,11 +9,12 @@ from typing import Any
 
 import yaml
 
-from alignment.config.data_entries import file_of_entry, parquet
+from alignment.config.data_entries import parquet
 from alignment.config.recipe import Recipe
 from alignment.distributed.processes import is_main_process
 from alignment.distributed.shared_folder import same_bytes
 from data_builders.digest import sha256
+from data_builders.entries import file_of_entry
 from rewards.config.input_error import InputError
 from rewards.config.json_lines import read_json
 

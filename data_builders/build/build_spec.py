@@ -11,7 +11,7 @@ from data_builders.dialogues.section import Dialogues
 from data_builders.dialogues.weak_annotator import Flaws
 from data_builders.grounding.section import Grounding, source_fault
 from data_builders.pairs.noised_pairs import LesionNoise
-from data_builders.pairs.relevance import Relevance
+from data_builders.pairs.settings import Relevance
 from data_builders.schema import RowKind, Task
 from data_builders.sources.source import Source
 from rewards.config.input_error import nearest

@@ -19,7 +19,8 @@ from data_builders.build.build_spec import BuildSpec
 from data_builders.build.tally import Tally
 from data_builders.pairs.hallucination_checks import brevity_report, length_balanced
 from data_builders.pairs.llm_rows import LlmTally, check_written, judged_scores, with_llm_answers
-from data_builders.pairs.relevance import IMAGE_SIDE, Relevance, grouped_weights, scaled_scores, weight_report
+from data_builders.pairs.relevance import grouped_weights, scaled_scores, weight_report
+from data_builders.pairs.settings import IMAGE_SIDE, Relevance
 from data_builders.schema import message_text
 from rewards.config.input_error import InputError
 from rewards.config.json_lines import json_value

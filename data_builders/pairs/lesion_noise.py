@@ -9,53 +9,22 @@ import logging
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import Field, model_validator
 
 from data_builders.imaging.images import ImageError
 from data_builders.pairs.lesion_heat import Heat, Mask, checked
-from rewards.config.strict_model import StrictModel
+from data_builders.pairs.settings import NoiseSettings
 
-MaskPolicy = Literal["mass", "quantile", "mean_std", "box"]
 LARGEST_SHARE = 0.5
 """Above this share of noised pixels, the noise is no longer local."""
 REPLACEMENT_STD = 10.0
 """Standard deviation of the released code's noise, in units of 0..255."""
 PLAIN_MODES = ("L", "LA", "RGB", "RGBA", "I;16")
 log = logging.getLogger(__name__)
-
-
-class NoiseSettings(StrictModel):
-    """How a lesion is noised.
-
-    ``mode``: ``diffusion`` blends at ``step`` of the schedule, ``replacement`` puts N(0, 10^2) in place of the pixels.
-    ``mask`` and ``level``: ``mass``, the fewest pixels that hold this share of the heat (1.0: every pixel with
-    heat, which for given boxes is the boxes); ``quantile``, pixels at or above this quantile; ``mean_std``, above mean
-    + level x std (the released code: -1.0); ``box``, the bounding box of the pixels with at least this share of the
-    largest heat. ``soft`` scales the blend by heat / largest heat. ``wrap`` lets negative replacements wrap round, as
-    the released code does, instead of clipping them.
-    """
-
-    mode: Literal["diffusion", "replacement"] = "diffusion"
-    step: int = Field(default=500, ge=0, le=999)
-    mask: MaskPolicy = "mass"
-    level: float = Field(default=1.0)
-    soft: bool = False
-    wrap: bool = False
-
-    @model_validator(mode="after")
-    def _level_fits_the_policy(self) -> "NoiseSettings":
-        if self.mask != "mean_std" and not 0 < self.level <= 1:
-            raise ValueError(f"level: mask '{self.mask}' takes a share above 0 and up to 1, got {self.level:g}.")
-        if self.mode == "diffusion" and self.wrap:
-            raise ValueError("wrap: the diffusion blend is never wrapped; it belongs to mode 'replacement'.")
-        if self.mode == "replacement" and self.soft:
-            raise ValueError("soft: a replaced pixel is replaced whole; it belongs to mode 'diffusion'.")
-        return self
 
 
 @dataclass(frozen=True)

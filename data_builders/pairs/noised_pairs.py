@@ -13,7 +13,8 @@ from pydantic import Field
 
 from data_builders.imaging.images import ImageError, png_bytes
 from data_builders.pairs.lesion_heat import GivenBoxes, GivenMasks, HeatMap, Mask
-from data_builders.pairs.lesion_noise import Noised, NoiseSettings, NoiseTally, noised
+from data_builders.pairs.lesion_noise import Noised, NoiseTally, noised
+from data_builders.pairs.settings import NoiseSettings
 from data_builders.rendering.render import QuestionAnswer, questions
 from data_builders.schema import Sample, Task, assistant_turn, user_turn
 from data_builders.seeds import seeded

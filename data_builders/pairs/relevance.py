@@ -7,21 +7,13 @@ words that contradict each other, and its code not at all: the four readings are
 
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
 
+from data_builders.pairs.settings import Missing, Normalisation
 from rewards.config.input_error import InputError
-from rewards.config.strict_model import StrictModel
-from rewards.llm.spec import LlmSpec
 
-Normalisation = Literal["raw", "text", "appendix", "sensible"]
-Missing = Literal["error", "one", "mean"]
-ScoredKind = Literal["hallucination", "llm", "lesion_noise", "own_error", "degraded", "graded", "look_alike"]
-IMAGE_SIDE = "lesion_noise"
-"""The kind whose two answers are one: there is no wrong answer that judges could read."""
 LOW, HIGH = 0.75, 1.25
 """Bounds of a normalised weight (App. B: alpha and beta)."""
 MEAN, VARIANCE = 1.0, 0.1
@@ -125,36 +117,3 @@ def weight_report(weights: Sequence[float] | Weights) -> dict[str, float]:
         "zero": int((w == 0).sum()),
         "effective_share": effective_sample_size(w) / len(w),
     }
-
-
-class Relevance(StrictModel):
-    """How the relevance of preference rows becomes their weight, for each source and kind of pair by itself.
-
-    The same section stands in a build and in the ``sampling`` of a ``pairs`` recipe. A row's relevance is the severity
-    of the gravest error in its rejected answer, by the rule set. ``reading``: of the paper's normalisation (see
-    ``data_builders/pairs/relevance.py``). ``scores``: a JSON file of row ids and scores from 0 to ``scale`` (judges'
-    verdicts), which replace the severities of the ``kinds`` (None: all but ``lesion_noise``). ``judges``: language
-    models that debate those scores, at most ``max_rounds`` rounds. ``missing``: what a row without a score gets.
-    """
-
-    reading: Normalisation = "raw"
-    scores: str | None = None
-    scale: float = Field(default=1.0, gt=0)
-    missing: Missing = "error"
-    kinds: list[ScoredKind] | None = None
-    judges: list[LlmSpec] = []
-    max_rounds: int = Field(default=5, ge=1)
-
-    @model_validator(mode="after")
-    def _one_source_of_scores(self) -> "Relevance":
-        if self.scores is not None and self.judges:
-            raise ValueError("relevance: 'scores' and 'judges' both give scores. Name one of them.")
-        if self.scores is None and not self.judges and self.scale != 1.0:
-            raise ValueError("relevance: 'scale' is of 'scores' or 'judges', and neither is named. Leave it out.")
-        return self
-
-    def rescores(self, kind: str) -> bool:
-        """Whether a file's or the judges' scores replace the severity of rows of this kind."""
-        if self.scores is None and not self.judges:
-            return False
-        return kind != IMAGE_SIDE if self.kinds is None else kind in self.kinds

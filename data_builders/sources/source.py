@@ -1,34 +1,25 @@
 """A source by its name: its generator, checked knobs, its licence. A new source is one file in a folder here."""
 
 import inspect
-import pkgutil
 from collections.abc import Callable, Collection, Iterator
 from functools import cache
-from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Optional, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Strict, ValidationError, create_model, model_validator
 
-import data_builders.sources
 from data_builders.pairs.lesion_heat import Mask
 from data_builders.schema import Quarantined, Sample, Written
 from rewards.config.input_error import nearest
+from rewards.config.named_modules import modules_with
 from rewards.config.strict_yaml import fault_lines
 
 
 @cache
 def sources() -> dict[str, ModuleType]:
     """The module of each source by name: a file in a folder here that says its ``LICENCE``."""
-    folders = [folder.name for folder in pkgutil.iter_modules(data_builders.sources.__path__) if folder.ispkg]
-    found: dict[str, ModuleType] = {}
-    for folder in (import_module(f"data_builders.sources.{name}") for name in folders):
-        for file in pkgutil.iter_modules(folder.__path__):
-            module = import_module(f"{folder.__name__}.{file.name}")
-            if hasattr(module, "LICENCE"):
-                found[file.name] = module
-    return found
+    return modules_with("LICENCE", "data_builders.sources")
 
 
 class Source(BaseModel):

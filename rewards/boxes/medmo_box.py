@@ -1,8 +1,8 @@
 """MedMO's box reward as published: mostly an L1 reward, and known to be gamed. For reproduction and comparison.
 
-A whole-image box earns 0.46 on a lesion of a fifth of the width, boxes that only touch earn 0.81, and without a
-penalty 200 random boxes earn 0.88 on two true ones; ``clinalign audit --boxes`` shows the table. ``medmo_box_safe``
-closes each of these. Left out: MedMO's other three signals (``closed_answer``, ``tag_count``, ``soft_overlong``).
+A box of the whole image earns 0.459 on a lesion of a fifth of the width, a box that only touches it 0.756, and without
+a penalty 200 random boxes earn 0.825 on two lesions, as ``clinalign audit --boxes`` prints. ``medmo_box_safe`` closes
+each of these. Left out: MedMO's other three signals (``closed_answer``, ``tag_count``, ``soft_overlong``).
 """
 
 from rewards.boxes.coordinate_space import BoxSpace, Extent, Sizes, Units, answered_boxes, true_boxes

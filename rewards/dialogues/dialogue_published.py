@@ -19,8 +19,8 @@ from rewards.dialogues.dialogue import Dialogue, Responses, read_dialogue, readi
 from rewards.rules.decision import Decision
 
 BOUNDS = (-100.0, 20.0)
-TASKS = ("dialogue",)
 """Loose: the generations have other ranges. G3 of five turns lies in [-2.5, 9], G2 in [-0.5, 6]."""
+TASKS = ("dialogue",)
 Generation = Literal["g1", "g2", "g3", "g4"]
 NO_MATCH = "no match"
 MULTIPLIERS = {4: 3.0, 3: 2.0, 2: 1.5}

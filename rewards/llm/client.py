@@ -3,23 +3,23 @@
 A reply comes from a backend: an OpenAI-compatible endpoint (``llm_http``), a local transformers model
 (``alignment.models.local_llm``) or one of a test. Here stands what all need: each distinct request is asked once,
 replies are cached by content, calls are bounded in number and in cost, transient faults are tried again with jitter and
-permanent ones stop the work. Left out: streaming, tool calls, sharing one call in flight between two processes.
+permanent ones stop the work. asyncio and tenacity are imported by what asks: every recipe that is read reads this file.
+Left out: streaming, tool calls, sharing one call in flight between two processes.
 """
 
-import asyncio
 import hashlib
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, Protocol
-
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
-from tenacity.wait import wait_random_exponential
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from rewards.config.input_error import InputError
 from rewards.llm.budget import Budget
 from rewards.llm.reply_cache import ReplyCache
+
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
 
 FailureKind = Literal["rate_limit", "server", "timeout", "connection", "malformed", "refused"]
 BILLED_FAULTS = ("timeout", "malformed")
@@ -166,6 +166,8 @@ class LlmClient:
 
     def complete_now(self, requests: Sequence[Request]) -> list[Completion | Failure]:
         """``complete`` for callers outside an event loop."""
+        import asyncio
+
         return asyncio.run(self.complete(requests))
 
     def num_uncached(self, requests: Sequence[Request]) -> int:
@@ -183,6 +185,8 @@ class LlmClient:
         return Completion(**entry, cached=True) if entry is not None else None
 
     async def _ask(self, missing: dict[str, Request]) -> dict[str, Completion | Failure]:
+        import asyncio
+
         replies: dict[str, Completion | Failure] = {}
         slots = asyncio.Semaphore(self.concurrency)
 
@@ -200,6 +204,8 @@ class LlmClient:
         return replies
 
     async def _answer(self, reply: Reply, key: str, request: Request) -> Completion | Failure:
+        from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt
+
         retrying = AsyncRetrying(
             retry=retry_if_exception(self._may_pass),
             stop=stop_after_attempt(self.max_attempts),
@@ -236,8 +242,10 @@ class LlmClient:
     def _may_pass(self, fault: BaseException) -> bool:
         return isinstance(fault, Transient) and (fault.retry_after_s or 0.0) <= self.max_wait_s
 
-    def _pause(self, state: RetryCallState) -> float:
+    def _pause(self, state: "RetryCallState") -> float:
         """Exponential with full jitter, or what the server asked for and a little jitter on top."""
+        from tenacity.wait import wait_random_exponential
+
         fault = state.outcome.exception() if state.outcome else None
         requested_s = fault.retry_after_s if isinstance(fault, Transient) else None
         jitter = wait_random_exponential(multiplier=0.5, max=self.max_wait_s)(state)

@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from rewards.config.json_lines import json_reply
 
 
@@ -21,6 +19,8 @@ class AppendLog:
     """One file of checksummed JSON lines. ``damaged``: lines that were skipped."""
 
     def __init__(self, path: Path) -> None:
+        from filelock import FileLock  # as in data_builders.locks: only where something is locked
+
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
         self.damaged = 0

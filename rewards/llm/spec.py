@@ -11,7 +11,6 @@ from rewards.config.input_error import InputError
 from rewards.config.strict_model import StrictModel
 from rewards.llm.budget import Budget, Caps, Price
 from rewards.llm.client import Backend, LlmClient
-from rewards.llm.endpoint import Endpoint, checked_url
 from rewards.llm.keys import is_environment_name
 from rewards.llm.reply_cache import ReplyCache
 
@@ -41,7 +40,11 @@ class LlmSpec(StrictModel):
     def _is_a_url(cls, endpoint: object) -> object:
         if endpoint is not None and not isinstance(endpoint, str):
             raise ValueError("endpoint must be a URL, written as text.")
-        return endpoint if endpoint is None else checked_url(endpoint)
+        if endpoint is None:
+            return None
+        from rewards.llm.endpoint import checked_url  # with its library only where there is one: reading stays quick
+
+        return checked_url(endpoint)
 
     @field_validator("key_env", mode="before")
     @classmethod
@@ -68,6 +71,8 @@ def open_llm(spec: LlmSpec, *, local: LocalBackend | None = None) -> LlmClient:
 
     Raises: InputError if the spec needs a local model and there is no ``local``.
     """
+    from rewards.llm.endpoint import Endpoint
+
     if spec.endpoint is not None:
         backend: Backend = Endpoint(spec.endpoint, spec.model, spec.key_env, spec.timeout_s, spec.extra)
     elif local is not None:

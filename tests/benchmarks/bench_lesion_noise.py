@@ -9,7 +9,8 @@ import timeit
 import numpy as np
 from PIL import Image
 
-from data_builders.pairs.lesion_noise import NoiseSettings, noised
+from data_builders.pairs.lesion_noise import noised
+from data_builders.pairs.settings import NoiseSettings
 from data_builders.seeds import seeded
 
 POLICIES = {

@@ -21,7 +21,7 @@ def test_a_card_is_found_beside_the_rows_one_folder_up_and_where_a_link_leads(tm
     write_card(tmp_path / "set", {"spec": {"box_grid": 640}})
     (tmp_path / "linked").symlink_to(file.parent)
     for rows in (file, tmp_path / "linked" / "test.parquet"):
-        assert card_of_rows(rows) == read_card(tmp_path / "set") == {"spec": {"box_grid": 640}, "format": 2}
+        assert card_of_rows(rows) == read_card(str(tmp_path / "set")) == {"spec": {"box_grid": 640}, "format": 2}
         assert card_grid(rows) == 640
     write_card(file.parent, {"spec": {"box_grid": 7}})
     assert card_grid(file) == 7

@@ -14,13 +14,15 @@ from alignment.loop.loop_file import read_loop
 from rewards.config.input_error import InputError
 
 HEAVY = ("torch", "transformers", "trl", "datasets", "peft", "accelerate")
+OF_ROWS = ("numpy", "pyarrow", "PIL", "filelock")
+OF_A_NETWORK = ("huggingface_hub", "httpx2", "ssl", "asyncio", "tenacity")
 LOADED = f"""
 import json, sys
 from alignment.cli.app import main
 try:
     main()
 except SystemExit as ended:
-    print(json.dumps([ended.code, [name for name in {HEAVY} if name in sys.modules]]))
+    print(json.dumps([ended.code, [name for name in {(*HEAVY, *OF_ROWS, *OF_A_NETWORK)} if name in sys.modules]]))
 """
 
 
@@ -136,7 +138,18 @@ def test_faults_outside_of_the_trainer_are_listed_without_torch_and_trl(write_re
     )
     run = [sys.executable, "-c", LOADED, command, str(path)]
     done = subprocess.run(run, capture_output=True, text=True, check=False)
-    assert json.loads(done.stdout) == [2, []], done.stderr
+    code, loaded = json.loads(done.stdout)
+    assert (code, [name for name in loaded if name in HEAVY]) == (2, []), done.stderr
     assert [line.removeprefix("error: ").partition(": ")[0] for line in done.stderr.splitlines()][-1] == str(path)
     assert "box_overlapp" in done.stderr
     assert done.stderr.splitlines()[-1].endswith(TRAINER_IS_NEXT)
+
+
+@pytest.mark.slow
+def test_a_fault_of_form_is_told_before_libraries_of_rows_models_or_a_network_are_loaded(write_recipe):
+    path = write_recipe("grpo", model={"freez": []}, data={"train": "data/none"}, rewards=[{"name": "box_overlapp"}])
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED, "check", str(path)], capture_output=True, text=True, check=False
+    )
+    assert json.loads(done.stdout) == [2, []], done.stderr
+    assert "freez" in done.stderr

@@ -1,14 +1,20 @@
 """The command line as a user meets it: one clear sentence and exit code 2 on bad input, never a traceback."""
 
 import json
+import os
 import subprocess
 import sys
+import tempfile
 from importlib import resources
+from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+
+from tests.alignment.resuming.test_resume_after_kill import SERVER
 
 TRUTH = {
     "rule_set": "chest_xray@1",
@@ -16,14 +22,41 @@ TRUTH = {
 }
 
 
-def clinalign(*arguments, stdin=""):
+def alone(*arguments, stdin=""):
+    """What the command says, started as a user starts it."""
     command = [sys.executable, "-m", "alignment", *map(str, arguments)]
     return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=120, check=False)
 
 
-def refused(*arguments, stdin=""):
+def clinalign(*arguments, stdin=""):
+    """The same, in a process of the server's, which has imported torch and trl once for all."""
+    with tempfile.TemporaryDirectory() as folder:
+        given, out, err = (Path(folder) / name for name in ("stdin", "stdout", "stderr"))
+        given.write_text(stdin)
+        process = SERVER.Process(target=work, args=([*map(str, arguments)], given, out, err, dict(os.environ)))
+        process.start()
+        process.join(120)
+        assert process.exitcode is not None
+        return SimpleNamespace(returncode=process.exitcode, stdout=out.read_text(), stderr=err.read_text())
+
+
+def work(words, given, out, err, env):
+    """A process's whole work: the command, whose standard streams are files."""
+    os.environ.update(env)
+    for number, file in ((1, out), (2, err)):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), number)
+    sys.stdin, sys.argv = given.open(), ["clinalign", *words]
+    from alignment.cli.app import main
+
+    try:
+        main()
+    finally:
+        sys.__stdout__.flush()
+
+
+def refused(*arguments, stdin="", by=clinalign):
     """The one sentence of a refusal."""
-    done = clinalign(*arguments, stdin=stdin)
+    done = by(*arguments, stdin=stdin)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     return done.stderr
@@ -31,7 +64,7 @@ def refused(*arguments, stdin=""):
 
 def test_score_adds_score_and_components_to_each_row():
     row = {"response": "There is a small nodule on the left.", "facts": json.dumps(TRUTH)}
-    done = clinalign("score", "finding_f1", stdin=json.dumps(row) + "\n")
+    done = alone("score", "finding_f1", stdin=json.dumps(row) + "\n")
     scored = json.loads(done.stdout)
     assert scored["score"] == 1.0
     assert scored["components"]
@@ -80,7 +113,7 @@ def test_check_rules_names_every_fault_with_its_line(tmp_path):
     broken.write_text(
         text.replace("final: diagnosis", "final: diagnose").replace("may_contain: [stemi]", "may_contain: []")
     )
-    lines = refused("check-rules", broken).splitlines()
+    lines = refused("check-rules", broken, by=alone).splitlines()
     assert any("ecg.yaml, line 9: decision.final: no node named 'diagnose'" in line for line in lines)
     assert any("'nstemi' contains 'stemi'" in line for line in lines)
 

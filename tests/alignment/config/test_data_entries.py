@@ -13,8 +13,10 @@ from alignment.reward_functions.sampled_rows import sampled_rows
 from rewards.config.input_error import InputError
 
 
-def test_rows_are_found_once_for_all_that_asks_about_them(write_recipe, monkeypatch):
+def test_rows_are_found_once_for_all_that_asks_about_them(write_recipe, data, tmp_path, monkeypatch):
     read, asked = pq.read_table, Counter()
+    train = tmp_path / "rows"  # a file that no earlier test has asked about
+    shutil.copy(data / "prompt/align.parquet", train.with_suffix(".parquet"))
 
     def counting(*arguments, **options):
         asked[",".join(options.get("columns") or ["all"])] += 1
@@ -22,7 +24,7 @@ def test_rows_are_found_once_for_all_that_asks_about_them(write_recipe, monkeypa
 
     monkeypatch.setattr(pq, "read_table", counting)
     rewards = [{"name": name} for name in ("box_overlap", "finding_f1", "closed_answer", "length")]
-    recipe = read_recipe(write_recipe("grpo", rewards=rewards))
+    recipe = read_recipe(write_recipe("grpo", data={"train": str(train)}, rewards=rewards))
     assert asked["task"] == 1
     assert train_rows(recipe) is train_rows(recipe)
     assert train_rows(recipe).by_task.total() == len(train_rows(recipe).indices)

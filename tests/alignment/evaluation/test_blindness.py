@@ -1,6 +1,7 @@
 """The probe on models that look, and that do not: a tiny random VLM, and the same with its eyes closed."""
 
 import json
+from collections import Counter
 from io import BytesIO
 
 import numpy as np
@@ -20,7 +21,7 @@ from alignment.models.loading import load_for_inference
 from alignment.models.prepared import built_texts
 from alignment.models.tiny import build_tiny
 from data_builders.interruptions import Stopped
-from data_builders.pairs.lesion_noise import NoiseSettings
+from data_builders.pairs.settings import NoiseSettings
 from rewards.config.input_error import InputError
 
 pytestmark = pytest.mark.filterwarnings("default")  # third-party deprecations
@@ -176,36 +177,46 @@ def test_an_evaluation_writes_the_probe_where_it_is_asked_for(tiny, data, tmp_pa
     assert content["metrics"]["clean"]["truth_logp"]["value"] < 0
 
 
-@pytest.mark.parametrize("until", [1, 4], ids=["in the first condition", "in a later one"])
-def test_a_probe_that_was_interrupted_goes_on_and_equals_a_whole_one(tiny, data, tmp_path, monkeypatch, until):
-    options = {"limit": 20, "blind_controls": False, "probe": True, "batch_size": 2}
-    asked = {"answers": [], "truths": []}
+@pytest.fixture(scope="module")
+def run(tiny, data):
+    """A function that evaluates with the probe, and gives how many batches it asked; ended at one of the probe's."""
+    options = {"limit": 10, "blind_controls": False, "probe": True, "batch_size": 2}
 
-    def watched(name, inner, stop_at):
-        def call(model, processor, rows, **how):
-            if name == "truths" and len(asked[name]) == stop_at:
-                raise Stopped(15)
-            asked[name].append([row["id"] for row in rows])
-            return inner(model, processor, rows, **how)
+    def go(out, asked, stop_at=None):
+        def watched(name, inner):
+            def call(model, processor, rows, **how):
+                if name == "truths" and asked[name] == stop_at:
+                    raise Stopped(15)
+                asked[name] += 1
+                return inner(model, processor, rows, **how)
 
-        return call
+            return call
 
-    def run(out, stop_at=None):
-        asked.update(answers=[], truths=[])
-        with monkeypatch.context() as patch:
-            patch.setattr(answers_module, "generate", watched("answers", answers_module.generate, stop_at))
-            patch.setattr(module, "_batch_logps", watched("truths", module._batch_logps, stop_at))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(answers_module, "generate", watched("answers", answers_module.generate))
+            patch.setattr(module, "_batch_logps", watched("truths", module._batch_logps))
             evaluate(*tiny, data / "prompt/test", out=out, **options)
-        return {name: len(batches) for name, batches in asked.items()}
 
-    whole = run(tmp_path / "whole")
+    return go
+
+
+@pytest.fixture(scope="module")
+def whole(run, tmp_path_factory):
+    """The folder of an evaluation that nothing interrupted, and the batches it asked."""
+    out, asked = tmp_path_factory.mktemp("whole"), Counter()
+    run(out, asked)
+    return out, asked
+
+
+@pytest.mark.parametrize("until", [1, 4], ids=["in the first condition", "in a later one"])
+def test_a_probe_that_was_interrupted_goes_on_and_equals_a_whole_one(run, whole, tmp_path, until):
+    asked = Counter()
     with pytest.raises(Stopped) as stopped:
-        run(tmp_path / "out", stop_at=until)
+        run(tmp_path / "out", asked, until)
     assert "(probe: clean)" in stopped.value.stands
-    before = {name: len(batches) for name, batches in asked.items()}
-    after = run(tmp_path / "out")
-    assert {name: before[name] + after[name] for name in whole} == whole  # nothing is asked twice
-    assert before["truths"] == until
+    assert asked["truths"] == until
+    run(tmp_path / "out", asked)
+    assert asked == whole[1]  # nothing is asked twice
     for name in ("blindness.json", "answers.jsonl", "evaluation.json"):
-        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+        assert (tmp_path / "out" / name).read_bytes() == (whole[0] / name).read_bytes()
     assert not (tmp_path / "out" / FILE).exists()

@@ -19,7 +19,8 @@ from alignment.models.generation import model_inputs
 from alignment.models.heat_maps import AttentionHeat, SimilarityHeat, grid_of, image_token, upsampled
 from alignment.models.loading import load_for_inference
 from alignment.models.tiny import build_tiny
-from data_builders.pairs.lesion_noise import NoiseSettings, noised
+from data_builders.pairs.lesion_noise import noised
+from data_builders.pairs.settings import NoiseSettings
 from data_builders.schema import user_turn
 from data_builders.seeds import seeded
 from rewards.config.input_error import InputError

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from data_builders.build.preference_set import figures, weighted
 from data_builders.pairs.llm_rows import LlmTally, relevance_of
-from data_builders.pairs.relevance import Relevance
+from data_builders.pairs.settings import Relevance
 from data_builders.schema import assistant_turn, user_turn
 from rewards.config.input_error import InputError
 from rewards.rules.facts import Facts, Finding

@@ -1,10 +1,12 @@
 import random
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rewards.attacks.box_comparison import SIZE, cases, comparison, contenders, random_boxes
+from rewards.boxes import medmo_box
 from rewards.boxes.geometry import iou
 from rewards.boxes.medmo_box import cost, similarity
 from rewards.loading import load_reward
@@ -36,6 +38,11 @@ def test_published_reward_pays_for_spam_and_a_penalty_of_a_tenth_does_not():
 )
 def test_published_reward_pays_for_boxes_that_miss(case, want):
     assert comparison()[case]["medmo published"] >= want - 0.1
+
+
+def test_the_docstring_of_the_published_reward_gives_the_figures_that_the_audit_prints():
+    shown = [f"{comparison()[c]['medmo published']:.3f}" for c in ("whole image", "edge touching", "200 random boxes")]
+    assert re.findall(r"0\.\d+", medmo_box.__doc__) == shown
 
 
 @pytest.mark.parametrize("name", ["medmo safe", "box_overlap"])
