@@ -11,13 +11,13 @@ demo: $(STAMP)
 	$(BIN)/clinalign demo
 
 demo-ct: real-data
-	$(BIN)/clinalign demo recipes/loops/lidc_ct.yaml
+	$(BIN)/clinalign run recipes/loops/lidc_ct.yaml
 
 demo-smears: $(STAMP)
-	$(BIN)/clinalign demo recipes/loops/bccd.yaml
+	$(BIN)/clinalign run recipes/loops/bccd.yaml
 
 demo-clean: $(STAMP)
-	$(BIN)/clinalign demo recipes/loops/phantom_chest_clean.yaml
+	$(BIN)/clinalign run recipes/loops/phantom_chest_clean.yaml
 
 SUITE := -m pytest -q -n auto --maxprocesses 4 --dist worksteal
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python $(SUITE)

@@ -9,7 +9,12 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from rewards.config.lazy_names import lazy_names
+try:
+    from rewards.config.lazy_names import lazy_names
+except ImportError as missing:  # such as a file rewards.py in one's own folder
+    from clinalign import explained
+
+    raise explained(missing) from missing
 
 if TYPE_CHECKING:
     from alignment.checks.read_recipe import read_recipe

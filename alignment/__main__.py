@@ -1,6 +1,6 @@
 """``python -m alignment`` is the ``clinalign`` command: what torchrun starts on each process."""
 
-from alignment.cli.app import main
+from clinalign import main
 
 if __name__ == "__main__":
     main()

@@ -5,7 +5,12 @@ What people use from Python is exported here, and imported when it is first aske
 
 from typing import TYPE_CHECKING
 
-from rewards.config.lazy_names import lazy_names
+try:
+    from rewards.config.lazy_names import lazy_names
+except ImportError as missing:  # such as a file rewards.py in one's own folder
+    from clinalign import explained
+
+    raise explained(missing) from missing
 
 if TYPE_CHECKING:
     from data_builders.build.build_spec import BuildSpec, read_spec

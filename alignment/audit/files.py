@@ -18,7 +18,7 @@ from alignment.config.recipe import Recipe
 from data_builders.output_folders import check_file, check_writable
 from rewards.config.input_error import InputError
 from rewards.config.overrides import with_overrides
-from rewards.config.strict_yaml import read_yaml, validated
+from rewards.config.strict_yaml import read_text, read_yaml, validated
 from rewards.config.yaml_lines import Written
 
 PAGES = (".html", ".htm")
@@ -28,7 +28,7 @@ LISTED = re.compile(r"#\s*Beaten by(?: \((?P<stage>[^)]+)\))?:\s*(?P<names>.+)")
 
 def beaten_by(path: Path, stage: str | None = None) -> tuple[str, ...]:
     """The attacks that a file's header lists, for one ``stage`` or for the file itself; several lines add up."""
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = read_text(path).splitlines()
     header = [line for k, line in enumerate(lines) if all(before.startswith("#") for before in lines[: k + 1])]
     found = [match for line in header if (match := LISTED.fullmatch(line.strip())) and match["stage"] == stage]
     return tuple(name.strip() for match in found for name in match["names"].split(",") if name.strip())
@@ -49,7 +49,7 @@ def audits(path: Path, overrides: list[str], *, limit: int, out: Path | None) ->
         check_writable(out)
     found: list[tuple[Recipe, Path, Stage]] = []
     for index, stage in enumerate(chain.stages):
-        if stage.counterparts or "rewards" not in read_yaml(path.parent / stage.recipe):
+        if stage.counterparts or "rewards" not in read_yaml(stage.file(path)):
             continue  # counterparts are answers of models that the chain has yet to train
         recipe: Recipe = stage_recipe(chain, index, path)
         page = (out / stage.name if out else Path(recipe.output)) / "audit.html"
@@ -75,6 +75,6 @@ def _chain(path: Path, overrides: list[str]) -> Chain | None:
     if "stages" not in content:
         return None
     chain = validated(Chain, content, where=Written(path, overrides, ("chain",) if "chain" in read else ()))
-    if not any("rewards" in read_yaml(path.parent / stage.recipe) for stage in chain.stages):
+    if not any("rewards" in read_yaml(stage.file(path)) for stage in chain.stages):
         raise InputError(f"{path}: no stage has rewards, so there is nothing to audit.")
     return chain

@@ -6,14 +6,18 @@ from alignment.checks.read_recipe import check_shapes, read_recipe
 from alignment.config.chain import Chain, Stage
 from alignment.config.methods import METHODS, trains
 from alignment.config.recipe import Recipe
+from rewards.config.input_error import InputError
 from rewards.config.overrides import Override, with_overrides
 from rewards.config.strict_yaml import read_yaml, validated
 from rewards.config.yaml_lines import Written
 
 
 def is_chain(path: Path) -> bool:
-    """Whether a file holds a chain of recipes, not a recipe."""
-    return "stages" in read_yaml(path)
+    """Whether a file holds a chain of recipes, not a recipe. Raises: InputError for a loop."""
+    content = read_yaml(path)
+    if {"spec", "chain"} <= set(content):
+        raise InputError(f"{path}: a loop, and no recipe or chain. Run it: clinalign run {path}")
+    return "stages" in content
 
 
 def read_chain(path: Path, overrides: list[str]) -> Chain:
@@ -32,7 +36,7 @@ def check_stages(chain: Chain, path: Path) -> None:
     Raises: InputError with all of it, such as a DeepSpeed file that is not there.
     """
     check_shapes(
-        (path.parent / stage.recipe, [*stage_wiring(chain, index, path), *stage.overrides])
+        (stage.file(path), [*stage_wiring(chain, index, path), *stage.overrides])
         for index, stage in enumerate(chain.stages)
     )
 
@@ -43,7 +47,7 @@ def stage_recipe(chain: Chain, index: int, path: Path, *, seed: int | None = Non
     ``pool``: the data entry with the answers of its ``counterparts``, where it names any.
     """
     stage = chain.stages[index]
-    file, wiring = path.parent / stage.recipe, stage_wiring(chain, index, path)
+    file, wiring = stage.file(path), stage_wiring(chain, index, path)
     if pool is not None:
         wiring.append(("data.train", pool))
     return read_recipe(file, [*wiring, *stage.overrides, *_seeds(file, seed)])
@@ -52,7 +56,7 @@ def stage_recipe(chain: Chain, index: int, path: Path, *, seed: int | None = Non
 def stage_wiring(chain: Chain, index: int, path: Path) -> list[Override]:
     """What a stage is given by the stages before it, but for the answers of its ``counterparts``."""
     stage = chain.stages[index]
-    file = path.parent / stage.recipe
+    file = stage.file(path)
     wiring: list[Override] = [("output", f"{chain.output}/{stage.name}")]
     start = stage.model or _last_trained(chain, index, path)
     if start:
@@ -84,4 +88,4 @@ def _last_trained(chain: Chain, index: int, path: Path) -> str | None:
 
 
 def _method_of(stage: Stage, path: Path) -> str:
-    return str(read_yaml(path.parent / stage.recipe).get("method"))
+    return str(read_yaml(stage.file(path)).get("method"))

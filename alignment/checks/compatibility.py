@@ -13,6 +13,7 @@ from alignment.config.methods import METHODS
 from alignment.config.recipe import Recipe
 from rewards.config.input_error import InputError
 from rewards.config.json_lines import read_json
+from rewards.config.shipped import here_or_shipped
 
 Applies = Callable[[Recipe], bool]
 
@@ -22,8 +23,8 @@ def zero_settings(recipe: Recipe) -> dict[str, Any]:
     from alignment.checks.trainer_faults import deepspeed_faults
 
     file = recipe.trainer.get("deepspeed")
-    if isinstance(file, str) and Path(file).is_file() and not deepspeed_faults(file):
-        content = read_json(Path(file), "See recipes/deepspeed/zero2.json.")
+    if isinstance(file, str) and here_or_shipped(Path(file)).is_file() and not deepspeed_faults(file):
+        content = read_json(here_or_shipped(Path(file)), "See recipes/deepspeed/zero2.json.")
         return dict(content.get("zero_optimization", {}))
     return {}
 

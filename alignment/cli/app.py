@@ -14,9 +14,10 @@ from alignment.cli.cluster import launch
 from alignment.cli.data import audit_splits_command, build, export, inspect
 from alignment.cli.evaluation import counterparts, evaluate_command, release, verify, winrate
 from alignment.cli.faults import Commands, console
+from alignment.cli.recipes import recipes
 from alignment.cli.reward_models import eval_reward_model
 from alignment.cli.rewards import audit, check_rules, eval_reader_command, list_rewards, read, score
-from alignment.cli.runs import bench, cache, check, demo, train
+from alignment.cli.runs import bench, cache, check, demo, run, train
 from alignment.cli.soak import ledger, soak
 from alignment.distributed.engine import end_with_the_launcher, share_cores
 from alignment.distributed.processes import is_first_of_node, is_main_process, leave_process_group
@@ -30,6 +31,7 @@ app = typer.Typer(
     add_completion=False,
 )
 
+app.command()(recipes)
 app.command()(cache)
 app.command()(build)
 app.command()(export)
@@ -39,6 +41,7 @@ app.command()(train)
 app.command("eval")(evaluate_command)
 app.command()(release)
 app.command()(verify)
+app.command()(run)
 app.command()(demo)
 app.command()(counterparts)
 app.command()(winrate)

@@ -26,7 +26,7 @@ def launch(
         list[str],
         typer.Argument(
             metavar="what",
-            help="RECIPE or CHAIN [KEY=VALUE]..., LOOP, eval RUN DATA [...], or counterparts DATA OUT [...]",
+            help="RECIPE, CHAIN or LOOP [KEY=VALUE]..., eval RUN DATA [...], or counterparts DATA OUT [...]",
         ),
     ],
     nodes: Annotated[int, typer.Option(min=1)] = 1,
@@ -126,16 +126,15 @@ def _launch_loop(ctx: typer.Context, words: list[str], how: _How) -> None:
     from alignment.planning.launch import Command
 
     how.refuse_flags("a loop", ("--fresh",))
-    if given := [word for word in words[1:] if "=" in word and not word.startswith("-")]:
-        raise InputError(f"launch: a loop takes no {given[0]}; write it into the overrides of one of its stages.")
-    options, path, fresh = _options(ctx, "demo", words), Path(words[0]), "--fresh" in how.flags
-    read_loop(path)
+    options, path, fresh = _options(ctx, "run", words), Path(words[0]), "--fresh" in how.flags
+    overrides = options["overrides"] or []
+    read_loop(path, overrides)
     if how.request is None:
-        how.start(Command(path.stem, ["demo", *words], fresh), path)
+        how.start(Command(path.stem, ["run", *words], fresh), path)
     elif options["step"] is not None:
         raise InputError("launch: --slurm submits a job for each step of a loop; leave out --step.")
     else:
-        jobs = jobs_of(path, how.machines, how.request, seeds=options["seeds"], fresh=fresh)
+        jobs = jobs_of(path, how.machines, how.request, overrides, seeds=options["seeds"], fresh=fresh)
         sys.stdout.write(printed(jobs) if how.dry_run else submit_jobs(jobs) + "\n")
 
 

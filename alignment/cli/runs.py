@@ -13,6 +13,10 @@ from alignment.cli.output import JsonFlag, Overrides, say
 from alignment.distributed.processes import leave_process_group
 from rewards.config.input_error import InputError
 
+Seeds = Annotated[int, typer.Option(min=1, help="how many seeds; intervals over seeds need at least three")]
+Fresh = Annotated[bool, typer.Option(help="Start anew instead of going on.")]
+Step = Annotated[str | None, typer.Option(help="only this: build, a stage, STAGE/evaluation, release")]
+
 
 def check(
     recipe: Annotated[Path | None, typer.Argument()] = None,
@@ -72,25 +76,40 @@ def train(
     leave_process_group()
 
 
-def demo(
-    loop: Annotated[Path, typer.Argument(help="the loop to run")] = Path("recipes/loops/phantom_chest.yaml"),
-    seeds: Annotated[int, typer.Option(min=1, help="how many seeds; intervals over seeds need at least three")] = 1,
-    fresh: Annotated[bool, typer.Option(help="Start anew instead of going on.")] = False,
-    step: Annotated[
-        str | None,
-        typer.Option(help="only this: build, a stage, STAGE/evaluation, release"),
-    ] = None,
+def run(
+    loop: Annotated[Path, typer.Argument(help="a loop's file, such as recipes/loops/mmedpo.yaml")],
+    overrides: Overrides = None,
+    seeds: Seeds = 1,
+    fresh: Fresh = False,
+    step: Step = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """The whole loop: build, SFT, own errors, DPO, GRPO, evaluate every stage, release; one table at the end.
+    """Run a loop: build, train every stage, evaluate each, compare, release; one table at the end.
 
+    What is done is not done again. `key=value` is of the loop's file; a key of a recipe is an override of its stage.
     On many GPUs, or as a job for each step: clinalign launch LOOP --gpus N [--slurm]
+
+    Example: clinalign run recipes/loops/phantom_chest.yaml limit=200 chain.output=runs/short
     """
     from alignment.loop.run_loop import run_loop
 
-    result = run_loop(loop, seeds=seeds, fresh=fresh, quiet=as_json, step=step)
+    result = run_loop(loop, overrides or [], seeds=seeds, fresh=fresh, quiet=as_json, step=step)
     if as_json or "made" in result:
         say(result, as_json)
+
+
+def demo(
+    loop: Annotated[Path, typer.Argument(hidden=True)] = Path("recipes/loops/phantom_chest.yaml"),
+    seeds: Seeds = 1,
+    fresh: Fresh = False,
+    step: Step = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Run the loop that needs nothing but clinalign: phantom radiographs, SFT, own errors, DPO, GRPO, release.
+
+    It is recipes/loops/phantom_chest.yaml. Any other: clinalign run LOOP
+    """
+    run(loop, None, seeds, fresh, step, as_json)
 
 
 def bench(

@@ -1,8 +1,11 @@
 """A chain of stages: runs that start from what the one before them saved."""
 
+from pathlib import Path
+
 from pydantic import Field, model_validator
 
 from rewards.config.input_error import nearest
+from rewards.config.shipped import RECIPES, here_or_shipped
 from rewards.config.strict_model import StrictModel
 
 
@@ -19,6 +22,12 @@ class Stage(StrictModel):
     train: str | None = None
     counterparts: list[str] = Field(default=[])
     overrides: list[str] = Field(default=[])
+
+    def file(self, chain: Path) -> Path:
+        """The recipe's file, beside the chain's; ``recipes/...`` that is not there, from the working directory."""
+        beside = chain.parent / self.recipe
+        is_shared = self.recipe.startswith(f"{RECIPES}/") and not here_or_shipped(beside).exists()
+        return Path(self.recipe) if is_shared else beside
 
 
 class Chain(StrictModel):

@@ -7,6 +7,7 @@ from alignment.config.foreign_code import faults_of_files, refuse_foreign_code
 from alignment.config.model_files import CURE, check_model_files
 from rewards.config.input_error import InputError, nearest_file
 from rewards.config.json_lines import read_json
+from rewards.config.shipped import here_or_shipped
 
 MADE = ("tiny", "smollm2")
 """Models that a recipe makes; no folder and no hub name."""
@@ -64,7 +65,7 @@ def model_folder(path: str) -> str:
     Raises: InputError if ``path`` is a folder without a checkpoint, with a damaged one or with code, or looks like a
     path that does not exist.
     """
-    folder = Path(path)
+    folder = here_or_shipped(Path(path))
     for place in (folder / "model", folder):
         if (place / "config.json").is_file() or (place / "adapter_config.json").is_file():
             refuse_foreign_code(place)

@@ -12,7 +12,10 @@ import os
 import signal
 import sys
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
+
+from rewards.config.shipped import here_or_shipped
 
 PR_SET_PDEATHSIG = 1
 """Linux' name for: which signal this process gets when its parent dies (prctl(2))."""
@@ -38,8 +41,9 @@ def end_with_the_launcher() -> None:
 
 
 def prepare_deepspeed(trainer: dict[str, Any]) -> dict[str, Any]:
-    """The trainer section, made ready for DeepSpeed where it names a ``deepspeed`` file."""
-    if not trainer.get("deepspeed"):
+    """The trainer section, made ready for DeepSpeed where it names a ``deepspeed`` file, which may be a shipped one."""
+    file = trainer.get("deepspeed")
+    if not file:
         return _on_several_cpus(trainer)
     import torch
     from accelerate import PartialState
@@ -51,7 +55,8 @@ def prepare_deepspeed(trainer: dict[str, Any]) -> dict[str, Any]:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
         _without_shared_memory()
         PartialState(backend="gloo")
-    return {**trainer, "accelerator_config": {"use_configured_state": True}}
+    named = str(here_or_shipped(Path(file))) if isinstance(file, str) else file
+    return {**trainer, "deepspeed": named, "accelerator_config": {"use_configured_state": True}}
 
 
 def _without_shared_memory() -> None:

@@ -8,11 +8,12 @@ begin anew). Left out: taking jobs back.
 import shlex
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from alignment.loop.loop_file import read_loop
-from alignment.loop.steps import Step, steps_of
+from alignment.loop.steps import Step, steps_of, words_of
 from alignment.planning.launch import Command, JobRequest, Machines, sbatch_script, single_script
 from rewards.config.input_error import InputError
 
@@ -29,17 +30,25 @@ class Job:
     fresh: bool = False
 
 
-def jobs_of(path: Path, machines: Machines, request: JobRequest, *, seeds: int = 1, fresh: bool = False) -> list[Job]:
+def jobs_of(
+    path: Path,
+    machines: Machines,
+    request: JobRequest,
+    overrides: Sequence[str] = (),
+    *,
+    seeds: int = 1,
+    fresh: bool = False,
+) -> list[Job]:
     """The jobs of a loop, in an order in which each comes after those that it waits for.
 
     Raises: InputError for a faulty loop.
     """
-    loop = read_loop(path)
+    loop = read_loop(path, overrides)
     output = Path(loop.chain.output)
-    more = ["--seeds", str(seeds)] if seeds > 1 else []
     jobs: list[Job] = []
     for step in steps_of(loop, path, seeds):
-        command = Command(f"{output.name}-{step.name}", ["demo", str(path), "--step", step.name, *more], fresh)
+        words = [*words_of(path, overrides, seeds), "--step", step.name]
+        command = Command(f"{output.name}-{step.name}", words, fresh)
         script = sbatch_script(command, machines, request) if step.is_on_gpus else single_script(command, request)
         jobs.append(Job(step, output / f"{step.name.replace('/', '.')}.sbatch", script, fresh))
     return jobs

@@ -3,6 +3,7 @@
 Left out: findings in brackets and keys of a training's log, which are judged where the figures are gathered.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,7 @@ from alignment.config.methods import trains
 from alignment.loop.figures import EQUAL_RECALL, fault_of_name, is_figure
 from alignment.metrics.metric_names import CONDITIONS
 from rewards.config.input_error import InputError, nearest
+from rewards.config.overrides import Override, with_overrides
 from rewards.config.strict_model import StrictModel
 from rewards.config.strict_yaml import read_yaml, validated
 from rewards.config.yaml_lines import Written
@@ -80,13 +82,16 @@ class Loop(StrictModel):
         return {self.release, *(name.partition("/")[0] for c in self.compare for name in c.sides if "/" in name)}
 
 
-def read_loop(path: Path) -> Loop:
-    """The loop in a file.
+def read_loop(path: Path, overrides: Sequence[Override] = ()) -> Loop:
+    """The loop in a file, after overrides.
 
     Raises: InputError with one line for each fault, the nearest name where there is one.
     """
-    loop = validated(Loop, read_yaml(path), where=path)
-    recipes = {stage.name: path.parent / stage.recipe for stage in loop.chain.stages}
+    source, content = Written(path, overrides), read_yaml(path)
+    if {"method", "stages"} & set(content):
+        raise InputError(f"{path}: a recipe or chain, and no loop. Train it: clinalign train {path}")
+    loop = validated(Loop, with_overrides(content, overrides), where=source)
+    recipes = {stage.name: stage.file(path) for stage in loop.chain.stages}
     evaluated = [name for name, recipe in recipes.items() if trains(read_yaml(recipe).get("method"))]
     faults = [
         f"compare.{n}: {fault}"
@@ -98,7 +103,7 @@ def read_loop(path: Path) -> Loop:
     if loop.operating_points and 0 not in loop.operating_points:
         faults.append("operating_points: 0 must be among them; the others are compared with it.")
     if faults:
-        raise InputError("\n".join(map(Written(path).located, faults)))
+        raise InputError("\n".join(map(source.located, faults)))
     return loop
 
 

@@ -8,6 +8,8 @@ Left out: judging whether an effect is large enough; the table says it.
 
 import contextlib
 import json
+import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,7 +24,7 @@ from alignment.loop.effects import Effect, effects_of, over_seeds
 from alignment.loop.evaluation import evaluated
 from alignment.loop.loop_file import UNTRAINED, Loop, read_loop
 from alignment.loop.release import check_release, loop_release
-from alignment.loop.steps import BUILD, RELEASE, Step, base_seed, check_inputs, is_built, step_named, steps_of
+from alignment.loop.steps import BUILD, RELEASE, Step, base_seed, check_inputs, is_built, step_named, steps_of, words_of
 from alignment.loop.table import print_table
 from alignment.training.chains import refuse_others_in_stages, stage_to_train
 from alignment.training.run import run
@@ -32,7 +34,13 @@ from data_builders.interruptions import stands
 
 
 def run_loop(
-    path: Path, *, seeds: int = 1, fresh: bool = False, quiet: bool = False, step: str | None = None
+    path: Path,
+    overrides: Sequence[str] = (),
+    *,
+    seeds: int = 1,
+    fresh: bool = False,
+    quiet: bool = False,
+    step: str | None = None,
 ) -> dict[str, object]:
     """Runs the loop for each seed and prints the table; what is already done is not done again.
 
@@ -42,14 +50,14 @@ def run_loop(
     Returns the effects (over seeds where there are several), the folders of the runs, report and release; of another
     step than the last, the folder that it filled.
     """
-    loop = agreed(lambda: read_loop(path))
+    loop = agreed(lambda: read_loop(path, overrides))
     agreed(lambda: check_stages(loop.chain, path))
     steps = agreed(lambda: steps_of(loop, path, seeds))
     running = _Running(loop, path, seeds=seeds, fresh=fresh, quiet=quiet)
     done = f"What is finished in {loop.chain.output} stands, and is not done again."
     if step is not None:
         only = agreed(lambda: step_named(step, steps, path))
-        again = f"clinalign demo {path}{f' --seeds {seeds}' if seeds > 1 else ''} --step"
+        again = shlex.join(["clinalign", *words_of(path, overrides, seeds), "--step"])
         of_rank_0(lambda: check_inputs(only, steps, loop, again=again))
         alone = contextlib.nullcontext() if only.stage is not None else alone_at(Path(loop.chain.output))
         with alone, stands(lambda: done):
@@ -113,7 +121,7 @@ class _Running:
         assert step.stage is not None
         chain = self.loop.chain.model_copy(update={"output": str(self.home(step.seed))})
         recipe = agreed(partial(stage_to_train, chain, step.stage, self.path, seed=step.seed))
-        file = self.path.parent / chain.stages[step.stage].recipe
+        file = chain.stages[step.stage].file(self.path)
         return run(recipe, fresh=self.fresh, inputs=[self.path, file, self.data])
 
     @property

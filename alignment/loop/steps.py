@@ -4,7 +4,7 @@ A step is named by the folder that it fills, below the loop's output (``sft``, `
 data set's, ``release`` compares and releases. Left out: running them (``loop/run_loop.py``).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,9 +42,14 @@ class Step:
         return self.stage is not None
 
 
+def words_of(path: Path, overrides: Sequence[str], seeds: int) -> list[str]:
+    """The command that runs a loop, but for its steps."""
+    return ["run", str(path), *overrides, *(["--seeds", str(seeds)] if seeds > 1 else [])]
+
+
 def base_seed(loop: Loop, path: Path) -> int:
     """The seed of the first stage's recipe; further seeds count from it."""
-    first = read_yaml(path.parent / loop.chain.stages[0].recipe)
+    first = read_yaml(loop.chain.stages[0].file(path))
     return int(first.get("trainer", {}).get("seed", 42))
 
 
@@ -73,7 +78,7 @@ def _of_seed(loop: Loop, path: Path, seed: int, *, single: bool) -> Iterator[Ste
 
 
 def _recipe(loop: Loop, index: int, path: Path) -> dict[str, object]:
-    return read_yaml(path.parent / loop.chain.stages[index].recipe)
+    return read_yaml(loop.chain.stages[index].file(path))
 
 
 def _reads(loop: Loop, index: int, path: Path) -> list[str]:

@@ -13,9 +13,9 @@ from alignment.config.foreign_code import NotLoaded, pretrained
 from alignment.config.recipe import Recipe
 from alignment.planning.activations import Batch, Shape, Stack
 from rewards.config.input_error import InputError
+from rewards.config.shipped import shipped_recipes
 
 PARTS = ("language", "vision")
-SHIPPED = Path(__file__).parents[2] / "recipes" / "architectures"
 
 
 def known_config(path: str) -> Any:
@@ -25,7 +25,7 @@ def known_config(path: str) -> Any:
     """
     from transformers import AutoConfig
 
-    shipped = SHIPPED / path.rpartition("/")[2]
+    shipped = shipped_recipes() / "architectures" / path.rpartition("/")[2]
     try:
         return pretrained(AutoConfig, path, local_files_only=True)
     except NotLoaded:

@@ -38,7 +38,7 @@ def run_chain(
 ) -> list[Path]:
     """Every stage of a chain in order; finished stages are left as they are."""
     chain = agreed(lambda: read_chain(path, overrides or []))
-    inputs = [path, *(path.parent / stage.recipe for stage in chain.stages)]
+    inputs = [path, *(stage.file(path) for stage in chain.stages)]
     with contextlib.ExitStack() as held:
         held.enter_context(alone_at(Path(chain.output)))
         check_shared(Path(chain.output))
@@ -71,5 +71,5 @@ def stage_to_train(chain: Chain, index: int, path: Path, *, seed: int | None = N
         return stage_recipe(chain, index, path, seed=seed)
     from alignment.reward_functions.counterparts import pool_of_stage
 
-    pool = pool_of_stage(chain, stage, path.parent / stage.recipe, stage_wiring(chain, index, path))
+    pool = pool_of_stage(chain, stage, stage.file(path), stage_wiring(chain, index, path))
     return stage_recipe(chain, index, path, seed=seed, pool=pool)

@@ -29,7 +29,7 @@ def keep(loop: Path, seeds: int, kept: Path = KEPT) -> Path:
     loop = Path(os.path.relpath(loop))
     output = Path(yaml.safe_load(loop.read_text(encoding="utf-8"))["chain"]["output"])
     effects = output / (f"effects_{seeds}_seeds.json" if seeds > 1 else "effects.json")
-    command = f"clinalign demo {loop}" + (f" --seeds {seeds}" if seeds > 1 else "")
+    command = f"clinalign run {loop}" + (f" --seeds {seeds}" if seeds > 1 else "")
     if not effects.is_file():
         sys.exit(f"{effects}: no such file. Run it first: {command}")
     found = json.loads(effects.read_text(encoding="utf-8"))

@@ -3,6 +3,8 @@
 import difflib
 from pathlib import Path
 
+from rewards.config.shipped import here_or_shipped
+
 
 class InputError(ValueError):
     """A user's mistake. The message is complete: where, what came, what was expected, what to do."""
@@ -11,7 +13,7 @@ class InputError(ValueError):
 def nearest_file(path: Path) -> str:
     """A hint that names the most similar file beside ``path``, or an empty string."""
     try:
-        names = [entry.name for entry in path.parent.iterdir()]
+        names = [entry.name for entry in here_or_shipped(path.parent).iterdir()]
     except (OSError, ValueError):
         return ""
     return nearest(path.name, names)

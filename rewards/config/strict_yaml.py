@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from rewards.config.input_error import InputError, nearest, nearest_file
+from rewards.config.shipped import here_or_shipped
 from rewards.config.yaml_lines import Written, named_place
 from rewards.config.yaml_loader import loaded
 
@@ -37,12 +38,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def read_text(path: Path) -> str:
-    """The text of a file in UTF-8, with or without a byte order mark.
+    """The text of a file in UTF-8, with or without a byte order mark; ``recipes/...`` may be a shipped one.
 
     Raises: InputError naming the file that is missing, is a folder, may not be read, or is in another encoding.
     """
     try:
-        return regular(path).read_text(encoding="utf-8-sig")
+        return regular(here_or_shipped(path)).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as fault:
         raise InputError(
             f"{path}: line {line_of_byte(fault)}: not a text in UTF-8 (byte {fault.start} is "

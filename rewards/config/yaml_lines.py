@@ -9,6 +9,7 @@ from pathlib import Path
 import yaml
 
 from rewards.config.overrides import Override, override_shown
+from rewards.config.shipped import here_or_shipped
 
 KeyPath = tuple[str | int, ...]
 KEY = r"[\w-]+(?:\[\d+\])*"
@@ -74,7 +75,7 @@ def line_of(path: Path, place: KeyPath) -> int:
 
 def lines_to(path: Path, place: KeyPath) -> list[int]:
     """The lines (from 1) of the keys and items that lead to ``place``, as far as the file has them."""
-    node = _composed(path.read_text(encoding="utf-8-sig"))
+    node = _composed(here_or_shipped(path).read_text(encoding="utf-8-sig"))
     lines = list[int]()
     for part in place:
         found = _step(node, part)

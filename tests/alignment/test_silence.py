@@ -13,7 +13,7 @@ pinned by them):
     eval                     none                           none
     inspect                  none                           none
     release                  none                           none
-    demo (sft, dpo)          none                           none
+    run (sft, dpo)           none                           none
 
 With ``HF_HUB_DISABLE_TELEMETRY=0`` the recorder sees trl's ping ("huggingface.co"): the second test. Left out: sockets
 that a compiled library opens by itself (hf_xet does, for downloads, which begin with a look-up of huggingface_hub's).
@@ -113,7 +113,7 @@ def ran(tmp_path_factory):
         ("eval", ["eval", str(runs / "sft"), test, "--limit", "4"]),
         ("inspect", ["inspect", test, "--model", str(runs / "sft"), "--out", str(folder / "x.png")]),
         ("release", ["release", str(runs / "sft"), str(folder / "released")]),
-        ("demo", ["demo", write(folder / "loop.yaml", loop), "--json"]),
+        ("run", ["run", write(folder / "loop.yaml", loop), "--json"]),
     ]
     done = subprocess.run(
         [sys.executable, "-c", COMMANDS, json.dumps(commands), str(folder / "seen.json")],

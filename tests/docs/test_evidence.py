@@ -58,7 +58,7 @@ def test_what_is_kept_says_by_what_and_on_what_it_was_made(folder):
     assert date.fromisoformat(made["day"])
     assert len(made["seeds"]) == found["seeds"]
     assert made["name"] == folder.name
-    assert made["command"].startswith("clinalign demo recipes/")
+    assert made["command"].startswith(("clinalign run recipes/", "clinalign demo recipes/"))
     assert made["machine"]
     assert {"torch", "transformers", "trl"} <= made["packages"].keys()
     assert found["effects"]
@@ -98,7 +98,7 @@ def test_a_finished_loop_is_kept_without_the_place_where_it_ran(finished, tmp_pa
     assert folder.name == "phantom_chest"
     assert found == {"seeds": 1, "effects": []}
     assert (made["commit"], made["seeds"]) == ("a" * 40, [11])
-    assert made["command"] == f"clinalign demo {LOOP}"
+    assert made["command"] == f"clinalign run {LOOP}"
     assert str(tmp_path) not in json.dumps(made)
 
 
@@ -111,6 +111,6 @@ def test_runs_of_two_commits_are_not_kept(finished, tmp_path):
 
 def test_a_loop_that_is_not_finished_is_not_kept(finished, tmp_path):
     with pytest.raises(
-        SystemExit, match=r"effects_3_seeds.json: no such file. Run it first: clinalign demo .* --seeds 3"
+        SystemExit, match=r"effects_3_seeds.json: no such file. Run it first: clinalign run .* --seeds 3"
     ):
         keep(LOOP, 3, tmp_path / "kept")

@@ -53,6 +53,7 @@ OVERRIDES = (
     "trainer=[1]", "model=1", "trainer.seed=x", "trainer.{=1", "output=a #1", "data=null", "source=null", "rows.x=1",
     "output=", "trainer.learning_rate=1e-3", "model.lora=5", "trainer.max_steps=[1]",
 )  # fmt: skip
+LOOP = "recipes/loops/phantom_chest.yaml"
 STARTS = {
     ("soak", "out"): "a sound recipe and an empty folder are run",
     ("launch", "head"): "a host, which no file is, and which one node does without",
@@ -105,10 +106,10 @@ def sound(data, tmp_path_factory):
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     (folder / "run").mkdir()
     return {
-        "recipe": folder / "recipe.yaml", "spec": "recipes/data/phantom_chest.yaml", "reward": "closed_answer",
-        "rule_set": "chest_xray", "rules": "bone_marrow", "data": data / "prompt/test", "pool": data / "prompt/test",
-        "shape": "trl", "kind": "dpo", "run": folder / "run", "model": f"sft={folder / 'run'}", "patients": 2,
-        "size": 64,
+        "recipe": folder / "recipe.yaml", "spec": "recipes/data/phantom_chest.yaml", "loop": LOOP,
+        "reward": "closed_answer", "rule_set": "chest_xray", "rules": "bone_marrow", "data": data / "prompt/test",
+        "pool": data / "prompt/test", "shape": "trl", "kind": "dpo", "run": folder / "run",
+        "model": f"sft={folder / 'run'}", "patients": 2, "size": 64,
     }  # fmt: skip
 
 

@@ -90,12 +90,37 @@ def told(*words):
 
 
 def test_a_step_out_of_order_names_the_one_before(desk):
-    said = told("demo", "loop.yaml", "--step", "sft")
+    said = told("run", "loop.yaml", "--step", "sft")
     assert (
-        "reads what step 'build' makes, which is not done. Do that first: clinalign demo loop.yaml --step build" in said
+        "reads what step 'build' makes, which is not done. Do that first: clinalign run loop.yaml --step build" in said
     )
-    assert "--seeds 2 --step seed42/sft/init_evaluation" in told("demo", "loop.yaml", "--step", "release", "--seeds", 2)
-    assert "no such step. Did you mean 'dpo/evaluation'?" in told("demo", "loop.yaml", "--step", "dpo/evaluatoin")
+    assert "--seeds 2 --step seed42/sft/init_evaluation" in told("run", "loop.yaml", "--step", "release", "--seeds", 2)
+    assert "no such step. Did you mean 'dpo/evaluation'?" in told("run", "loop.yaml", "--step", "dpo/evaluatoin")
+
+
+def test_what_is_overridden_of_a_loop_is_so_in_every_step(desk):
+    given = ["chain.output=runs/other", "limit=3"]
+    jobs = jobs_of(Path("loop.yaml"), Machines(), JobRequest(), given, seeds=2)
+    assert {job.file.parent for job in jobs} == {Path("runs/other")}
+    assert all(
+        f"run loop.yaml chain.output=runs/other limit=3 --seeds 2 --step {j.step.name}" in j.script for j in jobs
+    )
+    said = told("run", "loop.yaml", *given, "--step", "sft")
+    assert "Do that first: clinalign run loop.yaml chain.output=runs/other limit=3 --step build" in said
+    assert "override 'limit=many'" in told("launch", "loop.yaml", "limit=many", "--gpus", "2")
+
+
+def test_a_chain_that_is_run_as_a_loop_is_told_from_one(desk):
+    (desk / "chain.yaml").write_text(yaml.safe_dump(yaml.safe_load((desk / "loop.yaml").read_text())["chain"]))
+    assert "no loop. Train it: clinalign train chain.yaml" in told("run", "chain.yaml")
+    assert all(
+        "a loop, and no recipe or chain. Run it: clinalign run" in told(c, "loop.yaml") for c in ("train", "check")
+    )
+
+
+def test_the_demo_is_the_loop_that_comes_with_clinalign(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "recipes/loops/phantom_chest.yaml has no such step. Did you mean 'grpo'?" in told("demo", "--step", "gro")
 
 
 def test_a_stage_cannot_be_called_like_a_step(desk):
@@ -187,7 +212,7 @@ def test_the_jobs_of_a_loop_give_what_one_call_gives(tmp_path, monkeypatch):
     together, apart = tiny_loop(tmp_path / "together"), tiny_loop(tmp_path / "apart")
     shared, logs = launcher(2), [tmp_path / f"rank{k}.log" for k in range(2)]
     of_rank = [{**shared, "RANK": str(k), "LOCAL_RANK": str(k)} for k in range(2)]
-    words = ["demo", "loop.yaml"]
+    words = ["run", "loop.yaml"]
     ranks = [SERVER.Process(target=rank_at, args=(together, words, logs[k], of_rank[k])) for k in range(2)]
     for process in ranks:
         process.start()

@@ -215,7 +215,7 @@ def test_fresh_goes_to_the_ranks(write_recipe):
     assert shlex.split(said)[-2:] == ["trainer.max_steps=1", "--fresh"]
 
 
-@pytest.mark.parametrize("run", [Run(Path("x.yaml"), fresh=True), Command("a b/c", ["demo", "x y.yaml"], fresh=True)])
+@pytest.mark.parametrize("run", [Run(Path("x.yaml"), fresh=True), Command("a b/c", ["run", "x y.yaml"], fresh=True)])
 def test_a_job_that_is_started_again_does_not_begin_anew(run, tmp_path):
     file = tmp_path / "x.sbatch"
     file.write_text(sbatch_script(run, Machines(gpus=2)))
