@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from data_builders.cards import refuse_newer
+from data_builders.cards import refuse_newer, rules_of_rows
 from data_builders.imaging.images import UNREADABLE, ImageError, decoded, upright_size
 from rewards.config.input_error import InputError
 from rewards.config.strict_yaml import regular
@@ -61,8 +61,12 @@ def file_faults(file: Path, check: Check = Check()) -> tuple[str, ...]:
 
 
 def open_parquet(file: Path) -> pq.ParquetFile:
-    """The Parquet file. Raises: InputError if it is damaged or none, or its set is of a newer format than is known."""
+    """The Parquet file, and the rule sets of the user's own that its folder keeps known from now on.
+
+    Raises: InputError if it is damaged or none, its set is of a newer format than is known, or as ``rules_of_rows``.
+    """
     refuse_newer(file)
+    rules_of_rows(file)
     try:
         return pq.ParquetFile(regular(file))
     except (pa.ArrowException, OSError) as fault:

@@ -13,6 +13,18 @@ if TYPE_CHECKING:
     from rewards.loading import BatchReward, Reward
 
 
+Rules = Annotated[
+    list[Path] | None, typer.Option("--rules", help="a rule set of your own that rows name by its id; repeatable")
+]
+
+
+def _make_known(rules: list[Path] | None) -> None:
+    from rewards.rules.rule_set import register
+
+    for file in rules or ():
+        register(file)
+
+
 def list_rewards(as_json: JsonFlag = False) -> None:
     """List the rewards: the columns each reads, the tasks it pays for, its bounds, and what it says."""
     from rewards.loading import available, available_batched, load_reward
@@ -34,7 +46,8 @@ def _described(reward: "Reward | BatchReward") -> dict[str, object]:
 def check_rules(
     rules: Annotated[str, typer.Argument(help="a rule set's YAML file, or the name of a shipped one")],
     data: Annotated[
-        Path | None, typer.Option(help="records to check: JSON Lines with an `id` and label columns")
+        Path | None,
+        typer.Option(help="records to check: CSV or JSON Lines with an `id` and label columns, as `labelled` reads"),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -53,6 +66,7 @@ def audit(
     rows: Annotated[int, typer.Option(help="how many rows of the recipe's data")] = 200,
     out: Annotated[Path | None, typer.Option(help="the HTML page; OUTPUT/audit.html by default")] = None,
     boxes: Annotated[bool, typer.Option("--boxes", help="Compare the box rewards under scripted answers.")] = False,
+    rules: Rules = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Attack a recipe's rewards on its own data: which scripted policy earns more than an honest answer?
@@ -66,6 +80,7 @@ def audit(
 
     if recipe is None and not boxes:
         raise InputError("audit: name a recipe, or give --boxes to compare the box rewards.")
+    _make_known(rules)
     if boxes:
         print_box_comparison(as_json=as_json and recipe is None)
     if recipe is not None and print_audit(recipe, overrides or [], rows=rows, out=out, as_json=as_json):
@@ -75,6 +90,7 @@ def audit(
 def score(
     reward: Annotated[str, typer.Argument(help="a reward's name, see `clinalign rewards`")],
     knobs: Annotated[list[str] | None, typer.Argument(help="knob=value")] = None,
+    rules: Rules = None,
 ) -> None:
     """Score rows of JSON Lines from standard input (`response` and the reward's columns); adds `score` and components.
 
@@ -82,17 +98,21 @@ def score(
     """
     from alignment.cli.filters import score_lines
 
+    _make_known(rules)
     for line in score_lines(reward, knobs or [], sys.stdin.buffer):
         sys.stdout.write(line + "\n")
 
 
-def read(rule_set: Annotated[str, typer.Argument(help="a rule set's name or file")]) -> None:
+def read(
+    rule_set: Annotated[str, typer.Argument(help="a rule set's name or file")], rules: Rules = None
+) -> None:
     """Read facts from texts: JSON Lines with `text` on standard input; adds `facts`, evidence and unread sentences.
 
     Example: echo '{"text": "No effusion. Small nodule on the left."}' | clinalign read chest_xray
     """
     from alignment.cli.filters import read_lines
 
+    _make_known(rules)
     for line in read_lines(rule_set, sys.stdin.buffer):
         sys.stdout.write(line + "\n")
 

@@ -31,6 +31,8 @@ from alignment.provenance.lineage import trained_on
 from data_builders.digest import sha256
 from data_builders.interruptions import stands
 from rewards.boxes.coordinate_space import BoxSpace
+from rewards.rules.kept_files import files_of, keep
+from rewards.rules.known_files import KnownFile
 from rewards.rules.rule_set import RuleSet
 
 if TYPE_CHECKING:
@@ -93,6 +95,7 @@ def evaluate(
     if reference is not None:
         answered |= baselines(truth, read_reference(reference), rules=rules)
     outcomes = {condition: score_answers(*pair, rules=rules) for condition, pair in answered.items()}
+    ruling = files_of(name for row in rows for name in (row["rule_set"], *(row.get("guidelines") or ())))
     evaluation = Evaluation(
         model=name,
         model_sha256=weights_sha256,
@@ -109,9 +112,10 @@ def evaluate(
         unjudged=unjudged,
         rule_sets=sorted({row["rule_set"] for row in rows} - {""}),
         trained_on=trained_on(name),
+        rules={name: file.sha256 for name, file in ruling.items()},
     )
     if is_main_process():
-        _write(evaluation, answered, outcomes["clean"], out, rules=rules)
+        _write(evaluation, answered, outcomes["clean"], out, rules=rules, ruling=ruling)
     if probe:
         from alignment.evaluation.blindness import blindness
 
@@ -145,8 +149,10 @@ def _write(
     out: Path,
     *,
     rules: RuleSet | None,
+    ruling: Mapping[str, KnownFile],
 ) -> None:
     out.mkdir(parents=True, exist_ok=True)
+    keep(out, ruling)
     evaluation.write(out)
     write_answers(answered, outcomes, out, rules=rules)
     write_report({evaluation.model: out}, out / "report.html")

@@ -21,7 +21,7 @@ class Evaluation:
     ``unjudged``: how many rows no metric judges, by reason. ``model_sha256``: of the weights that answered (None: not
     known). ``data_card``: the counts, licence and hashes of the data set's card. ``rule_sets``: those of the rows.
     ``protocol``: by whose rules answers are read and judged. ``trained_on``: SHA-256 of the data that led to the model
-    (None: not known).
+    (None: not known). ``rules``: SHA-256 of the rule sets of the user's own that the folder keeps, by file.
     """
 
     model: str
@@ -40,6 +40,7 @@ class Evaluation:
     rule_sets: list[str] = field(default_factory=list[str])
     protocol: str = PROTOCOL
     trained_on: list[str] | None = None
+    rules: dict[str, str] = field(default_factory=dict[str, str])
 
     @classmethod
     def read(cls, folder: Path) -> "Evaluation":

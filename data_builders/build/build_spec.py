@@ -20,11 +20,12 @@ from rewards.config.strict_model import StrictModel
 from rewards.config.strict_yaml import read_yaml, validated
 from rewards.config.yaml_lines import Written
 from rewards.llm.spec import LlmSpec
+from rewards.rules.rule_set import RuleFile
 
 SplitName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 """It names a file, so it holds no path."""
 UNDER_GROUNDING = frozenset(
-    ("source", "output", "seed", "splits", "assign", "stratify", "rows", "box_grid", "grounding", "max_quarantined")
+    ("source", "rule_sets", "output", "seed", "splits", "assign", "stratify", "rows", "box_grid", "grounding", "max_quarantined")
 )
 """The keys that have an effect on rows about sequences of images."""
 HowMany = Annotated[int, Field(ge=0)] | Literal["all"]
@@ -33,7 +34,8 @@ HowMany = Annotated[int, Field(ge=0)] | Literal["all"]
 class BuildSpec(StrictModel):
     """What to build.
 
-    ``splits``: share of patients of each; ``assign`` pins patients; ``stratify`` gives every split the same mix of a
+    ``rule_sets``: files of rule sets of your own, which the source, the curriculum and its guidelines then name by id
+    (a path may stand there too); the built folder keeps them. ``splits``: share of patients of each; ``assign`` pins patients; ``stratify`` gives every split the same mix of a
     column of the facts or of a scale (``stage``), of each patient the most severe; ``source_splits`` takes the
     source's own splits, each under the name of one of ours. ``rows``: the splits in which each kind of row is
     written. ``tasks``: questions an image, drawn among those that it can answer; ``prompt_tasks`` for
@@ -49,6 +51,7 @@ class BuildSpec(StrictModel):
     """
 
     source: Source
+    rule_sets: list[RuleFile] = []
     output: str = Field(min_length=1)
     seed: int = 0
     splits: dict[SplitName, Annotated[float, Field(ge=0, le=1)]] = Field(min_length=1)

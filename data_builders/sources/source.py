@@ -51,6 +51,11 @@ class Source(BaseModel):
         """The further keys, as written."""
         return dict(self.model_extra or {})
 
+    def file(self, knob: str) -> Path | None:
+        """The YAML file that a knob names, such as the user's own rule set or column map; None where it names none."""
+        value = self.knobs.get(knob)
+        return Path(value) if isinstance(value, str) and value.endswith((".yaml", ".yml")) else None
+
     @property
     def function(self) -> Callable[..., Iterator[Sample | Written | Quarantined]]:
         """The generator of samples."""
