@@ -19,7 +19,7 @@ from alignment.cli.faults import Commands, console
 from alignment.cli.output import JsonFlag, Overrides, say
 from alignment.cli.release import verify
 from alignment.cli.reward_models import eval_reward_model
-from alignment.cli.rewards import audit, check_rules, eval_reader_command, list_rewards, read, score
+from alignment.cli.rewards import audit, check_rules, eval_reader_command, list_rewards, new_rules, read, score
 from alignment.cli.soak import ledger, soak
 from alignment.cli.splits import audit_splits_command
 from alignment.distributed.engine import end_with_the_launcher, share_cores
@@ -385,6 +385,7 @@ def inspect(
 
 app.command("rewards")(list_rewards)
 app.command()(check_rules)
+app.command()(new_rules)
 app.command()(audit)
 app.command()(score)
 app.command()(read)

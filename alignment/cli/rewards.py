@@ -60,6 +60,32 @@ def check_rules(
     say(check_rule_set(rules, data), as_json)
 
 
+def new_rules(
+    findings: Annotated[
+        Path, typer.Argument(help="CSV with a column `finding`; `words`, `severity`, `sides`, `sizes` where known")
+    ],
+    out: Annotated[Path, typer.Argument(help="the YAML file to write; its name is the rule set's")],
+    modality: Annotated[str, typer.Option(help="what the images are, such as 'chest radiograph'")] = "medical image",
+    as_json: JsonFlag = False,
+) -> None:
+    """Write a first rule set from a table of findings. It can be built with at once, and says what to fill next.
+
+    Example: clinalign new-rules findings.csv our_hospital.yaml --modality 'chest radiograph'
+    """
+    from data_builders.output_folders import check_file
+    from data_builders.rendering.first_rules import first_rules
+    from rewards.rules.rule_set import register
+
+    check_file(out, kinds=(".yaml", ".yml"), inputs=[findings], is_own=lambda _: False)
+    text = first_rules(findings, name=out.stem, modality=modality)
+    out.write_text(text, encoding="utf-8")
+    rules = register(out)
+    bare = [name for name, rule in rules.findings.items() if len(rule.phrases) == 1]
+    fill = f"the comments at its head; {len(bare)} findings have but one phrase{': ' if bare else ''}{', '.join(bare)}"
+    then = f"clinalign check-rules {out}; `source: {{name: table, root: FOLDER, rule_set: {out}}}` in a build's spec"
+    say({"written": str(out), "rule_set": rules.id, "findings": len(rules.findings), "fill": fill, "then": then}, as_json)
+
+
 def audit(
     recipe: Annotated[Path | None, typer.Argument(help="a recipe with rewards, such as recipes/grpo/X.yaml")] = None,
     overrides: Overrides = None,

@@ -24,8 +24,8 @@ def files_in(spec: BuildSpec) -> dict[str, KnownFile]:
 
     They are as they are now; the rule sets are known from now on.
     """
-    rule_set, columns = spec.source.file("rule_set"), spec.source.file("columns")
-    found = files_of(register(Path(path)).id for path in [*spec.rule_sets, *([rule_set] if rule_set else [])])
+    named, columns = [*spec.rule_sets, spec.source.file("rule_set")], spec.source.file("columns")
+    found = files_of(register(Path(path)).id for path in named if path)
     if spec.curriculum and is_file(spec.curriculum.file):
         name = load_curriculum(spec.curriculum.file).id
         found[f"curricula/{name}.yaml"] = read_file(Path(spec.curriculum.file))

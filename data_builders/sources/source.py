@@ -16,6 +16,7 @@ from data_builders.pairs.lesion_heat import Mask
 from data_builders.schema import Quarantined, Sample, Written
 from rewards.config.input_error import nearest
 from rewards.config.strict_yaml import fault_lines
+from rewards.rules.rule_set import register
 
 
 @cache
@@ -44,6 +45,8 @@ class Source(BaseModel):
             hint = nearest(self.name, list(sources()))
             raise ValueError(f"no source named '{self.name}'.{hint} Known: {', '.join(sources())}.")
         self.checked_knobs()
+        if rule_set := self.file("rule_set"):
+            register(rule_set)  # a curriculum may name it by its id
         return self
 
     @property
