@@ -81,9 +81,10 @@ def new_rules(
     out.write_text(text, encoding="utf-8")
     rules = register(out)
     bare = [name for name, rule in rules.findings.items() if len(rule.phrases) == 1]
-    fill = f"the comments at its head; {len(bare)} findings have but one phrase{': ' if bare else ''}{', '.join(bare)}"
+    fill = f"what its head names; have but one phrase: {', '.join(bare) or 'none'}"
     then = f"clinalign check-rules {out}; `source: {{name: table, root: FOLDER, rule_set: {out}}}` in a build's spec"
-    say({"written": str(out), "rule_set": rules.id, "findings": len(rules.findings), "fill": fill, "then": then}, as_json)
+    written = {"written": str(out), "rule_set": rules.id, "findings": len(rules.findings)}
+    say({**written, "fill": fill, "then": then}, as_json)
 
 
 def audit(
@@ -129,9 +130,7 @@ def score(
         sys.stdout.write(line + "\n")
 
 
-def read(
-    rule_set: Annotated[str, typer.Argument(help="a rule set's name or file")], rules: Rules = None
-) -> None:
+def read(rule_set: Annotated[str, typer.Argument(help="a rule set's name or file")], rules: Rules = None) -> None:
     """Read facts from texts: JSON Lines with `text` on standard input; adds `facts`, evidence and unread sentences.
 
     Example: echo '{"text": "No effusion. Small nodule on the left."}' | clinalign read chest_xray

@@ -33,4 +33,5 @@ def rules_kept_in(folder: Path, record: str, *, cure: str) -> dict[str, KnownFil
 
     Nothing where there is no such record. ``cure`` and what is raised: as ``known_in``.
     """
-    return known_in(folder, read_json(folder / record, cure).get("rules") if (folder / record).is_file() else {}, cure=cure)
+    content = read_json(folder / record, cure) if (folder / record).is_file() else {}
+    return known_in(folder, content.get("rules"), cure=cure)

@@ -91,9 +91,7 @@ def _published(figures: Json, steps: list[Step], rules: Collection[str]) -> Json
     return {"max_new_tokens": {}, "versions": {}, "data_card": None, **published, **named}
 
 
-def _check_vocabulary(
-    run: Path, steps: list[Step], rules: Mapping[str, KnownFile], not_names: Collection[str]
-) -> None:
+def _check_vocabulary(run: Path, steps: list[Step], rules: Mapping[str, KnownFile], not_names: Collection[str]) -> None:
     from alignment.models.processors import load_processor
 
     processor, name = load_processor(str(run)), public_name(steps)

@@ -10,8 +10,8 @@ from typing import Any
 
 from data_builders.build.build_spec import BuildSpec
 from data_builders.build.card import card_of
-from data_builders.build.given_rules import files_in, rule_sets_of
 from data_builders.build.gallery import write_gallery
+from data_builders.build.given_rules import files_in, rule_sets_of
 from data_builders.build.preference_set import finished
 from data_builders.build.row_files import RowFiles
 from data_builders.build.sample_rows import rows_of

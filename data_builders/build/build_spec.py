@@ -25,8 +25,8 @@ from rewards.rules.rule_set import RuleFile
 SplitName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 """It names a file, so it holds no path."""
 UNDER_GROUNDING = frozenset(
-    ("source", "rule_sets", "output", "seed", "splits", "assign", "stratify", "rows", "box_grid", "grounding", "max_quarantined")
-)
+    ("source", "output", "seed", "splits", "assign", "stratify", "rows", "box_grid", "grounding", "max_quarantined")
+) | {"rule_sets"}
 """The keys that have an effect on rows about sequences of images."""
 HowMany = Annotated[int, Field(ge=0)] | Literal["all"]
 
@@ -35,9 +35,9 @@ class BuildSpec(StrictModel):
     """What to build.
 
     ``rule_sets``: files of rule sets of your own, which the source, the curriculum and its guidelines then name by id
-    (a path may stand there too); the built folder keeps them. ``splits``: share of patients of each; ``assign`` pins patients; ``stratify`` gives every split the same mix of a
-    column of the facts or of a scale (``stage``), of each patient the most severe; ``source_splits`` takes the
-    source's own splits, each under the name of one of ours. ``rows``: the splits in which each kind of row is
+    (a path may stand there too); the built folder keeps them. ``splits``: share of patients of each; ``assign`` pins
+    patients; ``stratify`` gives every split the same mix of a column of the facts or of a scale (``stage``), of each
+    patient the most severe; ``source_splits`` takes the source's own splits, each under the name of one of ours. ``rows``: the splits in which each kind of row is
     written. ``tasks``: questions an image, drawn among those that it can answer; ``prompt_tasks`` for
     prompt rows, and ``eval_tasks`` for every row of the ``eval_splits``. ``box_grid``: boxes are whole units of
     a grid x grid image. ``box_absent``: boxes are asked for of absent findings too (answer: ``[]``). ``max_boxes``:

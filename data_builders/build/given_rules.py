@@ -1,4 +1,4 @@
-"""What of the user's own rules a built set: the files that its spec names, and those of the rule sets that rows name."""
+"""What of the user's own rules a built set: the files that its spec names, and the rule sets that its rows name."""
 
 from pathlib import Path
 

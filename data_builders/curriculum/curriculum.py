@@ -1,8 +1,8 @@
 """A curriculum: stages of tasks, each of which turns what is known of an image into questions and answers.
 
 After RetinaVLM (arXiv 2407.08410): an introduction from tables, then ten sub-tasks from reports. One YAML file holds
-it; what is true is the rule set's and the guidelines', each named with its version or by its file. Left out: how training draws
-from the tasks (their ``weight`` and ``after`` are for it to read).
+it; what is true is the rule set's and the guidelines', each named with its version or by its file. Left out: how
+training draws from the tasks (their ``weight`` and ``after`` are for it to read).
 """
 
 from collections.abc import Iterator

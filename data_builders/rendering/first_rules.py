@@ -21,7 +21,7 @@ from rewards.rules.facts import Finding, Polarity
 from rewards.rules.rule_set import RuleSet
 
 COLUMNS = ("finding", "words", "severity", "sides", "sizes")
-"""``words``, ``sides`` and ``sizes`` hold several entries parted by ``;``; all columns but the first may be left out."""
+"""``words``, ``sides`` and ``sizes`` hold entries parted by ``;``; all columns but the first may be left out."""
 RESERVED = ("id", "patient", "study", "image", "images", "image_turns", "report")
 """Columns of tables that name no finding."""
 WORDING = {
@@ -87,7 +87,8 @@ def _findings(table: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _check_header(table: Path, header: list[str]) -> None:
     if "finding" not in header:
-        raise InputError(f"{table}: no column 'finding'.{nearest('finding', header)} It has: {', '.join(header)[:300]}.")
+        has = ", ".join(header)[:300]
+        raise InputError(f"{table}: no column 'finding'.{nearest('finding', header)} It has: {has}.")
     for column in header:
         if column not in COLUMNS:
             raise InputError(

@@ -1,4 +1,4 @@
-"""A set built under files of the user's own keeps them, lists their SHA-256, and makes its rule sets known when opened."""
+"""A set built under files of the user's own keeps them, lists their SHA-256, and makes its rule sets known."""
 
 import csv
 

@@ -1,4 +1,4 @@
-"""Rule sets in files of the user's own: known by path, then by id; two files of one id are an error; kept in folders."""
+"""Rule sets in files of the user's own: known by path, then by id; two of one id are an error; kept in folders."""
 
 import shutil
 from importlib import resources
@@ -44,7 +44,7 @@ def test_the_same_content_twice_is_one_rule_set_and_two_contents_of_one_id_are_a
     one, same, other = (tmp_path / f"{name}.yaml" for name in ("one", "same", "other"))
     register(written(one))
     register(written(same))
-    with pytest.raises(InputError, match=rf"aldate_larynx@1 is in two files that differ, {one} and {other}\. Name only"):
+    with pytest.raises(InputError, match=rf"aldate_larynx@1 is in two files that differ, {one} and {other}\. Name"):
         register(written(other, severity=0.6))
     assert load_rule_set("aldate_larynx@1").findings["swelling"].severity == 0.5
 
