@@ -91,13 +91,11 @@ def rules_of_rows(rows: Path) -> dict[str, KnownFile]:
 
 
 @lru_cache(maxsize=32)
-def _listed_in(card: Path, _stamp: tuple[int, int]) -> dict[str, str]:
-    """SHA-256 of the files that a card says its folder keeps."""
-    listed: Any = None
+def _listed_in(card: Path, _stamp: tuple[int, int]) -> object:
+    """What a card says that its folder keeps. What else ails it, its readers tell."""
     with contextlib.suppress(InputError):
-        listed = read_json(card, "").get(RULES)
-    is_listing = isinstance(listed, dict) and all(isinstance(digest, str) for digest in listed.values())
-    return listed if is_listing else {}
+        return read_json(card, "").get(RULES)
+    return None
 
 
 def card_of_rows(file: Path) -> Json | None:

@@ -25,6 +25,7 @@ from data_builders.imaging.images import UNREADABLE, ImageError, decoded, uprigh
 from rewards.config.input_error import InputError
 from rewards.config.strict_yaml import regular
 from rewards.row_types import KINDS, MESSAGES, is_messages, row_faults, shown
+from rewards.rules.known_files import known_ids
 
 PICTURES = ("images", "rejected_images", "mirror_images")
 SAID = ("prompt", "completion", "chosen", "rejected")
@@ -57,7 +58,8 @@ def check_rows(file: Path, check: Check = Check()) -> None:
 def file_faults(file: Path, check: Check = Check()) -> tuple[str, ...]:
     """A line for each of the first rows with a fault, and one for the rest; nothing for a sound file."""
     stamp = file.stat()
-    return _file_faults(file.resolve(), str(file), (stamp.st_size, stamp.st_mtime_ns), check)
+    rules_of_rows(file)
+    return _file_faults(file.resolve(), str(file), (stamp.st_size, stamp.st_mtime_ns), check, tuple(known_ids()))
 
 
 def open_parquet(file: Path) -> pq.ParquetFile:
@@ -80,7 +82,9 @@ def _damaged(fault: BaseException) -> str:
 
 
 @lru_cache(maxsize=32)  # a recipe is read several times in one command
-def _file_faults(file: Path, name: str, _stamp: tuple[int, int], check: Check) -> tuple[str, ...]:
+def _file_faults(
+    file: Path, name: str, _stamp: tuple[int, int], check: Check, _known: tuple[str, ...]
+) -> tuple[str, ...]:
     lines: list[str] = []
     number = 0
     memory = _Memory()

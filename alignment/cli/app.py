@@ -19,7 +19,17 @@ from alignment.cli.faults import Commands, console
 from alignment.cli.output import JsonFlag, Overrides, say
 from alignment.cli.release import verify
 from alignment.cli.reward_models import eval_reward_model
-from alignment.cli.rewards import audit, check_rules, eval_reader_command, list_rewards, new_rules, read, score
+from alignment.cli.rewards import (
+    Rules,
+    audit,
+    check_rules,
+    eval_reader_command,
+    list_rewards,
+    make_known,
+    new_rules,
+    read,
+    score,
+)
 from alignment.cli.soak import ledger, soak
 from alignment.cli.splits import audit_splits_command
 from alignment.distributed.engine import end_with_the_launcher, share_cores
@@ -197,6 +207,7 @@ def evaluate_command(
     against: Annotated[
         Path | None, typer.Option(help="another evaluation's folder on these rows, to compare with")
     ] = None,
+    rules: Rules = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Evaluate on held-out prompt rows: metrics with intervals, blind controls, an HTML report with pictures.
@@ -214,6 +225,7 @@ def evaluate_command(
 
     if out is not None and is_main_process():
         check_out(out)
+    agreed(lambda: _know_rules(run, data, rules))
     agreed(lambda: checked_file(Path(data)))  # before a model is loaded
     rows, target = parquet(data), out or agreed(lambda: evaluation_folder(run))
     with alone_at(target):
@@ -242,6 +254,16 @@ def evaluate_command(
         looked["against"] = compared(against, target)
     page = {"report": str(target / "report.html"), "rows": evaluation.num_rows, "unjudged": evaluation.unjudged}
     say({**page, "metrics": figures, **looked}, as_json)
+
+
+def _know_rules(run: str, data: str, rules: list[Path] | None) -> None:
+    """Makes the rule sets known that rows may name: those given, those of the rows' folder, those of the model's."""
+    from alignment.config.data_entries import parquet
+    from alignment.provenance.kept_rules import know_rules_of_model
+
+    make_known(rules)
+    parquet(data)
+    know_rules_of_model(run)
 
 
 def _looked(file: Path) -> dict[str, object]:

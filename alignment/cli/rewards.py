@@ -18,7 +18,8 @@ Rules = Annotated[
 ]
 
 
-def _make_known(rules: list[Path] | None) -> None:
+def make_known(rules: list[Path] | None) -> None:
+    """Makes rule sets known by their files. Raises: InputError as ``register``."""
     from rewards.rules.rule_set import register
 
     for file in rules or ():
@@ -107,7 +108,7 @@ def audit(
 
     if recipe is None and not boxes:
         raise InputError("audit: name a recipe, or give --boxes to compare the box rewards.")
-    _make_known(rules)
+    make_known(rules)
     if boxes:
         print_box_comparison(as_json=as_json and recipe is None)
     if recipe is not None and print_audit(recipe, overrides or [], rows=rows, out=out, as_json=as_json):
@@ -125,7 +126,7 @@ def score(
     """
     from alignment.cli.filters import score_lines
 
-    _make_known(rules)
+    make_known(rules)
     for line in score_lines(reward, knobs or [], sys.stdin.buffer):
         sys.stdout.write(line + "\n")
 
@@ -137,7 +138,7 @@ def read(rule_set: Annotated[str, typer.Argument(help="a rule set's name or file
     """
     from alignment.cli.filters import read_lines
 
-    _make_known(rules)
+    make_known(rules)
     for line in read_lines(rule_set, sys.stdin.buffer):
         sys.stdout.write(line + "\n")
 

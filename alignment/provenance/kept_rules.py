@@ -8,7 +8,7 @@ from data_builders.cards import rules_of_rows
 from data_builders.curriculum.curriculum import is_file, load_curriculum
 from rewards.config.json_lines import read_json
 from rewards.rules.kept_files import files_of, known_in
-from rewards.rules.known_files import KEPT, KnownFile, read_file
+from rewards.rules.known_files import KEPT, KnownFile, known_file, read_file
 from rewards.rules.rule_set import register
 
 
@@ -33,5 +33,20 @@ def rules_kept_in(folder: Path, record: str, *, cure: str) -> dict[str, KnownFil
 
     Nothing where there is no such record. ``cure`` and what is raised: as ``known_in``.
     """
-    content = read_json(folder / record, cure) if (folder / record).is_file() else {}
-    return known_in(folder, content.get("rules"), cure=cure)
+    return known_in(folder, _listed_in(folder, record, cure=cure), cure=cure)
+
+
+def _listed_in(folder: Path, record: str, *, cure: str) -> object:
+    return read_json(folder / record, cure).get("rules") if (folder / record).is_file() else None
+
+
+def know_rules_of_model(model: str) -> None:
+    """Makes the rule sets known that a run or a released model keeps, but where a file of the same id is known already.
+
+    Its own are for rows whose folder keeps none; where that keeps some, rows are judged by those.
+    """
+    for record in ("provenance.json", "evaluation.json"):
+        listed = _listed_in(Path(model), record, cure="")
+        if isinstance(listed, dict):
+            listed = {name: digest for name, digest in listed.items() if known_file(Path(name).stem) is None}
+        known_in(Path(model), listed, cure="Make it anew, or name your file: --rules FILE.")

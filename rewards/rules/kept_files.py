@@ -46,6 +46,14 @@ def check_kept(folder: Path, files: Mapping[str, KnownFile]) -> None:
             )
 
 
+def _checked(folder: Path, listed: Any, cure: str) -> Listed:
+    if listed is None:
+        return {}
+    if not isinstance(listed, dict) or not all(isinstance(digest, str) for digest in listed.values()):
+        raise InputError(f"{folder}: its list of rules is none of files and their SHA-256. {cure}")
+    return listed
+
+
 def known_in(folder: Path, listed: Any, *, cure: str) -> dict[str, KnownFile]:
     """The files that a folder keeps, each as it is listed; its rule sets are known from now on.
 
@@ -53,7 +61,7 @@ def known_in(folder: Path, listed: Any, *, cure: str) -> dict[str, KnownFile]:
     other content has the id of one.
     """
     found: dict[str, KnownFile] = {}
-    for name, digest in (listed or {}).items():
+    for name, digest in _checked(folder, listed, cure).items():
         if not NAME.fullmatch(name):
             raise InputError(f"{folder}: keeps no rule set, curriculum or column map by the name '{name}'. {cure}")
         if not (folder / name).is_file():
