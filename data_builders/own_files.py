@@ -17,7 +17,7 @@ from rewards.config.json_lines import read_json
 BESIDE = re.compile(
     r"gallery\.html|splits\.json|relevance-[^/]+\.jsonl|quarantine/reasons\.jsonl|quarantine/pool/[^/]+\.parquet"
     r"|pool/[^/]+\.(parquet|fresh|sbatch|counterparts\.jsonl?(\.lock)?)|pool/\.[^/]+\.parquet\.(lock|unfinished)"
-    r"|pool/[^/]+\.rows/.+|pool/rule_sets/[^/]+\.yaml"
+    r"|pool/[^/]+\.rows/.+|pool/rule_sets/\.?[^/]+\.yaml(\.unfinished)?"
 )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from importlib import resources
 
 import pytest
 
@@ -66,6 +67,20 @@ def test_rows_that_no_build_wrote_name_a_rule_set_of_the_recipe(larynx, rules, t
     one = read_recipe(path, [f"rule_sets=[{file}]"])
     forget(monkeypatch)
     assert {name: kept.sha256 for name, kept in rules_of_run(one).items()} == rules
+
+
+def test_a_run_keeps_the_curriculum_in_a_file_that_it_trains_along(tmp_path):
+    text = (resources.files("data_builders") / "curricula" / "ecg_measured.yaml").read_text(encoding="utf-8")
+    file = tmp_path / "course.yaml"
+    file.write_text(text.replace("name: ecg_measured", "name: ours"), encoding="utf-8")
+    along = {"stages": [{"of": ["one"], "steps": 1}], "file": str(file)}
+    one = recipe(tmp_path / "gone", tmp_path / "run", data={"train": str(tmp_path / "gone"), "curriculum": along})
+    assert {name: kept.content for name, kept in rules_of_run(one).items()} == {
+        "curricula/ours@1.yaml": file.read_bytes()
+    }
+    shipped = {**along, "file": "ecg_measured"}
+    one = recipe(tmp_path / "gone", tmp_path / "run", data={"train": str(tmp_path / "gone"), "curriculum": shipped})
+    assert rules_of_run(one) == {}
 
 
 def test_a_run_stands_only_for_the_rules_that_it_began_with(larynx, tmp_path, monkeypatch):

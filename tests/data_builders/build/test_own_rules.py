@@ -1,6 +1,7 @@
 """A set built under files of the user's own keeps them, lists their SHA-256, and makes its rule sets known."""
 
 import csv
+from importlib import resources
 
 import pyarrow.parquet as pq
 import pytest
@@ -178,3 +179,16 @@ def test_a_rule_set_with_faults_is_told_with_the_line_of_the_spec_and_its_own(cl
     (clinic / "bad.yaml").write_text(RULES.replace("severity: 0.6", "severity: 6"), encoding="utf-8")
     with pytest.raises(InputError, match=r"spec\.yaml, line \d+: rule_sets\.0: bad\.yaml, line 5: .*severity"):
         spec(clinic, rule_sets=["bad.yaml"])
+
+
+def test_a_drawn_set_may_follow_a_file_with_its_findings(tmp_path):
+    text = (resources.files("rewards.rule_sets") / "chest_xray.yaml").read_text(encoding="utf-8")
+    (tmp_path / "ours.yaml").write_text(text.replace("name: chest_xray", "name: ours"), encoding="utf-8")
+    named = {"rule_set": str(tmp_path / "ours.yaml"), "patients": 4, "images_per_patient": 1, "size": 64}
+    folder = build(spec(tmp_path, source={"name": "phantom_chest", **named}, output=str(tmp_path / "set")))
+    assert read_card(folder)["rule_sets"] == ["ours@1"]
+    assert (folder / "rule_sets" / "ours@1.yaml").is_file()
+    (tmp_path / "few.yaml").write_text(RULES, encoding="utf-8")
+    named["rule_set"] = str(tmp_path / "few.yaml")
+    with pytest.raises(InputError, match=r"few.yaml' has no finding nodule, .*name one that has all five"):
+        build(spec(tmp_path, source={"name": "phantom_chest", **named}, output=str(tmp_path / "set")))
