@@ -13,11 +13,17 @@ from typing import Any
 
 from rewards.config.input_error import InputError
 from rewards.config.json_lines import read_json
+from rewards.rules.kept_files import known_in
+from rewards.rules.known_files import KnownFile
 
 CARD = "card.json"
 FORMAT = 2
 """The format in which sets are written now."""
 CURE = "Build the set anew."
+RULES = "rules"
+"""The key of a card under which stand the files of the user's own that rule the rows, with their SHA-256."""
+POOL = ".counterparts.json"
+"""What the card of a pool of answers ends with, beside the pool's file."""
 Json = dict[str, Any]
 
 
@@ -69,6 +75,30 @@ def _fault_of_file(card: Path, _stamp: tuple[int, int]) -> str | None:
     return None
 
 
+def rules_of_rows(rows: Path) -> dict[str, KnownFile]:
+    """The files of the user's own that rule these rows, by name, as their folder keeps them; known from now on.
+
+    Raises: InputError if one is missing or has changed, or a file of the same id with other content is known.
+    """
+    folder, pool = _folder_of_card(rows), rows.with_suffix(POOL)
+    card = None if folder is None else folder / CARD
+    found: dict[str, KnownFile] = {}
+    for file in (card, pool if pool.is_file() else None):
+        if file is not None:
+            stamp = file.stat()
+            listed = _listed_in(file, (stamp.st_size, stamp.st_mtime_ns))
+            found |= known_in(file.parent, listed, cure=CURE)
+    return found
+
+
+@lru_cache(maxsize=32)
+def _listed_in(card: Path, _stamp: tuple[int, int]) -> object:
+    """What a card says that its folder keeps. What else ails it, its readers tell."""
+    with contextlib.suppress(InputError):
+        return read_json(card, "").get(RULES)
+    return None
+
+
 def card_of_rows(file: Path) -> Json | None:
     """The card beside a file of rows or one folder up, or there where a link leads; None for rows without one."""
     found = _folder_of_card(file)
@@ -89,5 +119,6 @@ def card_grid(file: Path) -> int | None:
 
 
 def _folder_of_card(file: Path) -> Path | None:
-    folders = (file.parent, file.parent.parent, file.resolve().parent, file.resolve().parent.parent)
+    folders = [above for path in (file, file.resolve()) for above in (path.parent, path.parent.parent)]
+    folders += [folder.parent for folder in folders if folder.name == "quarantine"]
     return next((folder for folder in folders if (folder / CARD).is_file()), None)

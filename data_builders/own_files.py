@@ -10,14 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from data_builders.cards import CARD, format_fault
+from data_builders.cards import CARD, RULES, format_fault
 from rewards.config.input_error import InputError
 from rewards.config.json_lines import read_json
 
 BESIDE = re.compile(
     r"gallery\.html|splits\.json|relevance-[^/]+\.jsonl|quarantine/reasons\.jsonl|quarantine/pool/[^/]+\.parquet"
     r"|pool/[^/]+\.(parquet|fresh|sbatch|counterparts\.jsonl?(\.lock)?)|pool/\.[^/]+\.parquet\.(lock|unfinished)"
-    r"|pool/[^/]+\.rows/.+"
+    r"|pool/[^/]+\.rows/.+|pool/rule_sets/\.?[^/]+\.yaml(\.unfinished)?"
 )
 
 
@@ -36,5 +36,6 @@ def own_files_of_set(folder: Path) -> Callable[[str], bool]:
         return lambda path: bool(BESIDE.fullmatch(path))
     rows = {str(name) for name in listed}
     half_written = {str(Path(name).with_suffix(".fresh")) for name in rows}
-    own = {CARD, *rows, *half_written, *(f"quarantine/{name}" for name in rows)}
+    kept = {str(name) for name in card.get(RULES) or ()}
+    own = {CARD, *rows, *half_written, *kept, *(f"quarantine/{name}" for name in rows)}
     return lambda path: path in own or bool(BESIDE.fullmatch(path))

@@ -20,11 +20,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from data_builders.cards import refuse_newer
+from data_builders.cards import refuse_newer, rules_of_rows
 from data_builders.imaging.images import UNREADABLE, ImageError, decoded, upright_size
 from rewards.config.input_error import InputError
 from rewards.config.strict_yaml import regular
 from rewards.row_types import KINDS, MESSAGES, is_messages, row_faults, shown
+from rewards.rules.known_files import known_ids
 
 PICTURES = ("images", "rejected_images", "mirror_images")
 SAID = ("prompt", "completion", "chosen", "rejected")
@@ -57,12 +58,17 @@ def check_rows(file: Path, check: Check = Check()) -> None:
 def file_faults(file: Path, check: Check = Check()) -> tuple[str, ...]:
     """A line for each of the first rows with a fault, and one for the rest; nothing for a sound file."""
     stamp = file.stat()
-    return _file_faults(file.resolve(), str(file), (stamp.st_size, stamp.st_mtime_ns), check)
+    rules_of_rows(file)
+    return _file_faults(file.resolve(), str(file), (stamp.st_size, stamp.st_mtime_ns), check, tuple(known_ids()))
 
 
 def open_parquet(file: Path) -> pq.ParquetFile:
-    """The Parquet file. Raises: InputError if it is damaged or none, or its set is of a newer format than is known."""
+    """The Parquet file, and the rule sets of the user's own that its folder keeps known from now on.
+
+    Raises: InputError if it is damaged or none, its set is of a newer format than is known, or as ``rules_of_rows``.
+    """
     refuse_newer(file)
+    rules_of_rows(file)
     try:
         return pq.ParquetFile(regular(file))
     except (pa.ArrowException, OSError) as fault:
@@ -76,7 +82,9 @@ def _damaged(fault: BaseException) -> str:
 
 
 @lru_cache(maxsize=32)  # a recipe is read several times in one command
-def _file_faults(file: Path, name: str, _stamp: tuple[int, int], check: Check) -> tuple[str, ...]:
+def _file_faults(
+    file: Path, name: str, _stamp: tuple[int, int], check: Check, _known: tuple[str, ...]
+) -> tuple[str, ...]:
     lines: list[str] = []
     number = 0
     memory = _Memory()

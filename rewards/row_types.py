@@ -246,11 +246,15 @@ def _box_image_fault(row: Mapping[str, Any]) -> str | None:
 
 
 def _facts_fault(row: Mapping[str, Any]) -> str | None:
-    return _fault_of_facts(row["facts"]) if row.get("facts") else None
+    try:
+        return _fault_of_facts(row["facts"]) if row.get("facts") else None
+    except InputError as fault:
+        return f"'facts': {fault}"
 
 
 @lru_cache(maxsize=1024)  # the rows of one image share them
 def _fault_of_facts(text: str) -> str | None:
+    """What is wrong with facts. Raises: InputError if no such rule set is known, which may change while we run."""
     try:
         facts = Facts.told(text)
     except ValidationError as fault:
@@ -260,9 +264,7 @@ def _fault_of_facts(text: str) -> str | None:
         return "'facts': a box in them is not [x1, y1, x2, y2] with x1 < x2 and y1 < y2. Mend the box."
     if not facts.rule_set:
         return None
-    rules = _rules(facts.rule_set)
-    if isinstance(rules, str):
-        return f"'facts': {rules}"
+    rules = load_rule_set(facts.rule_set)
     named = [*facts.findings, *(change.finding for change in facts.changes)]
     unknown = [name for name in named if name not in rules.findings]
     if unknown:

@@ -11,11 +11,19 @@ import pytest
 from hypothesis import settings
 
 from alignment.distributed.engine import share_cores
+from rewards.rules import known_files
 
 share_cores()
 
 settings.register_profile("clinalign", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("clinalign")
+
+
+@pytest.fixture(autouse=True)
+def nothing_known(monkeypatch):
+    """A test knows no rule sets of the user's own from another, as no process does."""
+    monkeypatch.setattr(known_files, "_known", {})
+
 
 CANNED = {
     "wrong schema": (200, b'{"object": "list", "data": []}'),

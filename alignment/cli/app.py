@@ -16,7 +16,7 @@ from alignment.cli.evaluation import counterparts, evaluate_command, release, ve
 from alignment.cli.faults import Commands, console
 from alignment.cli.recipes import recipes
 from alignment.cli.reward_models import eval_reward_model
-from alignment.cli.rewards import audit, check_rules, eval_reader_command, list_rewards, read, score
+from alignment.cli.rewards import audit, check_rules, eval_reader_command, list_rewards, new_rules, read, score
 from alignment.cli.runs import bench, cache, check, demo, run, train
 from alignment.cli.soak import ledger, soak
 from alignment.distributed.engine import end_with_the_launcher, share_cores
@@ -49,6 +49,7 @@ app.command()(bench)
 app.command()(inspect)
 app.command("rewards")(list_rewards)
 app.command()(check_rules)
+app.command()(new_rules)
 app.command()(audit)
 app.command()(score)
 app.command()(read)

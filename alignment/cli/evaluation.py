@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 
 from alignment.cli.output import JsonFlag, say, say_json
+from alignment.cli.rewards import Rules, make_known
 from alignment.distributed.processes import is_main_process
 from rewards.config.input_error import InputError
 from rewards.config.json_lines import read_json
@@ -34,6 +35,7 @@ def evaluate_command(
     against: Annotated[
         Path | None, typer.Option(help="another evaluation's folder on these rows, to compare with")
     ] = None,
+    rules: Rules = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Evaluate on held-out prompt rows: metrics with intervals, blind controls, an HTML report with pictures.
@@ -54,6 +56,7 @@ def evaluate_command(
 
     if out is not None and is_main_process():
         check_out(out)
+    agreed(lambda: _know_rules(run, data, rules))
     agreed(lambda: checked_file(Path(data)))  # before a model is loaded
     if is_answers(run):
         for option, value in (("--probe", probe), (" ".join(overrides or []), overrides)):
@@ -98,6 +101,16 @@ def _say_figures(
         looked = looked | {"against": compared(against, folder)}
     page = {"report": str(folder / "report.html"), "rows": evaluation.num_rows, "unjudged": evaluation.unjudged}
     say({**page, "metrics": figures, **looked}, as_json)
+
+
+def _know_rules(run: str, data: str, rules: list[Path] | None) -> None:
+    """Makes the rule sets known that rows may name: those given, those of the rows' folder, those of the model's."""
+    from alignment.config.data_entries import parquet
+    from alignment.provenance.kept_rules import know_rules_of_model
+
+    make_known(rules)
+    parquet(data)
+    know_rules_of_model(run)
 
 
 def _looked(file: Path) -> dict[str, object]:

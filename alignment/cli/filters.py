@@ -9,11 +9,11 @@ from typing import cast
 from rewards.config.input_error import InputError, nearest
 from rewards.config.json_lines import json_lines
 from rewards.config.overrides import knob_values
-from rewards.config.strict_yaml import read_text
 from rewards.dialogues.dialogue import Responses
 from rewards.loading import BatchReward, Reward, load_reward
 from rewards.reading.reading import read
 from rewards.row_types import as_columns, column_fault, response_fault, row_faults
+from rewards.rules.evidence import Evidence
 from rewards.rules.faults import label_faults
 from rewards.rules.rule_set import RuleSet, load_rule_set
 from rewards.rules.symbols import read_symbol
@@ -135,10 +135,15 @@ def check_rule_set(name: str, data: Path | None) -> dict[str, object]:
 def _checked_labels(rules: RuleSet, data: Path) -> int:
     if rules.decision is None:
         raise InputError(f"{rules.id} has no decision section, so it allows and forbids no labels.")
-    lines = json_lines(read_text(data).splitlines(), location=f"{data}: line ")
-    records = [(str(row.get("id", f"line {number}")), row) for number, row in lines]
+    from data_builders.sources.images.labelled import label_records
+
+    records = list[tuple[str, Evidence]]()
+    for number, row in enumerate(label_records(data), start=1):
+        if isinstance(row, str):
+            raise InputError(f"{data}: record {number}: {row}.")
+        records.append((str(row.get("id") or f"record {number}"), row))
     if not records:
-        raise InputError(f"{data}: holds no record. Write one object a line, with an `id` and label columns.")
+        raise InputError(f"{data}: holds no record. Write one a line, with an `id` and label columns.")
     faults = label_faults(rules.decision, records)
     if faults:
         raise InputError("\n".join(f"{data}: {fault}" for fault in faults))

@@ -8,7 +8,8 @@ import re
 KINDS = r"json|jsonl|safetensors|bin|pt|pth|jinja|model|parquet|distcp"
 RUN = (
     r"(recipe\.resolved\.yaml|log\.jsonl|provenance\.json)(\.\d+\.tmp)?|(launch|([^/]+_)?evaluation)\.sbatch|audit\.html"
-    r"|relevance-pairs\.jsonl|preference/(card\.json|\.?pairs\.parquet(\.unfinished)?)"
+    r"|relevance-pairs\.jsonl|(preference/|([^/]+_)?evaluation/)?(rule_sets|curricula)/\.?[^/]+\.yaml(\.unfinished)?"
+    r"|preference/(card\.json|\.?pairs\.parquet(\.unfinished)?)"
     r"|ledger/(rank\d+\.jsonl|(plan|epoch\d+)\.json)(\.\d+\.tmp)?"
     r"|\.shared-[0-9a-f]{32}|\.rows/.+|\.cache/.+|(.+/)?events\.out\.tfevents\..+|checkpoints/(tmp-)?checkpoint-\d+[^/]*/.+"
     rf"|(checkpoints|(model|init)(\.unfinished)?)/(.+/)?([^/]+\.({KINDS})|README\.md|merges\.txt|vocab\.txt)"

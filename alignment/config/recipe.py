@@ -18,6 +18,7 @@ from rewards.boxes.coordinate_space import BoxSpace
 from rewards.config.input_error import nearest
 from rewards.config.strict_model import StrictModel
 from rewards.llm.spec import LlmSpec
+from rewards.rules.rule_set import RuleFile
 
 PairKind = Literal["own_error", "degraded", "lesion_noise", "look_alike", "llm"]
 
@@ -130,12 +131,16 @@ class Weighting(StrictModel):
 
 
 class Recipe(StrictModel):
-    """One run."""
+    """One run.
+
+    ``rule_sets``: files of rule sets of your own that the rows name, beside those which their built set keeps.
+    """
 
     method: Annotated[str, AfterValidator(known_method)]
     output: str
     model: ModelSection
     data: DataSection
+    rule_sets: list[RuleFile] = []
     rewards: list[RewardEntry] = Field(default=[])
     combination: CombinationSection = CombinationSection()
     dialogue: DialogueSection | None = None

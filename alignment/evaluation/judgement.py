@@ -30,6 +30,7 @@ from rewards.config.input_error import InputError, nearest, nearest_file
 from rewards.config.json_lines import json_lines
 from rewards.config.strict_yaml import regular
 from rewards.row_types import response_fault
+from rewards.rules.kept_files import files_of, keep
 from rewards.rules.rule_set import RuleSet
 
 LIBRARIES = ("clinalign", "torch", "transformers", "numpy", "pillow")
@@ -78,6 +79,7 @@ def judge(
 ) -> Evaluation:
     """The evaluation of answers under each condition (``clean``, ...); rank 0 writes its files to ``out``."""
     how = by.generation
+    ruling = files_of(name for row in rows.stored for name in (row["rule_set"], *(row.get("guidelines") or ())))
     outcomes = {condition: score_answers(*pair, rules=rules) for condition, pair in answered.items()}
     evaluation = Evaluation(
         model=by.model,
@@ -96,9 +98,11 @@ def judge(
         unjudged=rows.unjudged,
         rule_sets=sorted({row["rule_set"] for row in rows.stored} - {""}),
         trained_on=trained_on(by.model),
+        rules={name: file.sha256 for name, file in ruling.items()},
     )
     if is_main_process():
         out.mkdir(parents=True, exist_ok=True)
+        keep(out, ruling)
         evaluation.write(out)
         write_answers(answered, outcomes["clean"], out, rules=rules)
         write_report({evaluation.model: out}, out / "report.html")

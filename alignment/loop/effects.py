@@ -11,6 +11,7 @@ from alignment.loop.loop_file import StageComparison
 from alignment.metrics.intervals import differences, summarise
 from alignment.metrics.over_seeds import mean_over_seeds
 from alignment.metrics.ratios import BY_FINDING, ratios_in
+from alignment.provenance.kept_rules import rules_kept_in
 from rewards.config.input_error import InputError, nearest
 from rewards.rules.rule_set import load_rule_set
 
@@ -70,6 +71,7 @@ def _or_nan(value: float | None) -> float:
 
 def _evaluated(name: str, folders: dict[str, Path]) -> tuple[Path, str]:
     stage, _, condition = name.partition("/")
+    rules_kept_in(folders[stage], "evaluation.json", cure="Evaluate again with: clinalign eval.")
     return folders[stage], condition or "clean"
 
 

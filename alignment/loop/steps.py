@@ -14,7 +14,8 @@ from alignment.evaluation.kept_answers import is_finished
 from alignment.loop.loop_file import UNTRAINED, Loop
 from alignment.training.provenance import has_result
 from data_builders.build.build_spec import BuildSpec, read_spec
-from data_builders.cards import CARD, read_card
+from data_builders.build.given_rules import files_in
+from data_builders.cards import CARD, RULES, read_card
 from rewards.config.input_error import InputError, nearest
 from rewards.config.overrides import with_overrides
 from rewards.config.strict_yaml import read_yaml
@@ -139,9 +140,15 @@ def _is_made(step: Step, loop: Loop) -> bool:
 
 
 def is_built(spec: BuildSpec) -> bool:
-    """Whether the data set is there as this spec asks for it. A key that its card does not know is as one left out."""
+    """Whether the data set is there as this spec asks for it, under the files of rules that it names as they are now.
+
+    A key that its card does not know is as one left out.
+    """
     folder = Path(spec.output)
     if not (folder / CARD).is_file():
         return False
-    built, wanted = read_card(folder).get("spec"), spec.model_dump(mode="json")
-    return isinstance(built, dict) and {**dict.fromkeys(wanted), **built} == wanted
+    card, wanted = read_card(folder), spec.model_dump(mode="json")
+    built, kept = card.get("spec"), card.get(RULES) or {}
+    unknown = {key: [] if value == [] else None for key, value in wanted.items()}
+    is_same = isinstance(built, dict) and {**unknown, **built} == wanted
+    return is_same and all(kept.get(name) == file.sha256 for name, file in files_in(spec).items())

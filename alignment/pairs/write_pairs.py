@@ -27,9 +27,10 @@ from alignment.distributed.ranks import of_rank_0
 from alignment.pairs.image_pairs import Degraded, degraded, look_alike_pairs, noised_pairs
 from alignment.pairs.own_errors import graded, worst_of
 from alignment.pairs.sampled_answers import SampledAnswers
+from alignment.provenance.kept_rules import rules_of_run
 from alignment.reward_functions.adapter import local_backend
 from data_builders.build.preference_set import figures, weighted
-from data_builders.cards import card_grid, write_card
+from data_builders.cards import RULES, card_grid, write_card
 from data_builders.output_folders import unfinished
 from data_builders.pairs.hallucination_checks import fault_of_rejected, invents
 from data_builders.pairs.lesion_noise import NoiseTally
@@ -40,6 +41,7 @@ from data_builders.schema import assistant_turn, message_text
 from rewards.config.input_error import InputError
 from rewards.llm.spec import open_llm
 from rewards.rules.facts import Facts
+from rewards.rules.kept_files import keep
 from rewards.rules.rule_set import load_rule_set
 
 TURN = List({"role": Value("string"), "content": List({"type": Value("string"), "text": Value("string")})})
@@ -107,7 +109,8 @@ def write_pairs(recipe: Recipe, *, ask: Ask | None = None) -> Path:
         raise InputError(
             f"{recipe.model.path} made no mistake on {len(data)} reports; there is nothing to prefer against."
         )
-    write_card(out.parent, _card(pairs, tally))
+    kept = keep(out.parent, rules_of_run(recipe))
+    write_card(out.parent, _card(pairs, tally) | ({RULES: kept} if kept else {}))
     Dataset.from_list(pairs, features=FEATURES).to_parquet(str(unfinished(out)))
     unfinished(out).replace(out)  # last and at once: from here on the run counts as finished
     return out

@@ -15,14 +15,17 @@ from alignment.provenance.released_fields import DATA, RECIPE
 from alignment.provenance.weights_digest import files_sha256, folder_of, weight_files
 from rewards.config.input_error import InputError
 from rewards.config.json_lines import read_json
+from rewards.rules.kept_files import known_in
+from rewards.rules.known_files import KnownFile
 
 
 @dataclass(frozen=True)
 class Step:
-    """One run: its recipe and provenance as written, and what is told of its data."""
+    """One run: its recipe and provenance as written, what is told of its data, and where it lies."""
 
     recipe: Json
     provenance: Json
+    folder: Path = Path()
 
     @property
     def data(self) -> list[Json]:
@@ -30,6 +33,14 @@ class Step:
         files = self.provenance.get("data_sha256")
         found = files.items() if isinstance(files, dict) else ()
         return [data_summary(Path(path), digest) for path, digest in found]
+
+    def rules(self) -> dict[str, KnownFile]:
+        """The rule sets of the user's own that it was trained under, by name in its folder; known from now on.
+
+        Raises: InputError if one is not there any more, or is another.
+        """
+        cure = "Make the run again with: clinalign train RECIPE.yaml --fresh."
+        return known_in(self.folder, self.provenance.get("rules"), cure=cure)
 
     @property
     def published(self) -> Json:
@@ -57,11 +68,11 @@ def trained_on(model: str) -> list[str] | None:
 
 
 def _steps(run: Path, seen: frozenset[Path]) -> list[Step]:
-    step = Step(*run_records(run))
+    step = Step(*run_records(run), run)
     start = Path(str(step.recipe["model"]["path"]))
     seen |= {run.resolve()}
     before = _steps(start, seen) if _is_run(start) and start.resolve() not in seen else []
-    pairs = [Step(*run_records(made)) for made in _runs_of_data(step.provenance)]
+    pairs = [Step(*run_records(made), made) for made in _runs_of_data(step.provenance)]
     return [*before, *pairs, step]
 
 

@@ -35,7 +35,8 @@ from rewards.boxes.coordinate_space import BoxSpace
 from rewards.config.input_error import InputError
 from rewards.dialogues.dialogue import Scenario
 from rewards.loading import available, available_batched
-from rewards.rules.rule_set import read_rule_set, shipped
+from rewards.rules.known_files import known_file
+from rewards.rules.rule_set import register, shipped
 from rewards.tasks import KNOWN as TASKS
 
 SPLITS = (
@@ -78,31 +79,35 @@ def words_of(text: str) -> set[str]:
 
 
 def known_words(rule_sets: Collection[str] = ()) -> set[str]:
-    """The words of rule sets (the shipped ones and these, by name or path), curricula, scenarios and tasks.
+    """The words of rule sets (the shipped ones and these, by id or path), curricula, scenarios and tasks.
 
-    A rule set that is not there any more adds none.
+    A rule set that is not known adds none.
     """
     shelves = [("rewards.rule_sets", ".yaml"), ("data_builders.curricula", ".yaml")]
     shipped_files = [entry for shelf, end in shelves for entry in files(shelf).iterdir() if entry.name.endswith(end)]
-    of_user = [Path(name.partition("@")[0]) for name in rule_sets if name.partition("@")[0].endswith((".yaml", ".yml"))]
-    texts = [
-        file.read_text(encoding="utf-8") for file in [*shipped_files, *(path for path in of_user if path.is_file())]
-    ]
-    names = " ".join([*get_args(Scenario), *TASKS, "yes or no"])
-    return {word for text in [*texts, names, *map(_id_of, of_user)] for word in words_of(text)}
+    ids = [_id_of(name) for name in rule_sets]
+    of_user = [file.content.decode() for name in ids if (file := known_file(name))]
+    texts = [*(file.read_text(encoding="utf-8") for file in shipped_files), *of_user]
+    names = " ".join([*get_args(Scenario), *TASKS, "yes or no", *(name for name in ids if known_file(name))])
+    return {word for text in [*texts, names] for word in words_of(text)}
 
 
-def _id_of(rule_set: Path) -> str:
+def _id_of(rule_set: str) -> str:
+    """The id of a rule set that rows name by it or by a path, with or without a version behind it."""
+    path = rule_set.partition("@")[0]
+    if not path.endswith((".yaml", ".yml")):
+        return rule_set
     try:
-        return read_rule_set(rule_set).id
-    except (InputError, OSError):
+        return register(Path(path)).id
+    except InputError:
         return ""
 
 
-def _shipped_id(value: object) -> object:
+def _known_id(value: object) -> object:
+    """The id of a shipped rule set, or of one of the user's own whose file is known, and so kept by the release."""
     name, _, version = value.partition("@") if isinstance(value, str) else ("", "", "")
-    is_shipped = name in {one.partition("@")[0] for one in shipped()}
-    return value if is_shipped and re.fullmatch(r"\d{1,4}", version, re.ASCII) else LEFT_OUT
+    is_known = name in {one.partition("@")[0] for one in shipped()} or known_file(f"{name}@{version}") is not None
+    return value if is_known and re.fullmatch(r"\d{1,4}", version, re.ASCII) else LEFT_OUT
 
 
 def _named(*known: str) -> Form:
@@ -130,7 +135,7 @@ DATA = record(
     quarantined=number,
     not_asked=number,
     refused=number,
-    rule_sets=each(_shipped_id),
+    rule_sets=each(_known_id),
     sha256=DIGEST,
 )
 """What is said of a data set: see ``data_summary.py``."""
@@ -154,8 +159,11 @@ PROVENANCE = record(
 )
 
 
-def evaluation_form(words: Collection[str]) -> Form:
-    """What is kept of an evaluation. Its ``model`` and ``data`` are said anew: they are paths."""
+def evaluation_form(words: Collection[str], rules: Collection[str] = ()) -> Form:
+    """What is kept of an evaluation. Its ``model`` and ``data`` are said anew: they are paths.
+
+    ``rules``: the files of rule sets that the release keeps.
+    """
     return record(
         model_sha256=DIGEST,
         data_sha256=DIGEST,
@@ -171,6 +179,7 @@ def evaluation_form(words: Collection[str]) -> Form:
         protocol=one_of("clinalign"),
         generation=record(dtype=DTYPE, temperature=number, seed=number),
         trained_on=each(DIGEST),
+        rules=table(one_of(*rules), DIGEST),
     )
 
 

@@ -1,5 +1,7 @@
 """The model card of a release."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -14,8 +16,18 @@ from rewards.config.templates import template
 Json = dict[str, Any]
 
 
-def model_card(evaluation: Json, steps: list[Step], *, num_parameters: int, architecture: str) -> str:
-    """README.md of a release: data, recipe, evaluation beside its controls, limits, intended use."""
+def model_card(
+    evaluation: Json,
+    steps: list[Step],
+    *,
+    num_parameters: int,
+    architecture: str,
+    rules: Mapping[str, str] = MappingProxyType({}),
+) -> str:
+    """README.md of a release: data, recipe, evaluation beside its controls, limits, intended use.
+
+    ``rules``: SHA-256 of the rule sets of the user's own that the release keeps, by file.
+    """
     conditions = [c for c in CONDITIONS if c in evaluation["metrics"]]
     recipe = RECIPE(steps[-1].recipe)
     return template("model_card.md.j2", beside=__file__).render(
@@ -31,6 +43,7 @@ def model_card(evaluation: Json, steps: list[Step], *, num_parameters: int, arch
         conditions={c: CONDITIONS[c] for c in conditions},
         rows=_table_rows(evaluation["metrics"], conditions),
         num_parameters=num_parameters,
+        rules=rules,
     )
 
 

@@ -6,7 +6,7 @@ readers have.
 """
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from alignment.provenance.data_summary import data_name
@@ -21,6 +21,8 @@ from alignment.release.vocabulary import check_texts, check_vocabulary
 from data_builders.locks import only_one
 from data_builders.output_folders import new_folder
 from rewards.config.input_error import InputError
+from rewards.rules.kept_files import keep, known_in
+from rewards.rules.known_files import KEPT, KnownFile
 
 __all__ = ["MANIFEST", "model_card", "release", "verify"]
 
@@ -38,14 +40,16 @@ def release(
     judged, figures = judged_run(run, out, evaluation=evaluation, replace=replace)
     _check_is_of(figures, judged, run)
     steps = steps_of(run)
-    published = _published(figures, steps)
-    _check_vocabulary(run, steps, not_names)
+    rules = _rules(figures, judged, steps)
+    published = _published(figures, steps, rules)
+    _check_vocabulary(run, steps, rules, not_names)
     with only_one(out), new_folder(out) as folder:
         num_parameters, architecture = save_merged(run / "model", folder)
         (folder / "evaluation.json").write_text(
             json.dumps(published, indent=2, sort_keys=True) + "\n", encoding="utf-8"
         )
-        card = model_card(published, steps, num_parameters=num_parameters, architecture=architecture)
+        kept = keep(folder, rules)
+        card = model_card(published, steps, num_parameters=num_parameters, architecture=architecture, rules=kept)
         (folder / "README.md").write_text(card, encoding="utf-8")
         write_manifest(folder)
         make_readable(folder)
@@ -61,10 +65,21 @@ def _check_is_of(figures: Json, judged: Path, run: Path) -> None:
     raise InputError(f"{judged}: {fault}. Evaluate these again: clinalign eval {run} DATA.")
 
 
-def _published(figures: Json, steps: list[Step]) -> Json:
+def _rules(figures: Json, judged: Path, steps: list[Step]) -> dict[str, KnownFile]:
+    """The rule sets of the user's own that the model was trained and judged under; known from now on.
+
+    Raises: InputError if one is not there any more, or two of one id differ.
+    """
+    found = known_in(judged.parent, figures.get("rules"), cure="Evaluate again with: clinalign eval.")
+    for step in steps:
+        found |= step.rules()
+    return {name: file for name, file in sorted(found.items()) if name.startswith(KEPT)}
+
+
+def _published(figures: Json, steps: list[Step], rules: Collection[str]) -> Json:
     """What is released of an evaluation; the model and the data by public names."""
     rule_sets = [name for name in figures.get("rule_sets") or [] if isinstance(name, str)]
-    published = evaluation_form(known_words(rule_sets))(figures)
+    published = evaluation_form(known_words(rule_sets), rules)(figures)
     lacking = [
         name for name in ("model_sha256", "data_sha256", "num_rows", "num_patients", "seed") if name not in published
     ]
@@ -76,9 +91,9 @@ def _published(figures: Json, steps: list[Step]) -> Json:
     return {"max_new_tokens": {}, "versions": {}, "data_card": None, **published, **named}
 
 
-def _check_vocabulary(run: Path, steps: list[Step], not_names: Collection[str]) -> None:
+def _check_vocabulary(run: Path, steps: list[Step], rules: Mapping[str, KnownFile], not_names: Collection[str]) -> None:
     from alignment.models.processors import load_processor
 
     processor, name = load_processor(str(run)), public_name(steps)
-    check_vocabulary(processor.tokenizer, steps, run)
+    check_vocabulary(processor.tokenizer, steps, run, written=[file.content.decode() for file in rules.values()])
     check_texts(processor, run, published=load_processor(name) if name else None, not_names=not_names)

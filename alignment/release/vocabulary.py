@@ -36,12 +36,17 @@ NO_TEXTS = ("type", "strategy", "direction", "behavior", "prepend_scheme", "vers
 """Fields of a tokenizer.json that hold words of tokenizers, or patterns and tables."""
 
 
-def check_vocabulary(tokenizer: "PreTrainedTokenizerBase", steps: list[Step], where: Path) -> None:
-    """Raises InputError if a vocabulary made from the first step's data holds words that clinalign does not write."""
+def check_vocabulary(
+    tokenizer: "PreTrainedTokenizerBase", steps: list[Step], where: Path, *, written: Collection[str] = ()
+) -> None:
+    """Raises InputError if a vocabulary made from the first step's data holds words that clinalign does not write.
+
+    ``written``: the rule sets of the user's own that the release keeps; their words may stay.
+    """
     sources = {data.get("source") for data in steps[0].data} or {None}
     if steps[0].recipe["model"]["path"] != "tiny" or sources <= NO_PERSONS_WORDS:
         return
-    if foreign := foreign_words(tokenizer):
+    if foreign := foreign_words(tokenizer, written=written):
         raise InputError(
             f"{where}: its vocabulary was made from the texts of its data, and {len(foreign)} of its words are none of "
             f"clinalign's ({', '.join(foreign[:5])}): a patient's name could be among them. Release a model that "
@@ -111,9 +116,12 @@ def _is_known(word: str) -> bool:
     return folded in OF_TEMPLATES or folded in words() or folded in _written_words()
 
 
-def foreign_words(tokenizer: Any) -> list[str]:
-    """The words of four letters and more in the vocabulary that stand nowhere in what clinalign writes."""
-    known = _written_words()
+def foreign_words(tokenizer: Any, *, written: Collection[str] = ()) -> list[str]:
+    """The words of four letters and more in the vocabulary that stand nowhere in what clinalign writes.
+
+    ``written``: further texts whose words are known.
+    """
+    known = "\n".join([_written_words(), *(text.casefold() for text in written)])
     special = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
     texts = [tokenizer.convert_tokens_to_string([token]) for token in tokenizer.get_vocab() if token not in special]
     return sorted(

@@ -28,6 +28,7 @@ from alignment.distributed.shared_folder import check_shared
 from alignment.models.generation import generate, like_batches
 from alignment.models.loading import load_for_inference
 from alignment.reward_functions.adapter import local_backend
+from data_builders.cards import POOL, RULES, rules_of_rows
 from data_builders.digest import sha256
 from data_builders.entries import file_of_entry
 from data_builders.output_folders import check_file, unfinished
@@ -42,6 +43,8 @@ from rewards.llm.reply_cache import ReplyCache
 from rewards.llm.spec import LlmSpec, open_llm
 from rewards.ratings.tally import Tally
 from rewards.ratings.tournament import tournament
+from rewards.rules.kept_files import keep
+from rewards.rules.known_files import KEPT, KnownFile
 
 COLUMN = List({"model": Value("string"), "text": Value("string")})
 
@@ -76,7 +79,7 @@ def write_counterparts(
                 "models": pool.answer_counts(models),
             }
             if is_main_process():
-                pool.write(card)
+                pool.write(card, rules_of_rows(file))
             return from_all({"written": str(target), **card})[0]  # once rank 0 has written
 
 
@@ -183,8 +186,8 @@ class _Pool:
         shown = [{"images": bool(raw[k]["images"])} for k in left]
         return [[left[n] for n in batch] for batch, _ in like_batches(shown, self.max_new_tokens, self.batch_size)]
 
-    def write(self, card: dict[str, Any]) -> None:
-        """The rows with their pool, whole or not at all, and the card beside them."""
+    def write(self, card: dict[str, Any], rules: dict[str, KnownFile]) -> None:
+        """The rows with their pool, whole or not at all; beside them the rule sets that they name, and the card."""
         rows = self.rows
         if "counterparts" in rows.column_names:
             rows = rows.remove_columns("counterparts")
@@ -194,7 +197,9 @@ class _Pool:
         scratch = unfinished(self.target)
         raw.cast_column("images", List(ImageFeature())).to_parquet(scratch)
         scratch.replace(self.target)
-        self.target.with_suffix(".counterparts.json").write_text(json.dumps(card, indent=2), encoding="utf-8")
+        kept = keep(self.target.parent, {name: file for name, file in rules.items() if name.startswith(KEPT)})
+        content = card | ({RULES: kept} if kept else {})
+        self.target.with_suffix(POOL).write_text(json.dumps(content, indent=2), encoding="utf-8")
 
 
 def pool_of_stage(chain: Chain, stage: Stage, file: Path, wiring: list[Override]) -> str:

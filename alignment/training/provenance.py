@@ -11,11 +11,14 @@ import yaml
 from alignment.config.data_entries import parquet
 from alignment.config.recipe import Recipe
 from alignment.distributed.processes import is_main_process
-from alignment.distributed.shared_folder import same_bytes
+from alignment.distributed.ranks import of_rank_0
+from alignment.distributed.shared_folder import check_same, same_bytes
+from alignment.provenance.kept_rules import rules_of_run
 from data_builders.digest import sha256
 from data_builders.entries import file_of_entry
 from rewards.config.input_error import InputError
 from rewards.config.json_lines import read_json
+from rewards.rules.kept_files import check_kept, keep
 
 PACKAGES = ("clinalign", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "deepspeed")
 
@@ -34,6 +37,7 @@ def is_finished(recipe: Recipe, folder: Path) -> bool:
         )
     if is_ended := has_result(folder):
         _check_origin(recipe, folder)
+        check_kept(folder, rules_of_run(recipe))
     return is_ended
 
 
@@ -69,14 +73,17 @@ def _start_sha256(path: str) -> str | None:
 
 
 def write_provenance(recipe: Recipe, folder: Path) -> None:
-    """The resolved recipe, versions, commit, seed and the data's SHA-256, by rank 0.
+    """The resolved recipe, versions, commit, seed, the data's SHA-256 and the files that rule them, by rank 0.
 
-    Raises: InputError if a node has other data.
+    Raises: InputError if a node has other data or rules, or the run was begun under other rules.
     """
     from alignment.resuming.checkpoints import write_whole
 
     read = [recipe.data.train, *([recipe.sampling.built] if recipe.sampling.built else [])]
     digests = {name: same_bytes(parquet(name)) for name in read}
+    rules = rules_of_run(recipe)
+    check_same("the rule sets", {name: file.sha256 for name, file in rules.items()})
+    of_rank_0(lambda: check_kept(folder, rules))
     if not is_main_process():
         return
     content = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
@@ -89,6 +96,8 @@ def write_provenance(recipe: Recipe, folder: Path) -> None:
         "started_from": recipe.model.path,
         "started_from_sha256": _start_sha256(recipe.model.path),
     }
+    if rules:
+        facts["rules"] = keep(folder, rules)
     if told := _inexact_resumes(folder / "provenance.json"):
         facts["inexact_resumes"] = told
     write_whole(folder / "provenance.json", json.dumps(facts, indent=2))

@@ -11,6 +11,7 @@ from typing import Any
 from data_builders.build.build_spec import BuildSpec
 from data_builders.build.card import card_of
 from data_builders.build.gallery import write_gallery
+from data_builders.build.given_rules import files_in, rule_sets_of
 from data_builders.build.preference_set import finished
 from data_builders.build.row_files import RowFiles
 from data_builders.build.sample_rows import rows_of
@@ -39,6 +40,7 @@ from data_builders.schema import Quarantined, RowKind, Sample, Written, box_faul
 from data_builders.splits.splits import split_of
 from rewards.llm.spec import LocalBackend
 from rewards.rules.facts import Facts
+from rewards.rules.kept_files import files_of, keep
 from rewards.rules.rule_set import RuleSet, load_rule_set
 
 Record = Sample | Written | Sequence
@@ -105,6 +107,7 @@ def _bar(description: str) -> Callable[[Records], Records]:
 def _build_into(folder: Path, spec: BuildSpec, records: Records, paraphrase: Paraphraser | None, tally: Tally) -> None:
     seen = set[str]()
     more = {"staged": spec.curriculum is not None, "grounded": spec.grounding is not None}
+    named = files_in(spec)
     with RowFiles(folder, **more) as writers:
         for item in records:
             reason = item.reason if isinstance(item, Quarantined) else _fault(item, seen, spec)
@@ -115,7 +118,8 @@ def _build_into(folder: Path, spec: BuildSpec, records: Records, paraphrase: Par
                 tally.quarantined.append(Quarantined(id=item.id, reason=reason or ""))
     tally.check(spec)
     preference = finished(folder, spec, tally)
-    write_card(folder, card_of(spec, folder, tally, preference))
+    rules = keep(folder, {**named, **files_of(rule_sets_of(tally))})
+    write_card(folder, card_of(spec, folder, tally, preference, rules))
     write_placements(spec, tally.assign, folder)
     write_gallery(folder)
 

@@ -20,12 +20,13 @@ from rewards.config.strict_model import StrictModel
 from rewards.config.strict_yaml import read_yaml, validated
 from rewards.config.yaml_lines import Written
 from rewards.llm.spec import LlmSpec
+from rewards.rules.rule_set import RuleFile
 
 SplitName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 """It names a file, so it holds no path."""
 UNDER_GROUNDING = frozenset(
     ("source", "output", "seed", "splits", "assign", "stratify", "rows", "box_grid", "grounding", "max_quarantined")
-)
+) | {"rule_sets"}
 """The keys that have an effect on rows about sequences of images."""
 HowMany = Annotated[int, Field(ge=0)] | Literal["all"]
 
@@ -33,22 +34,24 @@ HowMany = Annotated[int, Field(ge=0)] | Literal["all"]
 class BuildSpec(StrictModel):
     """What to build.
 
-    ``splits``: share of patients of each; ``assign`` pins patients; ``stratify`` gives every split the same mix of a
-    column of the facts or of a scale (``stage``), of each patient the most severe; ``source_splits`` takes the
-    source's own splits, each under the name of one of ours. ``rows``: the splits in which each kind of row is
-    written. ``tasks``: questions an image, drawn among those that it can answer; ``prompt_tasks`` for
-    prompt rows, and ``eval_tasks`` for every row of the ``eval_splits``. ``box_grid``: boxes are whole units of
-    a grid x grid image. ``box_absent``: boxes are asked for of absent findings too (answer: ``[]``). ``max_boxes``:
-    boxes of one finding above which they are not asked for (counted in the card). ``curriculum``: stages of tasks, in
-    rows with the columns ``stage``, ``capability`` and ``guidelines``. ``grounding``: questions about sequences of
-    images, in place of those about single ones. ``lesion_noise``: preference rows of the image
-    side, beside those of the text side. ``relevance``: how preference rows are weighted. ``llm``: a model behind an
-    endpoint that writes the false report of each image, in place of a corrupted truth. ``balance_lengths`` drops
-    pairs until the rejected answer is as often longer as
+    ``rule_sets``: files of rule sets of your own, which the source, the curriculum and its guidelines then name by
+    id (a path may stand there too); the built folder keeps them. ``splits``: share of patients of each; ``assign``
+    pins patients; ``stratify`` gives every split the same mix of a column of the facts or of a scale (``stage``),
+    of each patient the most severe; ``source_splits`` takes the source's own splits, each under the name of one of
+    ours. ``rows``: the splits in which each kind of row is written. ``tasks``: questions an image, drawn among
+    those that it can answer; ``prompt_tasks`` for prompt rows, and ``eval_tasks`` for every row of the
+    ``eval_splits``. ``box_grid``: boxes are whole units of a grid x grid image. ``box_absent``: boxes are asked for
+    of absent findings too (answer: ``[]``). ``max_boxes``: boxes of one finding above which they are not asked for
+    (counted in the card). ``curriculum``: stages of tasks, in rows with the columns ``stage``, ``capability`` and
+    ``guidelines``. ``grounding``: questions about sequences of images, in place of those about single ones.
+    ``lesion_noise``: preference rows of the image side, beside those of the text side. ``relevance``: how
+    preference rows are weighted. ``llm``: a model behind an endpoint that writes the false report of each image, in
+    place of a corrupted truth. ``balance_lengths`` drops pairs until the rejected answer is as often longer as
     shorter. ``max_quarantined``: the share of records above which the build fails.
     """
 
     source: Source
+    rule_sets: list[RuleFile] = []
     output: str = Field(min_length=1)
     seed: int = 0
     splits: dict[SplitName, Annotated[float, Field(ge=0, le=1)]] = Field(min_length=1)

@@ -6,11 +6,17 @@ from typing import Any
 
 from data_builders.build.build_spec import BuildSpec
 from data_builders.build.tally import Tally
+from data_builders.cards import RULES
 from data_builders.digest import sha256
 
 
-def card_of(spec: BuildSpec, folder: Path, tally: Tally, preference: dict[str, Any]) -> dict[str, Any]:
-    """The card of the data set whose Parquet files lie in ``folder``. ``preference``: figures of those rows."""
+def card_of(
+    spec: BuildSpec, folder: Path, tally: Tally, preference: dict[str, Any], rules: dict[str, str]
+) -> dict[str, Any]:
+    """The card of the data set whose Parquet files lie in ``folder``.
+
+    ``preference``: figures of those rows. ``rules``: the files of the user's own that rule the set, as it keeps them.
+    """
     files = sorted(folder.glob("*/*.parquet"))
     return {
         "counts": _nested(tally.rows),
@@ -28,6 +34,7 @@ def card_of(spec: BuildSpec, folder: Path, tally: Tally, preference: dict[str, A
         "licence": spec.source.licence,
         "seed": spec.seed,
         "rule_sets": sorted(tally.rule_sets),
+        **({RULES: rules} if rules else {}),
         "sha256": {file.relative_to(folder).as_posix(): sha256(file) for file in files},
         "spec": spec.model_dump(mode="json"),
     }

@@ -1,8 +1,8 @@
 """A curriculum: stages of tasks, each of which turns what is known of an image into questions and answers.
 
 After RetinaVLM (arXiv 2407.08410): an introduction from tables, then ten sub-tasks from reports. One YAML file holds
-it; what is true is the rule set's and the guidelines', each named with its version. Left out: how training draws
-from the tasks (their ``weight`` and ``after`` are for it to read).
+it; what is true is the rule set's and the guidelines', each named with its version or by its file. Left out: how
+training draws from the tasks (their ``weight`` and ``after`` are for it to read).
 """
 
 from collections.abc import Iterator
@@ -20,6 +20,7 @@ from rewards.config.strict_yaml import read_yaml, validated
 from rewards.config.yaml_lines import KeyPath, located_faults
 from rewards.rules.faults import Fault
 from rewards.rules.guidelines import together
+from rewards.rules.known_files import KnownFile, read_file
 from rewards.rules.rule_set import load_rule_set
 
 Kind = Literal[
@@ -122,8 +123,8 @@ class Measured(StrictModel):
 class Curriculum(StrictModel):
     """Stages of tasks under one rule set. ``segments``: findings that are described together, by name."""
 
-    name: str
-    version: int
+    name: str = Field(pattern=r"^\w[\w.-]*$")
+    version: int = Field(ge=0)
     rule_set: str
     stages: list[Stage] = Field(min_length=1)
     wording: CurriculumWording = CurriculumWording()
@@ -142,7 +143,8 @@ class Curriculum(StrictModel):
 
     def guidelines_of(self, task: Task) -> tuple[str, ...]:
         """The guidelines that an answer of this task follows: the rule set of the findings, and the task's own."""
-        return tuple(dict.fromkeys([load_rule_set(self.rule_set).id, *task.guidelines]))
+        named = [load_rule_set(name).id if is_file(name) else name for name in task.guidelines]
+        return tuple(dict.fromkeys([load_rule_set(self.rule_set).id, *named]))
 
 
 def shipped_curricula() -> list[str]:
@@ -155,22 +157,31 @@ def shipped_curricula() -> list[str]:
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
-@cache
+def is_file(name: str) -> bool:
+    """Whether a curriculum is named by its file, and not as one that is shipped."""
+    return name.endswith((".yaml", ".yml"))
+
+
 def load_curriculum(name: str) -> Curriculum:
     """The curriculum of a shipped name (``retina_vlm``) or a YAML file.
 
     Raises: InputError if there is none, or with every fault of the file, each with its line and its cure.
     """
-    path = Path(name)
-    if not name.endswith((".yaml", ".yml")):
-        path = Path(str(files("data_builders") / "curricula" / f"{name}.yaml"))
-        if not path.is_file():
-            known = shipped_curricula()
-            raise InputError(f"no curriculum named '{name}'.{nearest(name, known)} Shipped: {', '.join(known)}.")
-    curriculum = validated(Curriculum, read_yaml(path), where=path)
+    if is_file(name):
+        return _curriculum_in(read_file(Path(name)))
+    path = Path(str(files("data_builders") / "curricula" / f"{name}.yaml"))
+    if not path.is_file():
+        known = shipped_curricula()
+        raise InputError(f"no curriculum named '{name}'.{nearest(name, known)} Shipped: {', '.join(known)}.")
+    return _curriculum_in(read_file(path))
+
+
+@cache
+def _curriculum_in(file: KnownFile) -> Curriculum:
+    curriculum = validated(Curriculum, read_yaml(file.path), where=file.path)
     faults = list(faults_of(curriculum))
     if faults:
-        raise InputError(located_faults(path, ((fault.place, fault) for fault in faults)))
+        raise InputError(located_faults(file.path, ((fault.place, fault) for fault in faults)))
     return curriculum
 
 
@@ -224,11 +235,12 @@ def _section_faults(task: Task, at: KeyPath) -> Iterator[Fault]:
 def _guideline_faults(curriculum: Curriculum, task: Task, at: KeyPath) -> Iterator[Fault]:
     key_path = (*at, "guidelines")
     for name in task.guidelines:
-        if "@" not in name:
+        if "@" not in name and not is_file(name):
             yield Fault(key_path, f"guideline '{name}' names no version. Write it as {name}@1.")
             return
     try:
-        staging, _ = together(curriculum.guidelines_of(task))
+        guidelines = curriculum.guidelines_of(task)
+        staging, _ = together(guidelines)
     except InputError as fault:
         yield Fault(key_path, str(fault))
         return

@@ -14,6 +14,7 @@ from data_builders.schema import Quarantined, Sample, Written
 from rewards.config.input_error import nearest
 from rewards.config.named_modules import modules_with
 from rewards.config.strict_yaml import fault_lines
+from rewards.rules.rule_set import register
 
 
 @cache
@@ -35,12 +36,19 @@ class Source(BaseModel):
             hint = nearest(self.name, list(sources()))
             raise ValueError(f"no source named '{self.name}'.{hint} Known: {', '.join(sources())}.")
         self.checked_knobs()
+        if rule_set := self.file("rule_set"):
+            register(rule_set)  # a curriculum may name it by its id
         return self
 
     @property
     def knobs(self) -> dict[str, Any]:
         """The further keys, as written."""
         return dict(self.model_extra or {})
+
+    def file(self, knob: str) -> Path | None:
+        """The YAML file that a knob names, such as the user's own rule set or column map; None where it names none."""
+        value = self.knobs.get(knob)
+        return Path(value) if isinstance(value, str) and value.endswith((".yaml", ".yml")) else None
 
     @property
     def function(self) -> Callable[..., Iterator[Sample | Written | Quarantined]]:

@@ -8,9 +8,9 @@ scales such as stages and referral. Unknown sections are refused rather than ign
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from rewards.config.input_error import InputError, nearest
 from rewards.config.strict_model import StrictModel
@@ -19,6 +19,7 @@ from rewards.config.yaml_lines import located_faults
 from rewards.rules.decision import Decision
 from rewards.rules.facts import Unsupported
 from rewards.rules.faults import Fault, decision_faults, staging_faults
+from rewards.rules.known_files import KnownFile, check_same_rules, known_file, known_ids, read_file, remember
 from rewards.rules.stages import Staging
 from rewards.rules.wording_faults import normal_faults, wording_faults
 
@@ -79,8 +80,8 @@ class RuleSet(StrictModel):
     finding counts as of which the facts say nothing; ``ignore`` where facts leave out what could not be told.
     """
 
-    name: str
-    version: int
+    name: str = Field(pattern=r"^\w[\w.-]*$")
+    version: int = Field(ge=0)
     modality: str
     findings: dict[str, FindingRule] = {}
     side_words: dict[str, list[str]] = {}
@@ -119,17 +120,15 @@ class RuleSet(StrictModel):
         return self.findings[finding].severity * self.error_weights.get(kind, 1.0)
 
 
-def shipped() -> list[str]:
+@cache
+def shipped() -> tuple[str, ...]:
     """Names of the rule sets that travel with clinalign.
 
     >>> "chest_xray" in shipped()
     True
     """
-    return sorted(
-        entry.name.removesuffix(".yaml")
-        for entry in files("rewards.rule_sets").iterdir()
-        if entry.name.endswith(".yaml")
-    )
+    names = (entry.name for entry in files("rewards.rule_sets").iterdir() if entry.name.endswith(".yaml"))
+    return tuple(sorted(name.removesuffix(".yaml") for name in names))
 
 
 def read_rule_set(path: Path) -> RuleSet:
@@ -152,21 +151,75 @@ def faults_of(rules: RuleSet) -> list[Fault]:
     return [*decided, *worded, *normal, *(staging_faults(rules.staging) if rules.staging else ())]
 
 
-@cache
 def load_rule_set(name: str) -> RuleSet:
-    """The rule set of a shipped name (``chest_xray``), a versioned id (``chest_xray@1``) or a YAML file.
+    """The rule set of a shipped name (``chest_xray``), an id (``chest_xray@1``), or a YAML file, known by its id then.
 
     A rule set of several versions has a file for each (``retina_referral@1.yaml``) and is named with its version.
 
-    Raises: InputError if there is none, or its version is another, or the file has faults.
+    Raises: InputError if there is none, or its version is another, or the file has faults, or ``register`` does.
     """
+    if name.endswith((".yaml", ".yml")):
+        return register(Path(name))
     if name in shipped():
-        return read_rule_set(Path(str(files("rewards.rule_sets") / f"{name}.yaml")))
-    bare, _, version = (name, "", "") if name.endswith((".yaml", ".yml")) else name.partition("@")
-    path = Path(bare) if bare.endswith((".yaml", ".yml")) else Path(str(files("rewards.rule_sets") / f"{bare}.yaml"))
-    if not path.is_file() and not bare.endswith((".yaml", ".yml")):
-        raise InputError(f"no rule set named '{name}'.{nearest(name, shipped())} Shipped: {', '.join(shipped())}.")
-    rules = read_rule_set(path)
+        return _shipped(name)
+    file = known_file(name)
+    return _shipped(name) if file is None else _rules_in(file)
+
+
+def register(path: Path) -> RuleSet:
+    """The rule set in a file of the user's own, which is found by its id from now on, in this process.
+
+    Raises: InputError as ``read_rule_set``, and naming both if another file with other content has this id.
+    """
+    file = read_file(path)
+    rules = _rules_in(file)
+    ours = _shipped_file(rules)
+    if ours is None:
+        remember(rules.id, file)
+    else:
+        check_same_rules(rules.id, ours, file)
+    return rules
+
+
+@cache  # asked for with each row
+def _rules_in(file: KnownFile) -> RuleSet:
+    return read_rule_set(file.path)
+
+
+def _shipped_file(rules: RuleSet) -> KnownFile | None:
+    """The shipped file of this very id; None where there is none."""
+    for name in {rules.name, rules.id} & {*shipped()}:
+        if _shipped(name).id == rules.id:
+            return read_file(_path_of(name))
+    return None
+
+
+@cache
+def _shipped(name: str) -> RuleSet:
+    """The shipped rule set of a name or an id. Raises: InputError if there is none, or its version is another."""
+    if name in shipped():
+        return read_rule_set(_path_of(name))
+    bare, _, version = name.partition("@")
+    if bare not in shipped():
+        known = [*shipped(), *known_ids()]
+        raise InputError(
+            f"no rule set named '{name}'.{nearest(name, known)} Known: {', '.join(known)}. One of your own is known by "
+            "its file: rule_sets: [FILE] in a spec or recipe, or --rules FILE."
+        )
+    rules = read_rule_set(_path_of(bare))
     if version and version != str(rules.version):
         raise InputError(f"rule set '{bare}': version {version} was asked for, version {rules.version} is installed.")
     return rules
+
+
+def _path_of(name: str) -> Path:
+    return Path(str(files("rewards.rule_sets") / f"{name}.yaml"))
+
+
+def _as_registered(path: str) -> str:
+    register(Path(path))
+    return path
+
+
+RuleFile = Annotated[str, AfterValidator(_as_registered)]
+"""The path of a rule set in a spec or recipe; what reads it makes the file known."""

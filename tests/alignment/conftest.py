@@ -1,16 +1,21 @@
 """A small built phantom data set and a recipe on it, shared by the tests of this folder."""
 
 import os
+import shutil
+from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
 import yaml
+from PIL import Image
 
 from data_builders.build.build import build
 from data_builders.build.build_spec import BuildSpec
 
+LARYNX = Path(__file__).parent / "release" / "aldate_larynx.yaml"
+"""The rule set of an invented hospital."""
 SPEC = {
     "source": {"name": "phantom_chest", "patients": 24, "images_per_patient": 1, "size": 64},
     "seed": 3,
@@ -67,6 +72,26 @@ def marrow(tmp_path_factory):
     """The folder of a built data set of dialogues about 24 phantom patients."""
     out = tmp_path_factory.mktemp("data") / "marrow"
     return build(BuildSpec.model_validate({**MARROW, "output": str(out)}))
+
+
+@pytest.fixture(scope="session")
+def larynx(tmp_path_factory):
+    """The folder of a set of six pictures under an invented hospital's rule set, which it keeps alone."""
+    hospital = tmp_path_factory.mktemp("hospital")
+    lines = ["id,patient,image,swelling,leak", *(f"v{k},p{k},{k}.png,{k % 2},{k % 3 % 2}" for k in range(6))]
+    (hospital / "table.csv").write_text("\n".join(lines), encoding="utf-8")
+    for k in range(6):
+        Image.new("RGB", (64, 64), (40 * k, 0, 0)).save(hospital / f"{k}.png")
+    rules = hospital / "larynx.yaml"
+    shutil.copy(LARYNX, rules)
+    source = {"name": "table", "root": str(hospital), "rule_set": str(rules)}
+    spec = {
+        "source": source, "output": str(hospital / "set"), "splits": {"train": 1.0},
+        "rows": {"prompt": ["train"]}, "tasks": {"presence": 1, "report": 1},
+    }  # fmt: skip
+    folder = build(BuildSpec.model_validate(spec))
+    rules.unlink()
+    return folder
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ it opens). Every other column is a value from which the rule set derives answers
 Left out: boxes, and finding columns with side and size.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,9 @@ def labelled(*, root: Path, rule_set: str, table: str = "labels.jsonl") -> Itera
     Raises: InputError if there is no such table or rule set.
     """
     rules = load_rule_set(rule_set)
-    for number, record in enumerate(_records(Path(root) / table), start=1):
+    cure = "Name it in 'table', and its folder in 'root'."
+    needed = ("id", "patient", "images")
+    for number, record in enumerate(label_records(Path(root) / table, needed=needed, cure=cure), start=1):
         name = (
             str(record.get("id") or f"{table} record {number}")
             if isinstance(record, dict)
@@ -50,20 +52,23 @@ def labelled(*, root: Path, rule_set: str, table: str = "labels.jsonl") -> Itera
             yield Quarantined(id=name, reason=str(reason))
 
 
-def _records(path: Path) -> Iterator[Any]:
-    cure = "Name it in 'table', and its folder in 'root'."
+def label_records(path: Path, *, needed: Sequence[str] = (), cure: str = "") -> Iterator[Any]:
+    """Each record of a table, or why it has none (a text). ``needed``: columns without which a CSV file is refused.
+
+    Raises: InputError if there is no such table; ``cure`` is what to do then.
+    """
     if path.suffix == ".csv":
-        rows = csv_rows(path, check=partial(_check_header, path), cure=cure)
+        rows = csv_rows(path, check=partial(_check_header, path, needed), cure=cure)
         yield from (str(row) if isinstance(row, Misfit) else _from_csv(row) for row in rows)
         return
     if not regular(path).is_file():
-        raise InputError(f"{path}: no such file.{nearest_file(path)} {cure}")
+        raise InputError(f"{path}: no such file.{nearest_file(path)} {cure}".rstrip())
     with path.open("rb") as file:
         yield from (_from_json(line) for line in file if line.strip())
 
 
-def _check_header(path: Path, header: list[str]) -> None:
-    for name in ("id", "patient", "images"):
+def _check_header(path: Path, needed: Sequence[str], header: list[str]) -> None:
+    for name in needed:
         if name not in header:
             raise InputError(f"{path}: no column '{name}'.{nearest(name, header)} It has: {', '.join(header)[:300]}.")
 

@@ -16,6 +16,7 @@ from alignment.release.vocabulary import foreign_words
 from data_builders.digest import sha256
 from data_builders.sources.source import sources
 from rewards.config.input_error import InputError
+from rewards.rules.rule_set import register
 
 JANE = "Jane Qvortrup"
 METRIC = {"value": 0.5, "low": None, "high": None, "num_rows": 2, "num_patients": 1}
@@ -117,10 +118,28 @@ def test_findings_of_a_rule_set_of_ones_own_pass_where_it_is_named(tmp_path):
 
     own = tmp_path / "mine.yaml"
     text = (files("rewards.rule_sets") / "chest_xray.yaml").read_text(encoding="utf-8")
-    own.write_text(text.replace("nodule:", "zebra_stripe:").replace("[nodule,", "[zebra_stripe,"), encoding="utf-8")
+    text = text.replace("nodule:", "zebra_stripe:").replace("[nodule,", "[zebra_stripe,")
+    own.write_text(text.replace("name: chest_xray", "name: quagga"), encoding="utf-8")
     content = EVALUATION | {"metrics": {"clean": {"sensitivity[zebra_stripe]": METRIC}}}
     assert evaluation_form(known_words())(content)["metrics"] == {"clean": {}}
+    assert evaluation_form(known_words(["quagga@1"]))(content)["metrics"] == {"clean": {}}
     assert evaluation_form(known_words([str(own)]))(content)["metrics"] == content["metrics"]
+    assert evaluation_form(known_words(["quagga@1"]))(content)["metrics"] == content["metrics"]  # known by now
+
+
+def test_ids_and_files_of_rule_sets_of_ones_own_pass_where_they_are_known_and_kept(tmp_path):
+    summary, file = SUMMARY | {"rule_sets": ["chest_xray@1", "quagga@1", f"{JANE}@1"]}, "rule_sets/quagga@1.yaml"
+    assert DATA(summary)["rule_sets"] == ["chest_xray@1"]
+    rules = tmp_path / "mine.yaml"
+    rules.write_text(
+        "{name: quagga, version: 1, modality: x,"
+        " staging: {scales: {s: {levels: [{name: a}, {name: b, any_of: [{c: d}]}]}}}}"
+    )
+    register(rules)
+    assert DATA(summary)["rule_sets"] == ["chest_xray@1", "quagga@1"]
+    content = EVALUATION | {"rules": {file: "0" * 64, f"rule_sets/{JANE}@1.yaml": "0" * 64}}
+    assert evaluation_form(known_words())(content)["rules"] == {}
+    assert evaluation_form(known_words(), [file])(content)["rules"] == {file: "0" * 64}
 
 
 @given(st.text())
@@ -236,4 +255,5 @@ def test_words_that_nobody_but_a_person_writes_are_found_in_a_vocabulary():
     assert foreign_words(Vocabulary("nodule", "left", "presen", "[12,34]", "Is", "Qvortrup", "Jürgens", "x")) == [
         "Jürgens", "Qvortrup",
     ]  # fmt: skip
+    assert foreign_words(Vocabulary("Qvort", "laryngeal"), written=["The laryngeal Web."]) == ["Qvort"]
     assert foreign_words(Vocabulary("Rafailov")) == ["Rafailov"]  # whom a docstring of the code names
