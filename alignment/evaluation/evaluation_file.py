@@ -22,7 +22,8 @@ class Evaluation:
     known). ``data_card``: the counts, licence and hashes of the data set's card. ``rule_sets``: those of the rows.
     ``protocol``: by whose rules answers are read and judged. ``trained_on``: SHA-256 of the data that led to the model
     (None: not known). ``max_new_tokens`` by kind of task, and of ``generation`` the ``dtype``, ``temperature`` (None:
-    greedy) and ``seed``; empty where answers were given in a file. ``rules``: SHA-256 of the rule sets of the user's own that the folder keeps, by file.
+    greedy) and ``seed``; empty where answers were given in a file. ``rules``: SHA-256 of the rule
+    sets of the user's own that the folder keeps, by file.
     """
 
     model: str

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from alignment.config.data_entries import file_of_entry
 from alignment.config.recipe import Recipe
 from data_builders.cards import rules_of_rows
 from data_builders.curriculum.curriculum import is_file, load_curriculum
+from data_builders.entries import file_of_entry
 from rewards.config.json_lines import read_json
 from rewards.rules.kept_files import files_of, known_in
 from rewards.rules.known_files import KEPT, KnownFile, known_file, read_file
