@@ -77,7 +77,9 @@ def new_rules(
     from data_builders.rendering.first_rules import first_rules
     from rewards.rules.rule_set import register
 
-    check_file(out, kinds=(".yaml", ".yml"), inputs=[findings], is_own=lambda _: False)
+    check_file(out, kinds=(".yaml", ".yml"))
+    if out.exists():
+        raise InputError(f"{out}: is there already, and is not written over. Name another file.")
     text = first_rules(findings, name=out.stem, modality=modality)
     out.write_text(text, encoding="utf-8")
     rules = register(out)
