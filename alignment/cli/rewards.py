@@ -108,9 +108,9 @@ def audit(
     """
     from alignment.audit.table import print_audit, print_box_comparison
 
+    make_known(rules)
     if recipe is None and not boxes:
         raise InputError("audit: name a recipe, or give --boxes to compare the box rewards.")
-    make_known(rules)
     if boxes:
         print_box_comparison(as_json=as_json and recipe is None)
     if recipe is not None and print_audit(recipe, overrides or [], rows=rows, out=out, as_json=as_json):
