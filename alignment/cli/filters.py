@@ -139,8 +139,9 @@ def _checked_labels(rules: RuleSet, data: Path) -> int:
 
     records = list[tuple[str, Evidence]]()
     for number, row in enumerate(label_records(data), start=1):
-        if isinstance(row, str):
-            raise InputError(f"{data}: record {number}: {row}.")
+        if not isinstance(row, dict):
+            why = row if isinstance(row, str) else f"expected an object, got {type(row).__name__}"
+            raise InputError(f"{data}: record {number}: {why.rstrip('.')}.")
         records.append((str(row.get("id") or f"record {number}"), row))
     if not records:
         raise InputError(f"{data}: holds no record. Write one a line, with an `id` and label columns.")

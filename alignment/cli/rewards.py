@@ -77,7 +77,9 @@ def new_rules(
     from data_builders.rendering.first_rules import first_rules
     from rewards.rules.rule_set import register
 
-    check_file(out, kinds=(".yaml", ".yml"), inputs=[findings], is_own=lambda _: False)
+    check_file(out, kinds=(".yaml", ".yml"))
+    if out.exists():
+        raise InputError(f"{out}: is there already, and is not written over. Name another file.")
     text = first_rules(findings, name=out.stem, modality=modality)
     out.write_text(text, encoding="utf-8")
     rules = register(out)
@@ -106,9 +108,9 @@ def audit(
     """
     from alignment.audit.table import print_audit, print_box_comparison
 
+    make_known(rules)
     if recipe is None and not boxes:
         raise InputError("audit: name a recipe, or give --boxes to compare the box rewards.")
-    make_known(rules)
     if boxes:
         print_box_comparison(as_json=as_json and recipe is None)
     if recipe is not None and print_audit(recipe, overrides or [], rows=rows, out=out, as_json=as_json):

@@ -119,9 +119,9 @@ def _check_laws(rules: RuleSet, table: Path) -> None:
             text = sentence(Finding(polarity=polarity), rule, rules)
             found = {finding: f.polarity for finding, f in read(text, rules).facts.findings.items()}
             if found != {name: polarity}:
-                told = ", ".join(f"{finding} {what}" for finding, what in found.items()) or "nothing"
+                reading = ", ".join(f"{finding} {what}" for finding, what in found.items()) or "nothing"
                 raise InputError(
-                    f"{table}: finding '{name}': \"{text}\" is to say that it is {polarity}, and is read as {told}. "
+                    f"{table}: finding '{name}': \"{text}\" is to say that it is {polarity}, and is read as {reading}. "
                     "Take other words: plain ones, that negate nothing and are of no other finding."
                 )
 
