@@ -17,7 +17,7 @@ from rewards.rules.facts import Box, Facts
 
 RowKind = Literal["instruction", "preference", "prompt"]
 Task = Literal["presence", "side", "size", "count", "box", "report"]
-WrittenTask = Literal["closed", "open", "report"]
+WrittenTask = Literal["closed", "open", "report", "choice", "box"]
 Message = dict[str, Any]
 HALF_A_PIXEL = 0.5
 """By how much a scaled box may stand out of its image."""
@@ -55,7 +55,10 @@ class Written:
 
     ``rejected``: a wrong answer, where the source has one; ``rejected_images``: what it stands under, where that
     differs. ``names`` of the images tell repeated questions apart. ``split``: the source's own, where it has one.
-    ``relevance`` of the pair in [0, 1] (None: not known), and the ``weight`` it was given.
+    ``relevance`` of the pair in [0, 1] (None: not known), and the ``weight`` it was given. ``messages``: where there
+    is more than a question under its images (a system prompt, earlier turns, images between words), all of it, up to
+    the answer. ``reference``: further columns of prompt rows, such as ``options``. ``notes``: what the card counts.
+    ``patient_known``: whether ``patient`` is one, and not what stands for an image.
     """
 
     id: str
@@ -72,6 +75,10 @@ class Written:
     relevance: float | None = None
     split: str | None = None
     provenance: dict[str, Any] = field(default_factory=dict[str, Any])
+    messages: tuple[Message, ...] = ()
+    reference: dict[str, Any] = field(default_factory=dict[str, Any])
+    notes: tuple[str, ...] = ()
+    patient_known: bool = True
 
 
 @dataclass(frozen=True)
