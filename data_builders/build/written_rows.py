@@ -20,7 +20,12 @@ YES_NO = ("yes", "no")
 
 
 def fault_of_written(sample: Written) -> str | None:
-    """Why a written sample cannot be used; None if it can."""
+    """Why a written sample cannot be used, and where it stands if the source says so; None if it can."""
+    fault, location = _fault_of_written(sample), sample.provenance.get("record")
+    return f"{location}: {fault}" if fault and location else fault
+
+
+def _fault_of_written(sample: Written) -> str | None:
     if not (sample.question.strip() or sample.messages) or not sample.answer.strip():
         return "its question or its answer is empty"
     try:

@@ -80,21 +80,33 @@ def spoken(values: Json) -> list[Message]:
 
     Raises: RecordError as ``conversation`` does.
     """
+    messages = before_answer(values)
+    if messages[-1]["role"] == "assistant":
+        return messages
+    shape = shape_of(values)
+    assert shape is not None
+    return [*messages, *_answer(values, shape)]
+
+
+def before_answer(values: Json) -> list[Message]:
+    """What ``spoken`` gives, without an answer that stands under a key of its own."""
     shape = shape_of(values)
     if shape is None:
         raise RecordError(f"no known shape: it has {', '.join(values) or 'nothing'}, and none of {', '.join(SHAPES)}")
     if ignored := [key for key in NOT_READ if values.get(key)]:
         raise RecordError(f"'{ignored[0]}' is not read; leave it out, or leave the record out")
     history = _history(values) if shape == "query" else []
-    messages = [*history, *messages_of(_question(values, shape), "user", shape)]
+    return behind_system([*history, *messages_of(_question(values, shape), "user", shape)], values)
+
+
+def behind_system(messages: list[Message], values: Json) -> list[Message]:
+    """The messages behind the system prompt that stands in the record's ``system``, if one does."""
     system = values.get("system")
-    if system not in (None, ""):
-        if messages and messages[0]["role"] == "system":
-            raise RecordError("it has a system prompt in 'system' and one in its messages; leave one of the two out")
-        messages = [*messages_of(system, "system", "system"), *messages]
-    if messages and messages[-1]["role"] == "assistant":
+    if system in (None, ""):
         return messages
-    return [*messages, *_answer(values, shape)]
+    if messages[0]["role"] == "system":
+        raise RecordError("it has a system prompt in 'system' and one in its messages; leave one of the two out")
+    return [*messages_of(system, "system", "system"), *messages]
 
 
 def _question(values: Json, shape: Shape) -> Any:
