@@ -17,7 +17,7 @@ from rewards.rules.facts import Box, Facts
 
 RowKind = Literal["instruction", "preference", "prompt"]
 Task = Literal["presence", "side", "size", "count", "box", "report"]
-WrittenTask = Literal["closed", "open", "report", "choice", "box"]
+WrittenTask = Literal["closed", "open", "report"]
 Message = dict[str, Any]
 HALF_A_PIXEL = 0.5
 """By how much a scaled box may stand out of its image."""
@@ -68,7 +68,7 @@ class Written:
     names: tuple[str, ...]
     question: str
     answer: str
-    task: WrittenTask
+    task: str
     rejected: str | None = None
     rejected_images: tuple[Image.Image, ...] = ()
     weight: float = 1.0

@@ -236,12 +236,13 @@ def _words(text: str) -> list[dict[str, Any]]:
 
 
 def _trimmed(blocks: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The blocks without white space before the first word and after the last, such as the line end after a tag."""
+    """The blocks without white space about all of them, and without the line end that parts an image from words."""
     words = [index for index, block in enumerate(blocks) if block["type"] == "text"]
     trimmed = [dict(block) for block in blocks]
     if words:
+        ends = "\r\n" if blocks[-1]["type"] == "image" else None
         trimmed[words[0]]["text"] = trimmed[words[0]]["text"].lstrip()
-        trimmed[words[-1]]["text"] = trimmed[words[-1]]["text"].rstrip()
+        trimmed[words[-1]]["text"] = trimmed[words[-1]]["text"].rstrip(ends)
     return trimmed
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any, cast
+from unicodedata import normalize
 
 from PIL import Image
 
@@ -109,13 +110,24 @@ def opened_image(image: RecordImage, root: Path) -> Image.Image:
     """
     try:
         if image.content is None:
-            return upright(open_image(inside(root, image.name)))
+            return upright(open_image(_file(root, image.name)))
         with Image.open(BytesIO(image.content)) as found:
             return upright(decoded(found))
     except (ImageError, InputError) as fault:
         raise RecordError(str(fault).rstrip(".")) from None
     except UNREADABLE as fault:
         raise RecordError(f"an image of {len(image.content or b'')} bytes cannot be opened ({fault})") from None
+
+
+def _file(root: Path, name: str) -> Path:
+    """The file of this name in the root, or the one whose name is written otherwise.
+
+    The accents of a name are one character or two, as the system that packed it has it, and Windows parts folders by
+    a backslash.
+    """
+    spellings = (name, normalize("NFC", name), normalize("NFD", name), name.replace("\\", "/"))
+    files = [inside(root, spelling) for spelling in dict.fromkeys(spellings)]
+    return next((file for file in files if file.exists()), files[0])
 
 
 def image_name(image: RecordImage) -> str:
