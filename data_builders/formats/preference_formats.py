@@ -118,7 +118,7 @@ def pairs_of(values: Json, shape: Format, *, name: str, patient: str = "patient"
         weight = _number(values, "weighted_score") if weight is None else weight
     if shape == "mmedpo" and weight is None:
         raise RecordError("no 'weighted_score'")
-    if shape == "mmedpo" and relevance is None and weight is not None and weight <= 1:
+    if shape == "mmedpo" and "relevance" not in values and weight is not None and weight <= 1:
         relevance = weight  # a score beside no relevance is the relevance itself, unless it is on another scale
     pair = Pair(
         id=_text(values.get("id")) or name,

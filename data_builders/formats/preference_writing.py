@@ -95,7 +95,8 @@ def _beside(pair: Pair, *names: str) -> Json:
 
 
 def _to_mmedpo(pair: Pair) -> Json:
-    return {**_to_llava(pair), "weighted_score": pair.weight, **_beside(pair, "relevance")}
+    """A relevance that is not known is null: were it not there, the score would be read as one."""
+    return {**_to_llava(pair), "weighted_score": pair.weight, "relevance": pair.relevance}
 
 
 def _to_ms_swift(pair: Pair) -> Json:

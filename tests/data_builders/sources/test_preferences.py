@@ -14,6 +14,9 @@ from PIL import Image
 from data_builders.build.build import build
 from data_builders.build.build_spec import BuildSpec
 from data_builders.cards import read_card
+from data_builders.formats.export import export
+from data_builders.formats.preference_formats import FORMATS
+from data_builders.formats.preference_writing import LISTS
 from data_builders.schema import user_turn
 from rewards.config.input_error import InputError
 
@@ -298,3 +301,34 @@ def test_a_patient_that_the_records_name_is_the_group(folder):
     assert "it has no 'person'" in card["quarantined"]["records"][0]["reason"]
     with pytest.raises(InputError, match=r"no record of .* has 'persom'"):
         built(folder, lines(folder, named), patient="persom")
+
+
+@pytest.mark.parametrize("shape", FORMATS)
+def test_an_export_of_dialogues_is_built_to_the_same_rows(folder, shape):
+    """The patient too; LLaVA's trainer knows no system prompt, so there the row with one is refused by its id."""
+    several = SEVERAL_TURNS["ms-swift, response"] | {"images": ["a.png", "b.png"], "weight": 0.5, "patient": "p1"}
+    without = several | {"messages": several["messages"][1:]}
+    noised = PLAIN | {"rejected_images": ["c.png"], "weight": 0.25, "patient": "p2"}
+    rows, _ = built(folder, lines(folder, without if shape in LISTS else several, noised))
+    result = export(folder / "out/preference/all.parquet", shape, folder / "exported")
+    back, _ = built(folder, result["exported"], images=result["images"])
+    for one, two in zip(rows, back, strict=True):
+        kept = {"prompt", "chosen", "rejected", "patient", "kind"} | ({"weight"} if shape != "llava" else set())
+        assert {name: one[name] for name in kept} == {name: two[name] for name in kept}
+        for name in ("images", "rejected_images"):
+            assert [image["bytes"] for image in one[name] or []] == [image["bytes"] for image in two[name] or []]
+
+
+@pytest.mark.parametrize("shape", LISTS)
+def test_an_export_that_would_lose_a_system_prompt_is_refused(folder, shape):
+    (row,), _ = built(folder, lines(folder, SEVERAL_TURNS["ms-swift, response"] | {"images": ["a.png", "b.png"]}))
+    with pytest.raises(InputError, match=rf"row {row['id']}: the format {shape} cannot hold it .* system prompt"):
+        export(folder / "out/preference/all.parquet", shape, folder / "exported")
+    assert not (folder / "exported").exists()
+
+
+def test_a_patient_that_nobody_knows_is_not_exported_as_one(folder):
+    built(folder, lines(folder, PLAIN))
+    result = export(folder / "out/preference/all.parquet", "trl", folder / "exported")
+    with open(result["exported"]) as file:
+        assert "patient" not in json.loads(file.read())
