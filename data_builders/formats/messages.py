@@ -93,10 +93,15 @@ def before_answer(values: Json) -> list[Message]:
     shape = shape_of(values)
     if shape is None:
         raise RecordError(f"no known shape: it has {', '.join(values) or 'nothing'}, and none of {', '.join(SHAPES)}")
-    if ignored := [key for key in NOT_READ if values.get(key)]:
-        raise RecordError(f"'{ignored[0]}' is not read; leave it out, or leave the record out")
+    refuse_unread(values)
     history = _history(values) if shape == "query" else []
     return behind_system([*history, *messages_of(_question(values, shape), "user", shape)], values)
+
+
+def refuse_unread(values: Json) -> None:
+    """Raises RecordError if a record holds what is not read, such as a video."""
+    if ignored := [key for key in NOT_READ if values.get(key)]:
+        raise RecordError(f"'{ignored[0]}' is not read; leave it out, or leave the record out")
 
 
 def behind_system(messages: list[Message], values: Json) -> list[Message]:
@@ -134,7 +139,7 @@ def _answer(values: Json, shape: Shape) -> list[Message]:
         raise RecordError(
             f"its answer is null ('{known[0]}')" if known else f"its last question has no '{ANSWERS[shape][0]}'"
         )
-    return messages_of(_as_text(values[key]), "assistant", key)
+    return messages_of(as_text(values[key]), "assistant", key)
 
 
 def _is_null(value: Any) -> bool:
@@ -142,7 +147,7 @@ def _is_null(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def _as_text(value: Any) -> Any:
+def as_text(value: Any) -> Any:
     """A number as one writes it; pandas makes 3.0 of a 3 in a column with gaps. Anything else as it is."""
     if isinstance(value, float) and math.isfinite(value):
         return str(int(value)) if value.is_integer() else repr(value)

@@ -17,7 +17,15 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
-from data_builders.formats.messages import before_answer, behind_system, check_turns, messages_of, with_images
+from data_builders.formats.messages import (
+    as_text,
+    before_answer,
+    behind_system,
+    check_turns,
+    messages_of,
+    refuse_unread,
+    with_images,
+)
 from data_builders.formats.pairs import Pair, words_of
 from data_builders.formats.record_images import RecordError, RecordImage, record_image, record_images
 from data_builders.formats.records import SEPARATORS, Record, Unreadable, records
@@ -106,6 +114,7 @@ def pairs_of(values: Json, shape: Format, *, name: str, patient: str = "patient"
 
     Raises: RecordError that says what is wrong with it.
     """
+    refuse_unread(values)
     dialogue, rejected = _READERS[shape](values)
     check_turns(dialogue)
     for wrong in rejected:
@@ -196,7 +205,7 @@ def _several(values: Json, key: str) -> list[Any]:
 def _behind(values: Json, answer: Any, key: str) -> list[Message]:
     """All that one side says: its answer behind the prompt, or by itself where it opens with a question."""
     is_message = isinstance(answer, dict) and ("role" in answer or "from" in answer)
-    turns = messages_of([answer] if is_message else answer, "assistant", key)
+    turns = messages_of([answer] if is_message else as_text(answer), "assistant", key)
     if turns[0]["role"] != "assistant":
         return behind_system(turns, values)
     prompt = {name: values[name] for name in (*PROMPTS, "system") if values.get(name) is not None}
@@ -228,7 +237,7 @@ def _of_ms_swift(values: Json) -> Sides:
         return chosen, [_dialogue(values, each, "rejected_messages") for each in rejected]
     if values.get("rejected_response") is not None:
         texts = _several(values, "rejected_response")
-        return chosen, [[*chosen[:-1], *messages_of(text, "assistant", "rejected_response")] for text in texts]
+        return chosen, [[*chosen[:-1], *messages_of(as_text(text), "assistant", "rejected_response")] for text in texts]
     if values.get("rejected_images") in (None, "", []):
         raise RecordError(f"none of {', '.join(REJECTED_OF_SWIFT)}")
     return chosen, [chosen]  # its shape for pairs that differ in their images only

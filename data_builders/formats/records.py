@@ -25,9 +25,12 @@ from rewards.config.strict_yaml import regular, unreadable
 AT_ONCE = 64
 """So many rows of a Parquet or Arrow file are held at once."""
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
-LISTS = ("images", "options", "answers", "boxes", "messages", "conversations", "history", "prompt", "completion")
+LISTS = (
+    *("images", "options", "answers", "boxes", "messages", "conversations", "history", "prompt", "completion"),
+    *("rejected_images", "rejected_messages", "rejected_conversations"),
+)
 """Columns of a CSV that may hold a list, in JSON."""
-PARTED = ("images", "options", "answers")
+PARTED = ("images", "options", "answers", "rejected_images")
 """Those of them that may hold texts parted by ``;`` too."""
 CURE = "Name a JSON list, JSON Lines, Parquet, CSV, or a folder that `datasets` saved."
 OPENING_LENGTH = 4096

@@ -194,6 +194,22 @@ def test_a_csv_is_read_by_its_header(folder):
     assert card["notes"]["pairs without a weight: they weigh 1"] == 1
 
 
+def test_cells_of_a_csv_hold_several_images_and_boxes_stay_words(folder):
+    (folder / "pairs.csv").write_text(
+        "images,question,chosen,rejected,rejected_images\n"
+        'a.png;b.png,Where?,"[[1, 2, 3, 4]]","[[5, 6, 7, 8]]","[""c.png"", ""b.png""]"\n'
+    )
+    (row,), _ = built(folder, "pairs.csv")
+    assert answers(row) == ("[[1, 2, 3, 4]]", "[[5, 6, 7, 8]]")
+    assert pixels(row["images"]) == [pixels_of(folder / name) for name in ("a.png", "b.png")]
+    assert pixels(row["rejected_images"]) == [pixels_of(folder / name) for name in ("c.png", "b.png")]
+
+
+def test_a_number_is_an_answer(folder):
+    (row,), _ = built(folder, lines(folder, PLAIN | {"chosen": 3, "rejected": [4.0]}))
+    assert answers(row) == ("3", "4")
+
+
 def pictures(folder, names):
     return [{"bytes": (folder / name).read_bytes(), "path": None} for name in names]
 
@@ -249,6 +265,7 @@ SWIFT = ONE_QUESTION["ms-swift, response"]
         (SWIFT | {"messages": SWIFT["messages"][:1]}, "no 'chosen'"),
         ({"images": ["a.png", "b.png"], "chosen": dialogue(YES)[1:],
           "rejected": [*BETWEEN, message("user", "Else?"), message("assistant", NO)]}, "different questions (turn 3)"),
+        (PLAIN | {"videos": ["a.mp4"]}, "'videos' is not read"),
         (["not", "a", "record"], "object"),
     ],
 )  # fmt: skip
