@@ -41,7 +41,7 @@ def with_built_rows(recipe: Recipe) -> Recipe:
         return recipe
 
     def built() -> str:
-        rows = rows_of_file(file, KINDS[method.answers], data_folder(recipe.output))
+        rows = rows_of_file(file, KINDS[method.answers], method.columns, data_folder(recipe.output))
         logger.warning("%s", rows.sentence)
         return rows.entry
 
