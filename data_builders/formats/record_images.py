@@ -17,6 +17,7 @@ from PIL import Image
 
 from data_builders.imaging.images import UNREADABLE, ImageError, decoded, inside, open_image, upright
 from rewards.config.input_error import InputError
+from rewards.config.strict_yaml import regular
 from rewards.row_types import shown
 
 IMAGE_KEYS = ("images", "image", "image_path", "image_paths")
@@ -117,6 +118,20 @@ def opened_image(image: RecordImage, root: Path) -> Image.Image:
         raise RecordError(str(fault).rstrip(".")) from None
     except UNREADABLE as fault:
         raise RecordError(f"an image of {len(image.content or b'')} bytes cannot be opened ({fault})") from None
+
+
+def image_bytes(image: RecordImage, root: Path) -> bytes:
+    """The picture's file as it is.
+
+    Raises: RecordError if it is not there, or leads out of the root.
+    """
+    if image.content is not None:
+        return image.content
+    try:
+        return regular(_file(root, image.name)).read_bytes()
+    except (OSError, InputError) as fault:
+        why = (fault.strerror or "cannot be read").lower() if isinstance(fault, OSError) else str(fault).rstrip(".")
+        raise RecordError(f"{image.name}: {why}") from None
 
 
 def _file(root: Path, name: str) -> Path:
