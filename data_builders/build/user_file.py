@@ -24,6 +24,7 @@ from data_builders.build.written_rows import written_rows
 from data_builders.cards import CARD, read_card
 from data_builders.digest import sha256
 from data_builders.formats.messages import SHAPES, Shape, shape_of
+from data_builders.formats.preference_formats import format_of, read_pairs
 from data_builders.formats.records import Record, records
 from data_builders.row_checks import open_parquet
 from data_builders.schema import Quarantined, RowKind, Written
@@ -37,6 +38,8 @@ LOOKED_AT = 1000
 """So many records show the shape of a file."""
 OF_PAIRS = ("chosen", "rejected", "rejected_response", "rejected_messages", "rejected_conversations")
 """Keys that only preference pairs have."""
+OF_HOUSE = ("kind", "mirror_images")
+"""Columns of preference rows that no other program writes."""
 WRITTEN_FOR: dict[Shape, str] = {
     "conversations": "LLaVA, ShareGPT",
     "messages": "ms-swift, TRL, OpenAI",
@@ -71,23 +74,19 @@ def user_file(entry: str, columns: Collection[str]) -> Path | None:
         return None
     schema = open_parquet(file).schema_arrow
     if not holds_messages(schema, columns):
-        return file if _is_known({name: True for name in schema.names}) else None
+        return file if shape_of(dict.fromkeys(schema.names, True)) or format_of(schema.names) else None
     return None if is_of_house(schema) else file
-
-
-def _is_known(values: dict[str, Any]) -> bool:
-    return shape_of(values) is not None
 
 
 def rows_of_file(file: Path, kind: RowKind, columns: Collection[str], folder: Path) -> UserRows:
     """The rows of a kind that a user's file makes, under ``folder``, made once for its content.
 
-    Parquet that has the ``columns`` keeps all others; of anything else a set of one split is built.
+    Parquet that has the ``columns`` keeps all others; of anything else, and of pairs, a set of one split is built.
 
     Raises: InputError if its shape is not known or is that of another kind, or too many records cannot be read.
     """
     name = f"{file.stem}-{kind}-{_digest(file)[:12]}"
-    if file.suffix == ".parquet" and file.is_file() and holds_messages(open_parquet(file).schema_arrow, columns):
+    if _keeps_columns(file, kind, columns):
         return _rewritten(file, folder / f"{name}.parquet")
     shape, out = _shape(file, kind), folder / name
     rows = out / kind / "train.parquet"
@@ -98,8 +97,17 @@ def rows_of_file(file: Path, kind: RowKind, columns: Collection[str], folder: Pa
     left_out = card["quarantined"]["count"]
     notes = [f"{left_out} records left out (see {out / CARD})"] if left_out else []
     notes += ["patients unknown"] if card["patients"] == "unknown" else []
+    notes += [f"{count} {note}" for note, count in card.get("notes", {}).items()]
     more = "".join(f", {note}" for note in notes)
     return UserRows(str(rows.with_suffix("")), f"{file}: {shape}; {done} as {rows}: {number} {kind} rows{more}.")
+
+
+def _keeps_columns(file: Path, kind: RowKind, columns: Collection[str]) -> bool:
+    """Whether a file is Parquet of rows; of pairs: with columns that ``preferences`` lacks."""
+    if file.suffix != ".parquet" or not file.is_file():
+        return False
+    schema = open_parquet(file).schema_arrow
+    return holds_messages(schema, columns) and (kind != "preference" or bool({*OF_HOUSE} & {*schema.names}))
 
 
 def _rewritten(file: Path, rows: Path) -> UserRows:
@@ -116,7 +124,7 @@ def rows_in_memory(file: Path, kind: RowKind, columns: Collection[str]) -> Itera
 
     Raises: InputError as ``rows_of_file`` does, and for the first record that cannot be read.
     """
-    if file.suffix == ".parquet" and file.is_file() and holds_messages(open_parquet(file).schema_arrow, columns):
+    if _keeps_columns(file, kind, columns):
         yield from house_rows(file)
         return
     _shape(file, kind)
@@ -165,7 +173,7 @@ def _shape(file: Path, kind: RowKind) -> str:
             "method dpo, or leave these keys out."
         )
     if kind == "preference":
-        return f"pairs of keys {seen}"
+        return f"preference pairs in the shape {read_pairs(file)[0]}"
     found: list[Shape] = [shape for shape in map(shape_of, first) if shape is not None]
     shapes = Counter(found)
     if not found:
