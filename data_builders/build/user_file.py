@@ -173,7 +173,8 @@ def _shape(file: Path, kind: RowKind) -> str:
             "method dpo, or leave these keys out."
         )
     if kind == "preference":
-        return f"preference pairs in the shape {read_pairs(file)[0]}"
+        read_pairs(file)  # which refuses what is none; the card's notes say the shape
+        return "preference pairs"
     found: list[Shape] = [shape for shape in map(shape_of, first) if shape is not None]
     shapes = Counter(found)
     if not found:

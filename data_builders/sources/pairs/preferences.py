@@ -149,7 +149,7 @@ def written_pairs(
     if absent and not num_found:
         raise InputError(
             f"{pairs.file}: none of the images is there that its {len(absent)} pairs name ({absent[0]}; paths start in "
-            f"{pairs.root}). Name their folder in images, or say text_only: true to train on the words alone."
+            f"{pairs.root}). Name their folder in the source's images, or say text_only: true there to keep words only."
         )
 
 

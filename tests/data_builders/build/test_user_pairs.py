@@ -41,8 +41,8 @@ def test_lines_of_pairs_are_built_once_and_the_sentence_says_what_was_seen(folde
     file.write_text("".join(json.dumps(pair(prompt=f"Is it {k}?")) + "\n" for k in range(2)))
     made = rows_of_file(file, "preference", COLUMNS, folder / "data")
     assert len(rows(made)) == 2
-    for words in ("preference pairs in the shape trl; built once", "2 preference rows", "patients unknown",
-                  "2 pairs without a weight: they weigh 1"):  # fmt: skip
+    notes = ("2 pairs read in the shape trl", "2 pairs without a weight: they weigh 1", "patients unknown")
+    for words in ("preference pairs; built once", "2 preference rows", *notes):
         assert words in made.sentence
     again = rows_of_file(file, "preference", COLUMNS, folder / "data")
     assert (again.entry, "; found as" in again.sentence) == (made.entry, True)
