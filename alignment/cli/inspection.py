@@ -13,6 +13,8 @@ from alignment.config.data_entries import parquet
 from alignment.data.processed_size import ProcessedSizes
 from alignment.data.processor_checks import faults_of_row
 from alignment.data.row_cache import few_rows
+from alignment.dialogues.sft import IGNORED, row_tokens
+from alignment.dialogues.turns import rendered
 from data_builders.build.user_file import holds_pairs, rows_in_memory, user_file
 from data_builders.imaging.images import pixels
 from data_builders.output_folders import check_file
@@ -94,17 +96,21 @@ def _as_processed(row: dict[str, Any], index: int, model: str, out: Path) -> dic
     answer = row.get("completion") or row.get("chosen") or []
     images = {"images": [row["images"]]} if row["images"] else {}
     with faults_of_row(row, index, row["images"]):
-        prompt = processor.apply_chat_template(row["prompt"], add_generation_prompt=True, tokenize=False)
-        whole = processor.apply_chat_template([*row["prompt"], *answer], tokenize=False) if answer else prompt
-        given = processor(text=[prompt], **images, return_tensors="pt")
-    ids = given["input_ids"][0].tolist()
-    trained = processor.tokenizer(whole.removeprefix(prompt), add_special_tokens=False)["input_ids"]
+        if answer:
+            made = row_tokens(processor, {**row, "completion": answer})
+            whole = rendered(processor, [*row["prompt"], *answer])
+        else:
+            whole = rendered(processor, row["prompt"], ask=True)
+            made = {"input_ids": processor(text=[whole], **images)["input_ids"][0]}
+            made["labels"] = [IGNORED] * len(made["input_ids"])
+        given = processor(text=[whole], **images, return_tensors="pt")
+    ids, labels = made["input_ids"], made["labels"]
     image_id = processor.tokenizer.convert_tokens_to_ids(processor.image_token)
     result = {
         "image_tokens": ids.count(image_id),
-        "prompt_tokens": len(ids),
-        "trained_tokens": len(trained),
-        "tokens": _shown_tokens(processor.tokenizer, [i for i in ids if i != image_id], trained),
+        "prompt_tokens": next((k for k, label in enumerate(labels) if label != IGNORED), len(ids)),
+        "trained_tokens": sum(label != IGNORED for label in labels),
+        "tokens": _shown_tokens(processor.tokenizer, ids, labels, image_id),
     }
     if row["images"]:
         result["image_as_processed"] = str(out)
@@ -126,9 +132,14 @@ def _pictured(images: list[Image.Image], given: np.ndarray, processor: Any, out:
     return {**sizes, "processed_size": processed}
 
 
-def _shown_tokens(tokenizer: Any, prompt: list[int], trained: list[int]) -> str:
-    plain = [tokenizer.decode([i]) for i in prompt]
-    return " ".join([*plain, *[f"[{tokenizer.decode([i])}]" for i in trained]]).replace("\n", "\\n")
+def _shown_tokens(tokenizer: Any, ids: list[int], labels: list[int], image_id: int) -> str:
+    """The words of all tokens but those of images, which are many; those with loss in brackets."""
+    shown = [
+        f"[{tokenizer.decode([token])}]" if label != IGNORED else tokenizer.decode([token])
+        for token, label in zip(ids, labels, strict=True)
+        if token != image_id
+    ]
+    return " ".join(shown).replace("\n", "\\n")
 
 
 def processed_image(values: np.ndarray) -> Image.Image:

@@ -5,6 +5,7 @@ Left out: templates that rewrite earlier turns when a later one is added (some d
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from data_builders.schema import Message, assistant_turn, user_turn
@@ -37,6 +38,45 @@ def after_answer(processor: "ProcessorMixin", messages: Sequence[Message], quest
     if not tokens or tokens[0] not in processor.tokenizer.all_special_ids:
         raise InputError(f"chat template: no special token ends the model's turn; after it comes {after[0][:20]!r}.")
     return tokens
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A stretch of a rendered conversation: an answer with its end, or what stands before, between or after answers.
+
+    ``num_images``: how many images open or stand in it.
+    """
+
+    text: str
+    is_answer: bool
+    num_images: int
+
+
+def pieces(processor: "ProcessorMixin", prompt: Sequence[Message], completion: Sequence[Message]) -> list[Piece]:
+    """The whole conversation in pieces, in order: the prompt, then answers and what is asked between them.
+
+    Raises: InputError if the template rewrites earlier turns.
+    """
+    messages = [*prompt, *completion]
+    whole, found, end, first = rendered(processor, messages), list[Piece](), 0, 0
+    for index in range(len(prompt), len(messages)):
+        if messages[index]["role"] == "assistant":
+            begin, last = _span(processor, messages, index, whole)
+            found.append(Piece(whole[end:begin], False, num_images(messages[first:index])))
+            found.append(Piece(whole[begin:last], True, 0))
+            end, first = last, index + 1
+    return [*found, Piece(whole[end:], False, 0)] if end < len(whole) else found
+
+
+def num_images(messages: Sequence[Message]) -> int:
+    """How many image blocks stand in these messages.
+
+    >>> num_images([*user_turn("What changed?", num_images=2), *assistant_turn("Nothing.")])
+    2
+    """
+    return sum(
+        block["type"] == "image" for m in messages if not isinstance(m["content"], str) for block in m["content"]
+    )
 
 
 def answer_tokens(processor: "ProcessorMixin", prompt: Sequence[Message], completion: Sequence[Message]) -> list[bool]:

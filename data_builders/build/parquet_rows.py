@@ -97,10 +97,11 @@ def house_rows(file: Path) -> Iterator[Row]:
 
 def _house_schema(schema: pa.Schema) -> pa.Schema:
     names = [name for name in schema.names if name not in IMAGE_KEYS or name == "images"]
-    kinds = {name: schema.field(name).type for name in [*names, *([] if "images" in names else ["images"])]}
+    kinds = {name: schema.field(name).type for name in names} | ({} if "images" in names else {"images": IMAGES})
     kinds |= dict.fromkeys((name for name in kinds if name in ROLES), MESSAGES)
     kinds |= dict.fromkeys((name for name in kinds if name in IMAGE_COLUMNS), IMAGES)
-    noted = {name: note for name, note in _features(schema).items() if kinds.get(name) == schema.field(name).type}
+    notes = _features(schema)
+    noted = {name: notes[name] for name in names if name in notes and kinds[name] == schema.field(name).type}
     noted |= {k: {"feature": {"_type": "Image"}, "_type": "List"} for k, v in kinds.items() if v == IMAGES}
     return pa.schema(list(kinds.items()), metadata={"huggingface": json.dumps({"info": {"features": noted}})})
 
