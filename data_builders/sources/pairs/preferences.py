@@ -52,7 +52,7 @@ def preferences(
     """
     pairs = PairFile.of(file, format, images, text_only=text_only, patient=patient)
     groups = _Groups(pairs)
-    yield from written_pairs(pairs, groups.patient, note=f"pairs read in the shape {pairs.read()[0]}")
+    yield from written_pairs(pairs, groups.patient, note=f"pairs read in the shape {groups.shape}")
 
 
 @dataclass(frozen=True)
@@ -93,13 +93,14 @@ class _Groups:
 
     def __init__(self, pairs: PairFile) -> None:
         self.pairs, self.shared, self.keys = pairs, ImageGroups(), dict[RecordImage, str]()
-        self.has_patients = any(isinstance(pair, Pair) and pair.patient for pair in pairs.read()[1])
+        self.shape, found = pairs.read()
+        self.has_patients = False
+        for pair in (pair for pair in found if isinstance(pair, Pair)):
+            self.has_patients |= bool(pair.patient)
+            with contextlib.suppress(RecordError):  # said where the pair is used
+                self.shared.join([] if self.has_patients else [self._key(image) for image in pair.images])
         if not self.has_patients and pairs.patient != "patient":
             raise InputError(f"preferences: patient: no record of {pairs.file} has '{pairs.patient}'. Mend the name.")
-        for pair in () if self.has_patients else pairs.read()[1]:
-            with contextlib.suppress(RecordError):  # said where the pair is used
-                if isinstance(pair, Pair):
-                    self.shared.join([self._key(image) for image in pair.images])
 
     def _key(self, image: RecordImage) -> str:
         """A picture by its pixels, or by its name where it is not opened; one that lies in a file is opened once."""

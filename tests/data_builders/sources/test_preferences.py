@@ -311,6 +311,12 @@ def test_one_picture_is_in_one_split_under_any_name(folder):
     assert card["patients"] == "unknown"
 
 
+def test_pairs_that_share_a_picture_by_way_of_others_are_one_group(folder):
+    chain = [["a.png", "b.png"], ["c.png"], ["b.png", "c.png"]]
+    rows, _ = built(folder, lines(folder, *[PLAIN | {"images": names} for names in chain]))
+    assert len({row["patient"] for row in rows}) == 1
+
+
 def test_a_patient_that_the_records_name_is_the_group(folder):
     named = PLAIN | {"person": 7.0}
     (row,), card = built(folder, lines(folder, named, PLAIN | {"prompt": "Else?"}), patient="person")
