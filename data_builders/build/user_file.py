@@ -97,7 +97,7 @@ def rows_of_file(file: Path, kind: RowKind, columns: Collection[str], folder: Pa
     left_out = card["quarantined"]["count"]
     notes = [f"{left_out} records left out (see {out / CARD})"] if left_out else []
     notes += ["patients unknown"] if card["patients"] == "unknown" else []
-    notes += [f"{count} {note}" for note, count in card.get("notes", {}).items()]
+    notes += [f"{count} {note}" for note, count in card.get("notes", {}).items() if kind == "preference"]
     more = "".join(f", {note}" for note in notes)
     return UserRows(str(rows.with_suffix("")), f"{file}: {shape}; {done} as {rows}: {number} {kind} rows{more}.")
 
