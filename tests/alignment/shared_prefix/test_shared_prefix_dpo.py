@@ -2,6 +2,7 @@
 
 import json
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from datasets import Dataset
@@ -178,6 +179,16 @@ def test_the_reference_model_is_let_go_once_its_numbers_are_known(recipe):
     trainer = make_trainer(recipe("free", trainer={"precompute_ref_log_probs": True}), cache_folder() / "free")
     assert trainer.ref_model is None
     assert len(trainer.accelerator._models) <= 1
+
+
+def test_rows_without_a_weight_are_told(recipe, tmp_path, caplog):
+    table = pq.read_table(parquet(recipe("weighed").data.train))
+    pq.write_table(table.drop_columns(["weight"]), tmp_path / "plain.parquet")
+    trainer = {"precompute_ref_log_probs": False}
+    for name, data in (("weighed", {}), ("plain", {"data": {"train": str(tmp_path / "plain")}})):
+        caplog.clear()
+        make_trainer(recipe(name, trainer=trainer, **data), cache_folder() / name)
+        assert ("each weighs 1" in caplog.text) is (name == "plain")
 
 
 def test_the_cache_tells_other_pixels_texts_weights_templates_and_tokenizers_apart(recipe, start):
