@@ -62,7 +62,7 @@ def test_a_cut_row_keeps_its_labels_in_place(processor):
 
 
 def test_after_an_answer_come_its_end_the_question_and_the_opening_of_the_next_turn(processor):
-    tokens = after_answer(processor, user_turn(QUESTIONS[0]), QUESTIONS[1])
+    tokens = after_answer(processor, user_turn(QUESTIONS[0]), QUESTIONS[1])["input_ids"]
     opened = f"<|im_end|>\n<|im_start|>user\n{QUESTIONS[1]}<|im_end|>\n<|im_start|>assistant\n"
     assert processor.tokenizer.decode(tokens) == opened
 
