@@ -21,7 +21,8 @@ class Pair:
     ``turns``: all messages before the answer, where they are more than ``question`` behind the images (see
     ``prompt``); ``question`` is then all their words. No ``rejected_images``: the same images. ``relevance`` in
     [0, 1], before normalisation (None: not known); ``weight`` after it (None: not known, which counts as 1).
-    ``patient``: None where the record names none. ``location``: where it stands in its file.
+    ``patient``: None where the record names none. ``location``: where it stands in its file, and
+    ``split``: in which of the file's own splits.
     """
 
     id: str
@@ -35,6 +36,7 @@ class Pair:
     turns: tuple[Message, ...] = ()
     patient: str | None = None
     location: str = field(default="", compare=False)
+    split: str | None = field(default=None, compare=False)
 
     @property
     def prompt(self) -> list[Message]:

@@ -104,7 +104,8 @@ def _pairs(
         values = _with_numbers(record.values) if cells else record.values
         try:
             found_here = pairs_of(values, shape, name=str(index), patient=patient)
-            yield from (replace(pair, location=record.location) for pair in found_here)
+            split = _text(values.get("split")) or record.split
+            yield from (replace(pair, location=record.location, split=split) for pair in found_here)
         except RecordError as fault:
             yield Unreadable(record.location, str(fault))
 

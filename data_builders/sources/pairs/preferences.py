@@ -3,7 +3,7 @@
 Where no record names a patient, pairs that share a picture are one group, and the card says ``patients: unknown``.
 Pairs that are equal on both sides are quarantined under their line; repeated questions, zero weights and the brevity
 shortcut are told in the card.
-Left out: a source's own splits.
+Left out: scores of other scales (the spec's ``relevance`` reads those).
 """
 
 import contextlib
@@ -180,6 +180,7 @@ def _written(pair: Pair, images: Images, rejected_images: Images, *, patient: st
         rejected_images=rejected_images,
         weight=1.0 if pair.weight is None else pair.weight,
         relevance=pair.relevance,
+        split=pair.split,
         provenance={"record": pair.location} if note else {},
         messages=(*turns, *assistant_turn(pair.chosen)) if turns else (),
         notes=(*(note for note, holds in notes.items() if holds), *filter(None, [note])),

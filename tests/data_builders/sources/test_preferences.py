@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from datasets import Dataset, Features, Value
+from datasets import Dataset, DatasetDict, Features, Value
 from datasets import Image as ImageColumn
 from PIL import Image
 
@@ -315,6 +315,17 @@ def test_pairs_that_share_a_picture_by_way_of_others_are_one_group(folder):
     chain = [["a.png", "b.png"], ["c.png"], ["b.png", "c.png"]]
     rows, _ = built(folder, lines(folder, *[PLAIN | {"images": names} for names in chain]))
     assert len({row["patient"] for row in rows}) == 1
+
+
+def test_the_splits_of_a_saved_dict_are_taken_over(folder):
+    sides = {name: Dataset.from_list([{"prompt": f"{Q} {name}", "chosen": YES, "rejected": NO}]) for name in "ab"}
+    DatasetDict(sides).save_to_disk(str(folder / "saved"))
+    source = {"name": "preferences", "file": str(folder / "saved")}
+    changes = {"splits": {"align": 0.5, "test": 0.5}, "rows": {"preference": ["align", "test"]}}
+    spec = {**SPEC, **changes, "source": source, "source_splits": {"a": "align", "b": "test"}}
+    out = build(BuildSpec.model_validate({**spec, "output": str(folder / "out")}))
+    found = {name: pq.read_table(out / f"preference/{name}.parquet").to_pylist() for name in ("align", "test")}
+    assert {name: said(rows[0])[0][1] for name, rows in found.items()} == {"align": ["Is it? a"], "test": ["Is it? b"]}
 
 
 def test_a_patient_that_the_records_name_is_the_group(folder):
