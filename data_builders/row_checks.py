@@ -8,6 +8,7 @@ pixel. Left out: chat templates and image sizes that a model cannot take (``alig
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false
 
+import contextlib
 import warnings
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from data_builders.cards import refuse_newer, rules_of_rows
 from data_builders.imaging.images import UNREADABLE, ImageError, decoded, upright_size
 from rewards.config.input_error import InputError
 from rewards.config.strict_yaml import regular
+from rewards.dialogues.dialogue import read_dialogue
 from rewards.row_types import KINDS, MESSAGES, is_messages, row_faults, shown
 from rewards.rules.known_files import known_ids
 
@@ -222,6 +224,7 @@ def _image_faults(row: Row, said: Mapping[str, Any], number: int) -> Iterator[st
     messages = [message for name in ("prompt", "completion") for message in said.get(name, ())]
     if messages and not any(isinstance(message["content"], str) for message in messages):
         blocks = sum(block["type"] == "image" for message in messages for block in message["content"])
+        blocks += 0 if said.get("completion") else _later_images(row.get("dialogue"))
         if blocks != number:
             yield (
                 f"'images': {number} pictures for {blocks} image blocks in its messages; expected as many. "
@@ -232,6 +235,14 @@ def _image_faults(row: Row, said: Mapping[str, Any], number: int) -> Iterator[st
         yield f"'image_size': holds {len(stated)} sizes for {number} pictures; expected one for each."
     if isinstance(numbers, list) and any(isinstance(n, int) and n > max(1, number) for n in numbers):
         yield f"'box_images': names image {max(numbers)} of {number}; count images from 1."
+
+
+@lru_cache(maxsize=1024)  # the rows of one image share them
+def _later_images(dialogue: Any) -> int:
+    """How many images open later turns of a dialogue that is still to be held; of one that is damaged, none."""
+    with contextlib.suppress(ValueError):  # of a damaged one another fault tells
+        return sum(turn.images for turn in read_dialogue(dialogue).turns[1:]) if isinstance(dialogue, str) else 0
+    return 0
 
 
 def _size_faults(stated: Any, found: list[Any]) -> Iterator[str]:

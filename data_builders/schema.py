@@ -55,7 +55,10 @@ class Written:
 
     ``rejected``: a wrong answer, where the source has one; ``rejected_images``: what it stands under, where that
     differs. ``names`` of the images tell repeated questions apart. ``split``: the source's own, where it has one.
-    ``relevance`` of the pair in [0, 1] (None: not known), and the ``weight`` it was given.
+    ``relevance`` of the pair in [0, 1] (None: not known), and the ``weight`` it was given. ``messages``: where there
+    is more than a question under its images (a system prompt, earlier turns, images between words), all of it, up to
+    the answer. ``reference``: further columns of prompt rows, such as ``options``. ``notes``: what the card counts.
+    ``patient_known``: whether ``patient`` is one, and not what stands for an image.
     """
 
     id: str
@@ -65,13 +68,17 @@ class Written:
     names: tuple[str, ...]
     question: str
     answer: str
-    task: WrittenTask
+    task: str
     rejected: str | None = None
     rejected_images: tuple[Image.Image, ...] = ()
     weight: float = 1.0
     relevance: float | None = None
     split: str | None = None
     provenance: dict[str, Any] = field(default_factory=dict[str, Any])
+    messages: tuple[Message, ...] = ()
+    reference: dict[str, Any] = field(default_factory=dict[str, Any])
+    notes: tuple[str, ...] = ()
+    patient_known: bool = True
 
 
 @dataclass(frozen=True)

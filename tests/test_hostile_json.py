@@ -220,8 +220,11 @@ def test_a_file_is_refused_in_one_sentence_that_names_it(reader, content, tmp_pa
 
 
 def test_a_fault_of_json_lines_is_told_with_its_line(tmp_path):
-    (tmp_path / "p.jsonl").write_bytes(b'{"id": 1}\n\n{"id": ' + b"9" * 5000 + b"}\n")
-    with pytest.raises(InputError, match=r"p\.jsonl:3: not JSON \(Exceeds the limit"):
+    (tmp_path / "p.jsonl").write_bytes(b'{"prompt": "a"}\n\n{"id": ' + b"9" * 5000 + b"}\n")
+    _, found = read_pairs(tmp_path / "p.jsonl", "trl")
+    assert [one.location for one in found] == ["line 1", "line 3"]
+    (tmp_path / "p.jsonl").write_bytes(b'\n\n{"id": ' + b"9" * 5000 + b"}\n")
+    with pytest.raises(InputError, match=r"p\.jsonl: line 3: not JSON \(Exceeds the limit"):
         read_pairs(tmp_path / "p.jsonl", "trl")
 
 
@@ -234,8 +237,8 @@ def test_a_fault_of_a_list_is_told_with_its_line(tmp_path):
 def test_a_line_separator_within_words_ends_no_line(tmp_path):
     record = {"prompt": "a\u2028b", "chosen": "c", "rejected": "d", "images": ["a.png"]}
     (tmp_path / "p.jsonl").write_text(json.dumps(record, ensure_ascii=False), encoding="utf-8")
-    ((pair,), faults) = read_pairs(tmp_path / "p.jsonl", "trl")
-    assert (pair.question, faults) == ("a\u2028b", {})
+    _, (pair,) = read_pairs(tmp_path / "p.jsonl", "trl")
+    assert pair.question == "a\u2028b"
 
 
 def test_nesting_up_to_the_limit_is_read():

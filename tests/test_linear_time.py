@@ -20,7 +20,8 @@ from data_builders.build.build_spec import read_spec
 from data_builders.build.gallery import marked
 from data_builders.curriculum.checks import agreed, opinion
 from data_builders.curriculum.item_checks import ItemChecks
-from data_builders.formats.preference_formats import FORMATS, read_pairs, survey
+from data_builders.formats.pairs import Pair, survey
+from data_builders.formats.preference_formats import FORMATS, read_pairs
 from data_builders.pairs.hallucination_checks import fault_of_rejected
 from data_builders.rendering.report_facts import report_facts
 from data_builders.schema import Written
@@ -120,8 +121,7 @@ def imported_pairs(shape, folder, text):
     """A file of pairs whose words are all this text."""
     file = folder / "pairs.jsonl"
     file.write_text(json.dumps(WORDS[shape](text)))
-    pairs, _ = read_pairs(file, shape)
-    return survey(pairs)
+    return survey([pair for pair in read_pairs(file, shape)[1] if isinstance(pair, Pair)])
 
 
 def as_csv(file, row):

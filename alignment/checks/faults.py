@@ -105,7 +105,7 @@ def data_faults(recipe: Recipe) -> list[str]:
     faults = [] if rows.num_in_file else [f"data.train: {file} holds no rows."]
     method = METHODS[recipe.method]
     needed = list(method.columns)
-    if "weighting" in method.sections and recipe.weighting.use:
+    if "weighting" in method.sections and recipe.weighting.use and "weight" in names:  # else each weighs 1
         needed.append("weight")
     if recipe.method == "dpo" and recipe.weighting.mirrors:
         needed.append("mirror_images")

@@ -34,16 +34,26 @@ class _Reading:
 
 
 def read_recipe(path: Path | str, overrides: Sequence[Override] = ()) -> Recipe:
-    """The recipe in a file, after overrides.
+    """The recipe in a file, after overrides; where ``data.train`` names a file of the user's, with the rows of that.
 
     Raises: InputError that lists every fault of the file and the data at once, each with its line; once there are none,
     every fault of the trainer section and of what does not go with it.
     """
     reading = _reading_of(Path(path), overrides)
-    beyond = [] if reading.recipe is None else _faults_beyond_form(reading.recipe)
-    _refuse([reading], beyond)
-    assert reading.recipe is not None  # its form has no faults
-    return reading.recipe
+    recipe, beyond = (None, []) if reading.recipe is None else _with_rows(reading.recipe)
+    _refuse([reading], beyond or ([] if recipe is None else _faults_beyond_form(recipe)))
+    assert recipe is not None  # its form has no faults
+    return recipe
+
+
+def _with_rows(recipe: Recipe) -> tuple[Recipe | None, list[str]]:
+    """The recipe with the rows of the user's file that it names, if it names one, or why that makes none."""
+    from alignment.checks.user_data import with_built_rows
+
+    try:
+        return with_built_rows(recipe), []
+    except InputError as fault:
+        return None, [f"data.train: {line}" for line in str(fault).splitlines()]
 
 
 def check_shapes(recipes: Iterable[tuple[Path, Sequence[Override]]]) -> None:

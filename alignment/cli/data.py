@@ -28,7 +28,7 @@ def build(
 
     out = build_data(read_spec(spec, overrides or []), local=_local_backend, inputs=[spec])
     card = read_card(out)
-    figures = {name: card[name] for name in ("counts", "preference") if card[name]}
+    figures = {name: card[name] for name in ("counts", "preference", "notes") if card.get(name)}
     say({"built": str(out), "gallery": str(out / "gallery.html"), **figures}, as_json)
 
 

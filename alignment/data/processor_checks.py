@@ -52,7 +52,7 @@ def check_processing(processor: Any, rows: Iterable[Mapping[str, Any]]) -> None:
     tried: set[Any] = set()
     for place, row in enumerate(rows):
         form = tuple((m["role"], *_block_types(m["content"])) for m in row["prompt"])
-        images = [pixels(image) for image in row["images"] or []]
+        images = [pixels(image) for image in (row["images"] or [])[: _num_shown(row["prompt"])]]
         sizes = tuple(image.size for image in images if _is_extreme(image))
         if {form, sizes} <= tried:
             continue
@@ -61,6 +61,12 @@ def check_processing(processor: Any, rows: Iterable[Mapping[str, Any]]) -> None:
             if sizes and sizes not in tried:
                 processor(text=[text], images=[[image.convert("RGB") for image in images]], return_tensors="pt")
         tried |= {form, sizes}
+
+
+def _num_shown(prompt: Any) -> int | None:
+    """How many images the prompt itself shows, before those of later turns; None: all, as with texts for contents."""
+    types = [_block_types(message["content"]) for message in prompt]
+    return None if any(isinstance(m["content"], str) for m in prompt) else sum(t.count("image") for t in types)
 
 
 def _block_types(content: Any) -> list[str]:

@@ -68,8 +68,9 @@ def counted(processor: Any, rows: Iterable[Any], answers: Sequence[str]) -> Leng
             plain = _num_tokens(processor, made.prompt)
             sizes = tuple(image.size for image in images)
             if sizes not in of_images:
+                text = made.prompt + "".join(made.answers[:1])  # images may open later turns
                 given = {"images": [images]} if sizes else {}
-                of_images[sizes] = len(processor(text=[made.prompt], **given)["input_ids"][0]) - plain
+                of_images[sizes] = len(processor(text=[text], **given)["input_ids"][0]) - _num_tokens(processor, text)
         found.text.append(plain)
         found.images.append(of_images[sizes])
         found.answers.append([_num_tokens(processor, text) for text in made.answers] if answers else [])

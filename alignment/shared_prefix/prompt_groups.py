@@ -42,10 +42,20 @@ def group(
     if isinstance(prompt, str):
         return Group(list(images), prompt, [str(answer) for answer in answers])
     more: dict[str, Any] = {"chat_template_kwargs": dict(template)} if template else {}
-    messages = prepare_multimodal_messages(prompt, images=list(images))
-    completions = [prepare_multimodal_messages(a) for a in answers]  # pyright: ignore[reportArgumentType]
+    first, later = _divided(images, prompt)
+    messages = prepare_multimodal_messages(prompt, images=first)
+    completions = [prepare_multimodal_messages(a, images=later) for a in answers]  # pyright: ignore[reportArgumentType]
     rendered = [apply_chat_template({"prompt": messages, "completion": c, **more}, processor) for c in completions]
     return Group(list(images), rendered[0]["prompt"], [r["completion"] for r in rendered])
+
+
+def _divided(images: Sequence[Any], prompt: Messages) -> tuple[list[Any], list[Any]]:
+    """The images of a prompt, and those that open later turns. A prompt whose contents are texts shows all."""
+    contents = [message["content"] for message in prompt]
+    if any(isinstance(content, str) for content in contents):
+        return list(images), []
+    number = sum(block["type"] == "image" for content in contents for block in content)
+    return list(images[:number]), list(images[number:])
 
 
 def collated(processor: Any, groups: Sequence[Group], *, shared: bool, max_length: int | None = None) -> Batch:

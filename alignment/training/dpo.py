@@ -355,6 +355,8 @@ def dpo_trainer(
     """
     mirror = recipe.weighting.mirrors
     kept = [c for c in COLUMNS if c in data.column_names and (mirror or c != "mirror_images")]
+    if recipe.weighting.use and "weight" not in kept:
+        logger.warning("%s: its rows have no weight, so each weighs 1: plain DPO", recipe.data.train)
     settings = {"max_length": None, **arguments}
     precompute = settings.pop("precompute_ref_log_probs", None)
     config: Any = made_config(DPOConfig, settings)

@@ -160,6 +160,8 @@ def _write_sample(
     if isinstance(sample, Written):
         split = own_split(sample, spec) or split
         tally.asked[*sample.names, sample.question] += 1
+        tally.notes.update(sample.notes)
+        tally.unknown_patients |= not sample.patient_known
         rows = written_rows(sample, spec, split)
     elif isinstance(sample, Sequence):
         tally.rule_sets.add(sample.rule_set)

@@ -21,7 +21,7 @@ def card_of(
     return {
         "counts": _nested(tally.rows),
         "images": tally.num_samples,
-        "patients": dict(Counter(split for _, split in sorted(tally.placed))),
+        "patients": "unknown" if tally.unknown_patients else dict(Counter(s for _, s in sorted(tally.placed))),
         "quarantined": {"count": len(tally.quarantined), "records": [vars(q) for q in tally.quarantined]},
         "not_asked": dict(tally.not_asked),
         "scenarios": dict(sorted(tally.scenarios.items())),
@@ -30,6 +30,7 @@ def card_of(
         "repeated_questions": sum(tally.asked.values()) - len(tally.asked),
         "preference": preference,
         "lesion_noise": tally.noise.report() if spec.lesion_noise else None,
+        **({"notes": dict(sorted(tally.notes.items()))} if tally.notes else {}),
         **({"curriculum": tally.curriculum.card()} if tally.curriculum else {}),
         "licence": spec.source.licence,
         "seed": spec.seed,

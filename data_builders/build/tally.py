@@ -18,7 +18,8 @@ class Tally:
     ``scenarios``: dialogues by scenario. ``paraphrases``: used, and refused by reason.
     ``rows`` by (kind, split, task), ``placed`` rows by (patient, split), ``not_asked`` questions by reason,
     ``refused`` rejected answers by reason, ``asked`` how often each question of written samples,
-    ``assign`` the split of patients that are not left to the hash.
+    ``assign`` the split of patients that are not left to the hash, ``unknown_patients`` whether the source knows
+    none, ``notes`` what the source had to decide, by reason.
     """
 
     num_samples: int = 0
@@ -34,6 +35,8 @@ class Tally:
     asked: Counter[tuple[str, ...]] = field(default_factory=Counter[tuple[str, ...]])
     curriculum: CurriculumBuild | None = None
     assign: dict[str, str] = field(default_factory=dict[str, str])
+    unknown_patients: bool = False
+    notes: Counter[str] = field(default_factory=Counter[str])
 
     def check(self, spec: BuildSpec) -> None:
         """Raises InputError if there is nothing, too much is unusable, a patient is in two splits or pinned in vain."""

@@ -8,15 +8,19 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from data_builders.formats.preference_formats import FORMATS, Format, Pair, survey, write_pairs
+from data_builders.cards import card_of_rows
+from data_builders.formats.pairs import Pair, survey, words_of
+from data_builders.formats.preference_formats import FORMATS, Format
+from data_builders.formats.preference_writing import LISTS, write_pairs
+from data_builders.formats.record_images import RecordImage
 from data_builders.locks import only_one
 from data_builders.output_folders import check_writable, new_folder
 from data_builders.row_checks import Check, check_rows, open_parquet
-from data_builders.schema import Message, message_text
+from data_builders.schema import message_text
 from rewards.config.input_error import InputError, nearest
 
-COLUMNS = ("id", "images", "rejected_images", "prompt", "chosen", "rejected", "weight", "relevance")
-OPTIONAL = ("rejected_images", "relevance")
+COLUMNS = ("id", "images", "rejected_images", "prompt", "chosen", "rejected", "weight", "relevance", "patient")
+OPTIONAL = ("rejected_images", "relevance", "patient")
 
 
 def export(data: Path, shape: str, out: Path) -> dict[str, Any]:
@@ -36,9 +40,10 @@ def export(data: Path, shape: str, out: Path) -> dict[str, Any]:
     if missing:
         raise InputError(f"export: {data} holds no preference rows: no column {', '.join(missing)}.")
     check_rows(data, Check(("id", "images", "prompt", "chosen", "rejected"), blocks=True))
-    wanted = [name for name in COLUMNS if name in rows.schema_arrow.names]
+    unknown = (card_of_rows(data) or {}).get("patients") == "unknown"
+    wanted = [n for n in COLUMNS if n in rows.schema_arrow.names and not (n == "patient" and unknown)]
     kept: Format = next(known for known in FORMATS if known == shape)
-    name = "pairs.json" if kept in ("mmedpo", "llava") else "pairs.jsonl"
+    name = "pairs.json" if kept in LISTS else "pairs.jsonl"
     with only_one(out), new_folder(out) as grown:
         images = grown / "images"
         images.mkdir()
@@ -48,26 +53,26 @@ def export(data: Path, shape: str, out: Path) -> dict[str, Any]:
 
 
 def _pair(row: dict[str, Any], folder: Path) -> Pair:
+    question, turns = words_of(row["prompt"], len(row["images"]))
+    for side in ("chosen", "rejected"):
+        if len(row[side]) != 1:
+            raise InputError(f"export: row {row['id']}: '{side}' holds {len(row[side])} turns; these formats take one.")
     return Pair(
         id=row["id"],
         images=_saved(row["images"], folder),
-        question=_one_turn(row["prompt"], row["id"]),
+        question=question,
         chosen=message_text(row["chosen"]),
         rejected=message_text(row["rejected"]),
         weight=row["weight"],
         relevance=row.get("relevance"),
         rejected_images=_saved(row.get("rejected_images") or [], folder),
+        turns=turns,
+        patient=row.get("patient"),
     )
 
 
-def _one_turn(prompt: list[Message], row: str) -> str:
-    if len(prompt) != 1:
-        raise InputError(f"export: row {row} has {len(prompt)} turns before its answer; these formats take one.")
-    return message_text(prompt)
-
-
-def _saved(images: list[dict[str, Any]], folder: Path) -> tuple[str, ...]:
-    """Names of the images, each written once: equal pixels have one file."""
+def _saved(images: list[dict[str, Any]], folder: Path) -> tuple[RecordImage, ...]:
+    """The images by name, each written once: equal pixels have one file."""
     names: list[str] = []
     for image in images:
         content = image["bytes"] or Path(image["path"]).read_bytes()
@@ -75,4 +80,4 @@ def _saved(images: list[dict[str, Any]], folder: Path) -> tuple[str, ...]:
         if not (folder / name).exists():
             (folder / name).write_bytes(content)
         names.append(name)
-    return tuple(names)
+    return tuple(map(RecordImage, names))

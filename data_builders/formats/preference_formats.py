@@ -1,276 +1,261 @@
-"""Preference pairs in the shapes that others write: MMedPO, LLaVA, ms-swift and TRL, read and written.
+"""Preference pairs in the shapes that others write, read: TRL's, LLaVA's, MMedPO's, ms-swift's; a CSV is read as TRL's.
 
-``mmedpo``: a JSON list of ``id, image, conversations, rejected_conversations, weighted_score`` and, for the image
-side, ``rejected_image``. ``llava``: the same without a score. ``ms_swift``: JSON Lines of ``messages, images,
-rejected_response, rejected_images``. ``trl``: JSON Lines of ``prompt, chosen, rejected, images``, with our
-``rejected_images`` and ``weight``. All but ``llava`` hold a pair's ``relevance`` (before normalisation) where it is
-known; MMedPO's own files have none beside ``weighted_score``, which is not normalised. Images are named, not held.
-Left out: dialogues of several turns, system prompts.
+``trl``: ``chosen`` and ``rejected`` behind a ``prompt`` (or ``question``, ``query``, ``instruction``, or the turns of
+``conversations`` or ``messages``), or both with the turns that they share. ``llava``: ``conversations`` and
+``rejected_conversations``; ``mmedpo``: the same with a ``weighted_score``. ``ms_swift``: ``messages`` with a
+``rejected_response``, ``rejected_messages`` or ``rejected_images``. Each may have several rejected answers,
+``rejected_images``, a ``weight``, and a ``relevance`` (before normalisation); MMedPO's own files have none beside
+``weighted_score``, which is not normalised. What words and images are is for ``messages.py``.
+Left out: answers of more than one turn behind what the two sides share.
 """
 
-import json
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+import contextlib
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import replace
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
-from data_builders.pairs.hallucination_checks import META_TEXT, brevity_report, fault_of_rejected, same_polarity
-from data_builders.pairs.relevance import weight_report
-from data_builders.schema import assistant_turn, message_text, user_turn
+from data_builders.formats.messages import (
+    as_text,
+    before_answer,
+    behind_system,
+    check_turns,
+    messages_of,
+    refuse_unread,
+    with_images,
+)
+from data_builders.formats.pairs import Pair, words_of
+from data_builders.formats.record_images import RecordError, RecordImage, record_image, record_images
+from data_builders.formats.records import SEPARATORS, Record, Unreadable, records
+from data_builders.schema import Message, message_text
 from rewards.config.input_error import InputError
-from rewards.config.json_lines import json_value
-from rewards.config.strict_yaml import read_text
+from rewards.row_types import shown
 
 Format = Literal["mmedpo", "llava", "ms_swift", "trl"]
 FORMATS: tuple[Format, ...] = get_args(Format)
+REJECTED_OF_SWIFT = ("rejected_messages", "rejected_response", "rejected_images")
+REJECTED_IMAGES = ("rejected_images", "rejected_image")
+PROMPTS = ("conversations", "messages", "query", "prompt", "instruction", "question", "input", "history")
+"""Where the turns before an answer stand."""
+FIRST_RECORDS = 64
+"""By so many records a file's shape is known."""
+WANTED = (
+    "chosen and rejected; conversations and rejected_conversations; or messages and one of "
+    f"{', '.join(REJECTED_OF_SWIFT)}"
+)
 Json = dict[str, Any]
+Sides = tuple[list[Message], list[list[Message]]]
+"""All that the chosen side says, and each rejected one."""
 
 
-class FormatError(ValueError):
-    """Why one record cannot be read."""
+def format_of(keys: Collection[str]) -> Format | None:
+    """The shape of records with these keys; None where they show none.
 
-
-@dataclass(frozen=True)
-class Pair:
-    """One preference pair. ``images`` and ``rejected_images`` name files; no ``rejected_images``: the same images.
-
-    ``relevance`` in [0, 1], before normalisation (None: not known); ``weight`` after it.
+    >>> format_of({"images", "question", "chosen", "rejected"}), format_of({"question", "answer"})
+    ('trl', None)
     """
-
-    id: str
-    images: tuple[str, ...]
-    question: str
-    chosen: str
-    rejected: str
-    weight: float = 1.0
-    rejected_images: tuple[str, ...] = ()
-    relevance: float | None = None
-
-    @property
-    def is_identical(self) -> bool:
-        """Whether both sides are one: such a pair has no gradient."""
-        return self.chosen.strip() == self.rejected.strip() and self.rejected_images in ((), self.images)
+    if {"conversations", "rejected_conversations"} <= {*keys}:
+        return "mmedpo" if "weighted_score" in keys else "llava"
+    if {"chosen", "rejected"} <= {*keys}:
+        return "trl"
+    return "ms_swift" if "messages" in keys and {*REJECTED_OF_SWIFT} & {*keys} else None
 
 
-def read_pairs(path: Path, shape: Format) -> tuple[list[Pair], dict[int, str]]:
-    """The pairs of a file in its order, and for each record that cannot be read its place and why.
+def read_pairs(
+    path: Path, shape: Format | None = None, *, patient: str = "patient"
+) -> tuple[Format, Iterator[Pair | Unreadable]]:
+    """The shape of a file's pairs, and the pairs in its order or why one cannot be read.
 
-    Raises: InputError if the file is missing or holds no records.
+    ``shape``: what it should be (None: what it is); ``patient``: the key that names the patient.
+
+    Raises: InputError if the file is missing or holds no records, or its records have another shape, or none.
     """
-    pairs: list[Pair] = []
-    faults: dict[int, str] = {}
-    for place, record in enumerate(read_records(path)):
+    found = records(path)
+    first = list(islice(found, FIRST_RECORDS))
+    read = [one for one in first if isinstance(one, Record)]
+    if not read and isinstance(first[0], Unreadable):
+        raise InputError(f"{path}: {first[0].location}: {first[0].reason}")
+    keys = dict.fromkeys(key for one in read for key in one.values)
+    kept = _format(path, keys, shape)
+    return kept, _pairs(chain(first, found), kept, patient, cells=path.suffix.lower() in SEPARATORS)
+
+
+def _format(path: Path, keys: Collection[str], shape: Format | None) -> Format:
+    found, seen = format_of(keys), f"Its records have the keys {', '.join(keys) or '(none)'}."
+    if shape is None and found is None:
+        raise InputError(f"{path}: holds no preference pairs in a known shape. {seen} Expected {WANTED}.")
+    alike = {"mmedpo", "llava"}
+    if shape is not None and found not in (shape, None) and not {shape, found} <= alike:
+        raise InputError(f"{path}: format: {shape}, but its records are in the shape {found}. {seen} Leave format out.")
+    kept = shape or found
+    assert kept is not None
+    return kept
+
+
+def _pairs(
+    found: Iterator[Record | Unreadable], shape: Format, patient: str, *, cells: bool
+) -> Iterator[Pair | Unreadable]:
+    for index, record in enumerate(found):
+        if isinstance(record, Unreadable):
+            yield record
+            continue
+        values = _with_numbers(record.values) if cells else record.values
         try:
-            if not isinstance(record, dict):
-                raise FormatError(f"expected an object, got {type(record).__name__}")
-            pairs.append(_READERS[shape](record, place))
-        except FormatError as fault:
-            faults[place] = str(fault)
-    return pairs, faults
+            found_here = pairs_of(values, shape, name=str(index), patient=patient)
+            split = _text(values.get("split")) or record.split
+            yield from (replace(pair, location=record.location, split=split) for pair in found_here)
+        except RecordError as fault:
+            yield Unreadable(record.location, str(fault))
 
 
-def read_records(path: Path) -> list[Any]:
-    """The records of a JSON list or of JSON Lines.
+def pairs_of(values: Json, shape: Format, *, name: str, patient: str = "patient") -> list[Pair]:
+    """The pairs of one record, one for each rejected answer. ``name``: what they are called where it has no ``id``.
 
-    Raises: InputError if there is no such file, it is not JSON, or it holds none.
+    Raises: RecordError that says what is wrong with it.
     """
-    text = read_text(path)
-    if text.lstrip().startswith("["):
-        records = json_value(text, str(path), "Write a list of records.")
-    else:  # no ``splitlines``, which also parts a text at the line separators that may stand in its words
-        lines = enumerate(text.split("\n"), start=1)
-        records = [json_value(line, f"{path}:{k}", "Write one record a line.") for k, line in lines if line.strip()]
-    if not records:
-        raise InputError(f"{path}: holds no records.")
-    return records
-
-
-def _field(record: Json, name: str, kind: type | tuple[type, ...], *, default: Any = None) -> Any:
-    value = record.get(name, default)
-    if value is None:
-        raise FormatError(f"no '{name}'")
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise FormatError(f"'{name}' is {type(value).__name__}")
-    return value
-
-
-def _names(record: Json, name: str) -> tuple[str, ...]:
-    """File names under a key that holds one, a list, or nothing."""
-    value = record.get(name)
-    listed = [] if value in (None, "") else [value] if isinstance(value, str) else value
-    if not isinstance(listed, list) or not all(isinstance(one, str) for one in listed):
-        raise FormatError(f"'{name}' is not a file name or a list of them")
-    return tuple(listed)
-
-
-def _weight(record: Json, name: str, *, required: bool) -> float:
-    return float(_field(record, name, (int, float), default=None if required else 1.0))
-
-
-def _relevance(record: Json) -> float | None:
-    if record.get("relevance") is None:
-        return None
-    value = float(_field(record, "relevance", (int, float)))
-    if not 0 <= value <= 1:
-        raise FormatError(f"'relevance' is {value:g}, outside 0 to 1")
-    return value
-
-
-def _bare(text: str) -> str:
-    return text.replace("<image>", "").strip()
-
-
-def _turns(record: Json, name: str, keys: tuple[str, str], roles: tuple[str, str]) -> tuple[str, str]:
-    """Question and answer of a dialogue of two turns."""
-    turns, (who, what) = _field(record, name, list), keys
-    if len(turns) != 2 or not all(isinstance(turn, dict) for turn in turns):
-        raise FormatError(f"'{name}' does not hold two turns")
-    if (turns[0].get(who), turns[1].get(who)) != roles:
-        raise FormatError(f"'{name}' is not from {roles[0]}, then {roles[1]}")
-    said = [turn.get(what) for turn in turns]
-    if not all(isinstance(text, str) for text in said):
-        raise FormatError(f"'{name}' holds a turn without '{what}'")
-    return _bare(said[0]), said[1].strip()
-
-
-def _from_llava(record: Json, place: int, *, scored: bool = False) -> Pair:
-    for switch in ("rejected_noised", "chosen_noised"):
-        if record.get(switch):
-            raise FormatError(f"'{switch}' asks for pure noise in place of its image; build lesion noise instead")
-    keys, roles = ("from", "value"), ("human", "gpt")
-    question, chosen = _turns(record, "conversations", keys, roles)
-    other, rejected = _turns(record, "rejected_conversations", keys, roles)
-    if other != question:
-        raise FormatError("its two dialogues ask different questions")
-    weight = _weight(record, "weighted_score", required=scored)
-    images, others = _names(record, "image"), _names(record, "rejected_image")
-    return Pair(str(record.get("id", place)), images, question, chosen, rejected, weight, others)
-
-
-def _from_mmedpo(record: Json, place: int) -> Pair:
-    """A score beside no relevance is the relevance itself, unless it is on another scale."""
-    pair, relevance = _from_llava(record, place, scored=True), _relevance(record)
-    is_relevance = relevance is None and 0 <= pair.weight <= 1
-    return replace(pair, relevance=pair.weight if is_relevance else relevance)
-
-
-def _from_ms_swift(record: Json, place: int) -> Pair:
-    keys, roles = ("role", "content"), ("user", "assistant")
-    question, chosen = _turns(record, "messages", keys, roles)
-    if "rejected_messages" in record:
-        other, rejected = _turns(record, "rejected_messages", keys, roles)
-        if other != question:
-            raise FormatError("its two dialogues ask different questions")
-    elif "rejected_response" in record:
-        rejected = _field(record, "rejected_response", str).strip()
-    else:  # its shape for pairs that differ in their images only
-        _field(record, "rejected_images", (list, str))
-        rejected = chosen
-    weight, others = _weight(record, "weight", required=False), _names(record, "rejected_images")
-    images = _names(record, "images")
-    return Pair(str(record.get("id", place)), images, question, chosen, rejected, weight, others, _relevance(record))
-
-
-def _from_trl(record: Json, place: int) -> Pair:
-    question, chosen, rejected = (_bare(_said(record, name)) for name in ("prompt", "chosen", "rejected"))
-    weight, others = _weight(record, "weight", required=False), _names(record, "rejected_images")
-    images = _names(record, "images")
-    return Pair(str(record.get("id", place)), images, question, chosen, rejected, weight, others, _relevance(record))
-
-
-def _said(record: Json, name: str) -> str:
-    """The words of one turn: TRL takes bare strings, messages of strings and messages of blocks."""
-    value = _field(record, name, (str, list))
-    if isinstance(value, str):
-        return value
-    if len(value) != 1 or not isinstance(value[0], dict):
-        raise FormatError(f"'{name}' does not hold one turn")
-    content = value[0].get("content")
-    if isinstance(content, str):
-        return content
-    try:
-        return message_text(value)
-    except (KeyError, TypeError):
-        raise FormatError(f"'{name}' holds neither text nor content blocks") from None
-
-
-_READERS: dict[Format, Callable[[Json, int], Pair]] = {
-    "mmedpo": _from_mmedpo,
-    "llava": _from_llava,
-    "ms_swift": _from_ms_swift,
-    "trl": _from_trl,
-}
-
-
-def write_pairs(pairs: Iterable[Pair], path: Path, shape: Format) -> Path:
-    """The pairs as a file of this shape; what it has no place for is left out (LLaVA: weight and relevance)."""
-    records = [_WRITERS[shape](pair) for pair in pairs]
+    refuse_unread(values)
+    dialogue, rejected = _READERS[shape](values)
+    check_turns(dialogue)
+    for wrong in rejected:
+        _check_shared(dialogue, wrong)
+    shown_images = record_images({key: value for key, value in values.items() if key not in REJECTED_IMAGES})
+    conversation = with_images(dialogue, shown_images)
+    question, turns = words_of(conversation.messages[:-1], len(conversation.images))
+    weight, relevance = _number(values, "weight"), _number(values, "relevance", most=1)
     if shape in ("mmedpo", "llava"):
-        text = json.dumps(records, indent=1, ensure_ascii=False) + "\n"
-    else:
-        text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-    path.write_text(text, encoding="utf-8")
-    return path
+        weight = _number(values, "weighted_score") if weight is None else weight
+    if shape == "mmedpo" and weight is None:
+        raise RecordError("no 'weighted_score'")
+    if shape == "mmedpo" and "relevance" not in values and weight is not None and weight <= 1:
+        relevance = weight  # a score beside no relevance is the relevance itself, unless it is on another scale
+    pair = Pair(
+        id=_text(values.get("id")) or name,
+        images=conversation.images,
+        question=question,
+        chosen=message_text(dialogue[-1:]),
+        rejected="",
+        weight=weight,
+        rejected_images=_rejected_images(values, len(conversation.images)),
+        relevance=relevance,
+        turns=turns,
+        patient=_text(values.get(patient)),
+    )
+    return [replace(pair, rejected=message_text(wrong[-1:])) for wrong in rejected]
 
 
-def _to_llava(pair: Pair) -> Json:
-    question = f"{'<image>' * len(pair.images)}\n{pair.question}" if pair.images else pair.question
-    sides = {
-        name: [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
-        for name, answer in (("conversations", pair.chosen), ("rejected_conversations", pair.rejected))
-    }
-    others = {"rejected_image": _one_or_list(pair.rejected_images)} if pair.rejected_images else {}
-    return {"id": pair.id, "image": _one_or_list(pair.images), **sides, **others}
+def _with_numbers(cells: Json) -> Json:
+    """A row of a CSV with its weights as numbers."""
+    found = dict(cells)
+    for name in ("weight", "relevance", "weighted_score"):
+        with contextlib.suppress(ValueError):  # what is no number is said where it is asked for
+            found[name] = None if cells.get(name) is None else float(cells[name])
+    return found
 
 
-def _one_or_list(names: tuple[str, ...]) -> str | list[str]:
-    return names[0] if len(names) == 1 else list(names)
+def _number(values: Json, name: str, *, most: float = math.inf) -> float | None:
+    value = values.get(name)
+    if value is None or (isinstance(value, float) and math.isnan(value)):  # pandas writes NaN for what is not there
+        return None
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise RecordError(f"'{name}' is {shown(value)}; expected a number")
+    if not 0 <= value <= most or math.isinf(value):
+        raise RecordError(
+            f"'{name}' is {value:g}, outside 0 to {'what is finite' if most == math.inf else f'{most:g}'}"
+        )
+    return float(value)
 
 
-def _relevance_of(pair: Pair) -> Json:
-    return {} if pair.relevance is None else {"relevance": pair.relevance}
+def _text(value: Any) -> str | None:
+    """A name as text; a whole number that pandas made a float is one again."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).strip() or None if isinstance(value, str | int) and not isinstance(value, bool) else None
 
 
-def _to_mmedpo(pair: Pair) -> Json:
-    return {**_to_llava(pair), "weighted_score": pair.weight, **_relevance_of(pair)}
+def _rejected_images(values: Json, number: int) -> tuple[RecordImage, ...]:
+    given = next((values[key] for key in REJECTED_IMAGES if values.get(key) not in (None, "", [])), None)
+    if given is None:
+        return ()
+    images = tuple(record_image(one) for one in cast("list[Any]", given if isinstance(given, list) else [given]))
+    if len(images) != number:
+        raise RecordError(f"{len(images)} rejected images for {number} images; expected one in place of each")
+    return images
 
 
-def _to_ms_swift(pair: Pair) -> Json:
-    question = "<image>" * len(pair.images) + pair.question
-    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": pair.chosen}]
-    others = {"rejected_images": list(pair.rejected_images)} if pair.rejected_images else {}
-    paired = {"rejected_response": pair.rejected, "weight": pair.weight, **_relevance_of(pair)}
-    return {"id": pair.id, "messages": messages, "images": list(pair.images), **paired, **others}
+def _check_shared(dialogue: list[Message], wrong: list[Message]) -> None:
+    """Raises RecordError unless both sides say the same up to their last answers."""
+    check_turns(wrong)
+    for number, (one, other) in enumerate(zip(dialogue[:-1], wrong[:-1], strict=False), start=1):
+        if one != other:
+            raise RecordError(f"its two sides ask different questions (turn {number})")
+    if len(dialogue) != len(wrong):
+        raise RecordError(f"its two sides part before their last answers ({len(dialogue)} and {len(wrong)} turns)")
 
 
-def _to_trl(pair: Pair) -> Json:
-    turns = {"prompt": user_turn(pair.question, num_images=len(pair.images))}
-    turns |= {"chosen": assistant_turn(pair.chosen), "rejected": assistant_turn(pair.rejected)}
-    others = {"rejected_images": list(pair.rejected_images)} if pair.rejected_images else {}
-    return {"id": pair.id, **turns, "images": list(pair.images), "weight": pair.weight, **_relevance_of(pair), **others}
+def _several(values: Json, key: str) -> list[Any]:
+    """The rejected answers under a key: one, or each of a list of texts or of dialogues."""
+    value = values.get(key)
+    if value is None or value == []:
+        raise RecordError(f"no '{key}'" if value is None else f"'{key}' is empty")
+    is_several = isinstance(value, list) and not any(isinstance(one, dict) for one in cast("list[Any]", value))
+    return cast("list[Any]", value) if is_several else [value]
 
 
-_WRITERS: dict[Format, Callable[[Pair], Json]] = {
-    "mmedpo": _to_mmedpo,
-    "llava": _to_llava,
-    "ms_swift": _to_ms_swift,
-    "trl": _to_trl,
+def _behind(values: Json, answer: Any, key: str) -> list[Message]:
+    """All that one side says: its answer behind the prompt, or by itself where it opens with a question."""
+    is_message = isinstance(answer, dict) and ("role" in answer or "from" in answer)
+    turns = messages_of([answer] if is_message else as_text(answer), "assistant", key)
+    if turns[0]["role"] != "assistant":
+        return behind_system(turns, values)
+    prompt = {name: values[name] for name in (*PROMPTS, "system") if values.get(name) is not None}
+    if not {*prompt} - {"system", "input", "history"}:
+        raise RecordError("no 'prompt', and no question before its answers")
+    return [*before_answer(prompt), *turns]
+
+
+def _of_trl(values: Json) -> Sides:
+    if values.get("chosen") is None:
+        raise RecordError("no 'chosen'")
+    chosen = _behind(values, values["chosen"], "chosen")
+    return chosen, [_behind(values, wrong, "rejected") for wrong in _several(values, "rejected")]
+
+
+def _of_llava(values: Json) -> Sides:
+    for switch in ("rejected_noised", "chosen_noised"):
+        if values.get(switch):
+            raise RecordError(f"'{switch}' asks for pure noise in place of its image; build lesion noise instead")
+    rejected = _several(values, "rejected_conversations")
+    chosen = _dialogue(values, values.get("conversations"), "conversations")
+    return chosen, [_dialogue(values, each, "rejected_conversations") for each in rejected]
+
+
+def _of_ms_swift(values: Json) -> Sides:
+    chosen = _dialogue(values, values.get("messages"), "messages")
+    if values.get("rejected_messages") is not None:
+        rejected = _several(values, "rejected_messages")
+        return chosen, [_dialogue(values, each, "rejected_messages") for each in rejected]
+    if values.get("rejected_response") is not None:
+        texts = _several(values, "rejected_response")
+        return chosen, [[*chosen[:-1], *messages_of(as_text(text), "assistant", "rejected_response")] for text in texts]
+    if values.get("rejected_images") in (None, "", []):
+        raise RecordError(f"none of {', '.join(REJECTED_OF_SWIFT)}")
+    return chosen, [chosen]  # its shape for pairs that differ in their images only
+
+
+def _dialogue(values: Json, turns: Any, key: str) -> list[Message]:
+    """The turns under a key, behind the record's system prompt."""
+    if turns is None:
+        raise RecordError(f"no '{key}'")
+    if not isinstance(turns, list | dict):
+        raise RecordError(f"'{key}' is {shown(turns)}; expected turns")
+    return behind_system(messages_of(turns, "user", key), values)
+
+
+_READERS: Mapping[Format, Callable[[Json], Sides]] = {
+    "mmedpo": _of_llava,
+    "llava": _of_llava,
+    "ms_swift": _of_ms_swift,
+    "trl": _of_trl,
 }
-
-
-def survey(pairs: Sequence[Pair]) -> Json:
-    """What is known to be weak in released pairs, counted: identical, repeated, contained, leaked, without weight."""
-    asked = Counter((pair.images, pair.question) for pair in pairs)
-    text = [pair for pair in pairs if not pair.rejected_images]
-    faults = Counter(fault_of_rejected(pair.chosen, pair.rejected, limit=None) for pair in text)
-    return {
-        "pairs": len(pairs),
-        "identical": sum(pair.is_identical for pair in pairs),
-        "repeated": sum(number - 1 for number in asked.values()),
-        "contains_truth": faults["contains the truth"],
-        "same_polarity": sum(same_polarity(pair.chosen, pair.rejected) for pair in text if not pair.is_identical),
-        "meta_text": sum(bool(META_TEXT.search(pair.rejected)) for pair in text),
-        "weights": weight_report([pair.weight for pair in pairs]),
-        "brevity": brevity_report([pair.chosen for pair in text], [pair.rejected for pair in text]),
-    }

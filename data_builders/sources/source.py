@@ -62,8 +62,8 @@ class Source(BaseModel):
 
     @property
     def licence(self) -> str:
-        """Under which its records stand, as its file says."""
-        return sources()[self.name].LICENCE
+        """Under which its records stand: as its knob ``licence`` says where it has one, else as its file does."""
+        return self.knobs.get("licence") or sources()[self.name].LICENCE
 
     def checked_knobs(self) -> dict[str, Any]:
         """The knobs in the types that the function declares.

@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rewards.config.encodings import conversion
 from rewards.config.input_error import InputError, nearest_file
 from rewards.config.strict_yaml import line_of_byte, regular, unreadable
 
@@ -39,7 +40,13 @@ def csv_rows(
     encoding.
     """
     with opened(path, encoding=encoding, cure=cure) as file:
-        yield from _rows(path, file, separator, check)
+        yield from (row for _, row in _rows(path, file, separator, check))
+
+
+def numbered_rows(path: Path, *, separator: str = ",", cure: str = "") -> Iterator[tuple[int, Row | Misfit]]:
+    """As ``csv_rows``, in UTF-8, each row with the line (from 1) that it begins on."""
+    with opened(path, encoding=None, cure=cure) as file:
+        yield from _rows(path, file, separator, any_header)
 
 
 @contextmanager
@@ -63,7 +70,7 @@ def opened(path: Path, *, encoding: str | None, cure: str) -> Generator[Iterator
 
 def _rows(
     path: Path, file: Iterator[str], separator: str, check: Callable[[list[str]], None]
-) -> Iterator[Row | Misfit]:
+) -> Iterator[tuple[int, Row | Misfit]]:
     header: list[str] = []
     for number, (line, cells) in enumerate(_cells(path, file, separator)):
         if number == 0:
@@ -73,9 +80,9 @@ def _rows(
             _check_once(path, header)
             check(header)
         elif len(cells) == len(header):
-            yield dict(zip(header, cells, strict=True))
+            yield line, dict(zip(header, cells, strict=True))
         else:
-            yield Misfit(_misfit(number, line, len(cells), len(header), separator))
+            yield line, Misfit(_misfit(number, line, len(cells), len(header), separator))
     if not any(header):
         raise InputError(
             f"{path}: it is empty, or its first line is; expected a line of column names, and a line for each record."
@@ -140,5 +147,6 @@ def _not_encoded(path: Path, encoding: str | None) -> str:
         path.read_bytes().decode(encoding or "utf-8")
     except UnicodeDecodeError as fault:
         line, byte = line_of_byte(fault), fault.object[fault.start]
-        return f"line {line}: not {expected} (byte {fault.start} of the file is {byte:#04x}). {cure}"
+        hint = "" if encoding else f" {conversion(fault)}"
+        return f"line {line}: not {expected} (byte {fault.start} of the file is {byte:#04x}). {cure}{hint}"
     return f"not {expected}. {cure}"

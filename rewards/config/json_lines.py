@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
+from rewards.config.encodings import conversion
 from rewards.config.input_error import InputError, nearest_file
 from rewards.config.printable import without_surrogates
 from rewards.config.strict_yaml import line_of_byte, regular, unreadable
@@ -120,7 +121,9 @@ def _text(line: str | bytes, location: str) -> str:
     except UnicodeDecodeError as fault:
         number = line_of_byte(fault)
         where = f"line {number}, byte" if number > 1 else "byte"
-        raise InputError(f"{location}: not UTF-8 ({where} {fault.start + 1}). Save it as UTF-8.") from None
+        raise InputError(
+            f"{location}: not UTF-8 ({where} {fault.start + 1}). Save it as UTF-8. {conversion(fault)}"
+        ) from None
 
 
 def _of_kind(kind: type, text: str, location: str, cure: str, strict: bool) -> Any:

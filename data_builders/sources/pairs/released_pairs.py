@@ -1,63 +1,32 @@
-"""Released preference pairs as a source: MMedPO's, LLaVA's, ms-swift's and TRL's files (``preference_formats.py``).
+"""Released pairs: ``preferences`` under its older name, with the groups that it had: all pairs of one image's name."""
 
-No patient is named in them: all pairs of one image stand in one split. Pairs that are equal on both sides are
-quarantined; repeated questions, zero weights and the brevity shortcut are told in the card.
-"""
-
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from data_builders.formats.preference_formats import Pair, read_pairs
-from data_builders.imaging.images import ImageError, inside, open_image
+from data_builders.formats.pairs import Pair
+from data_builders.formats.record_images import image_name
 from data_builders.schema import Quarantined, Written
-from rewards.config.input_error import InputError
+from data_builders.sources.pairs.preferences import PairFile, pair_name, written_pairs
 
 LICENCE = "as the file that was read"
 
 
 def released_pairs(
-    *, file: Path, format: Literal["mmedpo", "llava", "ms_swift", "trl"], images: Path | None = None
+    *,
+    file: Path,
+    format: Literal["mmedpo", "llava", "ms_swift", "trl"] | None = None,
+    images: Path | None = None,
+    text_only: bool = False,
 ) -> Iterator[Written | Quarantined]:
-    """The pairs of a file in its order. ``images``: the folder of its images (None: pairs without images).
+    """The pairs of a file in its order; its knobs are those of ``preferences``.
 
-    An id is that of the record and a hash of what it says, so that repeated ids stay apart.
-
-    Raises: InputError if the file or the folder is missing, or an image's path leaves it.
+    Raises: InputError as ``preferences`` does.
     """
-    if images is not None and not Path(images).is_dir():
-        raise InputError(f"released_pairs: images: no folder {images}. Give the folder that the file's paths start in.")
-    pairs, faults = read_pairs(Path(file), format)
-    for place, fault in faults.items():
-        yield Quarantined(id=f"record {place}", reason=fault)
-    for pair in pairs:
-        yield _written(pair, None if images is None else Path(images))
+    yield from written_pairs(PairFile.of(file, format, images, text_only=text_only), _group)
 
 
-def _written(pair: Pair, root: Path | None) -> Written | Quarantined:
-    said = "\0".join((*pair.images, pair.question, pair.chosen, pair.rejected, *pair.rejected_images))
-    name = f"{pair.id}-{hashlib.sha256(said.encode()).hexdigest()[:8]}"
-    shown = () if root is None else pair.images
-    try:
-        opened, others = (
-            tuple(open_image(inside(root, one)) for one in names) if root else ()
-            for names in (shown, pair.rejected_images)
-        )
-    except ImageError as fault:
-        return Quarantined(id=name, reason=str(fault))
-    patient = pair.images[0] if pair.images else name
-    return Written(
-        id=name,
-        patient=patient,
-        study=patient,
-        images=opened,
-        names=pair.images,
-        question=pair.question,
-        answer=pair.chosen,
-        task="open",
-        rejected=pair.rejected,
-        rejected_images=others,
-        weight=pair.weight,
-        relevance=pair.relevance,
-    )
+def _group(pair: Pair) -> str:
+    if pair.patient:
+        return pair.patient
+    return image_name(pair.images[0]) if pair.images else pair_name(pair)

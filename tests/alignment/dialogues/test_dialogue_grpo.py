@@ -194,13 +194,17 @@ def test_a_run_trains_and_logs_the_components_apart(recipe_of, credit):
     assert entry["dialogue/overlong"] == 0.0
 
 
-def changed(marrow, tmp_path, change):
-    """The align rows with one dialogue changed, as a Parquet file."""
+def changed(marrow, tmp_path, change, *, times=1):
+    """The align rows with one dialogue changed, and its images there so many times, as a Parquet file."""
     table = pq.read_table(marrow / "prompt/align.parquet")
     columns = table["dialogue"].to_pylist()
     place = next(k for k, column in enumerate(columns) if len(read_dialogue(column).turns) == 5)
     columns[place] = change(columns[place])
     table = table.set_column(table.column_names.index("dialogue"), "dialogue", pa.array(columns, pa.string()))
+    for name in ("images", "image_size"):
+        lists, field = table[name].to_pylist(), table.schema.field(name)
+        lists[place] = lists[place] * times
+        table = table.set_column(table.column_names.index(name), field, pa.array(lists, field.type))
     folder = tmp_path / "prompt"
     folder.mkdir()
     pq.write_table(table, folder / "align.parquet")
@@ -214,7 +218,7 @@ def second_image(column):
 
 
 def test_an_image_that_first_appears_in_a_later_turn_is_refused_by_name(recipe_of, marrow, tmp_path):
-    data, name = changed(marrow, tmp_path, second_image)
+    data, name = changed(marrow, tmp_path, second_image, times=2)
     with pytest.raises(InputError, match=f"row {name}: turn 3 opens with an image"):
         make_trainer(read_recipe(recipe_of(data=data)), tmp_path / "run")
 

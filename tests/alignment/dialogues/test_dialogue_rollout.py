@@ -138,3 +138,44 @@ def test_a_round_in_which_all_is_said_still_calls_the_model_and_drops_what_it_sa
     roll_out([talk], counted, processor, max_answer_tokens=40, max_tokens=lambda _: 999, num_rounds=3)
     assert calls == [1, 1, 1]
     assert talk.answers == ANSWERS[:1]
+
+
+def test_images_that_open_later_turns_are_shown_then_and_are_tokens_as_in_training(processor):
+    import torch
+    from PIL import Image
+    from transformers import AutoModelForImageTextToText
+
+    from alignment.dialogues.rollout import inputs_so_far, opened
+    from alignment.dialogues.sft import row_tokens
+
+    whole = script(3)
+    counts = (1, 0, 2)
+    turns = tuple(t.model_copy(update={"images": n, "told": ()}) for t, n in zip(whole.turns, counts, strict=True))
+    dialogue = whole.model_copy(update={"turns": turns})
+    images = [Image.new("RGB", (64, 64), (shade, 0, 0)) for shade in (0, 120, 240)]
+    prompt = user_turn(turns[0].question)
+    short = dialogue.model_copy(update={"turns": turns[:1]})
+    alone = {"images": images[:1], "prompt": prompt, "dialogue": short.to_json()}
+    rows = [{"images": images, "prompt": prompt, "dialogue": dialogue.to_json()}, alone]
+    model = AutoModelForImageTextToText.from_pretrained(processor.tokenizer.name_or_path, trust_remote_code=False)
+    answer = answering(processor, [turn.answer for turn in turns])
+    seen = []
+
+    def looking(talks):
+        with torch.no_grad():
+            assert model(**inputs_so_far(processor, talks)).logits.isfinite().all()
+        seen.append([len(talk.images) for talk in talks])
+        return answer(talks)
+
+    talk, other = talks = opened(processor, rows)
+    roll_out(talks, looking, processor, max_answer_tokens=40, max_tokens=lambda _: 10_000)
+    assert seen == [[1, 1], [1], [3]]
+    assert other.images == images[:1]
+    said = [*assistant_turn(turns[0].answer)]
+    for turn in turns[1:]:
+        said += [*user_turn(turn.question, num_images=turn.images), *assistant_turn(turn.answer)]
+    trained = row_tokens(processor, {"images": images, "prompt": prompt, "completion": said})
+    length = len(talk.token_ids)
+    assert trained["input_ids"][:length] == talk.token_ids
+    for key, values in talk.per_token.items():
+        assert trained[key][:length] == values

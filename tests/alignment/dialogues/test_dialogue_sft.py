@@ -62,7 +62,7 @@ def test_a_cut_row_keeps_its_labels_in_place(processor):
 
 
 def test_after_an_answer_come_its_end_the_question_and_the_opening_of_the_next_turn(processor):
-    tokens = after_answer(processor, user_turn(QUESTIONS[0]), QUESTIONS[1])
+    tokens = after_answer(processor, user_turn(QUESTIONS[0]), QUESTIONS[1])["input_ids"]
     opened = f"<|im_end|>\n<|im_start|>user\n{QUESTIONS[1]}<|im_end|>\n<|im_start|>assistant\n"
     assert processor.tokenizer.decode(tokens) == opened
 
@@ -86,3 +86,39 @@ def test_a_template_that_rewrites_earlier_turns_is_refused(processor, monkeypatc
     one = row(2)
     with pytest.raises(InputError, match="sft_rows: turns"):
         answer_tokens(processor, one["prompt"], one["completion"])
+
+
+def row_with_later_images():
+    images = [Image.new("RGB", (64, 64), (shade, 0, 0)) for shade in (0, 120, 240)]
+    later = [*user_turn(QUESTIONS[1], num_images=2), *assistant_turn(ANSWERS[1])]
+    return {**row(1), "images": images, "completion": [*assistant_turn(ANSWERS[0]), *later]}
+
+
+def test_images_open_later_turns_and_only_answers_are_learnt(processor):
+    rows = [row_with_later_images(), row(1)]
+    assert learnt(processor, rows) == ["Yes, it is.<|im_end|>\nA clot.<|im_end|>\n", "Yes, it is.<|im_end|>\n"]
+    batch = DialogueCollator(processor, completion_only_loss=True)(rows)
+    image_id = processor.tokenizer.convert_tokens_to_ids(processor.image_token)
+    shown = (batch["input_ids"] == image_id).sum(dim=1)
+    assert shown[0] == 3 * shown[1] > 0
+
+
+def test_tokens_by_piece_are_those_of_trl_where_no_image_comes_later(processor):
+    from alignment.dialogues.sft import row_tokens
+
+    theirs = DataCollatorForVisionLanguageModeling(processor, completion_only_loss=True)([row(1)])
+    ours = row_tokens(processor, row(1))
+    assert {key: theirs[key][0].tolist() for key in ours} == ours
+
+
+def test_a_model_takes_a_batch_of_rows_with_and_without_later_images(processor):
+    from transformers import AutoModelForImageTextToText
+
+    batch = DialogueCollator(processor, completion_only_loss=True)([row_with_later_images(), row(1)])
+    model = AutoModelForImageTextToText.from_pretrained(processor.tokenizer.name_or_path, trust_remote_code=False)
+    assert model(**batch).loss.isfinite()
+
+
+def test_a_row_with_later_images_is_not_cut_within_them(processor):
+    with pytest.raises(InputError, match=r"Use data\.too_long: drop"):
+        DialogueCollator(processor, completion_only_loss=True, max_length=8)([row_with_later_images()])

@@ -2,9 +2,11 @@
 
 import json
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from datasets import Dataset
+from PIL import Image
 from trl import DPOConfig, DPOTrainer
 
 from alignment.checks.read_recipe import read_recipe
@@ -17,6 +19,8 @@ from alignment.shared_prefix.reference_cache import cache_folder, read_reference
 from alignment.training.preference_batches import PreferenceCollator, preference_groups
 from alignment.training.run import run
 from alignment.training.trainer import make_trainer
+from data_builders.build.build import build
+from data_builders.build.build_spec import BuildSpec
 from rewards.config.input_error import InputError
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -177,6 +181,16 @@ def test_the_reference_model_is_let_go_once_its_numbers_are_known(recipe):
     assert len(trainer.accelerator._models) <= 1
 
 
+def test_rows_without_a_weight_are_told(recipe, tmp_path, caplog):
+    table = pq.read_table(parquet(recipe("weighed").data.train))
+    pq.write_table(table.drop_columns(["weight"]), tmp_path / "plain.parquet")
+    trainer = {"precompute_ref_log_probs": False}
+    for name, data in (("weighed", {}), ("plain", {"data": {"train": str(tmp_path / "plain")}})):
+        caplog.clear()
+        make_trainer(recipe(name, trainer=trainer, **data), cache_folder() / name)
+        assert ("each weighs 1" in caplog.text) is (name == "plain")
+
+
 def test_the_cache_tells_other_pixels_texts_weights_templates_and_tokenizers_apart(recipe, start):
     trainer = make_trainer(recipe("keys", trainer={"precompute_ref_log_probs": True}), cache_folder() / "keys")
     processor = trainer.data_collator.processor
@@ -216,3 +230,56 @@ def test_likelihoods_of_several_answers_are_those_of_each_answer_alone(recipe, s
         assert scores[0] == pytest.approx(scores[2], abs=1e-4)
         alone = [answer_logprobs(model, processor, [{**row, "answers": [a]}])[0][0] for a in row["answers"]]
         assert scores == pytest.approx(alone, abs=2e-4)
+
+
+def chest(text):
+    return {"role": "assistant", "content": text}
+
+
+@pytest.fixture(scope="session")
+def dialogues(tmp_path_factory):
+    """Two own pairs behind a system prompt, earlier turns, and images between words; two images and one."""
+    folder = tmp_path_factory.mktemp("own")
+    for seed, name in enumerate(("a.png", "b.png")):
+        pixels = torch.randint(256, (64, 64), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+        Image.fromarray(pixels.numpy()).save(folder / name)
+    before = [
+        {"role": "system", "content": "You read chest films."},
+        {"role": "user", "content": "Before: <image> and now: <image> Is there a nodule?"},
+        chest("There is no nodule."),
+        {"role": "user", "content": "Is there an effusion?"},
+    ]
+    one = [{"role": "user", "content": "<image>Is there a nodule?"}, chest("No."), before[-1]]
+    records = [
+        {"images": ["a.png", "b.png"], "messages": [*before, chest("Yes, on the left.")], "rejected_response": "No."},
+        {"images": ["b.png"], "messages": [*one, chest("No.")], "rejected_response": "A large effusion on the right."},
+    ]
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    spec = {"source": {"name": "preferences", "file": str(folder / "pairs.jsonl")}, "output": str(folder / "set"),
+            "splits": {"all": 1.0}, "rows": {"preference": ["all"]}, "tasks": {}}  # fmt: skip
+    return build(BuildSpec.model_validate(spec)) / "preference/all"
+
+
+@pytest.mark.slow
+def test_dialogues_with_several_images_train_to_the_losses_of_stock_trl(recipe, start, dialogues, tmp_path):
+    """Two steps of one row: the second shows the gradient of the first. The reference weighs nothing in step 1."""
+    trainer = {"max_steps": 2, "per_device_train_batch_size": 1, "learning_rate": 1e-2}
+    ours = recipe(
+        "own", weighting={"use": False}, data={"train": str(dialogues), "largest_first": False}, trainer=trainer
+    )
+    got = steps_of(ours)
+    assert got[0]["tokens/saved"] > 0
+    data = Dataset.from_parquet(f"{dialogues}.parquet")
+    arguments = DPOConfig(
+        output_dir=str(tmp_path / "stock"), report_to="none", max_length=None, bf16=False,
+        model_init_kwargs={"dtype": "float32", "attn_implementation": "sdpa"}, **installed_keys(ours.trainer),
+    )  # fmt: skip
+    stock = DPOTrainer(
+        model=str(start), args=arguments, processing_class=load_processor(str(start)),
+        train_dataset=data.select_columns(["images", "prompt", "chosen", "rejected"]),
+    )  # fmt: skip
+    stock.train()
+    want = [entry for entry in stock.state.log_history if "loss" in entry]
+    for name in ("loss", "rewards/chosen", "rewards/rejected", "rewards/margins"):
+        assert [entry[name] for entry in got] == pytest.approx([entry[name] for entry in want], abs=1e-4)
+    assert got[1]["loss"] != pytest.approx(got[0]["loss"], abs=1e-3)

@@ -282,7 +282,7 @@ def test_a_relevance_that_is_not_known_is_not_normalised_in_silence(tmp_path):
     ("record", "reason"),
     [
         (swift("Yes"), "equal under the same image"),
-        (swift(" "), "rejected answer is empty"),
+        (swift(" "), "'rejected_response': assistant says nothing"),
         (swift(rejected_images=["small.png"]), "not of the size"),
         (swift(images=["none.png"]), "no such file"),
         ({"messages": 3}, "'messages' is int"),
@@ -351,6 +351,9 @@ def test_an_export_replaces_nothing(phantoms, tmp_path):
 @pytest.mark.skipif(not DATA.is_dir(), reason="MMedPO's released pairs are absent (set CLINALIGN_DATA)")
 def test_the_released_pairs_are_built_without_images_and_their_blemishes_stand_in_the_card(tmp_path):
     source = {"name": "released_pairs", "file": str(DATA / "slake_dpo_weighted.json"), "format": "mmedpo"}
+    with pytest.raises(InputError, match=r"none of the images is there that its 4919 pairs name .* text_only: true"):
+        build(spec(tmp_path, source, rows={"preference": ["all"]}))
+    source["text_only"] = True
     card = card_of(build(spec(tmp_path, source, rows={"preference": ["all"]})))
     assert card["counts"]["preference"]["all"]["open"] == 4919 - 5
     assert {record["reason"] for record in card["quarantined"]["records"]} == {
