@@ -224,7 +224,7 @@ def _image_faults(row: Row, said: Mapping[str, Any], number: int) -> Iterator[st
     messages = [message for name in ("prompt", "completion") for message in said.get(name, ())]
     if messages and not any(isinstance(message["content"], str) for message in messages):
         blocks = sum(block["type"] == "image" for message in messages for block in message["content"])
-        blocks += 0 if said.get("completion") else _later_images(row.get("dialogue"))
+        blocks += 0 if row.get("completion") else _later_images(row.get("dialogue"))
         if blocks != number:
             yield (
                 f"'images': {number} pictures for {blocks} image blocks in its messages; expected as many. "

@@ -40,15 +40,12 @@ def holds_messages(schema: pa.Schema, columns: Collection[str]) -> bool:
 
 
 def is_of_house(schema: pa.Schema) -> bool:
-    """Whether messages are of blocks, and images are texts to be images."""
+    """Whether messages are of blocks, and images are noted as images."""
     texts = [schema.field(name).type for name in ROLES if name in schema.names]
     features = _features(schema)
-    images = [name for name in IMAGE_COLUMNS if name in schema.names]
-    return (
-        "images" in images
-        and all(map(_is_of_blocks, texts))
-        and all("Image" in json.dumps(features.get(n)) for n in images)
-    )
+    images = [features.get(name) for name in ("images", "rejected_images") if name in schema.names]
+    are_noted = all("Image" in json.dumps(feature) for feature in images)
+    return "images" in schema.names and are_noted and all(map(_is_of_blocks, texts))
 
 
 def _is_of_blocks(kind: pa.DataType) -> bool:

@@ -108,13 +108,13 @@ def _json_lines(path: Path) -> Iterator[Record | Unreadable]:
     """The objects of lines that end in a line feed alone: in their texts, U+2028 and U+0085 are words."""
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
-            content = line.removeprefix(BOM) if number == 1 else line
-            if content.strip() == b"{":
+            content = line.strip()
+            if content.removeprefix(BOM) == b"{":
                 raise InputError(
                     f"{path}: line {number} opens an object and does not end it. Write one object a line, or a list "
                     "of objects."
                 )
-            if content.strip():
+            if content:
                 yield _of_line(content, f"line {number}")
 
 

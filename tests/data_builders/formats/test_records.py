@@ -88,7 +88,7 @@ def test_cells_hold_lists_and_an_empty_one_is_null(tmp_path):
     [
         ("a.json", "", "holds no records"),
         ("a.txt", "", "it is empty"),
-        ("a.json", '{\n "a": 1\n}', "line 1 opens an object"),
+        ("a.json", '\ufeff{\n "a": 1\n}', "line 1 opens an object"),
         ("a.json", '[{"a": "结节"}]'.encode("gbk"), "GBK"),
         ("a.csv", "a\n结节".encode("gbk"), "GBK"),
         ("a.json", '[{"a": 1}]'.encode("utf-16"), "UTF-16"),
