@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING
 
 try:
-    from rewards.config.lazy_names import lazy_names
+    from rewards.config.named_modules import lazy_names
 except ImportError as missing:  # such as a file rewards.py in one's own folder
     from clinalign import explained
 

@@ -6,7 +6,7 @@ What people use from Python is exported here, and imported when it is first aske
 from typing import TYPE_CHECKING
 
 try:
-    from rewards.config.lazy_names import lazy_names
+    from rewards.config.named_modules import lazy_names
 except ImportError as missing:  # such as a file rewards.py in one's own folder
     from clinalign import explained
 

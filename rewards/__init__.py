@@ -5,7 +5,7 @@ What people use from Python is exported here, and imported when it is first aske
 
 from typing import TYPE_CHECKING
 
-from rewards.config.lazy_names import lazy_names
+from rewards.config.named_modules import lazy_names
 
 if TYPE_CHECKING:
     from rewards.config.input_error import InputError

@@ -1,7 +1,6 @@
 """``clinalign recipes``: the recipes that come with clinalign, in a checkout and in an installed wheel alike."""
 
 import itertools
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ import typer
 from alignment.cli.output import JsonFlag, say
 from data_builders.output_folders import check_writable
 from rewards.config.input_error import InputError, nearest
+from rewards.config.json_lines import read_json
 from rewards.config.shipped import RECIPES, shipped_recipes
 
 KINDS = ("data", "sft", "pairs", "dpo", "grpo", "reward_model", "chains", "loops", "deepspeed", "architectures")
@@ -63,11 +63,11 @@ def _files() -> Iterator[tuple[Path, Path]]:
 
 def _what_it_is(file: Path) -> str:
     """The first sentence of a recipe's header; of a DeepSpeed file its stage."""
-    text = file.read_text(encoding="utf-8")
     if file.suffix != ".json":
+        text = file.read_text(encoding="utf-8")
         header = itertools.takewhile(lambda line: line.startswith("#") and "Run:" not in line, text.splitlines())
         return SENTENCE_END.split(" ".join(line.removeprefix("# ") for line in header))[0]
-    content = json.loads(text)
+    content = read_json(file, "Install clinalign anew.")
     if zero := content.get("zero_optimization"):
         offloaded = [key.removeprefix("offload_") for key in zero if key.startswith("offload_")]
         return f"ZeRO-{zero['stage']}" + (f", {' and '.join(offloaded)} on the CPU" if offloaded else "")
