@@ -61,7 +61,7 @@ def test_its_parameters_are_keys_of_the_spec(tmp_path):
 
 
 def test_every_source_says_its_licence():
-    assert len(sources()) == 12
+    assert len(sources()) == 13
     assert all(len(module.LICENCE) > 5 and callable(getattr(module, name)) for name, module in sources().items())
 
 
