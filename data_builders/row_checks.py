@@ -196,7 +196,7 @@ def _size(image: Any, *, decode: bool) -> Size | str:
     if not isinstance(image, dict) or not (image.get("bytes") or image.get("path")):
         return f"{_emptiness(image)}; expected {{bytes, path}}. Write its bytes into the row, or leave it out."
     given = cast(dict[str, Any], image)
-    source = given["bytes"] or given["path"]
+    source: Any = given.get("bytes") or given.get("path")
     if isinstance(source, str) and not Path(source).is_file():
         return f"no file {source} (from the working directory), and no bytes. Write the picture's bytes into the row."
     try:
