@@ -20,7 +20,7 @@ from data_builders.output_folders import check_file
 from rewards.config.input_error import InputError
 
 COMMANDS = typer.main.get_command(app).commands
-FILES = {"inspect": "x.png", "audit": "x.html"}
+FILES = {"inspect": "x.png", "audit": "x.html", "new-rules": "x.yaml"}
 """Commands that write one file, and a name that it can have; the others write folders, or files beside each other."""
 TRIED = {
     "export": ("other.parquet", "llava", "OUT"),
@@ -29,6 +29,7 @@ TRIED = {
     "counterparts": ("other.parquet", "OUT", "--model", "a=gone"),
     "inspect": ("other.parquet", "--model", "gone", "--out", "OUT"),
     "audit": ("grpo.yaml", "--out", "OUT"),
+    "new-rules": ("gone", "OUT"),
     "soak": ("grpo.yaml", "--out", "OUT"),
     "eval-reward-model": ("gone", "other.parquet", "--out", "OUT"),
 }
@@ -46,7 +47,7 @@ def desk(tmp_path, monkeypatch):
     pq.write_table(pa.table({name: [1] for name in ("images", "prompt", "facts", "task")}), tmp_path / "other.parquet")
     (tmp_path / "grpo.yaml").write_text(yaml.safe_dump(RECIPE))
     (tmp_path / "work").mkdir()
-    for name in ("thesis.tex", "answers.jsonl", "x.png", "x.html"):
+    for name in ("thesis.tex", "answers.jsonl", "x.png", "x.html", "x.yaml"):
         (tmp_path / "work" / name).write_text("years of work")
     return tmp_path
 
