@@ -126,6 +126,11 @@ def _held(row: dict[str, Any], pictures: dict[str, Any]) -> Iterator[tuple[Kind,
         yield "study", row["study"]
     yield "row", row["id"]
     for image in row.get("images") or []:
+        if image["bytes"] is None:
+            raise InputError(
+                f"row {row['id']}: its image '{image['path']}' is named and not held. Build the set from its file: "
+                "source: {name: chats, file: ...}."
+            )
         name = hashlib.sha256(image["bytes"]).hexdigest()[:16]
         if name not in pictures:
             pictures[name] = _hash(image["bytes"])

@@ -125,6 +125,12 @@ def test_an_unreadable_picture_is_compared_by_its_bytes(tmp_path):
     assert kinds(folder) == {"image": 1}
 
 
+def test_a_picture_that_is_only_named_is_told(tmp_path):
+    rows = [*clean(), row(12, "test", images=[{"bytes": None, "path": "scans/a.png"}])]
+    with pytest.raises(InputError, match=r"row r12: its image 'scans/a\.png' is named and not held"):
+        audit_splits(written(tmp_path, rows))
+
+
 def test_a_built_data_set_passes(tmp_path):
     spec = {
         "source": {"name": "phantom_oct", "patients": 6, "size": 64}, "output": str(tmp_path / "oct"),
