@@ -1,9 +1,10 @@
-"""A recipe that names a file of the user's in place of rows: its rows, built beside the run by one process for all.
+"""A recipe or an evaluation that names a file of the user's in place of rows: its rows, built by one process for all.
 
 Left out: ``inspect``, which reads one row of such a file and builds nothing (``cli/inspection.py``).
 """
 
 import logging
+from collections.abc import Collection
 from pathlib import Path
 
 from alignment.config.methods import METHODS
@@ -36,14 +37,26 @@ def with_built_rows(recipe: Recipe) -> Recipe:
     Raises: InputError as ``rows_of_file`` does.
     """
     method = METHODS[recipe.method]
-    file = user_file(recipe.data.train, method.columns)
-    if file is None:
+    entry = built_rows(recipe.data.train, KINDS[method.answers], method.columns, recipe.output)
+    if entry == recipe.data.train:
         return recipe
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"train": entry})})
+
+
+def built_rows(entry: str, kind: RowKind, columns: Collection[str], output: str) -> str:
+    """The entry itself where it names rows with these columns; else that of the rows made of the user's file.
+
+    They lie beside ``output``. What was seen is said in one line.
+
+    Raises: InputError as ``rows_of_file`` does.
+    """
+    file = user_file(entry, columns)
+    if file is None:
+        return entry
 
     def built() -> str:
-        rows = rows_of_file(file, KINDS[method.answers], method.columns, data_folder(recipe.output))
+        rows = rows_of_file(file, kind, columns, data_folder(output))
         logger.warning("%s", rows.sentence)
         return rows.entry
 
-    data = recipe.data.model_copy(update={"train": of_rank_0(built)})
-    return recipe.model_copy(update={"data": data})
+    return of_rank_0(built)

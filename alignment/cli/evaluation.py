@@ -21,7 +21,7 @@ def evaluate_command(
         str,
         typer.Argument(help="a run's folder, a model folder, a Hugging Face name, or a file of answers"),
     ],
-    data: Annotated[str, typer.Argument(help="prompt rows, such as data/phantom_chest/prompt/test")],
+    data: Annotated[str, typer.Argument(help="prompt rows, such as data/x/prompt/test, or a file of questions")],
     overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="[GENERATION]...", help="such as generation.max_new_tokens.report=400"),
@@ -43,10 +43,11 @@ def evaluate_command(
     Answers of another program, {"id": ..., "response": ...} a line, are judged by the same metrics.
     On many GPUs: clinalign launch eval RUN DATA --gpus N
     """
+    from alignment.checks.user_data import built_rows
     from alignment.config.box_units import known_space, written_space
     from alignment.config.data_entries import parquet
     from alignment.config.generation_section import generation_of
-    from alignment.data.prompt_rows import checked_file
+    from alignment.data.prompt_rows import COLUMNS, checked_file
     from alignment.distributed.ranks import agreed, alone_at, of_rank_0
     from alignment.evaluation.evaluate import evaluate
     from alignment.evaluation.judgement import is_answers, judge_answers
@@ -56,6 +57,8 @@ def evaluate_command(
 
     if out is not None and is_main_process():
         check_out(out)
+    beside = str(out or (run if Path(run).is_dir() else Path("evaluations") / Path(run).stem))
+    data = built_rows(data, "prompt", COLUMNS, beside)
     agreed(lambda: _know_rules(run, data, rules))
     agreed(lambda: checked_file(Path(data)))  # before a model is loaded
     if is_answers(run):

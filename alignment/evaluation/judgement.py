@@ -4,7 +4,7 @@ A file of answers (``{id, response}`` a line) of another program is judged by th
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -35,6 +35,8 @@ from rewards.rules.rule_set import RuleSet
 
 LIBRARIES = ("clinalign", "torch", "transformers", "numpy", "pillow")
 SHOWN = 3
+BUILT = "-prompt"
+"""What the id of a prompt row has behind that of the record that it was built of, where that asks one question."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,8 @@ def judge_answers(
         raise InputError("--box-space processed: of a file of answers it is not known how images were processed.")
     check_out(out)
     rows = judged_rows(data, limit=limit, seed=seed)
-    given, known = _read_answers(file), [str(row["id"]) for row in (read_rows(data) if limit else rows.stored)]
+    known = [str(row["id"]) for row in (read_rows(data) if limit else rows.stored)]
+    given = _by_rows(_read_answers(file), set(known))
     _check_ids(file, data, list(given), known)
     _check_ids_of_rows(file, data, [str(row["id"]) for row in rows.stored], given)
     written: list[EvaluatedRow] = [{**row, "box_space": box_space} for row in rows.stored]
@@ -148,6 +151,16 @@ def _read_answers(file: Path) -> dict[str, Response]:
                 raise InputError(f"{file}:{number}: '{line['id']}' has an answer already. Keep one line for each id.")
             found[str(line["id"])] = line["response"]
     return found
+
+
+def _by_rows(given: dict[str, Response], known: Collection[str]) -> dict[str, Response]:
+    """The answers by the ids of rows; a user's own id stands for that of the one question built of its record.
+
+    >>> _by_rows({"q1": "Yes"}, {"q1-prompt", "q2-prompt"})
+    {'q1-prompt': 'Yes'}
+    """
+    own = {name: f"{name}{BUILT}" for name in given if name not in known and f"{name}{BUILT}" not in given}
+    return {own.get(name, name) if own.get(name) in known else name: answer for name, answer in given.items()}
 
 
 def _check_ids(file: Path, data: Path, given: list[str], known: list[str]) -> None:

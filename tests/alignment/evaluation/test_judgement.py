@@ -1,9 +1,13 @@
 """Another program's answers are judged as a model's are, by the ids of their rows."""
 
 import json
+from pathlib import Path
 
 import pytest
+from PIL import Image
+from typer.testing import CliRunner
 
+from alignment.cli.app import app
 from alignment.config.generation_section import GenerationSection
 from alignment.evaluation.evaluate import evaluate
 from alignment.evaluation.evaluation_file import Evaluation
@@ -72,3 +76,20 @@ def test_answers_that_do_not_fit_the_rows_are_named(answered, data, tmp_path, ch
 def test_a_file_that_is_not_there_is_named(data, tmp_path):
     with pytest.raises(InputError, match="no such file"):
         judge_answers(tmp_path / "none.jsonl", data / "prompt/test", out=tmp_path / "out")
+
+
+def test_answers_are_judged_on_a_users_own_questions_by_their_own_ids(tmp_path, monkeypatch):
+    """From a CSV of questions and a file of answers, with nothing built by hand."""
+    monkeypatch.chdir(tmp_path)
+    Image.new("L", (32, 32), 90).save("film.png")
+    rows = ["q1,film.png,Is there an effusion?,yes", "q2,film.png,Is there a mass?,no", "q3,film.png,Where?,left base"]
+    Path("own.csv").write_text("\n".join(["id,image,question,answer", *rows]), encoding="utf-8")
+    given = {"q3": "at the left base", "q1": "Yes.", "q2": "Yes, a small one."}
+    write(Path("theirs.jsonl"), [{"id": name, "response": text} for name, text in given.items()])
+    done = CliRunner().invoke(app, ["eval", "theirs.jsonl", "own.csv", "--json"])
+    assert done.exit_code == 0, done.output
+    found = Evaluation.read(Path("evaluations/theirs")).metrics["clean"]
+    figures = {name: found[name].value for name in ("closed_accuracy", "closed_accuracy_read", "open_recall")}
+    assert figures == {"closed_accuracy": 0.5, "closed_accuracy_read": 0.5, "open_recall": 1.0}
+    assert found["rouge_l[open]"].value == pytest.approx(2 * (2 / 4) / (2 / 4 + 1))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["evaluations", "film.png", "own.csv", "theirs.jsonl"]
