@@ -51,27 +51,30 @@ def evaluate_command(
     from alignment.distributed.ranks import agreed, alone_at, of_rank_0
     from alignment.evaluation.evaluate import evaluate
     from alignment.evaluation.judgement import is_answers, judge_answers
-    from alignment.evaluation.kept_answers import check_out, evaluation_folder
+    from alignment.evaluation.kept_answers import beside, check_out, evaluation_folder
     from alignment.models.loading import load_for_inference
     from alignment.provenance.weights_digest import model_sha256
 
     if out is not None and is_main_process():
         check_out(out)
-    beside = str(out or (run if Path(run).is_dir() else Path("evaluations") / Path(run).stem))
-    data = built_rows(data, "prompt", COLUMNS, beside)
+    given = Path("evaluations") / Path(run).stem if is_answers(run) else None
+    data = built_rows(data, "prompt", COLUMNS, str(out or given or beside(run)))
     agreed(lambda: _know_rules(run, data, rules))
     agreed(lambda: checked_file(Path(data)))  # before a model is loaded
     if is_answers(run):
         for option, value in (("--probe", probe), (" ".join(overrides or []), overrides)):
             if value:
                 raise InputError(f"{option}: has no effect on answers that were given already. Leave it out.")
-        target = out or Path("evaluations") / Path(run).stem
+        target = out or given
+        assert target is not None
+        _check_against(against, target)
         space = known_space(box_space) if box_space else "grid"
         evaluation = judge_answers(Path(run), Path(data), out=target, limit=limit, box_space=space)
         _say_figures(evaluation, target, against, {}, as_json)
         return
     how = agreed(lambda: generation_of(run, overrides or []))
     rows, target = parquet(data), out or agreed(lambda: evaluation_folder(run))
+    agreed(lambda: _check_against(against, target))
     with alone_at(target):
         of_rank_0(lambda: check_out(target))
         weights = model_sha256(run) if is_main_process() else None
@@ -91,6 +94,20 @@ def evaluate_command(
         )
     if is_main_process():
         _say_figures(evaluation, target, against, _looked(target / "blindness.json") if probe else {}, as_json)
+
+
+def _check_against(against: Path | None, target: Path) -> None:
+    """Before anything is answered: there is an evaluation to compare with, and it is not the one that is made.
+
+    Raises: InputError otherwise.
+    """
+    if against is None:
+        return
+    from alignment.evaluation.evaluation_file import Evaluation
+
+    Evaluation.read(against)
+    if against.resolve() == target.resolve():
+        raise InputError(f"--against {against}: is where this evaluation goes. Name another --out.")
 
 
 def _say_figures(

@@ -25,6 +25,7 @@ from alignment.evaluation.kept_answers import KeptAnswers, check_out, rows_diges
 from alignment.metrics.evaluated_row import EvaluatedRow
 from data_builders.interruptions import stands
 from rewards.boxes.coordinate_space import BoxSpace
+from rewards.config.input_error import InputError
 from rewards.rules.rule_set import RuleSet
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ def evaluate(
     """
     out = Path(out)
     rows = judged_rows(Path(data), limit=limit, seed=seed, rules=rules)
+    if generation.temperature is not None and any(row["task"] == "dialogue" for row in rows.stored):
+        raise InputError("generation.temperature: dialogues are answered greedily. Leave it out for these rows.")
     check_processing(processor, rows.stored)
     written = written_rows(rows.stored, box_space, processor)
     probed = _probed_rows(written, limit=probe_limit, seed=seed) if probe else None

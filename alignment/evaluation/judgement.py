@@ -29,7 +29,7 @@ from rewards.boxes.coordinate_space import BoxSpace
 from rewards.config.input_error import InputError, nearest, nearest_file
 from rewards.config.json_lines import json_lines
 from rewards.config.strict_yaml import regular
-from rewards.row_types import response_fault
+from rewards.row_types import column_fault, response_fault
 from rewards.rules.kept_files import files_of, keep
 from rewards.rules.rule_set import RuleSet
 
@@ -126,6 +126,8 @@ def judge_answers(
     if box_space == "processed":
         raise InputError("--box-space processed: of a file of answers it is not known how images were processed.")
     check_out(out)
+    if (out / "evaluation.json").is_file() and (before := Evaluation.read(out).model) != str(file):
+        raise InputError(f"{out}: holds the evaluation of {before}. Name another --out.")
     rows = judged_rows(data, limit=limit, seed=seed)
     known = [str(row["id"]) for row in (read_rows(data) if limit else rows.stored)]
     given = _by_rows(_read_answers(file), set(known))
@@ -145,8 +147,9 @@ def _read_answers(file: Path) -> dict[str, Response]:
     with file.open("rb") as lines:
         for number, line in json_lines(lines, location=f"{file}:", cure=cure):
             fault = next((f"no '{name}'" for name in ("id", "response") if line.get(name) is None), None)
-            if fault := fault or response_fault(line["response"], turns=True):
-                raise InputError(f"{file}:{number}: {fault}. {cure}".replace("..", "."))
+            fault = fault or column_fault("id", line["id"]) or response_fault(line["response"], turns=True)
+            if fault:
+                raise InputError(f"{file}:{number}: {fault.removesuffix('.')}. {cure}")
             if str(line["id"]) in found:
                 raise InputError(f"{file}:{number}: '{line['id']}' has an answer already. Keep one line for each id.")
             found[str(line["id"])] = line["response"]

@@ -109,14 +109,30 @@ def check_out(out: Path) -> None:
 
 
 def evaluation_folder(run: str) -> Path:
-    """Where a run's evaluation goes by default; that of a hub name not into a folder of that name, which would hide it.
+    """Where a model's evaluation goes by default: into a run's folder, else into one of ours (``beside``).
 
     Raises: InputError if there is no such run.
     """
     from alignment.config.checkpoint_folders import model_folder
 
     model_folder(run)
-    return Path(run) / "evaluation" if Path(run).is_dir() else Path("evaluations") / run.replace("/", "--")
+    return beside(run) / "evaluation" if is_run(run) else beside(run)
+
+
+def is_run(run: str) -> bool:
+    """Whether this names the folder of a run of ours, rather than a release, another model's folder or a hub name."""
+    return (Path(run) / "recipe.resolved.yaml").is_file()
+
+
+def beside(run: str) -> Path:
+    """What an evaluation of a model lies in or beside: its run's folder, else a folder of ours under its name.
+
+    Nothing is written into a release or into a model's folder of others: rows of patients would go along with it.
+
+    >>> beside("Qwen/Qwen2.5-VL-7B-Instruct").as_posix()
+    'evaluations/Qwen--Qwen2.5-VL-7B-Instruct'
+    """
+    return Path(run) if is_run(run) else Path("evaluations") / run.strip("./").replace("/", "--")
 
 
 def is_finished(out: Path) -> bool:

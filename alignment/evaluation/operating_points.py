@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from alignment.config.generation_section import MAX_NEW_TOKENS
+from alignment.config.generation_section import GenerationSection
 from alignment.data.prompt_rows import decoded_row
 from alignment.distributed.ranks import over_ranks
+from alignment.evaluation.answers import GREEDY
 from alignment.metrics.evaluated_row import EvaluatedRow
 from alignment.metrics.intervals import summarise
 from alignment.metrics.outcomes import score_answers
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
 
 FILE = "operating_points.json"
-LONGEST = MAX_NEW_TOKENS["report"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def operating_points(
     rows: Sequence[EvaluatedRow],
     biases: Sequence[float],
     *,
-    batch_size: int = 32,
+    generation: GenerationSection = GREEDY,
 ) -> list[OperatingPoint]:
     """The model's trade-off on the report rows among ``rows``, one point for each bias. Ranks share out the batches.
 
@@ -61,7 +61,7 @@ def operating_points(
     if not report_rows:
         raise InputError(f"operating points: none of {len(rows)} rows asks for a report with known facts.")
     tokens = denial_tokens(processor.tokenizer, load_rule_set(report_rows[0]["rule_set"]))
-    return [_point(model, processor, report_rows, tokens, bias, batch_size) for bias in biases]
+    return [_point(model, processor, report_rows, tokens, bias, generation) for bias in biases]
 
 
 def _is_read(row: EvaluatedRow) -> bool:
@@ -74,10 +74,11 @@ def _point(
     rows: list[EvaluatedRow],
     tokens: list[int],
     bias: float,
-    batch_size: int,
+    generation: GenerationSection,
 ) -> OperatingPoint:
-    how: dict[str, Any] = {"max_new_tokens": LONGEST, "token_bias": dict.fromkeys(tokens, bias)}
-    batches = [indices for indices, _ in like_batches(rows, LONGEST, batch_size)]
+    longest = generation.bound("report")
+    how: dict[str, Any] = {"max_new_tokens": longest, "token_bias": dict.fromkeys(tokens, bias)}
+    batches = [indices for indices, _ in like_batches(rows, longest, generation.batch_size)]
 
     def reports(batch: list[int]) -> list[list[str]]:
         return generate(model, processor, [rows[k] for k in batch], batch_size=len(batch), **how)

@@ -27,6 +27,8 @@ from rewards.config.json_lines import read_json, read_json_lines
 from rewards.config.templates import template
 
 UNBOUNDED = ("claims_per_report", "boxes_per_answer")
+HIGHEST = {"cider_d": 10.0}
+"""The most that a metric can be, where that is not 1."""
 Json = dict[str, Any]
 MADE_WITH = "An evaluation is made with: clinalign eval."
 
@@ -91,7 +93,8 @@ def _table(title: str, columns: Mapping[str, Json]) -> Json:
 
 def _table_row(name: str, metrics: list[Json | None]) -> Json:
     highest = max(m["high"] or m["value"] for m in metrics if m)
-    scale = max(highest, 1e-9) if name in UNBOUNDED else 1.0
+    top = HIGHEST.get(name.partition("[")[0], 1.0)
+    scale = max(highest, 1e-9) if name in UNBOUNDED else top
     better = (
         ""
         if name in UNBOUNDED

@@ -66,12 +66,17 @@ def _is_of_run(out: Path, output: str, run: Path) -> bool:
 
 
 def _is_of(out: Path, run: Path) -> bool:
-    """Whether the folder holds a release of the very weights of the run."""
+    """Whether the folder holds a release of the very weights of the run, with the evaluation that it has now."""
     from alignment.provenance.weights_digest import model_sha256
 
     has_weights = any((run / "model" / name).is_file() for name in ("config.json", "adapter_config.json"))
-    released = _content(out / "evaluation.json").get("model_sha256")
-    return has_weights and released is not None and released == model_sha256(str(run))
+    released, now = _content(out / "evaluation.json"), _content(run / "evaluation" / "evaluation.json")
+    if any(
+        released.get(name) != now.get(name) for name in ("data_sha256", "num_rows", "max_new_tokens") if name in now
+    ):
+        return False
+    weights = released.get("model_sha256")
+    return has_weights and weights is not None and weights == model_sha256(str(run))
 
 
 def _content(file: Path) -> dict[str, object]:

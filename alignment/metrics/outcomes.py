@@ -128,7 +128,13 @@ def _closed_counts(row: EvaluatedRow, words: str, finding: str | None) -> dict[s
     """A closed answer by equality, and as its reader takes it; a yes or no also under the finding asked for."""
     task, correct = row["task"], float(_folded(words) in map(_folded, _accepted(row)))
     key = _folded(row["answer"] or "") if task == "presence" else task
-    counts = {"closed": 1.0, "closed_correct": correct, key: 1.0, f"{key}_correct": correct, **read_counts(row, words)}
+    counts = {
+        "closed": 1.0,
+        "closed_correct": correct,
+        key: 1.0,
+        f"{key}_correct": correct,
+        **read_counts(row, words, is_equal=bool(correct)),
+    }
     if task == "presence" and finding:
         counts |= {f"{key}[{finding}]": 1.0, f"{key}_correct[{finding}]": correct}
     return counts

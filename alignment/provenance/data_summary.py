@@ -6,8 +6,8 @@ A card counts only where it is the card of these very rows, by SHA-256. Left out
 from pathlib import Path
 from typing import Any
 
-from alignment.provenance.released_fields import DATA
-from alignment.provenance.released_forms import OTHER
+from alignment.provenance.released_fields import DATA, LICENCE, OWN_LICENCE
+from alignment.provenance.released_forms import LEFT_OUT, OTHER
 from data_builders.cards import card_of_rows
 
 Json = dict[str, Any]
@@ -22,7 +22,7 @@ def data_summary(data: Path, digest: str) -> Json:
     if card is not None and _entry(card, "sha256").get(f"{kind}/{split}.parquet") == digest:
         summary |= {
             "source": _entry(card, "spec", "source").get("name"),
-            "licence": card.get("licence"),
+            "licence": _published_licence(card.get("licence")),
             "rows": _entry(card, "counts", kind, split),
             "images": card.get("images"),
             "patients": _entry(card, "patients").get(split),
@@ -32,6 +32,11 @@ def data_summary(data: Path, digest: str) -> Json:
             "rule_sets": card.get("rule_sets"),
         }
     return DATA(summary)
+
+
+def _published_licence(licence: object) -> object:
+    """A licence of a known form; of another that there is one: its words could name a hospital or a person."""
+    return OWN_LICENCE if licence and LICENCE(licence) is LEFT_OUT else licence
 
 
 def _entry(card: Json, *path: str) -> Json:

@@ -119,8 +119,11 @@ DIGEST = pattern(r"[0-9a-f]{64}")
 VERSION = pattern(
     r"[0-9]{1,4}(\.[0-9]{1,4}){1,3}(\.?(a|b|rc|dev|post)[0-9]{0,3})?(\+(cpu|cu[0-9]{2,3}|rocm[0-9.]{1,5}|git[0-9a-f]{7,9}))?"
 )
+OWN_LICENCE = "stated by the owner of the data, in words that are not published here"
 LICENCE = either(
     one_of(*(source.LICENCE for source in sources().values())),
+    one_of(OWN_LICENCE),
+    pattern(r"PhysioNet [A-Za-z ]{0,40}Licen[sc]e \d\.\d(\.\d)?"),
     pattern(r"(CC0|CC[ -]BY(-NC)?(-SA|-ND)?|MIT|Apache|BSD-[23]-Clause|ODbL|ODC-By)([ -]\d\.\d)?"),
 )
 KIND, TASK = one_of(*get_args(RowKind)), one_of(*TASKS)

@@ -5,6 +5,7 @@ import os
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
+from typing import cast
 
 import yaml
 
@@ -31,14 +32,27 @@ def is_finished(recipe: Recipe, folder: Path) -> bool:
     saved = folder / "recipe.resolved.yaml"
     if not saved.is_file():
         return False
-    if yaml.safe_load(saved.read_text(encoding="utf-8")) != recipe.model_dump(mode="json"):
+    before, now = yaml.safe_load(saved.read_text(encoding="utf-8")), recipe.model_dump(mode="json")
+    if _of_training(before) != _of_training(now):
         raise InputError(
             f"{folder}: holds a run of another recipe. Name another output=FOLDER, or add --fresh to replace it."
         )
+    if before != now and is_main_process():  # `eval` reads from it how answers are generated
+        from alignment.resuming.checkpoints import write_whole
+
+        write_whole(saved, yaml.safe_dump(now, sort_keys=False))
     if is_ended := has_result(folder):
         _check_origin(recipe, folder)
         check_kept(folder, rules_of_run(recipe))
     return is_ended
+
+
+def _of_training(recipe: object) -> object:
+    """A recipe but for how its model is evaluated; a section that an older version did not know is an empty one."""
+    if not isinstance(recipe, dict):
+        return recipe
+    content = cast(dict[str, object], recipe)
+    return {"rule_sets": [], **{key: value for key, value in content.items() if key != "generation"}}
 
 
 def has_result(folder: Path) -> bool:
@@ -77,8 +91,6 @@ def write_provenance(recipe: Recipe, folder: Path) -> None:
 
     Raises: InputError if a node has other data or rules, or the run was begun under other rules.
     """
-    from alignment.resuming.checkpoints import write_whole
-
     read = [recipe.data.train, *([recipe.sampling.built] if recipe.sampling.built else [])]
     digests = {name: same_bytes(parquet(name)) for name in read}
     rules = rules_of_run(recipe)
@@ -86,6 +98,8 @@ def write_provenance(recipe: Recipe, folder: Path) -> None:
     of_rank_0(lambda: check_kept(folder, rules))
     if not is_main_process():
         return
+    from alignment.resuming.checkpoints import write_whole
+
     content = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
     write_whole(folder / "recipe.resolved.yaml", content)
     facts = {

@@ -38,6 +38,8 @@ LOOKED_AT = 1000
 """So many records show the shape of a file."""
 OF_PAIRS = ("chosen", "rejected", "rejected_response", "rejected_messages", "rejected_conversations")
 """Keys that only preference pairs have."""
+OF_BUILT = ("facts", "provenance", "split")
+"""Columns that rows of a build have, and no other program's."""
 OF_HOUSE = ("kind", "mirror_images")
 """Columns of preference rows that no other program writes."""
 WRITTEN_FOR: dict[Shape, str] = {
@@ -73,6 +75,8 @@ def user_file(entry: str, columns: Collection[str]) -> Path | None:
     if not file.is_file():
         return None
     schema = open_parquet(file).schema_arrow
+    if {*OF_BUILT} <= {*schema.names}:  # what it lacks of the columns is told of it, not made up
+        return None
     if not holds_messages(schema, columns):
         return file if shape_of(dict.fromkeys(schema.names, True)) or format_of(schema.names) else None
     return None if is_of_house(schema) else file

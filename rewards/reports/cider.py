@@ -13,6 +13,7 @@ from collections.abc import Sequence
 ORDERS = (1, 2, 3, 4)
 SIGMA = 6.0
 SCALE = 10.0
+UNSPACED = re.compile(r"([\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff])")
 Ngrams = Counter[tuple[str, ...]]
 
 
@@ -48,8 +49,17 @@ def item_score(response: str, reference: str, frequency: Ngrams, num_documents: 
 
 
 def words(text: str) -> list[str]:
-    """Lower-cased runs of letters and digits."""
-    return re.findall(r"\w+", text.lower())
+    """Lower-cased runs of letters and digits; of scripts without spaces each character."""
+    return re.findall(r"\w+", spaced(text).lower())
+
+
+def spaced(text: str) -> str:
+    """The text with blanks around characters of scripts that have none between words (Chinese, Japanese).
+
+    >>> spaced("右肺 CT").split()
+    ['右', '肺', 'CT']
+    """
+    return UNSPACED.sub(r" \1 ", text)
 
 
 def ngrams(tokens: Sequence[str]) -> Ngrams:

@@ -6,7 +6,7 @@ its table of all pairs of words would take minutes and gigabytes for texts of 10
 
 from collections.abc import Sequence
 
-from rewards.reports.cider import cider_d
+from rewards.reports.cider import cider_d, spaced, words
 
 BLEU_ORDER = 4
 
@@ -31,14 +31,16 @@ def corpus_bleu(responses: Sequence[str], references: Sequence[str]) -> float:
     """Corpus BLEU with sacrebleu's 13a tokens and exponential smoothing, in lower case, 0-100."""
     import sacrebleu
 
-    return float(sacrebleu.corpus_bleu(list(responses), [list(references)], lowercase=True).score)
+    return float(sacrebleu.corpus_bleu([*map(spaced, responses)], [[*map(spaced, references)]], lowercase=True).score)
 
 
 def sentence_bleu(response: str, reference: str) -> float:
     """BLEU of one text with effective order (short texts are not 0 for want of 4-grams), 0-100."""
     import sacrebleu
 
-    return float(sacrebleu.sentence_bleu(response, [reference], lowercase=True, use_effective_order=True).score)
+    return float(
+        sacrebleu.sentence_bleu(spaced(response), [spaced(reference)], lowercase=True, use_effective_order=True).score
+    )
 
 
 def bleu_counts(response: str, reference: str) -> dict[str, float]:
@@ -49,7 +51,7 @@ def bleu_counts(response: str, reference: str) -> dict[str, float]:
     """
     import sacrebleu
 
-    found = sacrebleu.corpus_bleu([response], [[reference]], lowercase=True)
+    found = sacrebleu.corpus_bleu([spaced(response)], [[spaced(reference)]], lowercase=True)
     matched = {f"bleu_matches_{n}": float(count) for n, count in enumerate(found.counts, start=1)}
     ngrams = {f"bleu_ngrams_{n}": float(count) for n, count in enumerate(found.totals, start=1)}
     return {**matched, **ngrams, "bleu_words": float(found.sys_len), "bleu_reference_words": float(found.ref_len)}
@@ -75,13 +77,19 @@ def bleu_of(sums: Sequence[float], order: int) -> float:
 def rouge_l_f1(response: str, reference: str) -> float:
     """F1 of the longest common subsequence of words, 0-1."""
     from rouge_score.scoring import fmeasure
-    from rouge_score.tokenize import tokenize
 
-    candidate, true = tokenize(response, None), tokenize(reference, None)
+    candidate, true = _rouge_words(response), _rouge_words(reference)
     if not candidate or not true:
         return 0.0
     common = num_common(candidate, true)
     return float(fmeasure(common / len(candidate), common / len(true)))
+
+
+def _rouge_words(text: str) -> list[str]:
+    """Words as rouge-score has them; of a text beyond ASCII, of which that keeps none, runs of letters and digits."""
+    from rouge_score.tokenize import tokenize
+
+    return tokenize(text, None) if text.isascii() else words(text)
 
 
 def num_common(one: Sequence[str], other: Sequence[str]) -> int:
@@ -120,7 +128,5 @@ def has_wordnet() -> bool:
 def meteor(response: str, reference: str) -> float:
     """METEOR of one text by nltk, 0-1."""
     from nltk.translate.meteor_score import single_meteor_score
-
-    from rewards.reports.cider import words
 
     return float(single_meteor_score(words(reference), words(response)))

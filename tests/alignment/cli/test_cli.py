@@ -186,7 +186,9 @@ def test_eval_tells_what_no_metric_judges_and_refuses_rows_of_which_none_can_be(
     model = build_tiny(["Yes No nodule"], tmp_path / "tiny", image_size=64)
     rows = pq.read_table(data / "prompt/test.parquet").to_pylist()
     asked = [row for row in rows if row["task"] in ("presence", "report")][:6]
-    unknown = [row | {"facts": None, "rule_set": None} if row["task"] == "report" else row for row in asked]
+    unknown = [
+        row | {"facts": None, "rule_set": None, "answer": None} if row["task"] == "report" else row for row in asked
+    ]
     number = sum(row["task"] == "report" for row in unknown)
     for name, content in (("some", unknown), ("none", [row for row in unknown if row["task"] == "report"])):
         pq.write_table(pa.Table.from_pylist(content), tmp_path / f"{name}.parquet")

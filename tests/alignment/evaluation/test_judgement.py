@@ -12,6 +12,7 @@ from alignment.config.generation_section import GenerationSection
 from alignment.evaluation.evaluate import evaluate
 from alignment.evaluation.evaluation_file import Evaluation
 from alignment.evaluation.judgement import judge_answers
+from alignment.evaluation.kept_answers import beside
 from alignment.models.loading import load_for_inference
 from alignment.models.prepared import built_texts
 from alignment.models.tiny import build_tiny
@@ -93,3 +94,35 @@ def test_answers_are_judged_on_a_users_own_questions_by_their_own_ids(tmp_path, 
     assert figures == {"closed_accuracy": 0.5, "closed_accuracy_read": 0.5, "open_recall": 1.0}
     assert found["rouge_l[open]"].value == pytest.approx(2 * (2 / 4) / (2 / 4 + 1))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["evaluations", "film.png", "own.csv", "theirs.jsonl"]
+
+
+def test_answers_of_another_file_do_not_replace_an_evaluation(answered, data, tmp_path):
+    first, second = (write(tmp_path / name, lines_of(answered)) for name in ("a.jsonl", "b.jsonl"))
+    judge_answers(first, data / "prompt/test", out=tmp_path / "out", limit=LIMIT)
+    judge_answers(first, data / "prompt/test", out=tmp_path / "out", limit=LIMIT)
+    with pytest.raises(InputError, match=r"holds the evaluation of .*a\.jsonl\. Name another --out"):
+        judge_answers(second, data / "prompt/test", out=tmp_path / "out", limit=LIMIT)
+
+
+def test_an_evaluation_is_not_compared_with_itself(answered, data, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    file, whole = answered / "answers.jsonl", str(answered / "whole")
+    done = CliRunner().invoke(app, ["eval", str(file), str(data / "prompt/test"), "--out", whole, "--against", whole])
+    assert done.exit_code == 2
+    assert "is where this evaluation goes" in done.stderr
+    done = CliRunner().invoke(app, ["eval", str(file), str(data / "prompt/test"), "--against", "nowhere"])
+    assert "nowhere" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"), [("released/x", "evaluations/released--x"), ("Org/M-7B.v2", "evaluations/Org--M-7B.v2")]
+)
+def test_nothing_is_written_into_a_release_or_a_model_of_others(name, folder, monkeypatch, tmp_path):
+    """Its folder may be handed on, and answers hold patients."""
+    monkeypatch.chdir(tmp_path)
+    Path("released/x").mkdir(parents=True)
+    Path("released/x/config.json").write_text("{}")
+    assert beside(name) == Path(folder)
+    Path("runs/own").mkdir(parents=True)
+    Path("runs/own/recipe.resolved.yaml").write_text("{}")
+    assert beside("runs/own") == Path("runs/own")

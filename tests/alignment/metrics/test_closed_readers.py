@@ -48,3 +48,9 @@ def test_every_accepted_answer_counts():
     ]
     found = figures(rows, ["Left.", "tumour"])
     assert (found["closed_accuracy"], found["open_recall"]) == (1.0, 1 / 2)
+
+
+def test_an_accepted_answer_needs_no_reading_and_a_longer_truth_has_no_reader():
+    rows = [row(0, "no", answers=["no", "none"]), row(1, "yes, left")]
+    found = figures(rows, ["none", "Yes, on the right"])
+    assert (found["closed_accuracy"], found["closed_accuracy_read"], found["closed_unread"]) == (1 / 2, 1.0, 0.0)
