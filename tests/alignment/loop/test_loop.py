@@ -3,14 +3,18 @@
 import json
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from alignment.config.generation_section import GenerationSection
 from alignment.evaluation.evaluation_file import Evaluation
 from alignment.loop.effects import Effect, effects_of, over_seeds
-from alignment.loop.evaluation import is_of
+from alignment.loop.evaluation import _is_so, is_of
 from alignment.loop.loop_file import StageComparison, read_loop
 from alignment.loop.table import _change
+from data_builders.digest import sha256
 from rewards.config.input_error import InputError
 
 NAN = float("nan")
@@ -152,6 +156,22 @@ def test_an_evaluation_of_other_weights_is_made_again(tmp_path):
     Evaluation(model="m", data="d", data_sha256="0", data_card=None, model_sha256="a", **about).write(tmp_path)
     assert is_of(tmp_path, "a")
     assert not is_of(tmp_path, "b")
+
+
+def test_an_evaluation_of_other_rows_or_settings_is_made_again(tmp_path):
+    test, how = tmp_path / "set" / "prompt" / "test", GenerationSection()
+    test.parent.mkdir(parents=True)
+    pq.write_table(pa.table({"id": ["a", "b", "c"]}), f"{test}.parquet")
+    about: dict = dict(num_rows=2, num_patients=1, seed=0, versions={}, metrics={}, model="m", data="d", data_card=None)
+    digest = sha256(test.with_suffix(".parquet"))
+    told: dict = dict(max_new_tokens=how.bounds(), generation={"dtype": "float32", "temperature": None, "seed": 0})
+    Evaluation(data_sha256=digest, **about, **told).write(tmp_path)
+    assert _is_so(tmp_path, how, test, 2)
+    assert not _is_so(tmp_path, how, test, None)
+    assert not _is_so(tmp_path, GenerationSection(max_new_tokens=9), test, 2)
+    assert not _is_so(tmp_path, GenerationSection(dtype="bfloat16"), test, 2)
+    pq.write_table(pa.table({"id": ["a", "b", "d"]}), f"{test}.parquet")
+    assert not _is_so(tmp_path, how, test, 2)
 
 
 def test_seeds_without_a_figure_are_counted():

@@ -13,6 +13,7 @@ from datasets import Dataset
 
 from alignment.checks.read_recipe import read_recipe
 from alignment.config.data_entries import parquet
+from alignment.config.generation_section import generation_of
 from alignment.models.loading import load_for_inference, load_model
 from alignment.models.parts import freeze
 from alignment.models.processors import load_processor
@@ -91,6 +92,17 @@ def test_a_finished_run_is_left_as_it_is(write_recipe, sft_run):
     before = (sft_run / "model" / "model.safetensors").stat().st_mtime_ns
     assert trained(write_recipe()) == sft_run
     assert (sft_run / "model" / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_how_a_model_is_evaluated_makes_no_other_run_of_it(write_recipe, sft_run):
+    """What an older version did not know of neither: ``eval`` finds the section in the run's folder afterwards."""
+    file, weights = sft_run / "recipe.resolved.yaml", sft_run / "model" / "model.safetensors"
+    content, before = yaml.safe_load(file.read_text()), weights.stat().st_mtime_ns
+    del content["generation"], content["rule_sets"]
+    file.write_text(yaml.safe_dump(content))
+    assert trained(write_recipe(), "generation.max_new_tokens.report=400") == sft_run
+    assert weights.stat().st_mtime_ns == before
+    assert generation_of(str(sft_run)).bound("report") == 400
 
 
 def test_another_recipe_in_the_same_folder_is_refused(write_recipe, sft_run):
