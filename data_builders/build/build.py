@@ -17,7 +17,7 @@ from data_builders.build.row_files import RowFiles
 from data_builders.build.sample_rows import rows_of
 from data_builders.build.strata import placements, write_placements
 from data_builders.build.tally import Tally
-from data_builders.build.written_rows import fault_of_written, own_split, written_rows
+from data_builders.build.written_rows import SPLITS_LEFT, fault_of_written, source_split, written_rows
 from data_builders.cards import CARD, write_card
 from data_builders.curriculum.rows import open_curriculum
 from data_builders.dialogues.paraphrases import LlmParaphraser
@@ -158,7 +158,9 @@ def _write_sample(
     split = split_of(sample.patient, spec.splits, key=str(spec.seed), assign=tally.assign)
     tally.num_samples += 1
     if isinstance(sample, Written):
-        split = own_split(sample, spec) or split
+        split = source_split(sample, spec) or split
+        if not spec.source_splits and sample.split not in (None, "", split):
+            tally.notes[SPLITS_LEFT] += 1
         tally.asked[*sample.names, sample.question] += 1
         tally.notes.update(sample.notes)
         tally.unknown_patients |= not sample.patient_known

@@ -18,14 +18,22 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_builders.formats.messages import messages_of, with_images
+from data_builders.formats.messages import (
+    MEDIA,
+    behind_system,
+    messages_of,
+    refuse_second_answer,
+    refuse_unread,
+    refuse_unwanted,
+    with_images,
+)
 from data_builders.formats.record_images import IMAGE_KEYS, RecordError, image_bytes, record_images
+from data_builders.formats.records import features_of
 from data_builders.locks import only_one
 from data_builders.output_folders import unfinished
 from data_builders.row_checks import open_parquet
 from data_builders.row_schema import IMAGES, MESSAGES
 from rewards.config.input_error import InputError
-from rewards.config.json_lines import json_value
 
 ROLES = {"prompt": "user", "completion": "assistant", "chosen": "assistant", "rejected": "assistant"}
 """Whose words a text in such a column is."""
@@ -42,10 +50,11 @@ def holds_messages(schema: pa.Schema, columns: Collection[str]) -> bool:
 def is_of_house(schema: pa.Schema) -> bool:
     """Whether messages are of blocks, and images are noted as images."""
     texts = [schema.field(name).type for name in ROLES if name in schema.names]
-    features = _features(schema)
+    features = features_of(schema)
     images = [features.get(name) for name in ("images", "rejected_images") if name in schema.names]
     are_noted = all("Image" in json.dumps(feature) for feature in images)
-    return "images" in schema.names and are_noted and all(map(_is_of_blocks, texts))
+    has_all = "images" in schema.names and "system" not in schema.names
+    return has_all and are_noted and all(map(_is_of_blocks, texts))
 
 
 def _is_of_blocks(kind: pa.DataType) -> bool:
@@ -53,13 +62,6 @@ def _is_of_blocks(kind: pa.DataType) -> bool:
         return False
     index = kind.value_type.get_field_index("content")
     return index >= 0 and pa.types.is_list(kind.value_type.field(index).type)
-
-
-def _features(schema: pa.Schema) -> dict[str, Any]:
-    """What ``datasets`` noted of the columns."""
-    note = (schema.metadata or {}).get(b"huggingface")
-    content = json_value(note, "the file's note of `datasets`", "Write the file anew.") if note else {}
-    return content.get("info", {}).get("features", {}) if isinstance(content, dict) else {}
 
 
 def write_rows(file: Path, out: Path) -> None:
@@ -97,7 +99,7 @@ def _house_schema(schema: pa.Schema) -> pa.Schema:
     kinds = {name: schema.field(name).type for name in names} | ({} if "images" in names else {"images": IMAGES})
     kinds |= dict.fromkeys((name for name in kinds if name in ROLES), MESSAGES)
     kinds |= dict.fromkeys((name for name in kinds if name in IMAGE_COLUMNS), IMAGES)
-    notes = _features(schema)
+    notes = features_of(schema)
     noted = {name: notes[name] for name in names if name in notes and kinds[name] == schema.field(name).type}
     noted |= {k: {"feature": {"_type": "Image"}, "_type": "List"} for k, v in kinds.items() if v == IMAGES}
     return pa.schema(list(kinds.items()), metadata={"huggingface": json.dumps({"info": {"features": noted}})})
@@ -109,6 +111,11 @@ def house_row(row: Row, root: Path) -> Row:
     Raises: RecordError as ``messages_of`` and ``with_images`` do.
     """
     given = {name: messages_of(row[name], role, name) for name, role in ROLES.items() if row.get(name) is not None}
+    refuse_unread(row, MEDIA)
+    refuse_unwanted(row)
+    if "prompt" in given:
+        refuse_second_answer(given["prompt"], row)
+        given["prompt"] = behind_system(given["prompt"], row)
     shown = [name for name in ("prompt", "completion") if name in given]
     seen = with_images([message for name in shown for message in given[name]], record_images(row))
     start = 0

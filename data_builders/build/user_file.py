@@ -20,20 +20,23 @@ import pyarrow.parquet as pq
 from data_builders.build.build import build
 from data_builders.build.build_spec import BuildSpec
 from data_builders.build.parquet_rows import holds_messages, house_rows, is_of_house, write_rows
-from data_builders.build.written_rows import written_rows
+from data_builders.build.written_rows import SPLITS_LEFT, fault_of_written, written_rows
 from data_builders.cards import CARD, read_card
 from data_builders.digest import sha256
 from data_builders.formats.messages import SHAPES, Shape, shape_of
 from data_builders.formats.preference_formats import format_of, read_pairs
+from data_builders.formats.record_images import picture_file, picture_names
 from data_builders.formats.records import Record, records
 from data_builders.row_checks import open_parquet
-from data_builders.schema import Quarantined, RowKind, Written
+from data_builders.schema import RowKind, Written
 from data_builders.sources.source import Source, sources
 from rewards.config.input_error import InputError
 
 TEXT_FILES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv")
 SAVED = ("state.json", "dataset_dict.json")
 SOURCES: dict[RowKind, str] = {"instruction": "chats", "prompt": "chats", "preference": "preferences"}
+READING = 1
+"""Counted up where records are read otherwise than before, so that rows of an older reading are not found again."""
 LOOKED_AT = 1000
 """So many records show the shape of a file."""
 OF_PAIRS = ("chosen", "rejected", "rejected_response", "rejected_messages", "rejected_conversations")
@@ -89,21 +92,35 @@ def rows_of_file(file: Path, kind: RowKind, columns: Collection[str], folder: Pa
 
     Raises: InputError if its shape is not known or is that of another kind, or too many records cannot be read.
     """
-    name = f"{file.stem}-{kind}-{_digest(file)[:12]}"
+    seen = f"{READING} {_digest(file)} {_pictures_digest(file)}"
+    name = f"{file.stem}-{kind}-{hashlib.sha256(seen.encode()).hexdigest()[:12]}"
     if _keeps_columns(file, kind, columns):
         return _rewritten(file, folder / f"{name}.parquet")
     shape, out = _shape(file, kind), folder / name
     rows = out / kind / "train.parquet"
     done = "found" if rows.is_file() and (out / CARD).is_file() else "built once"
     if done != "found":
+        _check_one_split(file)
         build(spec_of(file, kind, out), inputs=[file])
     card, number = read_card(out), pq.read_metadata(rows).num_rows
     left_out = card["quarantined"]["count"]
     notes = [f"{left_out} records left out (see {out / CARD})"] if left_out else []
     notes += ["patients unknown"] if card["patients"] == "unknown" else []
-    notes += [f"{count} {note}" for note, count in card.get("notes", {}).items() if kind == "preference"]
+    counted = {note: count for note, count in card.get("notes", {}).items() if note != SPLITS_LEFT}
+    notes += [f"{count} {note}" for note, count in counted.items() if kind == "preference"]
     more = "".join(f", {note}" for note in notes)
     return UserRows(str(rows.with_suffix("")), f"{file}: {shape}; {done} as {rows}: {number} {kind} rows{more}.")
+
+
+def _check_one_split(file: Path) -> None:
+    """Raises InputError for a file that holds several splits of its own: its test rows would be trained on."""
+    found = [(one.values.get("split"), one.split) for one in records(file) if isinstance(one, Record)]
+    splits = sorted({str(given or folder or "") for given, folder in found})
+    if len(splits) > 1:
+        named = ", ".join(split or "(none)" for split in splits)
+        folders = sorted({folder for _, folder in found if folder})
+        cure = f"Name one ({file / folders[-1]})" if folders else "Name a file with one of them"
+        raise InputError(f"{file}: holds the splits {named}. {cure}, or build it by a spec with source_splits.")
 
 
 def _keeps_columns(file: Path, kind: RowKind, columns: Collection[str]) -> bool:
@@ -117,6 +134,7 @@ def _keeps_columns(file: Path, kind: RowKind, columns: Collection[str]) -> bool:
 def _rewritten(file: Path, rows: Path) -> UserRows:
     done = "found" if rows.is_file() else "written once"
     if done != "found":
+        _check_one_split(file)
         write_rows(file, rows)
     number = pq.read_metadata(rows).num_rows
     form = f"messages of blocks and images with their bytes {done} as {rows}: {number} rows, other columns as they are"
@@ -126,17 +144,18 @@ def _rewritten(file: Path, rows: Path) -> UserRows:
 def rows_in_memory(file: Path, kind: RowKind, columns: Collection[str]) -> Iterator[dict[str, Any]]:
     """The rows of a kind that a user's file makes, one after the other; nothing is written.
 
-    Raises: InputError as ``rows_of_file`` does, and for the first record that cannot be read.
+    Records that cannot be read are left out, so that a row has the number that it has in training.
+
+    Raises: InputError as ``rows_of_file`` does.
     """
     if _keeps_columns(file, kind, columns):
         yield from house_rows(file)
         return
     _shape(file, kind)
-    spec = spec_of(file, kind, Path("unwritten"))
+    spec, seen = spec_of(file, kind, Path("unwritten")), set[str]()
     for sample in spec.source.samples():
-        if isinstance(sample, Quarantined):
-            raise InputError(f"{file}: {sample.id}: {sample.reason}.")
-        if isinstance(sample, Written):
+        if isinstance(sample, Written) and sample.id not in seen and fault_of_written(sample) is None:
+            seen.add(sample.id)
             yield from (row for _, row in written_rows(sample, spec, "train"))
 
 
@@ -185,6 +204,25 @@ def _shape(file: Path, kind: RowKind) -> str:
         known = ", ".join(f"{shape} ({WRITTEN_FOR[shape]})" for shape in SHAPES)
         raise InputError(f"{file}: no record has a shape that is known. Seen: {seen}. Known by the key: {known}.")
     return "shape " + " and ".join(f"{shape} ({WRITTEN_FOR[shape]})" for shape, _ in shapes.most_common())
+
+
+def _pictures_digest(file: Path) -> str:
+    """Of the pictures that records name: their names, sizes and times, and which are not there."""
+    named = {name for one in records(file) if isinstance(one, Record) for name in picture_names(one.values)}
+    found = hashlib.sha256()
+    for name in sorted(named):
+        stamp = _stamp(file.parent, name)
+        found.update(f"{name} {stamp}\n".encode(errors="replace"))
+    return found.hexdigest()
+
+
+def _stamp(folder: Path, name: str) -> tuple[int, int] | None:
+    """Size and time of a picture; None where there is none."""
+    try:
+        status = picture_file(folder, name.removeprefix("file://")).stat()
+    except (OSError, ValueError):  # a ValueError also of a name that leads out of the folder
+        return None
+    return status.st_size, status.st_mtime_ns
 
 
 def _digest(file: Path) -> str:

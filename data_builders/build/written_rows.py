@@ -11,12 +11,14 @@ from typing import Any
 from data_builders.build.build_spec import BuildSpec
 from data_builders.imaging.images import ImageError, decoded, png_bytes
 from data_builders.schema import Message, RowKind, Written, assistant_turn, message_text, row_always, user_turn
+from rewards.answers.final_answer import final_words
 from rewards.config.input_error import InputError, nearest
 from rewards.rules.facts import Facts
 
 Row = dict[str, Any]
 UNKNOWN = Facts(rule_set="")
 YES_NO = ("yes", "no")
+SPLITS_LEFT = "samples of another split of the file: its splits are not taken over, see source_splits"
 
 
 def fault_of_written(sample: Written) -> str | None:
@@ -33,6 +35,9 @@ def _fault_of_written(sample: Written) -> str | None:
             decoded(image)
     except ImageError as fault:
         return str(fault)
+    answers = [message for message in sample.messages if message["role"] == "assistant"]
+    if sample.rejected is None and not all(final_words(message_text([answer])) for answer in answers):
+        return "the answer tags of one of its answers are broken"
     return None if sample.rejected is None else _fault_of_rejected(sample, sample.rejected)
 
 
@@ -46,7 +51,7 @@ def _fault_of_rejected(sample: Written, rejected: str) -> str | None:
     return None
 
 
-def own_split(sample: Written, spec: BuildSpec) -> str | None:
+def source_split(sample: Written, spec: BuildSpec) -> str | None:
     """Our name for the source's own split of a sample, where the spec takes over the source's splits.
 
     Raises: InputError if the spec does not say where a split of the source goes.
@@ -123,7 +128,7 @@ def _prompt_rows(sample: Written) -> Iterator[tuple[str, Row]]:
     ends = [k for k, message in enumerate(messages) if message["role"] == "assistant"]
     none = {"boxes": None, "target": None, "box_grid": None}
     for number, end in enumerate(ends[:-1], start=1):
-        answer = message_text(messages[end : end + 1])
+        answer = final_words(message_text(messages[end : end + 1]))
         task = "closed" if answer.casefold().rstrip(".") in YES_NO else "open"
         yield f"-{number}", {"task": task, "prompt": messages[:end], "answer": answer, **none}
     suffix = f"-{len(ends)}" if len(ends) > 1 else ""

@@ -8,12 +8,12 @@ stays between. Left out: tools, videos, audio, and boxes within text (``objects`
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
-from data_builders.formats.record_images import RecordError, RecordImage, record_image, record_images
-from data_builders.schema import Message
+from data_builders.formats.record_images import IMAGE_KEYS, RecordError, RecordImage, record_image, record_images
+from data_builders.schema import Message, message_text
 from rewards.row_types import shown
 
 Shape = Literal["conversations", "messages", "query", "prompt", "instruction", "question"]
@@ -33,9 +33,14 @@ ANSWERS: dict[Shape, tuple[str, ...]] = {
     "question": ("answer", "response", "solution"),
 }
 """Where the answer stands that follows the last question, the first that is there."""
-NOT_READ = ("videos", "video", "audios", "audio", "objects", "tools")
-TAG = re.compile(r"<image>|<img>([^<>]+)</img>")
-FOREIGN = re.compile(r"<(?:video|audio|ImageHere|image[ _]?\d+)>|<\|(?:vision_start|image_pad|video_pad|image)\|>")
+MEDIA = ("videos", "video", "audios", "audio")
+NOT_READ = (*MEDIA, "objects", "tools")
+TAG = re.compile(r"<image>|<img>([^<>]+)</img>", re.IGNORECASE)
+FOREIGN = re.compile(
+    r"<(?:video|audio|ImageHere|image[ _]?\d+|image ?/|img(?!>[^<>]+</img>)(?: [^<>]*)?)>"
+    r"|<\|(?:vision_start|image_pad|video_pad|image(?:_\d+)?)\|>",
+    re.IGNORECASE,
+)
 """Tags for which no picture would stand in the house's messages: of other media, and a model's own."""
 IMAGE: dict[str, Any] = {"type": "image", "text": None}
 Json = Mapping[str, Any]
@@ -59,7 +64,7 @@ def shape_of(values: Json) -> Shape | None:
     >>> shape_of({"question": "Is there a nodule?", "answer": "no"}), shape_of({"text": "..."})
     ('question', None)
     """
-    return next((shape for shape in SHAPES if values.get(shape) is not None), None)
+    return next((shape for shape in SHAPES if not _is_null(values.get(shape))), None)
 
 
 def conversation(values: dict[str, Any]) -> Conversation:
@@ -80,6 +85,7 @@ def spoken(values: Json) -> list[Message]:
 
     Raises: RecordError as ``conversation`` does.
     """
+    refuse_unwanted(values)
     messages = before_answer(values)
     if messages[-1]["role"] == "assistant":
         return messages
@@ -94,13 +100,40 @@ def before_answer(values: Json) -> list[Message]:
     if shape is None:
         raise RecordError(f"no known shape: it has {', '.join(values) or 'nothing'}, and none of {', '.join(SHAPES)}")
     refuse_unread(values)
-    history = _history(values) if shape == "query" else []
-    return behind_system([*history, *messages_of(_question(values, shape), "user", shape)], values)
+    has_history = shape == "query" or (shape == "instruction" and isinstance(values.get("history"), list))
+    messages = [*(_history(values) if has_history else []), *messages_of(_question(values, shape), "user", shape)]
+    _refuse_unheard(values, shape, messages)
+    return behind_system(messages, values)
 
 
-def refuse_unread(values: Json) -> None:
+def _refuse_unheard(values: Json, shape: Shape, messages: list[Message]) -> None:
+    """Raises RecordError for a second question or answer under a key of its own, which nobody would hear."""
+    words = "".join(message_text(messages).split())
+    for key in (*SHAPES[SHAPES.index(shape) + 1 :], "input"):
+        other = values.get(key)
+        if isinstance(other, str) and "".join(TAG.sub("", other).split()) not in words:
+            raise RecordError(f"it asks in '{shape}' and in '{key}'; leave one out, or write both into one")
+    if shape == "prompt":
+        refuse_second_answer(messages, values)
+
+
+def refuse_second_answer(prompt: list[Message], values: Json) -> None:
+    """Raises RecordError for a completion behind a prompt that ends with an answer."""
+    if prompt[-1]["role"] == "assistant" and values.get("completion") is not None:
+        raise RecordError("its 'prompt' ends with an answer, and it has a 'completion' too; leave one of the two out")
+
+
+def refuse_unwanted(values: Json) -> None:
+    """Raises RecordError for an answer that is not to be learnt, as KTO's records hold them."""
+    has_answer = any(values.get(key) is not None for key in ("completion", "messages", "conversations"))
+    for key in ("label", "kto_tag"):
+        if str(values.get(key)).casefold() == "false" and (has_answer or key == "kto_tag"):
+            raise RecordError(f"'{key}' is false: an answer that is not to be learnt (KTO); leave the record out")
+
+
+def refuse_unread(values: Json, keys: Collection[str] = NOT_READ) -> None:
     """Raises RecordError if a record holds what is not read, such as a video."""
-    if ignored := [key for key in NOT_READ if values.get(key)]:
+    if ignored := [key for key in keys if values.get(key)]:
         raise RecordError(f"'{ignored[0]}' is not read; leave it out, or leave the record out")
 
 
@@ -188,6 +221,10 @@ def _turn(turn: Any, location: str) -> Message:
     role = ROLES.get(name.casefold()) if isinstance(name, str) else None
     if role is None or given.get("tool_calls"):
         raise RecordError(f"{location}: the role {name!r} is not read; known: {', '.join(ROLES)}")
+    if role == "assistant" and (given.get("weight") == 0 or given.get("loss") is False):
+        raise RecordError(f"{location}: is not to be learnt ('weight' 0 or 'loss' false); leave the record out")
+    if kept := [key for key in (*IMAGE_KEYS, "bytes") if given.get(key)]:
+        raise RecordError(f"{location}: a picture under '{kept[0]}' of a turn; write <image>, and list it in 'images'")
     return _message(given["content"] if "content" in given else given.get("value"), role, location)
 
 

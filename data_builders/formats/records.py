@@ -9,6 +9,7 @@ Left out: compressed files, and folders of Parquet files (name one of them).
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,17 +20,23 @@ import pyarrow as pa
 from data_builders.row_checks import open_parquet
 from rewards.config.csv_rows import Misfit, numbered_rows
 from rewards.config.input_error import InputError, nearest_file
-from rewards.config.json_lines import json_value, read_json, read_json_list
+from rewards.config.json_lines import json_reply, json_value, read_json, read_json_list
 from rewards.config.strict_yaml import regular, unreadable
 
 AT_ONCE = 64
 """So many rows of a Parquet or Arrow file are held at once."""
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 LISTS = (
-    *("images", "options", "answers", "boxes", "messages", "conversations", "history", "prompt", "completion"),
+    *("images", "options", "answers", "boxes", "messages", "conversations", "history"),
     *("rejected_images", "rejected_messages", "rejected_conversations"),
 )
 """Columns of a CSV that may hold a list, in JSON."""
+SEVERAL = ("rejected", "rejected_response")
+"""Columns of texts that may hold a list of texts."""
+TURNS = ("prompt", "completion", "chosen", *SEVERAL)
+"""Columns of texts that may hold a list of turns."""
+OPENS_TURNS = re.compile(r"\[\s*\{\s*[\"'](?:role|from|content|value)[\"']\s*:")
+"""How such a list begins, whether it is JSON or not."""
 PARTED = ("images", "options", "answers", "rejected_images")
 """Those of them that may hold texts parted by ``;`` too."""
 CURE = "Name a JSON list, JSON Lines, Parquet, CSV, or a folder that `datasets` saved."
@@ -149,6 +156,8 @@ def _of_cells(row: dict[str, str], location: str) -> Record | Unreadable:
 
 def _cell(name: str, cell: str) -> Any:
     text = cell.strip()
+    if name in TURNS and (listed := _texts_or_turns(name, text)) is not None:
+        return listed
     if name in LISTS and text.startswith("["):
         return json_value(text, f"column '{name}'", "Write a list in JSON.")
     if name in PARTED and text:
@@ -156,13 +165,42 @@ def _cell(name: str, cell: str) -> Any:
     return cell if text else None
 
 
+def _texts_or_turns(name: str, text: str) -> list[Any] | None:
+    """A JSON list of turns, or of several rejected texts; None of anything else: a box, say, is an answer itself."""
+    if OPENS_TURNS.match(text):
+        return json_value(text, f"column '{name}'", "Write a list in JSON.")
+    value = json_reply(text) if name in SEVERAL and text.startswith("[") else None
+    is_texts = isinstance(value, list) and value and all(isinstance(one, str) for one in cast(list[Any], value))
+    return cast(list[Any], value) if is_texts else None
+
+
 def _of_batches(batches: Iterator[pa.RecordBatch], split: str | None = None) -> Iterator[Record]:
     index = 0
     for batch in batches:
+        names = _class_names(batch.schema)
         for start in range(0, batch.num_rows, AT_ONCE):
             for row in batch.slice(start, AT_ONCE).to_pylist():
+                for name, known in names.items():
+                    if isinstance(row[name], int) and 0 <= row[name] < len(known):
+                        row[name] = known[row[name]]
                 yield Record(f"record {index}" if split is None else f"{split} record {index}", row, split)
                 index += 1
+
+
+def _class_names(schema: pa.Schema) -> dict[str, list[str]]:
+    """Of each column that ``datasets`` stores as numbers of classes, their names."""
+    noted = {name: feature for name, feature in features_of(schema).items() if name in schema.names}
+    classes = {k: v.get("names") for k, v in noted.items() if isinstance(v, dict) and v.get("_type") == "ClassLabel"}
+    return {name: names for name, names in classes.items() if isinstance(names, list)}
+
+
+def features_of(schema: pa.Schema) -> Json:
+    """What ``datasets`` noted of the columns."""
+    note = (schema.metadata or {}).get(b"huggingface")
+    content = json_value(note, "the file's note of `datasets`", "Write the file anew.") if note else {}
+    info = content.get("info") if isinstance(content, dict) else None
+    features = info.get("features") if isinstance(info, dict) else None
+    return cast(Json, features) if isinstance(features, dict) else {}
 
 
 def _saved(folder: Path) -> Iterator[Record | Unreadable]:

@@ -17,6 +17,8 @@ from rewards.tasks import KNOWN
 YES_NO = ("yes", "no")
 REFERENCES = ("answer", "solution")
 """Keys of the short right answer beside a message that reasons first."""
+LETTERS = "ABCDEFGHIJ"
+"""Columns of options (MMBench), and keys of lettered ones."""
 Size = tuple[int, int]
 
 
@@ -62,9 +64,14 @@ def _task(answer: str, columns: dict[str, Any]) -> str:
 def _options(values: dict[str, Any], answer: str) -> list[str] | None:
     given = values.get("options")
     if given in (None, [], {}):
-        return None
+        given = {letter: values[letter] for letter in LETTERS if values.get(letter) not in (None, "")}
+        if len(given) < 2:
+            return None
     if isinstance(given, dict):  # of letters; Parquet fills those that a record lacks with null
-        given = [text for text in cast(dict[str, Any], given).values() if text is not None]
+        lettered = {key: text for key, text in sorted(cast(dict[str, Any], given).items()) if text is not None}
+        if [key.strip().upper() for key in lettered] != [*LETTERS[: len(lettered)]]:
+            raise RecordError(f"'options' are under {', '.join(lettered)}; expected A, B, ... without a gap, or a list")
+        given = list(lettered.values())
     options = [text.strip() if isinstance(text, str) else text for text in _listed(given)]
     if not KINDS["options"].holds(options):
         raise RecordError(f"'options' is {shown(given)}; expected {KINDS['options'].wanted}")
@@ -104,5 +111,7 @@ def _boxes(values: dict[str, Any], sizes: Sequence[Size]) -> dict[str, Any]:
     for box, number in zip(boxes, numbers, strict=True):
         if fault := box_fault((box[0], box[1], box[2], box[3]), "boxes", sizes[number - 1]):
             raise RecordError(f"{fault}; boxes are read in pixels")
+    if boxes and max(map(max, boxes)) <= 1:
+        raise RecordError(f"'boxes' is {shown(given)}, shares of the image; boxes are read in pixels")
     floats = [[float(number) for number in box] for box in boxes]
     return {"boxes": floats} | ({} if images is None else {"box_images": numbers})

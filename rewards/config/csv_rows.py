@@ -4,6 +4,7 @@ A column that stands twice, an open quote and a wrong encoding are refused; a ro
 fewer, comes as a ``Misfit``. Left out: types of cells, and other dialects than a separator of one character.
 """
 
+import codecs
 import csv
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
@@ -44,9 +45,11 @@ def csv_rows(
 
 
 def numbered_rows(path: Path, *, separator: str = ",", cure: str = "") -> Iterator[tuple[int, Row | Misfit]]:
-    """As ``csv_rows``, in UTF-8, each row with the line (from 1) that it begins on."""
+    """As ``csv_rows``, in UTF-8, each row with the line (from 1) that it begins on, columns without blanks around."""
     with opened(path, encoding=None, cure=cure) as file:
-        yield from _rows(path, file, separator, any_header)
+        rows = _rows(path, file, separator, lambda header: _check_once(path, [name.strip() for name in header]))
+        for line, row in rows:
+            yield line, row if isinstance(row, Misfit) else {name.strip(): cell for name, cell in row.items()}
 
 
 @contextmanager
@@ -58,7 +61,8 @@ def opened(path: Path, *, encoding: str | None, cure: str) -> Generator[Iterator
     if not regular(path).is_file():
         raise InputError(f"{path}: no such file.{nearest_file(path)} {cure}".rstrip())
     try:
-        with path.open(encoding=encoding or "utf-8", newline="") as file:
+        is_utf8 = codecs.lookup(encoding or "utf-8").name == "utf-8"
+        with path.open(encoding="utf-8-sig" if is_utf8 else encoding, newline="") as file:
             yield file
     except UnicodeDecodeError:
         raise InputError(f"{path}: {_not_encoded(path, encoding)}") from None
@@ -74,7 +78,7 @@ def _rows(
     header: list[str] = []
     for number, (line, cells) in enumerate(_cells(path, file, separator)):
         if number == 0:
-            header = [cells[0].removeprefix("\ufeff"), *cells[1:]]
+            header = cells
             if not any(header):
                 break
             _check_once(path, header)

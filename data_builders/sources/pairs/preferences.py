@@ -98,7 +98,8 @@ class _Groups:
         for pair in (pair for pair in found if isinstance(pair, Pair)):
             self.has_patients |= bool(pair.patient)
             with contextlib.suppress(RecordError):  # said where the pair is used
-                self.shared.join([] if self.has_patients else [self._key(image) for image in pair.images])
+                shown = () if self.has_patients else (*pair.images, *pair.rejected_images)
+                self.shared.join([self._key(image) for image in shown])
         if not self.has_patients and pairs.patient != "patient":
             raise InputError(f"preferences: patient: no record of {pairs.file} has '{pairs.patient}'. Mend the name.")
 

@@ -67,7 +67,7 @@ def test_parquet_of_pairs_in_trls_columns_keeps_its_image_and_leaves_out_what_te
     assert user_file(str(file), COLUMNS) == file
     with pytest.raises(InputError, match="record 1: chosen and rejected are equal"):
         rows_of_file(file, "preference", COLUMNS, folder / "data")  # one of two is more than max_quarantined
-    (row, _) = rows_in_memory(file, "preference", COLUMNS)
+    (row,) = rows_in_memory(file, "preference", COLUMNS)
     assert [block["type"] for block in row["prompt"][0]["content"]] == ["image", "text"]
     assert len(row["images"]) == 1
 

@@ -10,7 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from data_builders.build.user_file import rows_of_file, user_file
+from data_builders.build import user_file as of_user_file
+from data_builders.build.user_file import rows_in_memory, rows_of_file, user_file
+from rewards.config.input_error import InputError
 
 PAGE = Path(__file__).parents[3] / "docs" / "train" / "your_data.md"
 LINE = re.compile(r"^\| ([^|]+) \| ([^|]+) \| (\d+ [^|]+) \| (\d+ [^|]+) \|$", re.MULTILINE)
@@ -93,3 +95,62 @@ def test_each_file_of_the_table_gives_what_it_says(name, tmp_path):
 
 def test_the_table_names_every_file_that_is_tried():
     assert TABLE.keys() == FILES.keys()
+
+
+def asked(k, **more):
+    return {"question": f"Q{k}?", "answer": "no", **more}
+
+
+def made(folder, *records, kind="instruction"):
+    (folder / "own.json").write_text(json.dumps(records))
+    return rows_of_file(folder / "own.json", kind, COLUMNS[kind], folder / "made")
+
+
+def test_a_file_of_several_splits_is_refused_with_what_to_name(tmp_path):
+    with pytest.raises(InputError, match="holds the splits test, train"):
+        made(tmp_path, asked(0, split="train"), asked(1, split="test"))
+    assert "2 instruction rows" in made(tmp_path, asked(0, split="test"), asked(1, split="test")).sentence
+    rows = [{"prompt": "Q?", "completion": "no", "split": split} for split in ("train", "test")]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "own.parquet")
+    with pytest.raises(InputError, match="holds the splits test, train"):
+        rows_of_file(tmp_path / "own.parquet", "instruction", COLUMNS["instruction"], tmp_path / "made")
+
+
+def test_a_saved_dict_of_splits_names_the_folder_to_name(tmp_path):
+    (tmp_path / "own").mkdir()
+    for split in ("test", "train"):
+        saved(tmp_path / "own" / split)
+    (tmp_path / "own" / "dataset_dict.json").write_text(json.dumps({"splits": ["test", "train"]}))
+    with pytest.raises(InputError, match=f"Name one .{tmp_path / 'own' / 'train'}"):
+        rows_of_file(tmp_path / "own", "instruction", COLUMNS["instruction"], tmp_path / "made")
+
+
+@pytest.mark.parametrize("change", ["other picture", "picture comes", "other reading"])
+def test_rows_are_built_anew_where_a_picture_or_the_reading_changed(tmp_path, change, monkeypatch):
+    picture, late = tmp_path / "a.png", tmp_path / "late.png"
+    picture.write_bytes(png())
+    records = [*(asked(k, image="a.png") for k in range(30)), asked(30, image="late.png")]
+    first = made(tmp_path, *records)
+    assert made(tmp_path, *records).entry == first.entry
+    if change == "other reading":
+        monkeypatch.setattr(of_user_file, "READING", of_user_file.READING + 1)
+    else:
+        Image.new("L", (9, 9), 255).save(picture if change == "other picture" else late)
+    again = made(tmp_path, *records)
+    assert "built once" in again.sentence
+    assert again.entry != first.entry
+
+
+def test_rows_in_memory_have_the_numbers_of_those_that_are_built(tmp_path):
+    records = [asked(0, image="none.png"), *(asked(k) for k in range(1, 40))]
+    rows = pq.read_table(f"{made(tmp_path, *records).entry}.parquet").to_pylist()
+    assert len(rows) == 39
+    inspected = list(rows_in_memory(tmp_path / "own.json", "instruction", ("prompt",)))
+    assert [row["id"] for row in inspected] == [row["id"] for row in rows]
+
+
+def test_a_system_prompt_in_parquet_of_rows_is_kept(tmp_path):
+    row = {"system": "Be brief.", "prompt": "Q?", "completion": "no"}
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "own.parquet")
+    (read,) = rows_in_memory(tmp_path / "own.parquet", "instruction", COLUMNS["instruction"])
+    assert [message["role"] for message in read["prompt"]] == ["system", "user"]

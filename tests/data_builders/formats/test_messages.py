@@ -146,12 +146,39 @@ def test_text_between_images_stays_between_and_images_open_later_turns():
         ({"question": "a", "answer": "b", "image": "https://x.org/a.png"}, "is an address"),
         ({"question": "a", "answer": "b", "videos": ["a.mp4"]}, "'videos' is not read"),
         ({"system": "a", "messages": [role("system", "b"), role("user", "c"), role("assistant", "d")]}, "leave one"),
+        ({"prompt": "Look.", "question": "A nodule?", "completion": "No."}, "asks in 'prompt' and in 'question'"),
+        (
+            {"question": "A nodule?", "input": "A film of a child.", "answer": "No."},
+            "asks in 'question' and in 'input'",
+        ),
+        ({"prompt": [role("user", "a"), role("assistant", "b")], "completion": "c"}, "leave one of the two out"),
+        ({"messages": [role("user", "a"), {**role("assistant", "b"), "weight": 0}]}, "not to be learnt"),
+        ({"messages": [role("user", "a"), {**role("assistant", "b"), "loss": False}]}, "not to be learnt"),
+        ({"prompt": "a", "completion": "b", "label": False}, "not to be learnt (KTO)"),
     ],
 )
 def test_what_cannot_be_read_is_said(record, reason):
     with pytest.raises(RecordError) as fault:
         conversation(record)
     assert reason in str(fault.value)
+
+
+def test_alpacas_history_comes_before_its_instruction():
+    record = {"instruction": "Why?", "output": "The lungs are clear.", "image": "a.png"}
+    assert conversation(record | {"history": [["Is there a nodule?", "No."]]}).messages == DIALOGUE
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"question": "Is it so?", "answer": "no", "label": False},
+        {"messages": [{**role("user", "Why?"), "weight": 0}, role("assistant", "So.")]},
+        {"messages": [role("user", "<image> Why?"), role("assistant", "So.")], "image": "a.png", "question": "Why?"},
+        {"instruction": float("nan"), "question": "Why?", "answer": "So."},
+    ],
+)
+def test_what_only_looks_unread_is_read(record):
+    assert conversation(record).messages[-1]["role"] == "assistant"
 
 
 def test_an_answer_that_is_a_number_is_written_as_one_writes_it():

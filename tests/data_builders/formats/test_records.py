@@ -1,6 +1,7 @@
 import json
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from data_builders.formats.records import Record, Unreadable, records
@@ -81,6 +82,50 @@ def test_cells_hold_lists_and_an_empty_one_is_null(tmp_path):
     assert first.values == {"images": ["a.png", "b.png"], "options": ["x", "y"], "boxes": None, "answer": "no"}
     assert second.location == "line 3"
     assert "column 'boxes'" in second.reason
+
+
+def test_a_header_of_excel_in_quotes_and_with_blanks_gives_its_names(tmp_path):
+    content = '\ufeff"patient", question ,answer\np1,Q?,no\n'
+    (record,) = read(tmp_path, "a.csv", content)
+    assert record.values == {"patient": "p1", "question": "Q?", "answer": "no"}
+    assert "stands there twice" in refusal(tmp_path, "b.csv", "answer, answer\nyes,no\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "cell", "value"),
+    [
+        ("rejected", '["yes", "maybe"]', ["yes", "maybe"]),
+        ("completion", "[12, 30, 40, 60]", "[12, 30, 40, 60]"),
+        ("completion", '[{"bbox_2d": [1, 2, 3, 4]}]', '[{"bbox_2d": [1, 2, 3, 4]}]'),
+        ("chosen", '["yes"]', '["yes"]'),
+        ("prompt", '[{"role": "user", "content": "Q?"}]', [{"role": "user", "content": "Q?"}]),
+    ],
+)
+def test_a_list_in_a_cell_is_one_only_where_it_is_of_turns_or_of_rejected_texts(tmp_path, name, cell, value):
+    doubled = cell.replace('"', '""')
+    (record,) = read(tmp_path, "a.csv", f'{name}\n"{doubled}"\n')
+    assert record.values[name] == value
+
+
+def test_turns_that_are_not_json_are_no_text(tmp_path):
+    (fault,) = read(tmp_path, "a.csv", "prompt\n\"[{'role': 'user'}]\"\n")
+    assert "column 'prompt'" in fault.reason
+
+
+@pytest.mark.parametrize("is_saved", [True, False])
+def test_classes_are_read_by_their_names(tmp_path, is_saved):
+    features = {"answer": {"_type": "ClassLabel", "names": ["no", "yes"]}}
+    note = {"huggingface": json.dumps({"info": {"features": features}})}
+    table = pa.table({"question": ["Q?", "R?", "S?"], "answer": [1, 0, -1]}).replace_schema_metadata(note)
+    if is_saved:
+        path = tmp_path
+        with pa.ipc.new_stream(str(path / "data.arrow"), table.schema) as stream:
+            stream.write_table(table)
+        (path / "state.json").write_text(json.dumps({"_data_files": [{"filename": "data.arrow"}]}))
+    else:
+        path = tmp_path / "a.parquet"
+        pq.write_table(table, path)
+    assert [one.values["answer"] for one in records(path)] == ["yes", "no", -1]
 
 
 @pytest.mark.parametrize(

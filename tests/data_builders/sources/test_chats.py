@@ -173,3 +173,49 @@ def test_our_own_rows_read_back_equal(tmp_path):
         differing = {name for name in row if row[name] != again[name]}
         assert differing == {"id", "provenance", "images"}
         assert [image["bytes"] for image in again["images"]] == [image["bytes"] for image in row["images"]]
+
+
+@pytest.mark.parametrize(
+    ("more", "options"),
+    [
+        ({"options": {"B": "MRI", "A": "CT"}}, ["CT", "MRI"]),
+        ({"options": {"A": "CT", "B": "MRI", "C": None}}, ["CT", "MRI"]),
+        ({"A": "CT", "B": "MRI", "C": "US", "D": ""}, ["CT", "MRI", "US"]),
+        ({"A": "one letter is no list of options"}, None),
+    ],
+)
+def test_lettered_options_stand_in_the_order_of_their_letters(tmp_path, more, options):
+    (sample,) = read(tmp_path, asked("Which?", "B", **more))
+    assert sample.reference.get("options") == options
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ({"options": {"A": "CT", "B": None, "C": "US"}}, "without a gap"),
+        ({"A": "CT", "C": "US"}, "without a gap"),
+        ({"boxes": [[0.1, 0.2, 0.5, 0.6]]}, "shares of the image"),
+    ],
+)
+def test_what_would_be_judged_otherwise_than_meant_is_refused(tmp_path, more, reason):
+    (sample,) = read(tmp_path, asked("Which?", "C", image=picture(tmp_path, "a.png"), **more))
+    assert reason in sample.reason
+
+
+def dialogue(*answers):
+    turns = [[("user", f"Q{k}?"), ("assistant", answer)] for k, answer in enumerate(answers)]
+    return {"messages": [{"role": role, "content": text} for pair in turns for role, text in pair]}
+
+
+def test_earlier_answers_are_judged_by_their_final_words(tmp_path):
+    rows, _ = built(tmp_path, dialogue("<think>t</think><answer>yes</answer>", "No."), kinds=("prompt",))
+    assert [(row["task"], row["answer"]) for row in rows] == [("closed", "yes"), ("closed", "No.")]
+    _, card = built(tmp_path, dialogue("<answer>yes", "No."), dialogue("Yes.", "No."), kinds=("prompt",))
+    assert "one of its answers are broken" in json.dumps(card["quarantined"])
+
+
+def test_splits_of_the_file_that_are_not_taken_over_are_noted(tmp_path):
+    note = "samples of another split of the file: its splits are not taken over, see source_splits"
+    rows = [asked("Q?", "no", split="test"), asked("R?", "no", split="train")]
+    assert built(tmp_path, *rows)[-1]["notes"][note] == 1
+    assert note not in built(tmp_path, *rows, source_splits={"test": "train", "train": "train"})[-1].get("notes", {})

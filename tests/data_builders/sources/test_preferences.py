@@ -366,3 +366,10 @@ def test_a_patient_that_nobody_knows_is_not_exported_as_one(folder):
     result = export(folder / "out/preference/all.parquet", "trl", folder / "exported")
     with open(result["exported"]) as file:
         assert "patient" not in json.loads(file.read())
+
+
+def test_pairs_that_share_a_rejected_picture_stand_in_one_split(folder):
+    (folder / "noised.png").write_bytes((folder / "b.png").read_bytes())
+    records = [PLAIN | {"images": ["a.png"], "rejected_images": ["b.png"]}, PLAIN | {"images": ["noised.png"]}]
+    rows, _ = built(folder, lines(folder, *records))
+    assert (len(rows), len({row["patient"] for row in rows})) == (2, 1)
