@@ -162,8 +162,8 @@ def _by_rows(given: dict[str, Response], known: Collection[str]) -> dict[str, Re
     >>> _by_rows({"q1": "Yes"}, {"q1-prompt", "q2-prompt"})
     {'q1-prompt': 'Yes'}
     """
-    own = {name: f"{name}{BUILT}" for name in given if name not in known and f"{name}{BUILT}" not in given}
-    return {own.get(name, name) if own.get(name) in known else name: answer for name, answer in given.items()}
+    built = {name: f"{name}{BUILT}" for name in given if name not in known and f"{name}{BUILT}" not in given}
+    return {built[name] if built.get(name) in known else name: answer for name, answer in given.items()}
 
 
 def _check_ids(file: Path, data: Path, given: list[str], known: list[str]) -> None:

@@ -7,6 +7,7 @@ import yaml
 from PIL import Image
 
 import alignment
+from alignment.config.generation_section import GenerationSection
 from alignment.evaluation.evaluate import evaluate
 from alignment.models.loading import load_for_inference
 from alignment.provenance.weights_digest import model_sha256
@@ -50,7 +51,7 @@ def test_a_file_of_ones_own_becomes_a_released_model(tmp_path):
         model_name=str(run),
         weights_sha256=model_sha256(str(run)),
         blind_controls=False,
-        max_new_tokens={"closed": 2},
+        generation=GenerationSection(max_new_tokens=2),
         num_resamples=10,
     )
     assert {"closed_accuracy", "open_recall"} <= judged.metrics["clean"].keys()
