@@ -132,7 +132,8 @@ def beside(run: str) -> Path:
     >>> beside("Qwen/Qwen2.5-VL-7B-Instruct").as_posix()
     'evaluations/Qwen--Qwen2.5-VL-7B-Instruct'
     """
-    return Path(run) if is_run(run) else Path("evaluations") / run.strip("./").replace("/", "--")
+    name = run.strip("./").replace("/", "--") or Path(run).resolve().name
+    return Path(run) if is_run(run) else Path("evaluations") / name
 
 
 def is_finished(out: Path) -> bool:

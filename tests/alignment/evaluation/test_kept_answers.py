@@ -151,11 +151,13 @@ def test_a_second_evaluation_at_one_output_is_told_at_once(tiny, tmp_path):
     assert "is writing there now" in done.stderr
 
 
-def test_the_evaluation_of_a_hub_name_does_not_hide_it(tmp_path, monkeypatch):
+def test_the_evaluation_of_a_hub_name_or_a_folder_of_others_lies_outside_of_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "x"}')
     (tmp_path / "model.safetensors").write_bytes(tensors({"x": torch.zeros(1)}))
     assert evaluation_folder("Qwen/Qwen2.5-VL").as_posix() == "evaluations/Qwen--Qwen2.5-VL"
+    assert evaluation_folder(".").as_posix() == f"evaluations/{tmp_path.name}"
+    (tmp_path / "recipe.resolved.yaml").write_text("{}")
     assert evaluation_folder(str(tmp_path)) == tmp_path / "evaluation"
     with pytest.raises(InputError, match="no folder runs/none"):
         evaluation_folder("runs/none")

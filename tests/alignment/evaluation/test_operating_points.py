@@ -67,7 +67,7 @@ def test_a_rule_set_whose_denials_begin_like_its_claims_is_refused(tiny):
 
 def test_without_a_bias_the_point_is_the_evaluation(tiny, rows):
     reports = [row for row in rows if row["task"] == "report"]
-    (found,) = operating_points(*tiny, rows, [0.0], batch_size=4)
+    (found,) = operating_points(*tiny, rows, [0.0], generation=GenerationSection(batch_size=4))
     want = summarise(
         score_answers(reports, generate_answers(*tiny, reports, generation=GenerationSection(batch_size=4)))
     )
