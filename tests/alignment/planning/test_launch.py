@@ -177,6 +177,7 @@ def test_launch_takes_its_options_anywhere_and_hands_on_the_others(data):
 def test_a_launched_evaluation_is_one_job_whose_script_lies_in_the_run(tmp_path, monkeypatch):
     (tmp_path / "sft/model").mkdir(parents=True)
     (tmp_path / "sft/model/config.json").write_text('{"model_type": "idefics3"}')
+    (tmp_path / "sft/recipe.resolved.yaml").write_text("{}")
     said = printed("eval", tmp_path / "sft", "data/x/prompt/test", "--gpus", 8, "--slurm", "--limit", 3)
     assert "#SBATCH --job-name=clinalign-eval-sft\n" in said
     assert f"--nproc_per_node 8 -m alignment eval {tmp_path}/sft data/x/prompt/test --limit 3\n" in said
