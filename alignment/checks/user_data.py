@@ -43,10 +43,10 @@ def with_built_rows(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"data": recipe.data.model_copy(update={"train": entry})})
 
 
-def built_rows(entry: str, kind: RowKind, columns: Collection[str], output: str) -> str:
+def built_rows(entry: str, kind: RowKind, columns: Collection[str], output: str, split: str = "train") -> str:
     """The entry itself where it names rows with these columns; else that of the rows made of the user's file.
 
-    They lie beside ``output``. What was seen is said in one line.
+    They lie beside ``output``, as the ``split`` that a card will name. What was seen is said in one line.
 
     Raises: InputError as ``rows_of_file`` does.
     """
@@ -55,7 +55,7 @@ def built_rows(entry: str, kind: RowKind, columns: Collection[str], output: str)
         return entry
 
     def built() -> str:
-        rows = rows_of_file(file, kind, columns, data_folder(output))
+        rows = rows_of_file(file, kind, columns, data_folder(output), split)
         logger.warning("%s", rows.sentence)
         return rows.entry
 

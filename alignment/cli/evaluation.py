@@ -58,7 +58,7 @@ def evaluate_command(
     if out is not None and is_main_process():
         check_out(out)
     given = Path("evaluations") / Path(run).stem if is_answers(run) else None
-    data = built_rows(data, "prompt", COLUMNS, str(out or given or beside(run)))
+    data = built_rows(data, "prompt", COLUMNS, str(out or given or beside(run)), split="test")
     agreed(lambda: _know_rules(run, data, rules))
     agreed(lambda: checked_file(Path(data)))  # before a model is loaded
     if is_answers(run):

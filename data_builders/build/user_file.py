@@ -85,7 +85,7 @@ def user_file(entry: str, columns: Collection[str]) -> Path | None:
     return None if is_of_house(schema) else file
 
 
-def rows_of_file(file: Path, kind: RowKind, columns: Collection[str], folder: Path) -> UserRows:
+def rows_of_file(file: Path, kind: RowKind, columns: Collection[str], folder: Path, split: str = "train") -> UserRows:
     """The rows of a kind that a user's file makes, under ``folder``, made once for its content.
 
     Parquet that has the ``columns`` keeps all others; of anything else, and of pairs, a set of one split is built.
@@ -93,15 +93,16 @@ def rows_of_file(file: Path, kind: RowKind, columns: Collection[str], folder: Pa
     Raises: InputError if its shape is not known or is that of another kind, or too many records cannot be read.
     """
     seen = f"{READING} {_digest(file)} {_pictures_digest(file)}"
+    seen += "" if split == "train" else f" {split}"
     name = f"{file.stem}-{kind}-{hashlib.sha256(seen.encode()).hexdigest()[:12]}"
     if _keeps_columns(file, kind, columns):
         return _rewritten(file, folder / f"{name}.parquet")
     shape, out = _shape(file, kind), folder / name
-    rows = out / kind / "train.parquet"
+    rows = out / kind / f"{split}.parquet"
     done = "found" if rows.is_file() and (out / CARD).is_file() else "built once"
     if done != "found":
         _check_one_split(file)
-        build(spec_of(file, kind, out), inputs=[file])
+        build(spec_of(file, kind, out, split), inputs=[file])
     card, number = read_card(out), pq.read_metadata(rows).num_rows
     left_out = card["quarantined"]["count"]
     notes = [f"{left_out} records left out (see {out / CARD})"] if left_out else []
@@ -159,13 +160,13 @@ def rows_in_memory(file: Path, kind: RowKind, columns: Collection[str]) -> Itera
             yield from (row for _, row in written_rows(sample, spec, "train"))
 
 
-def spec_of(file: Path, kind: RowKind, out: Path) -> BuildSpec:
+def spec_of(file: Path, kind: RowKind, out: Path, split: str = "train") -> BuildSpec:
     """What to build of a user's file: all of it, in one split."""
     name = SOURCES[kind]
     if name not in sources():
         raise InputError(f"{file}: {kind} rows are made of it by a build spec only; see `clinalign build`.")
     source = Source.model_validate({"name": name, "file": str(file)})
-    return BuildSpec(source=source, output=str(out), splits={"train": 1.0}, rows={kind: ["train"]}, tasks={})
+    return BuildSpec(source=source, output=str(out), splits={split: 1.0}, rows={kind: [split]}, tasks={})
 
 
 def holds_pairs(file: Path) -> bool:

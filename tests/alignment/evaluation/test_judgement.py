@@ -92,6 +92,7 @@ def test_answers_are_judged_on_a_users_own_questions_by_their_own_ids(tmp_path, 
     found = Evaluation.read(Path("evaluations/theirs")).metrics["clean"]
     figures = {name: found[name].value for name in ("closed_accuracy", "closed_accuracy_read", "open_recall")}
     assert figures == {"closed_accuracy": 0.5, "closed_accuracy_read": 0.5, "open_recall": 1.0}
+    assert Evaluation.read(Path("evaluations/theirs")).data_card["split"] == "test"
     assert found["rouge_l[open]"].value == pytest.approx(2 * (2 / 4) / (2 / 4 + 1))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["evaluations", "film.png", "own.csv", "theirs.jsonl"]
 
